@@ -1,0 +1,390 @@
+// conv1d on the CPU, channels last.
+//
+// The k * C_in inputs of one output position are contiguous in x, and those of the next position
+// begin C_in further on. So a stride-1 convolution is one matrix product whose left matrix has
+// overlapping rows (leading dimension C_in, k * C_in columns): no im2col, nothing is packed.
+//
+//   forward:         y  = rows(x)  * w               w  as [k * C_in, C_out]
+//   input gradient:  dx = rows(dy) * w'              w' = w flipped in t, transposed: [k * C_out, C_in]
+//   weights:         dw = rows(x)^T * dy
+//
+// Tiles of kRows positions x kVectors vectors of output channels stay in registers for the whole
+// sum. Rows that reach into the zero padding are copied to a small buffer with the zeros in place.
+// Threads split the output; each output element is summed by one thread, in one fixed order.
+
+#include "kernels/conv1d.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cpu/simd.h"
+
+namespace sidechannel::kernels {
+namespace {
+
+using simd::Full;
+using simd::kLanes;
+using simd::Vec;
+namespace hn = simd::hn;
+
+// Positions whose products are summed in registers before they join the weight gradient in memory:
+// few enough that their inputs stay in the L1 cache, and short sums round less.
+constexpr std::int64_t kChunk = 64;
+
+// y = start + rows(x) * w for all positions and all columns of a batch of sequences.
+template <class T>
+struct RowProduct {
+  std::int64_t batch, length, channels;  // x [batch, length, channels]
+  std::int64_t length_out, columns;      // y [batch, length_out, columns]
+  std::int64_t taps, offset;             // row l spans positions [l - offset, l - offset + taps)
+  const T* x;
+  const T* w;     // [taps * channels, columns]
+  const T* bias;  // [columns] or null
+  T* y;
+  Write write;
+
+  std::int64_t depth() const { return taps * channels; }
+};
+
+// One tile: kRows rows (each `ldx` after the other) times kVectors vectors of columns of w. Starts
+// from the values at `start`, rows `ld_start` apart (0: the same for all rows), or from zero.
+template <int kRows, int kVectors, class D, class T>
+HWY_INLINE void multiply_tile(D d, const T* HWY_RESTRICT x, std::int64_t ldx,
+                              const T* HWY_RESTRICT w, std::int64_t ldw, std::int64_t depth,
+                              const T* start, std::int64_t ld_start, T* y, std::int64_t ldy) {
+  constexpr std::int64_t lanes = kLanes<D>;
+  Vec<D> sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      sum[i][j] = start ? hn::LoadU(d, start + i * ld_start + j * lanes) : hn::Zero(d);
+    }
+  }
+  for (std::int64_t k = 0; k < depth; ++k) {
+    Vec<D> b[kVectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) b[j] = hn::LoadU(d, w + k * ldw + j * lanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const Vec<D> a = hn::Set(d, x[i * ldx + k]);
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) sum[i][j] = hn::MulAdd(a, b[j], sum[i][j]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) hn::StoreU(sum[i][j], d, y + i * ldy + j * lanes);
+  }
+}
+
+// Rows [first, first + kRows) of sample n: in place where they lie inside x, otherwise copied to
+// `buffer` with zeros for what lies outside.
+template <int kRows, class T>
+const T* rows_of(const RowProduct<T>& p, std::int64_t n, std::int64_t first,
+                 std::vector<T>& buffer) {
+  const std::int64_t begin = first - p.offset;
+  const std::int64_t end = begin + kRows - 1 + p.taps;
+  const T* sample = p.x + n * p.length * p.channels;
+  if (begin >= 0 && end <= p.length) return sample + begin * p.channels;
+  buffer.resize(static_cast<std::size_t>((end - begin) * p.channels));
+  const std::int64_t from = std::clamp<std::int64_t>(begin, 0, p.length);
+  const std::int64_t to = std::clamp<std::int64_t>(end, from, p.length);
+  T* out = std::fill_n(buffer.data(), (from - begin) * p.channels, T(0));
+  out = std::copy(sample + from * p.channels, sample + to * p.channels, out);
+  std::fill(out, buffer.data() + buffer.size(), T(0));
+  return buffer.data();
+}
+
+// One tile of the output, of which the first `rows` rows exist.
+template <int kRows, int kVectors, class D, class T>
+HWY_INLINE void output_tile(D d, const RowProduct<T>& p, const T* x, std::int64_t column,
+                            std::int64_t rows, T* y) {
+  const T* w = p.w + column;
+  const bool accumulate = p.write == Write::kAccumulate;
+  const T* start = p.bias ? p.bias + column : accumulate ? y : nullptr;
+  std::int64_t ld_start = p.bias ? 0 : p.columns;
+  if (rows == kRows) {
+    multiply_tile<kRows, kVectors>(d, x, p.channels, w, p.columns, p.depth(), start, ld_start, y,
+                                   p.columns);
+    return;
+  }
+  // The sequence ends inside the tile: compute all rows aside and keep those that exist.
+  constexpr std::int64_t width = kVectors * kLanes<D>;
+  T aside[kRows * width] = {};
+  if (start == y) {
+    for (std::int64_t i = 0; i < rows; ++i) std::copy_n(y + i * p.columns, width, aside + i * width);
+    start = aside;
+    ld_start = width;
+  }
+  multiply_tile<kRows, kVectors>(d, x, p.channels, w, p.columns, p.depth(), start, ld_start, aside,
+                                 width);
+  for (std::int64_t i = 0; i < rows; ++i) std::copy_n(aside + i * width, width, y + i * p.columns);
+}
+
+template <int kRows, int kVectors, class T>
+void multiply(CpuQueue& queue, const RowProduct<T>& p) {
+  const Full<T> d;
+  constexpr std::int64_t panel = kVectors * kLanes<Full<T>>;
+  const std::int64_t tiles = (p.length_out + kRows - 1) / kRows;
+  queue.parallel_for(p.batch * tiles, 1, [&](std::int64_t begin, std::int64_t end) {
+    thread_local std::vector<T> buffer;
+    for (std::int64_t index = begin; index < end; ++index) {
+      const std::int64_t n = index / tiles;
+      const std::int64_t first = index % tiles * kRows;
+      const std::int64_t rows = std::min<std::int64_t>(kRows, p.length_out - first);
+      const T* x = rows_of<kRows>(p, n, first, buffer);
+      T* y = p.y + (n * p.length_out + first) * p.columns;
+      std::int64_t column = 0;
+      for (; column + panel <= p.columns; column += panel) {
+        output_tile<kRows, kVectors>(d, p, x, column, rows, y + column);
+      }
+      simd::for_vectors<T>(column, p.columns, [&](auto narrow, std::int64_t c) {
+        output_tile<kRows, 1>(narrow, p, x, c, rows, y + c);
+      });
+    }
+  });
+}
+
+// A single output column: the vectors run along the sum instead.
+template <class T>
+void multiply_single_column(CpuQueue& queue, const RowProduct<T>& p) {
+  const Full<T> d;
+  constexpr std::int64_t lanes = kLanes<Full<T>>;
+  queue.parallel_for(p.batch * p.length_out, 16, [&](std::int64_t begin, std::int64_t end) {
+    thread_local std::vector<T> buffer;
+    for (std::int64_t index = begin; index < end; ++index) {
+      const T* x = rows_of<1>(p, index / p.length_out, index % p.length_out, buffer);
+      auto sum0 = hn::Zero(d);
+      auto sum1 = hn::Zero(d);
+      std::int64_t k = 0;
+      for (; k + 2 * lanes <= p.depth(); k += 2 * lanes) {
+        sum0 = hn::MulAdd(hn::LoadU(d, x + k), hn::LoadU(d, p.w + k), sum0);
+        sum1 = hn::MulAdd(hn::LoadU(d, x + k + lanes), hn::LoadU(d, p.w + k + lanes), sum1);
+      }
+      T sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(sum0, sum1)));
+      for (; k < p.depth(); ++k) sum += x[k] * p.w[k];
+      const T before = p.bias ? p.bias[0] : p.write == Write::kAccumulate ? p.y[index] : T(0);
+      p.y[index] = before + sum;
+    }
+  });
+}
+
+template <class T>
+void multiply_rows(CpuQueue& queue, const RowProduct<T>& p) {
+  constexpr std::int64_t lanes = kLanes<Full<T>>;
+  if (p.columns == 1) return multiply_single_column(queue, p);
+  if constexpr (simd::kManyRegisters) {
+    if (p.columns % (4 * lanes) == 0) return multiply<6, 4>(queue, p);
+    return multiply<8, 2>(queue, p);
+  } else {
+    return multiply<6, 2>(queue, p);
+  }
+}
+
+// out[i, j] += sum over p < positions of a[p * lda + i] * b[p * ldb + j], i < kRows.
+template <int kRows, int kVectors, class D, class T>
+HWY_INLINE void accumulate_tile(D d, const T* HWY_RESTRICT a, std::int64_t lda,
+                                const T* HWY_RESTRICT b, std::int64_t ldb, std::int64_t positions,
+                                T* out, std::int64_t ldout) {
+  constexpr std::int64_t lanes = kLanes<D>;
+  Vec<D> sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) sum[i][j] = hn::Zero(d);
+  }
+  for (std::int64_t p = 0; p < positions; ++p, a += lda, b += ldb) {
+    Vec<D> right[kVectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) right[j] = hn::LoadU(d, b + j * lanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const Vec<D> left = hn::Set(d, a[i]);
+#pragma GCC unroll 4
+      for (int j = 0; j < kVectors; ++j) sum[i][j] = hn::MulAdd(left, right[j], sum[i][j]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      T* o = out + i * ldout + j * lanes;
+      hn::StoreU(hn::Add(hn::LoadU(d, o), sum[i][j]), d, o);
+    }
+  }
+}
+
+// out[i, :] += sum over p of a[p, i] * b[p, :] for all `rows` rows and all `columns` columns.
+template <class T>
+void accumulate_block(const T* a, std::int64_t lda, std::int64_t rows, const T* b, std::int64_t ldb,
+                      std::int64_t columns, std::int64_t positions, T* out, std::int64_t ldout) {
+  constexpr std::int64_t lanes = kLanes<Full<T>>;
+  constexpr int kWide = simd::kManyRegisters ? 8 : 4;  // rows of a tile of two vectors
+  const auto columns_from = [&](auto row_count, std::int64_t row) {
+    constexpr int kRows = decltype(row_count)::value;
+    constexpr int kVectors = kRows == 4 && simd::kManyRegisters ? 4 : 2;
+    const Full<T> d;
+    std::int64_t c = 0;
+    for (; c + kVectors * lanes <= columns; c += kVectors * lanes) {
+      accumulate_tile<kRows, kVectors>(d, a + row, lda, b + c, ldb, positions, out + row * ldout + c,
+                                       ldout);
+    }
+    simd::for_vectors<T>(c, columns, [&](auto narrow, std::int64_t column) {
+      accumulate_tile<kRows, 1>(narrow, a + row, lda, b + column, ldb, positions,
+                                out + row * ldout + column, ldout);
+    });
+  };
+  std::int64_t row = 0;
+  if (columns % (4 * lanes) != 0) {
+    for (; row + kWide <= rows; row += kWide) {
+      columns_from(std::integral_constant<int, kWide>(), row);
+    }
+  }
+  for (; row + 4 <= rows; row += 4) columns_from(std::integral_constant<int, 4>(), row);
+  for (; row < rows; ++row) columns_from(std::integral_constant<int, 1>(), row);
+}
+
+// The sum over all positions of dy, added to db.
+template <class T>
+void accumulate_bias(const Conv1dDims& dims, const T* dy, T* db) {
+  simd::for_vectors<T>(0, dims.channels_out, [&](auto d, std::int64_t c) {
+    for (std::int64_t n = 0; n < dims.batch; ++n) {
+      for (std::int64_t l0 = 0; l0 < dims.length_out(); l0 += kChunk) {
+        const std::int64_t l1 = std::min(l0 + kChunk, dims.length_out());
+        auto sum = hn::Zero(d);
+        for (std::int64_t l = l0; l < l1; ++l) {
+          sum = hn::Add(sum, hn::LoadU(d, dy + (n * dims.length_out() + l) * dims.channels_out + c));
+        }
+        hn::StoreU(hn::Add(hn::LoadU(d, db + c), sum), d, db + c);
+      }
+    }
+  });
+}
+
+// Weight gradient of a convolution with one input channel:
+// dw[t, :] += sum of x[l + t - padding] * dy[l, :]. All taps of a position are one block of rows.
+template <class T>
+void accumulate_single_channel(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* dy,
+                               T* dw, std::int64_t ld_dw) {
+  const std::int64_t padded = dims.length + 2 * dims.padding;
+  T* sequence = static_cast<T*>(queue.scratch(static_cast<std::size_t>(padded) * sizeof(T)));
+  std::fill_n(sequence, padded, T(0));
+  for (std::int64_t n = 0; n < dims.batch; ++n) {
+    std::copy_n(x + n * dims.length, dims.length, sequence + dims.padding);
+    for (std::int64_t l = 0; l < dims.length_out(); l += kChunk) {
+      accumulate_block(sequence + l, 1, dims.kernel_size,
+                       dy + (n * dims.length_out() + l) * dims.channels_out, dims.channels_out,
+                       dims.channels_out, std::min(kChunk, dims.length_out() - l), dw, ld_dw);
+    }
+  }
+}
+
+// Weight gradient in general: threads split the k * C_in rows of dw in blocks of one tap each.
+template <class T>
+void accumulate_weights(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* dy, T* dw,
+                        T* db) {
+  constexpr std::int64_t kBlock = 8;
+  const std::int64_t blocks_per_tap = (dims.channels_in + kBlock - 1) / kBlock;
+  const std::int64_t blocks = dims.kernel_size * blocks_per_tap;
+  const std::int64_t length_out = dims.length_out();
+
+  const auto accumulate = [&](std::int64_t block, std::int64_t n, std::int64_t l0, std::int64_t l1) {
+    const std::int64_t tap = block / blocks_per_tap;
+    const std::int64_t channel = block % blocks_per_tap * kBlock;
+    // Positions that this tap reads from inside x; the padding's zeros add nothing.
+    const std::int64_t from = std::max(l0, dims.padding - tap);
+    const std::int64_t to = std::min(l1, dims.length + dims.padding - tap);
+    if (from >= to) return;
+    accumulate_block(
+        x + (n * dims.length + from + tap - dims.padding) * dims.channels_in + channel,
+        dims.channels_in, std::min(kBlock, dims.channels_in - channel),
+        dy + (n * length_out + from) * dims.channels_out, dims.channels_out, dims.channels_out,
+        to - from, dw + (tap * dims.channels_in + channel) * dims.channels_out, dims.channels_out);
+  };
+
+  queue.parallel_for(blocks + (db ? 1 : 0), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t n = 0; n < dims.batch; ++n) {
+      for (std::int64_t l = 0; l < length_out; l += kChunk) {
+        for (std::int64_t block = begin; block < std::min(end, blocks); ++block) {
+          accumulate(block, n, l, std::min(l + kChunk, length_out));
+        }
+      }
+    }
+    if (end > blocks) accumulate_bias(dims, dy, db);
+  });
+}
+
+template <class T>
+void clear_unless_accumulating(GradOut<T> out, std::int64_t size) {
+  if (out.data && out.write == Write::kOverwrite) std::fill_n(out.data, size, T(0));
+}
+
+}  // namespace
+
+template <class T>
+void conv1d_forward(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* w, const T* b,
+                    T* y) {
+  multiply_rows(queue, RowProduct<T>{dims.batch, dims.length, dims.channels_in, dims.length_out(),
+                                     dims.channels_out, dims.kernel_size, dims.padding, x, w, b, y,
+                                     Write::kOverwrite});
+}
+
+template <class T>
+void conv1d_backward_input(CpuQueue& queue, const Conv1dDims& dims, const T* dy, const T* w,
+                           GradOut<T> dx) {
+  if (!dx.data) return;
+  // flipped[t, co, ci] = w[k - 1 - t, ci, co]
+  const std::int64_t ci_count = dims.channels_in;
+  const std::int64_t co_count = dims.channels_out;
+  const std::int64_t tap_size = ci_count * co_count;
+  T* flipped = static_cast<T*>(
+      queue.scratch(static_cast<std::size_t>(dims.kernel_size * tap_size) * sizeof(T)));
+  queue.parallel_for(dims.kernel_size, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      const T* from = w + (dims.kernel_size - 1 - t) * tap_size;
+      for (std::int64_t co = 0; co < co_count; ++co) {
+        for (std::int64_t ci = 0; ci < ci_count; ++ci) {
+          flipped[t * tap_size + co * ci_count + ci] = from[ci * co_count + co];
+        }
+      }
+    }
+  });
+  multiply_rows(queue, RowProduct<T>{dims.batch, dims.length_out(), co_count, dims.length, ci_count,
+                                     dims.kernel_size, dims.kernel_size - 1 - dims.padding, dy,
+                                     flipped, nullptr, dx.data, dx.write});
+}
+
+template <class T>
+void conv1d_backward_params(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* dy,
+                            GradOut<T> dw, GradOut<T> db) {
+  clear_unless_accumulating(dw, dims.kernel_size * dims.channels_in * dims.channels_out);
+  clear_unless_accumulating(db, dims.channels_out);
+  if (dw.data && dims.channels_in > 1 && dims.channels_out > 1) {
+    return accumulate_weights(queue, dims, x, dy, dw.data, db.data);
+  }
+  if (db.data) accumulate_bias(dims, dy, db.data);
+  if (!dw.data) return;
+  if (dims.channels_in == 1) {
+    return accumulate_single_channel(queue, dims, x, dy, dw.data, dims.channels_out);
+  }
+  // One output channel: the same sum with x and dy in each other's place, which runs through the
+  // taps backwards.
+  const Conv1dDims swapped{dims.batch,       dims.length_out(), 1, dims.channels_in,
+                           dims.kernel_size, dims.kernel_size - 1 - dims.padding};
+  accumulate_single_channel(queue, swapped, dy, x,
+                            dw.data + (dims.kernel_size - 1) * dims.channels_in, -dims.channels_in);
+}
+
+#define SIDECHANNEL_INSTANTIATE(T)                                                               \
+  template void conv1d_forward(CpuQueue&, const Conv1dDims&, const T*, const T*, const T*, T*);  \
+  template void conv1d_backward_input(CpuQueue&, const Conv1dDims&, const T*, const T*,          \
+                                      GradOut<T>);                                               \
+  template void conv1d_backward_params(CpuQueue&, const Conv1dDims&, const T*, const T*,         \
+                                       GradOut<T>, GradOut<T>);
+SIDECHANNEL_INSTANTIATE(float)
+SIDECHANNEL_INSTANTIATE(double)
+#undef SIDECHANNEL_INSTANTIATE
+
+}  // namespace sidechannel::kernels

@@ -1,0 +1,33 @@
+#include "kernels/moments.h"
+
+namespace sidechannel::kernels {
+
+template <class T>
+void moments_update(CpuQueue& queue, std::int64_t samples, std::int64_t length, const T* x,
+                    std::int64_t count, double* mean, double* m2) {
+  if (samples == 0) return;
+  const auto added = static_cast<double>(samples);
+  const double total = static_cast<double>(count) + added;
+  queue.parallel_for(length, 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t l = begin; l < end; ++l) {
+      double sum = 0;
+      for (std::int64_t n = 0; n < samples; ++n) sum += x[n * length + l];
+      const double batch_mean = sum / added;
+      double squares = 0;
+      for (std::int64_t n = 0; n < samples; ++n) {
+        const double deviation = x[n * length + l] - batch_mean;
+        squares += deviation * deviation;
+      }
+      const double delta = batch_mean - mean[l];
+      mean[l] += delta * added / total;
+      m2[l] += squares + delta * delta * static_cast<double>(count) * added / total;
+    }
+  });
+}
+
+template void moments_update(CpuQueue&, std::int64_t, std::int64_t, const float*, std::int64_t,
+                             double*, double*);
+template void moments_update(CpuQueue&, std::int64_t, std::int64_t, const double*, std::int64_t,
+                             double*, double*);
+
+}  // namespace sidechannel::kernels

@@ -1,0 +1,45 @@
+#pragma once
+
+// The SIMD layer of the CPU kernels: Google Highway, for the instruction set that this file is
+// compiled for (SIDECHANNEL_ARCH). Kernels are written once over a tag D of L = Lanes(D) elements
+// of type T; what does not fill whole vectors is done with narrower tags, down to a single lane.
+
+#define HWY_COMPILE_ONLY_STATIC
+#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2)  // their vectors cannot stand in arrays
+#include <hwy/highway.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sidechannel::kernels::simd {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class T>
+using Full = hn::ScalableTag<T>;
+template <class T, std::size_t kLanes>
+using Capped = hn::CappedTag<T, kLanes>;
+template <class D>
+using Vec = hn::Vec<D>;
+template <class D>
+inline constexpr std::int64_t kLanes = static_cast<std::int64_t>(hn::MaxLanes(D()));
+
+// Whether there are 32 vector registers (AVX-512, NEON) or 16 (SSE, AVX2).
+#if HWY_TARGET == HWY_NEON || (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3)
+inline constexpr bool kManyRegisters = true;
+#else
+inline constexpr bool kManyRegisters = false;
+#endif
+
+// Calls f(tag, first) for consecutive pieces of [begin, end): whole vectors first, then halves and
+// so on down to one lane.
+template <class T, std::size_t kCap = static_cast<std::size_t>(kLanes<Full<T>>), class F>
+inline void for_vectors(std::int64_t begin, std::int64_t end, F&& f) {
+  const Capped<T, kCap> d;
+  for (; begin + kLanes<Capped<T, kCap>> <= end; begin += kLanes<Capped<T, kCap>>) f(d, begin);
+  if constexpr (kCap > 1) {
+    if (begin < end) for_vectors<T, kCap / 2>(begin, end, f);
+  }
+}
+
+}  // namespace sidechannel::kernels::simd

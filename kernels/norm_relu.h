@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/queue.h"
+#include "kernels/write.h"
+
+namespace sidechannel::kernels {
+
+// Normalization over sets of (channels, samples, all positions), then an optional ReLU:
+//
+//   x_hat = (x - mean) / sqrt(variance + epsilon),  y = relu(gamma * x_hat + beta)
+//
+// (the paper's Equations 3 and 4). A set holds `channels_per_set` neighbouring channels of
+// `samples_per_set` neighbouring samples; its variance is the biased one. So one operation covers
+//
+//   InstanceNorm (1, 1)   GroupNorm of G groups (C / G, 1)   LayerNorm over channels and space (C, 1)
+//   BatchNorm in groups of n samples (1, n)                  PackNorm (1, 2), pairs side by side
+//
+// x, y [batch, length, channels]; gamma, beta [channels]. `mean` and `rstd` = 1 / sqrt(variance +
+// epsilon) are kept per channel for the backward pass: [batch / samples_per_set, channels], equal
+// for all channels of a set.
+struct NormDims {
+  std::int64_t batch;
+  std::int64_t length;
+  std::int64_t channels;
+  std::int64_t channels_per_set;  // divides channels
+  std::int64_t samples_per_set;   // divides batch
+  double epsilon;
+  bool relu;
+
+  std::int64_t sample_groups() const { return batch / samples_per_set; }
+  // Values in a set.
+  std::int64_t set_size() const { return channels_per_set * samples_per_set * length; }
+};
+
+// With statistics of the batch; writes mean and rstd.
+template <class T>
+void norm_relu_forward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
+                       const T* beta, T* y, T* mean, T* rstd);
+
+// From x, gamma and beta (the ReLU's mask is computed again rather than stored) and the statistics.
+template <class T>
+void norm_relu_backward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
+                        const T* beta, const T* mean, const T* rstd, const T* dy, GradOut<T> dx,
+                        GradOut<T> dgamma, GradOut<T> dbeta);
+
+// With fixed population statistics `mean` and `variance` [channels] instead of the batch's.
+template <class T>
+void norm_relu_population_forward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
+                                  const T* beta, const T* mean, const T* variance, T* y);
+
+template <class T>
+void norm_relu_population_backward(CpuQueue& queue, const NormDims& dims, const T* x,
+                                   const T* gamma, const T* beta, const T* mean, const T* variance,
+                                   const T* dy, GradOut<T> dx, GradOut<T> dgamma, GradOut<T> dbeta);
+
+// Moves the exponential moving averages [channels] towards the batch's statistics, as PyTorch does:
+// running = (1 - momentum) * running + momentum * current, with the unbiased variance. Sets of one
+// sample are averaged over the batch first (InstanceNorm); sets of several samples are applied one
+// after the other, as the micro-batches that they stand for would be. Needs channels_per_set == 1.
+template <class T>
+void norm_update_running(CpuQueue& queue, const NormDims& dims, double momentum, const T* mean,
+                         const T* rstd, T* running_mean, T* running_variance);
+
+}  // namespace sidechannel::kernels

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+
+namespace sidechannel::kernels {
+
+// Where CPU kernels run: a fixed team of threads that all work on one kernel at a time.
+//
+// Kernels split their work with parallel_for and must compute each index the same way whatever
+// range it falls into, so that results do not depend on the number of threads, to the bit.
+// Not thread-safe: one kernel at a time runs on a queue.
+class CpuQueue {
+ public:
+  // `threads` >= 1, the caller's included; 0 takes every core that this process may use.
+  explicit CpuQueue(int threads = 0);
+  ~CpuQueue();
+  CpuQueue(const CpuQueue&) = delete;
+  CpuQueue& operator=(const CpuQueue&) = delete;
+
+  int threads() const { return threads_; }
+
+  // Calls body(begin, end) on disjoint ranges that cover [0, count), and returns when all are done.
+  // Range i always goes to thread i: neighbouring kernels find their data in the same core's cache.
+  // Ranges hold at least `grain` indices, so that little work is not split at all.
+  template <class Body>
+  void parallel_for(std::int64_t count, std::int64_t grain, Body&& body) {
+    using B = std::remove_reference_t<Body>;
+    run(count, grain, [](void* b, std::int64_t begin, std::int64_t end) {
+      (*static_cast<B*>(b))(begin, end);
+    }, const_cast<std::remove_const_t<B>*>(&body));
+  }
+
+  // Scratch memory of at least `bytes`, 64-byte aligned, valid until the next call; for the kernel
+  // that runs, before it goes parallel.
+  void* scratch(std::size_t bytes);
+
+ private:
+  using Function = void (*)(void* body, std::int64_t begin, std::int64_t end);
+  void run(std::int64_t count, std::int64_t grain, Function function, void* body);
+
+  struct Team;
+  int threads_ = 1;
+  std::unique_ptr<Team> team_;
+};
+
+}  // namespace sidechannel::kernels

@@ -1,0 +1,15 @@
+#pragma once
+
+namespace sidechannel::kernels {
+
+// What a kernel does with what already stands in its output.
+enum class Write : unsigned char { kOverwrite, kAccumulate };
+
+// A gradient that a backward kernel writes. A null pointer means that nobody asked for it.
+template <class T>
+struct GradOut {
+  T* data = nullptr;
+  Write write = Write::kOverwrite;
+};
+
+}  // namespace sidechannel::kernels
