@@ -1,0 +1,103 @@
+#pragma once
+
+#include <cmath>
+#include <optional>
+#include <string>
+
+#include "engine/ops.h"
+#include "engine/parameter.h"
+
+namespace sidechannel {
+
+// Modules own no memory: they add their parameters to a list under a name and refer to them.
+// Initial values are PyTorch's: uniform within 1 / sqrt(inputs of one output), biases too.
+
+// [N, L, C_in] -> [N, L + 2 padding - k + 1, C_out]. Parameters NAME.weight and NAME.bias.
+class Conv1d {
+ public:
+  Conv1d(ParameterList& list, const std::string& name, std::int64_t channels_in,
+         std::int64_t channels_out, std::int64_t kernel_size, std::int64_t padding)
+      : padding_(padding) {
+    const double bound = 1 / std::sqrt(static_cast<double>(channels_in * kernel_size));
+    weight_ = &list.add_uniform(name + ".weight", {kernel_size, channels_in, channels_out}, bound,
+                                Layout::kConv1dWeight);
+    bias_ = &list.add_uniform(name + ".bias", {channels_out}, bound);
+  }
+
+  Var operator()(const Var& x) const {
+    Tape& tape = x.tape();
+    return conv1d(x, tape.parameter(*weight_), tape.parameter(*bias_), padding_);
+  }
+
+ private:
+  std::int64_t padding_;
+  Parameter* weight_;
+  Parameter* bias_;
+};
+
+// [rows, in] -> [rows, out]. Parameters NAME.weight and NAME.bias.
+class Linear {
+ public:
+  Linear(ParameterList& list, const std::string& name, std::int64_t in, std::int64_t out) {
+    const double bound = 1 / std::sqrt(static_cast<double>(in));
+    weight_ = &list.add_uniform(name + ".weight", {out, in}, bound);
+    bias_ = &list.add_uniform(name + ".bias", {out}, bound);
+  }
+
+  Var operator()(const Var& x, bool with_relu = false) const {
+    Tape& tape = x.tape();
+    return linear(x, tape.parameter(*weight_), tape.parameter(*bias_), with_relu);
+  }
+
+ private:
+  Parameter* weight_;
+  Parameter* bias_;
+};
+
+// Where a normalization takes its mean and variance from.
+enum class Statistics {
+  kTraining,    // the batch; running statistics, where there are any, follow
+  kMinibatch,   // the batch; nothing changes
+  kPopulation,  // the running statistics
+};
+
+// Normalization with ReLU, [N, L, C] -> the same. Parameters NAME.weight (gamma) and NAME.bias
+// (beta); with running statistics also NAME.running_mean and NAME.running_var.
+class NormRelu {
+ public:
+  NormRelu(ParameterList& list, const std::string& name, std::int64_t channels, NormOptions options,
+           bool track_running = false)
+      : options_(options) {
+    gamma_ = &list.add_filled(name + ".weight", {channels}, 1);
+    beta_ = &list.add_filled(name + ".bias", {channels}, 0);
+    if (track_running) {
+      running_ = {list.add_constant(name + ".running_mean", {channels}, 0).value,
+                  list.add_constant(name + ".running_var", {channels}, 1).value};
+    }
+  }
+
+  Var operator()(const Var& x, Statistics statistics) const {
+    Tape& tape = x.tape();
+    const Var gamma = tape.parameter(*gamma_);
+    const Var beta = tape.parameter(*beta_);
+    if (statistics == Statistics::kPopulation) {
+      SC_CHECK(running_, "norm_relu: population statistics were not tracked by this layer");
+      return norm_relu_population(x, gamma, beta, running_->mean, running_->variance, options_);
+    }
+    NormOptions options = options_;
+    RunningStatistics running;
+    if (statistics == Statistics::kTraining && running_) {
+      running = *running_;
+      options.update = &running;
+    }
+    return norm_relu(x, gamma, beta, options);
+  }
+
+ private:
+  NormOptions options_;
+  Parameter* gamma_;
+  Parameter* beta_;
+  std::optional<RunningStatistics> running_;
+};
+
+}  // namespace sidechannel

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+
+#include "engine/tensor.h"
+
+namespace sidechannel {
+
+// Averages of a normalization's statistics over training, [C] each, for evaluation without the
+// batch's own.
+struct RunningStatistics {
+  Tensor mean;
+  Tensor variance;
+  double momentum = 0.1;
+};
+
+// Which values share a mean and a variance (the sets S_i of the paper's Appendix A), and what
+// follows the normalization.
+struct NormOptions {
+  std::int64_t channels_per_set = 1;
+  std::int64_t samples_per_set = 1;
+  double epsilon = 1e-5;  // under the root
+  bool relu = true;
+  RunningStatistics* update = nullptr;  // moved towards the batch's statistics, where given
+};
+
+}  // namespace sidechannel

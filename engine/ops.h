@@ -1,0 +1,33 @@
+#pragma once
+
+// Every differentiable operation, one documented line each; definitions in engine/ops/.
+// All throw Error, naming the operation, for shapes that do not fit.
+
+#include "engine/norm.h"
+#include "engine/tape.h"
+
+namespace sidechannel {
+
+// Convolution of stride 1: x [N, L, C_in], w [k, C_in, C_out], b [C_out] -> [N, L + 2 padding - k + 1, C_out].
+Var conv1d(const Var& x, const Var& w, const Var& b, std::int64_t padding);
+
+// Normalization by the batch's statistics, with ReLU: x [N, L, C], gamma and beta [C] -> [N, L, C].
+Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions& options);
+
+// The same by fixed statistics: population mean and variance [C].
+Var norm_relu_population(const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
+                         const Tensor& variance, const NormOptions& options);
+
+// max(x, 0), any shape.
+Var relu(const Var& x);
+
+// x w^T + b, with ReLU if asked for: x [rows, in], w [out, in], b [out] -> [rows, out].
+Var linear(const Var& x, const Var& w, const Var& b, bool with_relu = false);
+
+// The same elements under another shape.
+Var reshape(const Var& x, Shape shape);
+
+// Mean squared error over all elements, one number; a target of one sequence serves the whole batch.
+Var mse(const Var& y, const Tensor& target);
+
+}  // namespace sidechannel

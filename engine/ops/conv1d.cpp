@@ -1,0 +1,39 @@
+#include "kernels/conv1d.h"
+
+#include "engine/ops.h"
+
+namespace sidechannel {
+
+Var conv1d(const Var& x, const Var& w, const Var& b, std::int64_t padding) {
+  SC_CHECK(x.shape().rank() == 3, "conv1d: expected x of shape [N, L, C], got {}", x.shape().str());
+  SC_CHECK(w.shape().rank() == 3, "conv1d: expected a weight of shape [k, C_in, C_out], got {}",
+           w.shape().str());
+  SC_CHECK(w.shape()[1] == x.shape()[2], "conv1d: weight expects C_in = {}, got x of C = {}",
+           w.shape()[1], x.shape()[2]);
+  SC_CHECK((b.shape() == Shape{w.shape()[2]}), "conv1d: expected a bias of shape [{}], got {}",
+           w.shape()[2], b.shape().str());
+  SC_CHECK(padding >= 0 && padding < w.shape()[0],
+           "conv1d: expected a padding from 0 to k - 1 = {}, got {}", w.shape()[0] - 1, padding);
+  const kernels::Conv1dDims dims{x.shape()[0], x.shape()[1], x.shape()[2],
+                                 w.shape()[2], w.shape()[0], padding};
+  SC_CHECK(dims.length_out() >= 1,
+           "conv1d: a kernel of {} with padding {} does not fit into a sequence of {}",
+           dims.kernel_size, padding, dims.length);
+
+  Var y = x.tape().make({dims.batch, dims.length_out(), dims.channels_out});
+  on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
+    using T = decltype(zero);
+    conv1d_forward(queue, dims, x.data<T>(), w.data<T>(), b.data<T>(), y.data<T>());
+  });
+  x.tape().record(y, {x, w, b}, [=](Grads& g) {
+    on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
+      using T = decltype(zero);
+      const T* dy = g.output<T>();
+      conv1d_backward_input(queue, dims, dy, w.data<T>(), g.into<T>(x));
+      conv1d_backward_params(queue, dims, x.data<T>(), dy, g.into<T>(w), g.into<T>(b));
+    });
+  });
+  return y;
+}
+
+}  // namespace sidechannel

@@ -1,0 +1,30 @@
+#include "kernels/linear.h"
+
+#include "engine/ops.h"
+
+namespace sidechannel {
+
+Var linear(const Var& x, const Var& w, const Var& b, bool with_relu) {
+  SC_CHECK(x.shape().rank() == 2, "linear: expected x of shape [rows, in], got {}",
+           x.shape().str());
+  SC_CHECK(w.shape().rank() == 2 && w.shape()[1] == x.shape()[1],
+           "linear: expected a weight of shape [out, {}], got {}", x.shape()[1], w.shape().str());
+  SC_CHECK(b.shape() == Shape{w.shape()[0]}, "linear: expected a bias of shape [{}], got {}",
+           w.shape()[0], b.shape().str());
+  const kernels::LinearDims dims{x.shape()[0], x.shape()[1], w.shape()[0], with_relu};
+  Var y = x.tape().make({dims.rows, dims.out});
+  on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
+    using T = decltype(zero);
+    linear_forward(queue, dims, x.data<T>(), w.data<T>(), b.data<T>(), y.data<T>());
+  });
+  x.tape().record(y, {x, w, b}, [=, value = y.value()](Grads& g) {
+    on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
+      using T = decltype(zero);
+      linear_backward(queue, dims, x.data<T>(), w.data<T>(), value.data<T>(), g.output<T>(),
+                      g.into<T>(x), g.into<T>(w), g.into<T>(b));
+    });
+  });
+  return y;
+}
+
+}  // namespace sidechannel

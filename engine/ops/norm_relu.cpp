@@ -1,0 +1,93 @@
+#include "kernels/norm_relu.h"
+
+#include "engine/ops.h"
+
+namespace sidechannel {
+namespace {
+
+// Checks everything that the two kinds of statistics have in common.
+kernels::NormDims norm_dims(const char* name, const Var& x, const Var& gamma, const Var& beta,
+                            const NormOptions& options) {
+  SC_CHECK(x.shape().rank() == 3, "{}: expected x of shape [N, L, C], got {}", name,
+           x.shape().str());
+  const std::int64_t channels = x.shape()[2];
+  SC_CHECK(gamma.shape() == Shape{channels} && beta.shape() == Shape{channels},
+           "{}: expected gamma and beta of shape [{}], got {} and {}", name, channels,
+           gamma.shape().str(), beta.shape().str());
+  return {x.shape()[0],
+          x.shape()[1],
+          channels,
+          options.channels_per_set,
+          options.samples_per_set,
+          options.epsilon,
+          options.relu};
+}
+
+void check_statistics(const char* name, const Tensor& mean, const Tensor& variance,
+                      std::int64_t channels) {
+  SC_CHECK(mean.shape() == Shape{channels} && variance.shape() == Shape{channels},
+           "{}: expected a mean and a variance of shape [{}], got {} and {}", name, channels,
+           mean.shape().str(), variance.shape().str());
+}
+
+}  // namespace
+
+Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions& options) {
+  const kernels::NormDims dims = norm_dims("norm_relu", x, gamma, beta, options);
+  SC_CHECK(dims.channels_per_set >= 1 && dims.channels % dims.channels_per_set == 0,
+           "norm_relu: sets of {} channels do not divide {} channels", dims.channels_per_set,
+           dims.channels);
+  SC_CHECK(dims.samples_per_set >= 1 && dims.batch % dims.samples_per_set == 0,
+           "norm_relu: sets of {} samples do not divide a batch of {}", dims.samples_per_set,
+           dims.batch);
+  Tape& tape = x.tape();
+  Var y = tape.make(x.shape());
+  const Shape statistics{dims.sample_groups(), dims.channels};
+  const Tensor mean = tape.make(statistics).value();
+  const Tensor rstd = tape.make(statistics).value();
+  on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
+    using T = decltype(zero);
+    norm_relu_forward(queue, dims, x.data<T>(), gamma.data<T>(), beta.data<T>(), y.data<T>(),
+                      mean.data<T>(), rstd.data<T>());
+    if (RunningStatistics* running = options.update) {
+      SC_CHECK(dims.channels_per_set == 1,
+               "norm_relu: running statistics need sets of one channel, got {}",
+               dims.channels_per_set);
+      check_statistics("norm_relu", running->mean, running->variance, dims.channels);
+      norm_update_running(queue, dims, running->momentum, mean.data<T>(), rstd.data<T>(),
+                          running->mean.data<T>(), running->variance.data<T>());
+    }
+  });
+  tape.record(y, {x, gamma, beta}, [=](Grads& g) {
+    on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
+      using T = decltype(zero);
+      norm_relu_backward(queue, dims, x.data<T>(), gamma.data<T>(), beta.data<T>(), mean.data<T>(),
+                         rstd.data<T>(), g.output<T>(), g.into<T>(x), g.into<T>(gamma),
+                         g.into<T>(beta));
+    });
+  });
+  return y;
+}
+
+Var norm_relu_population(const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
+                         const Tensor& variance, const NormOptions& options) {
+  const kernels::NormDims dims = norm_dims("norm_relu_population", x, gamma, beta, options);
+  check_statistics("norm_relu_population", mean, variance, dims.channels);
+  Var y = x.tape().make(x.shape());
+  on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
+    using T = decltype(zero);
+    norm_relu_population_forward(queue, dims, x.data<T>(), gamma.data<T>(), beta.data<T>(),
+                                 mean.data<T>(), variance.data<T>(), y.data<T>());
+  });
+  x.tape().record(y, {x, gamma, beta}, [=](Grads& g) {
+    on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
+      using T = decltype(zero);
+      norm_relu_population_backward(queue, dims, x.data<T>(), gamma.data<T>(), beta.data<T>(),
+                                    mean.data<T>(), variance.data<T>(), g.output<T>(),
+                                    g.into<T>(x), g.into<T>(gamma), g.into<T>(beta));
+    });
+  });
+  return y;
+}
+
+}  // namespace sidechannel

@@ -1,0 +1,128 @@
+#include "engine/parameter.h"
+
+#include <cstring>
+
+#include "kernels/random.h"
+
+namespace sidechannel {
+namespace {
+
+HostArray to_file(const Tensor& value, Layout layout) {
+  HostArray array = value.to_host();
+  return layout == Layout::kConv1dWeight ? reverse_axes(array) : array;
+}
+
+void from_file(const HostArray& array, Layout layout, const Tensor& value) {
+  value.copy_from(layout == Layout::kConv1dWeight ? reverse_axes(array) : array);
+}
+
+Shape file_shape(const Shape& shape, Layout layout) {
+  return layout == Layout::kConv1dWeight ? Shape{shape[2], shape[1], shape[0]} : shape;
+}
+
+}  // namespace
+
+HostArray reverse_axes(const HostArray& array) {
+  SC_CHECK(array.shape.rank() == 3, "reverse_axes: expected three axes, got {}", array.shape.str());
+  const std::int64_t a = array.shape[0];
+  const std::int64_t b = array.shape[1];
+  const std::int64_t c = array.shape[2];
+  HostArray reversed(array.dtype, Shape{c, b, a});
+  const std::size_t width = size_of(array.dtype);
+  for (std::int64_t i = 0; i < a; ++i) {
+    for (std::int64_t j = 0; j < b; ++j) {
+      for (std::int64_t k = 0; k < c; ++k) {
+        std::memcpy(&reversed.bytes[static_cast<std::size_t>((k * b + j) * a + i) * width],
+                    &array.bytes[static_cast<std::size_t>((i * b + j) * c + k) * width], width);
+      }
+    }
+  }
+  return reversed;
+}
+
+Parameter& ParameterList::add(std::string name, Shape shape, Layout layout) {
+  parameters_.push_back({std::move(name), Tensor(device_, dtype_, shape),
+                         Tensor::zeros(device_, dtype_, shape), layout});
+  return parameters_.back();
+}
+
+Parameter& ParameterList::add_uniform(std::string name, Shape shape, double bound, Layout layout) {
+  const auto index = static_cast<std::uint32_t>(parameters_.size());
+  Parameter& parameter = add(std::move(name), shape, layout);
+  on(device_, dtype_, [&](auto& queue, auto zero) {
+    using T = decltype(zero);
+    kernels::uniform_fill(queue, {seed_, static_cast<std::uint32_t>(stream_), index}, bound,
+                          parameter.value.size(), parameter.value.data<T>());
+  });
+  return parameter;
+}
+
+Parameter& ParameterList::add_filled(std::string name, Shape shape, double value) {
+  Parameter& parameter = add(std::move(name), shape, Layout::kSame);
+  parameter.value.fill(value);
+  return parameter;
+}
+
+Constant& ParameterList::add_constant(std::string name, Shape shape, double value) {
+  constants_.push_back({std::move(name), Tensor(device_, dtype_, shape)});
+  constants_.back().value.fill(value);
+  return constants_.back();
+}
+
+std::int64_t ParameterList::size() const {
+  std::int64_t total = 0;
+  for (const Parameter& parameter : parameters_) total += parameter.value.size();
+  return total;
+}
+
+ParameterList::Flat ParameterList::flatten() {
+  Flat flat{Tensor(device_, dtype_, Shape{size()}), Tensor(device_, dtype_, Shape{size()})};
+  std::int64_t at = 0;
+  for (Parameter& parameter : parameters_) {
+    const Shape shape = parameter.value.shape();
+    const auto move = [&](Tensor& tensor, const Tensor& into) {
+      const Tensor place = into.slice(at, shape.size()).reshape(shape);
+      place.copy_from(tensor);
+      tensor = place;
+    };
+    move(parameter.value, flat.values);
+    move(parameter.grad, flat.grads);
+    at += shape.size();
+  }
+  return flat;
+}
+
+void ParameterList::save(std::map<std::string, HostArray>& tensors,
+                         const std::string& prefix) const {
+  for (const Parameter& p : parameters_) tensors[prefix + p.name] = to_file(p.value, p.layout);
+  for (const Constant& c : constants_) tensors[prefix + c.name] = c.value.to_host();
+}
+
+void ParameterList::load(const std::map<std::string, HostArray>& tensors, const std::string& source,
+                         const std::string& prefix) {
+  std::size_t used = 0;
+  const auto take = [&](const std::string& name, Layout layout, const Tensor& value) {
+    const auto found = tensors.find(prefix + name);
+    SC_CHECK(found != tensors.end(), "{}: has no tensor {}", source, prefix + name);
+    const HostArray& array = found->second;
+    const Shape expected = file_shape(value.shape(), layout);
+    SC_CHECK(array.shape == expected && array.dtype == value.dtype(),
+             "{}: {} is {} {}, expected {} {}", source, prefix + name, name_of(array.dtype),
+             array.shape.str(), name_of(value.dtype()), expected.str());
+    from_file(array, layout, value);
+    ++used;
+  };
+  for (const Parameter& p : parameters_) take(p.name, p.layout, p.value);
+  for (const Constant& c : constants_) take(c.name, Layout::kSame, c.value);
+  if (!prefix.empty() || used == tensors.size()) return;
+  for (const auto& [name, array] : tensors) {
+    bool known = false;
+    for (const Parameter& p : parameters_) known = known || p.name == name;
+    for (const Constant& c : constants_) known = known || c.name == name;
+    // PyTorch's BatchNorm counts its updates; nothing here depends on the count.
+    SC_CHECK(known || name.ends_with(".num_batches_tracked"),
+             "{}: has a tensor {} that the model does not have", source, name);
+  }
+}
+
+}  // namespace sidechannel

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <deque>
+#include <map>
+#include <string>
+
+#include "engine/random.h"
+#include "engine/tensor.h"
+
+namespace sidechannel {
+
+// How a tensor's axes are arranged in memory, against the arrangement in files, which is PyTorch's.
+enum class Layout {
+  kSame,
+  kConv1dWeight,  // [k, C_in, C_out] in memory, [C_out, C_in, k] in files
+};
+
+// A learnable tensor and its gradient.
+struct Parameter {
+  std::string name;
+  Tensor value;
+  Tensor grad;
+  Layout layout = Layout::kSame;
+};
+
+// Running statistics and the like: saved with the parameters, but not learned.
+struct Constant {
+  std::string name;
+  Tensor value;
+};
+
+// The named tensors of a model. Modules add theirs when they are made and keep references, which
+// stay valid as long as the list lives.
+class ParameterList {
+ public:
+  // Random initial values are drawn from `stream`, in the order in which parameters are added.
+  ParameterList(Device device, DType dtype, std::uint64_t seed, Stream stream = Stream::kWeights)
+      : device_(std::move(device)), dtype_(dtype), seed_(seed), stream_(stream) {}
+  ParameterList(const ParameterList&) = delete;
+  ParameterList& operator=(const ParameterList&) = delete;
+
+  // Uniform on [-bound, bound).
+  Parameter& add_uniform(std::string name, Shape shape, double bound, Layout layout = Layout::kSame);
+  Parameter& add_filled(std::string name, Shape shape, double value);
+  Constant& add_constant(std::string name, Shape shape, double value);
+
+  const Device& device() const { return device_; }
+  DType dtype() const { return dtype_; }
+  std::deque<Parameter>& parameters() { return parameters_; }
+  const std::deque<Parameter>& parameters() const { return parameters_; }
+  std::int64_t size() const;  // learnable numbers in all
+
+  // Moves all values and all gradients into one flat buffer each and returns them: an optimizer
+  // then updates everything in one pass.
+  struct Flat {
+    Tensor values;
+    Tensor grads;
+  };
+  Flat flatten();
+
+  // All tensors by name, in PyTorch's layouts. `prefix` is put before each name.
+  void save(std::map<std::string, HostArray>& tensors, const std::string& prefix = "") const;
+  // Reads what save() wrote. Error when a tensor is missing or of another shape or type, and, with
+  // an empty prefix, when there is one that the model does not have. `source` begins the message.
+  void load(const std::map<std::string, HostArray>& tensors, const std::string& source,
+            const std::string& prefix = "");
+
+ private:
+  Parameter& add(std::string name, Shape shape, Layout layout);
+
+  Device device_;
+  DType dtype_;
+  std::uint64_t seed_;
+  Stream stream_;
+  std::deque<Parameter> parameters_;
+  std::deque<Constant> constants_;
+};
+
+// A host array with its axes in the other order: [a, b, c] to [c, b, a].
+HostArray reverse_axes(const HostArray& array);
+
+}  // namespace sidechannel

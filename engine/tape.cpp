@@ -1,0 +1,126 @@
+#include "engine/tape.h"
+
+#include <algorithm>
+
+#include "kernels/random.h"
+
+namespace sidechannel {
+
+using kernels::Write;
+
+Var Tape::leaf(const Tensor& value) {
+  if (!recording_) return constant(value);
+  nodes_.push_back({{}, value.shape(), arena_.allocate(dtype_, value.shape()), nullptr});
+  return {this, value, static_cast<int>(nodes_.size()) - 1};
+}
+
+Var Tape::parameter(Parameter& parameter) {
+  if (!recording_) return constant(parameter.value);
+  // A parameter that is used twice is one node, so that its gradients add up.
+  const auto [known, added] = parameters_.try_emplace(&parameter, static_cast<int>(nodes_.size()));
+  if (added) nodes_.push_back({{}, parameter.value.shape(), parameter.grad, &parameter});
+  return {this, parameter.value, known->second};
+}
+
+Var Tape::normal(Shape shape, Stream stream, const Random& random, std::uint32_t first_sample) {
+  SC_CHECK(shape.rank() == 2 || (shape.rank() == 3 && shape[2] == 1),
+           "normal: expected a shape [samples, length] or [samples, length, 1], got {}",
+           shape.str());
+  Var out = make(shape);
+  on(device_, dtype_, [&](auto& queue, auto zero) {
+    using T = decltype(zero);
+    kernels::normal_fill(queue, {random.seed, static_cast<std::uint32_t>(stream), random.step},
+                         first_sample, shape[0], shape[1], out.data<T>());
+  });
+  return out;
+}
+
+void Tape::record(Var& output, std::initializer_list<Var> inputs,
+                  std::function<void(Grads&)> backward) {
+  if (!recording_ || std::none_of(inputs.begin(), inputs.end(), [](const Var& input) {
+        return input.requires_grad();
+      })) {
+    return;
+  }
+  output.id_ = static_cast<int>(nodes_.size());
+  nodes_.push_back({std::move(backward), output.shape(), {}, nullptr});
+}
+
+void Tape::backward(const Var& output, const Tensor& cotangent, Write write) {
+  SC_CHECK(output.tape_ == this && output.requires_grad(),
+           "backward: the output does not depend on anything that asks for a gradient");
+  SC_CHECK(cotangent ? cotangent.shape() == output.shape() : output.size() == 1,
+           "backward: an output of shape {} needs a cotangent of that shape", output.shape().str());
+  Grads grads(*this, write);
+  grads.prepare(output);
+  Tensor& seed = grads.grads_[static_cast<std::size_t>(output.id_)];
+  if (cotangent) {
+    seed.copy_from(cotangent);
+  } else {
+    seed.fill(1);
+  }
+  // Nodes stand in the order of their computation: each gradient is complete when its turn comes.
+  for (std::size_t id = static_cast<std::size_t>(output.id_) + 1; id-- > 0;) {
+    if (!nodes_[id].backward || !grads.written_[id]) continue;
+    grads.current_ = id;
+    nodes_[id].backward(grads);
+    grads.release(id);
+  }
+  if (write == Write::kAccumulate) return;
+  for (std::size_t id = 0; id < nodes_.size(); ++id) {
+    if (nodes_[id].leaf_grad && !grads.written_[id]) nodes_[id].leaf_grad.fill(0);
+  }
+}
+
+const Tensor& Tape::gradient(const Var& leaf) const {
+  SC_CHECK(leaf.tape_ == this && leaf.requires_grad() &&
+               nodes_[static_cast<std::size_t>(leaf.id_)].leaf_grad,
+           "gradient: not a leaf or parameter of this tape");
+  return nodes_[static_cast<std::size_t>(leaf.id_)].leaf_grad;
+}
+
+void Tape::reset() {
+  nodes_.clear();
+  parameters_.clear();
+  arena_.reset();
+}
+
+void Tape::rewind(const Mark& mark) {
+  for (std::size_t id = mark.nodes; id < nodes_.size(); ++id) {
+    if (nodes_[id].parameter) parameters_.erase(nodes_[id].parameter);
+  }
+  nodes_.resize(mark.nodes);
+  arena_.rewind(mark.arena);
+}
+
+Grads::Grads(Tape& tape, Write write)
+    : tape_(tape), write_(write), grads_(tape.nodes_.size()), written_(tape.nodes_.size()) {}
+
+Write Grads::prepare(const Var& input) {
+  const auto id = static_cast<std::size_t>(input.id_);
+  if (written_[id]) return Write::kAccumulate;
+  written_[id] = true;
+  const Tape::Node& node = tape_.nodes_[id];
+  if (node.leaf_grad) {
+    grads_[id] = node.leaf_grad;
+    return node.parameter ? write_ : Write::kOverwrite;
+  }
+  // A gradient that was used up has the memory, still in the cache, for the next of its size.
+  const auto reusable = std::find_if(free_.begin(), free_.end(), [&](const Tensor& tensor) {
+    return tensor.size() == node.shape.size();
+  });
+  if (reusable != free_.end()) {
+    grads_[id] = reusable->reshape(node.shape);
+    free_.erase(reusable);
+  } else {
+    grads_[id] = tape_.arena_.allocate(tape_.dtype_, node.shape);
+  }
+  return Write::kOverwrite;
+}
+
+void Grads::release(std::size_t id) {
+  free_.push_back(std::move(grads_[id]));
+  grads_[id] = Tensor();
+}
+
+}  // namespace sidechannel

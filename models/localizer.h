@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/modules.h"
+
+namespace sidechannel {
+
+enum class NormKind { kNone, kInstance, kGroup, kLayer, kBatch };
+
+// "none", "instance", ...; UsageError for other names.
+NormKind norm_kind_from(const std::string& name);
+std::string name_of(NormKind kind);
+
+// What Equation (1) leaves free.
+struct LocalizerConfig {
+  std::int64_t depth = 8;         // d, all convolutions counted, C_in and C_out too
+  std::int64_t channels = 32;     // h
+  std::int64_t kernel_size = 5;   // k, odd
+  NormKind norm = NormKind::kInstance;
+  std::int64_t groups = 1;           // G, for group norm
+  std::int64_t samples_per_set = 1;  // for batch norm: the samples that share their statistics
+
+  // UsageError for what cannot be built: an even k, groups that do not divide the channels, ...
+  void check() const;
+
+  // R(depth) = floor(k / 2) * depth: how far to each side a normalization-free network sees.
+  std::int64_t receptive_field(std::int64_t layers) const { return kernel_size / 2 * layers; }
+  std::int64_t receptive_field() const { return receptive_field(depth); }
+  // Sets of statistics, in the terms of the one normalization.
+  NormOptions norm_options() const;
+  // Whether there are running statistics to evaluate with (PyTorch has them for these two kinds).
+  bool has_population_statistics() const {
+    return norm == NormKind::kBatch || norm == NormKind::kInstance;
+  }
+};
+
+// The network of the paper's Equation (1):
+//
+//   z(1) = C_in(x),  z(i) = relu(Norm(C_i(z(i-1)))) for i = 2 .. d-1,  f(x) = C_out(z(d-1))
+//
+// Parameters: conv_in.*, blocks.{i}.conv.*, blocks.{i}.norm.* (i from 0), conv_out.*
+class Localizer {
+ public:
+  Localizer(const Device& device, DType dtype, const LocalizerConfig& config, std::uint64_t seed);
+
+  // [N, L, 1] -> [N, L, 1]. `hidden`, where given, receives z(1) .. z(d-1), each [N, L, h].
+  Var operator()(const Var& x, Statistics statistics = Statistics::kTraining,
+                 std::vector<Var>* hidden = nullptr) const;
+
+  const LocalizerConfig& config() const { return config_; }
+  ParameterList& parameters() { return *parameters_; }
+  const ParameterList& parameters() const { return *parameters_; }
+
+ private:
+  struct Block {
+    Conv1d conv;
+    std::optional<NormRelu> norm;  // plain ReLU without
+  };
+  LocalizerConfig config_;
+  std::unique_ptr<ParameterList> parameters_;
+  std::optional<Conv1d> conv_in_;
+  std::vector<Block> blocks_;
+  std::optional<Conv1d> conv_out_;
+};
+
+}  // namespace sidechannel
