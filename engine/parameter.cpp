@@ -1,6 +1,7 @@
 #include "engine/parameter.h"
 
 #include <cstring>
+#include <set>
 
 #include "kernels/random.h"
 
@@ -92,35 +93,31 @@ ParameterList::Flat ParameterList::flatten() {
   return flat;
 }
 
-void ParameterList::save(std::map<std::string, HostArray>& tensors,
-                         const std::string& prefix) const {
-  for (const Parameter& p : parameters_) tensors[prefix + p.name] = to_file(p.value, p.layout);
-  for (const Constant& c : constants_) tensors[prefix + c.name] = c.value.to_host();
+void ParameterList::save(std::map<std::string, HostArray>& tensors) const {
+  for (const Parameter& p : parameters_) tensors[p.name] = to_file(p.value, p.layout);
+  for (const Constant& c : constants_) tensors[c.name] = c.value.to_host();
 }
 
 void ParameterList::load(const std::map<std::string, HostArray>& tensors, const std::string& source,
-                         const std::string& prefix) {
-  std::size_t used = 0;
+                         LoadUnknown unknown) {
+  std::set<std::string> known;
   const auto take = [&](const std::string& name, Layout layout, const Tensor& value) {
-    const auto found = tensors.find(prefix + name);
-    SC_CHECK(found != tensors.end(), "{}: has no tensor {}", source, prefix + name);
+    const auto found = tensors.find(name);
+    SC_CHECK(found != tensors.end(), "{}: has no tensor {}", source, name);
     const HostArray& array = found->second;
     const Shape expected = file_shape(value.shape(), layout);
     SC_CHECK(array.shape == expected && array.dtype == value.dtype(),
-             "{}: {} is {} {}, expected {} {}", source, prefix + name, name_of(array.dtype),
+             "{}: {} is {} {}, expected {} {}", source, name, name_of(array.dtype),
              array.shape.str(), name_of(value.dtype()), expected.str());
     from_file(array, layout, value);
-    ++used;
+    known.insert(name);
   };
   for (const Parameter& p : parameters_) take(p.name, p.layout, p.value);
   for (const Constant& c : constants_) take(c.name, Layout::kSame, c.value);
-  if (!prefix.empty() || used == tensors.size()) return;
+  if (unknown == LoadUnknown::kIgnore) return;
   for (const auto& [name, array] : tensors) {
-    bool known = false;
-    for (const Parameter& p : parameters_) known = known || p.name == name;
-    for (const Constant& c : constants_) known = known || c.name == name;
     // PyTorch's BatchNorm counts its updates; nothing here depends on the count.
-    SC_CHECK(known || name.ends_with(".num_batches_tracked"),
+    SC_CHECK(known.contains(name) || name.ends_with(".num_batches_tracked"),
              "{}: has a tensor {} that the model does not have", source, name);
   }
 }

@@ -29,6 +29,9 @@ struct Constant {
   Tensor value;
 };
 
+// What to do with tensors of a file that the model does not have.
+enum class LoadUnknown : bool { kRefuse, kIgnore };
+
 // The named tensors of a model. Modules add theirs when they are made and keep references, which
 // stay valid as long as the list lives.
 class ParameterList {
@@ -58,12 +61,12 @@ class ParameterList {
   };
   Flat flatten();
 
-  // All tensors by name, in PyTorch's layouts. `prefix` is put before each name.
-  void save(std::map<std::string, HostArray>& tensors, const std::string& prefix = "") const;
-  // Reads what save() wrote. Error when a tensor is missing or of another shape or type, and, with
-  // an empty prefix, when there is one that the model does not have. `source` begins the message.
+  // All tensors by name, in PyTorch's layouts.
+  void save(std::map<std::string, HostArray>& tensors) const;
+  // Reads what save() wrote. Error when a tensor is missing or of another shape or type, or when
+  // there is one too many. `source`, the file's name, begins the message.
   void load(const std::map<std::string, HostArray>& tensors, const std::string& source,
-            const std::string& prefix = "");
+            LoadUnknown unknown = LoadUnknown::kRefuse);
 
  private:
   Parameter& add(std::string name, Shape shape, Layout layout);

@@ -32,10 +32,8 @@ struct LocalizerConfig {
   std::int64_t receptive_field() const { return receptive_field(depth); }
   // Sets of statistics, in the terms of the one normalization.
   NormOptions norm_options() const;
-  // Whether there are running statistics to evaluate with (PyTorch has them for these two kinds).
-  bool has_population_statistics() const {
-    return norm == NormKind::kBatch || norm == NormKind::kInstance;
-  }
+  // Whether there are running statistics to evaluate with.
+  bool has_population_statistics() const { return norm == NormKind::kBatch; }
 };
 
 // The network of the paper's Equation (1):

@@ -48,34 +48,54 @@ struct FreeAligned {
 
 }  // namespace
 
+// One round of work is one kernel. Its part i belongs to worker i, but whoever comes first may take
+// it: when the machine runs something else on a worker's core, the caller does not wait for a thread
+// that sleeps, but does its part itself.
 struct CpuQueue::Team {
-  std::atomic<std::uint32_t> round{0};  // one more for each kernel; the workers wait for it
-  std::atomic<int> working{0};          // workers that have not finished this round yet
-  bool quit = false;
-  Function function = nullptr;  // these four are published by `round`
+  struct alignas(64) Slot {
+    std::atomic<std::uint32_t> claimed{0};   // the last round in which part i was taken,
+    std::atomic<std::uint32_t> finished{0};  // and the last in which it was done by its worker
+  };
+  std::atomic<std::uint32_t> round{0};
+  // Of the current round. Written between rounds, when no part is claimed and unfinished; read only
+  // after a claim, which a thread that is a round late cannot make.
+  Function function = nullptr;
   void* body = nullptr;
   std::int64_t count = 0;
   int parts = 1;
+  bool quit = false;
+
+  std::unique_ptr<Slot[]> slots;
   std::vector<std::thread> workers;
   std::unique_ptr<void, FreeAligned> scratch;
   std::size_t scratch_bytes = 0;
 
+  // True for one thread a round: each claim moves the slot on by exactly one.
+  bool claim(int part, std::uint32_t current) const {
+    std::uint32_t before = current - 1;
+    return slots[static_cast<std::size_t>(part)].claimed.compare_exchange_strong(
+        before, current, std::memory_order_acq_rel);
+  }
   void run_part(int part) const {
     if (part < parts) function(body, count * part / parts, count * (part + 1) / parts);
   }
   void work(int part) {
+    Slot& slot = slots[static_cast<std::size_t>(part)];
     for (std::uint32_t seen = 0;;) {
       wait_while_equal(round, seen);
       seen = round.load(std::memory_order_acquire);
+      if (!claim(part, seen)) continue;
       if (quit) return;
       run_part(part);
-      if (working.fetch_sub(1, std::memory_order_acq_rel) == 1) working.notify_one();
+      slot.finished.store(seen, std::memory_order_release);
+      slot.finished.notify_one();
     }
   }
 };
 
 CpuQueue::CpuQueue(int threads)
     : threads_(threads > 0 ? threads : usable_cores()), team_(std::make_unique<Team>()) {
+  team_->slots = std::make_unique<Team::Slot[]>(static_cast<std::size_t>(threads_));
   for (int part = 1; part < threads_; ++part) {
     team_->workers.emplace_back([team = team_.get(), part] { team->work(part); });
   }
@@ -99,13 +119,20 @@ void CpuQueue::run(std::int64_t count, std::int64_t grain, Function function, vo
   team.body = body;
   team.count = count;
   team.parts = parts;
-  team.working.store(threads_ - 1, std::memory_order_relaxed);
-  team.round.fetch_add(1, std::memory_order_release);
+  const std::uint32_t current = team.round.fetch_add(1, std::memory_order_acq_rel) + 1;
   team.round.notify_all();
   team.run_part(0);
-  for (int left = team.working.load(std::memory_order_acquire); left != 0;
-       left = team.working.load(std::memory_order_acquire)) {
-    wait_while_equal(team.working, left);
+  for (int part = 1; part < threads_; ++part) {
+    if (team.claim(part, current)) {
+      team.run_part(part);
+      continue;
+    }
+    const std::atomic<std::uint32_t>& finished =
+        team.slots[static_cast<std::size_t>(part)].finished;
+    for (std::uint32_t last = finished.load(std::memory_order_acquire); last != current;
+         last = finished.load(std::memory_order_acquire)) {
+      wait_while_equal(finished, last);
+    }
   }
 }
 

@@ -1,0 +1,236 @@
+#include "engine/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <limits>
+#include <system_error>
+
+namespace sidechannel {
+namespace {
+
+namespace fs = std::filesystem;
+
+constinit FileSystemCalls calls = {
+    .open = [](const char* path, int flags, mode_t mode) { return ::open(path, flags, mode); },
+    .read = ::read,
+    .write = ::write,
+    .ftruncate = ::ftruncate,
+    .fsync = ::fsync,
+    .close = ::close,
+    .link = ::link,
+    .rename = ::rename,
+    .unlink = ::unlink,
+};
+
+[[noreturn]] void fail(std::string_view action, const fs::path& path, const fs::path& to = {}) {
+  const std::string reason = std::generic_category().message(errno);
+  const std::string target = to.empty() ? "" : fmt::format(" to {}", to.string());
+  throw Error(fmt::format("cannot {} {}{}: {}", action, path.string(), target, reason));
+}
+
+// A signal (SIGTERM asks for a checkpoint) may interrupt a call that has nothing wrong with it.
+template <class Call>
+auto uninterrupted(Call call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
+
+fs::path with_suffix(fs::path path, const char* suffix) {
+  return path += suffix;
+}
+
+// A name that is free to create, and free again at the end unless a rename has moved it on.
+class TemporaryName {
+ public:
+  explicit TemporaryName(fs::path path) : path_(std::move(path)) { calls.unlink(path_.c_str()); }
+  TemporaryName(const TemporaryName&) = delete;
+  TemporaryName& operator=(const TemporaryName&) = delete;
+  ~TemporaryName() { calls.unlink(path_.c_str()); }
+
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+void rename_file(const fs::path& from, const fs::path& to) {
+  if (calls.rename(from.c_str(), to.c_str()) != 0) fail("rename", from, to);
+}
+
+// Gives the current file its second name by link and rename, so that it never loses its first. When
+// an earlier write got no further than this, both names are one file already: rename then does
+// nothing and leaves the temporary name to its destructor.
+void keep_as_previous(const fs::path& path) {
+  const fs::path previous = previous_of(path);
+  const TemporaryName link(with_suffix(previous, ".tmp"));
+  if (calls.link(path.c_str(), link.path().c_str()) != 0) {
+    if (errno == ENOENT) return;  // the first write: nothing to keep
+    fail("link", path, link.path());
+  }
+  rename_file(link.path(), previous);
+}
+
+void sync_folder_of(const fs::path& path) {
+  const fs::path parent = path.parent_path();
+  OpenFile folder(parent.empty() ? "." : parent, O_RDONLY | O_DIRECTORY);
+  folder.sync();
+  folder.close();
+}
+
+}  // namespace
+
+OpenFile::OpenFile(fs::path path, int flags, std::string_view action) : path_(std::move(path)) {
+  fd_ = uninterrupted([&] { return calls.open(path_.c_str(), flags | O_CLOEXEC, 0666); });
+  if (fd_ < 0) fail(action, path_);
+}
+
+OpenFile::~OpenFile() {
+  if (fd_ >= 0) calls.close(fd_);
+}
+
+std::uint64_t OpenFile::size() const {
+  struct stat status {};
+  if (::fstat(fd_, &status) != 0) fail("stat", path_);
+  SC_CHECK(!S_ISDIR(status.st_mode), "{} is a folder, expected a file", path_.string());
+  SC_CHECK(S_ISREG(status.st_mode), "{} is a device or a pipe, expected a file", path_.string());
+  return static_cast<std::uint64_t>(status.st_size);
+}
+
+void OpenFile::read(std::span<std::byte> bytes) const {
+  for (auto rest = bytes; !rest.empty();) {
+    const ssize_t n = uninterrupted([&] { return calls.read(fd_, rest.data(), rest.size()); });
+    if (n < 0) fail("read", path_);
+    SC_CHECK(n > 0, "cannot read {}: expected {} bytes, got {}", path_.string(), bytes.size(),
+             bytes.size() - rest.size());
+    rest = rest.subspan(static_cast<std::size_t>(n));
+  }
+}
+
+void OpenFile::write(std::span<const std::byte> bytes) const {
+  for (auto rest = bytes; !rest.empty();) {
+    const ssize_t n = uninterrupted([&] { return calls.write(fd_, rest.data(), rest.size()); });
+    if (n < 0) fail("write", path_);
+    SC_CHECK(n > 0, "cannot write {}: the system took {} of {} bytes", path_.string(),
+             bytes.size() - rest.size(), bytes.size());
+    rest = rest.subspan(static_cast<std::size_t>(n));
+  }
+}
+
+void OpenFile::truncate(std::uint64_t bytes) const {
+  const auto size = static_cast<off_t>(bytes);
+  if (uninterrupted([&] { return calls.ftruncate(fd_, size); }) != 0) fail("truncate", path_);
+}
+
+void OpenFile::sync() const {
+  // EINVAL: not a thing that can be synced, as folders are on some network filesystems.
+  const int result = uninterrupted([&] { return calls.fsync(fd_); });
+  if (result != 0 && errno != EINVAL) fail("fsync", path_);
+}
+
+void OpenFile::close() {
+  // Never again after EINTR: Linux has freed the descriptor by then, and another thread may own it.
+  if (calls.close(std::exchange(fd_, -1)) != 0 && errno != EINTR) fail("close", path_);
+}
+
+std::vector<std::byte> read_file(const fs::path& path) {
+  // Without O_NONBLOCK, opening a pipe would wait for its writer before size() can refuse it.
+  const OpenFile file(path, O_RDONLY | O_NONBLOCK, "read");
+  std::vector<std::byte> bytes(file.size());
+  file.read(bytes);
+  return bytes;
+}
+
+fs::path previous_of(const fs::path& path) {
+  return with_suffix(path, ".previous");
+}
+
+void write_file_durably(const fs::path& path, std::span<const std::byte> bytes, KeepPrevious keep) {
+  const TemporaryName fresh(with_suffix(path, ".tmp"));
+  OpenFile file(fresh.path(), O_WRONLY | O_CREAT | O_EXCL);
+  file.write(bytes);
+  file.sync();
+  file.close();
+  if (keep == KeepPrevious::kYes) keep_as_previous(path);
+  rename_file(fresh.path(), path);
+  sync_folder_of(path);
+}
+
+LineLog::LineLog(const fs::path& path)
+    : file_(path, O_WRONLY | O_CREAT | O_APPEND), size_(file_.size()) {}
+
+void LineLog::append(std::string_view line) {
+  SC_CHECK(line.find('\n') == line.npos, "cannot log a line with a newline inside: {}",
+           in_quotes(line));
+  const std::string text = fmt::format("{}\n", line);
+  try {
+    file_.write(std::as_bytes(std::span(text)));
+  } catch (const Error&) {
+    try {
+      file_.truncate(size_);
+    } catch (const Error&) {
+      // The first failure is the one to report.
+    }
+    throw;
+  }
+  size_ += text.size();
+}
+
+void LineLog::truncate_to(const fs::path& path, std::uint64_t bytes) {
+  OpenFile file(path, O_WRONLY | O_CREAT);
+  const std::uint64_t size = file.size();
+  SC_CHECK(size >= bytes, "cannot truncate {} to {} bytes: it holds only {}", path.string(), bytes,
+           size);
+  file.truncate(bytes);
+  file.sync();
+  file.close();
+}
+
+std::string in_quotes(std::string_view text) {
+  constexpr std::size_t kMost = 40;
+  std::string out = "\"";
+  for (const char c : text.substr(0, kMost)) {
+    const bool plain = c >= ' ' && c <= '~' && c != '"' && c != '\\';
+    out += plain ? std::string(1, c) : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  }
+  return out + (text.size() > kMost ? "\"..." : "\"");
+}
+
+Shape checked_shape(DType type, std::span<const std::uint64_t> dims) {
+  constexpr std::uint64_t kMost = std::numeric_limits<std::int64_t>::max();
+  std::uint64_t bytes = size_of(type);
+  for (const std::uint64_t dim : dims) {
+    SC_CHECK(dim <= kMost && (dim == 0 || bytes <= kMost / dim),
+             "the size of {} [{}] overflows: expected at most {} bytes", name_of(type),
+             fmt::join(dims, ", "), kMost);
+    bytes *= dim;
+  }
+  return Shape(std::vector<std::int64_t>(dims.begin(), dims.end()));
+}
+
+HostArray checked_array(DType type, Shape shape, std::span<const std::byte> bytes) {
+  const std::uint64_t needed = static_cast<std::uint64_t>(shape.size()) * size_of(type);
+  SC_CHECK(bytes.size() == needed, "expected {} bytes for {} {}, got {}", needed, name_of(type),
+           shape.str(), bytes.size());
+  if (type == DType::kBool) {
+    const auto bad = std::ranges::find_if(bytes, [](std::byte b) { return b > std::byte{1}; });
+    SC_CHECK(bad == bytes.end(), "expected a bool of 0 or 1 at element {}, got {}",
+             bad - bytes.begin(), std::to_integer<int>(*bad));
+  }
+  HostArray array;
+  array.dtype = type;
+  array.shape = shape;
+  array.bytes.assign(bytes.begin(), bytes.end());
+  return array;
+}
+
+FileSystemCalls replace_file_system_calls(const FileSystemCalls& replacement) {
+  return std::exchange(calls, replacement);
+}
+
+}  // namespace sidechannel

@@ -1,0 +1,136 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "engine/dtype.h"
+#include "engine/error.h"
+#include "engine/host_array.h"
+#include "engine/shape.h"
+
+namespace sidechannel {
+
+// Whole files, durable replacement of files, and an append-only log. Every failure throws Error
+// with the call, the path and the system's reason: "cannot fsync runs/a/model.tmp: No space left on
+// device".
+
+// The content of a regular file. Throws Error when it is missing, a folder, a device, or
+// unreadable.
+std::vector<std::byte> read_file(const std::filesystem::path& path);
+
+enum class KeepPrevious : bool { kNo, kYes };
+
+// Where write_file_durably keeps the file that it replaces: "NAME.previous" beside it.
+std::filesystem::path previous_of(const std::filesystem::path& path);
+
+// Replaces `path` by `bytes` so that at any moment, through a kill or a power cut, the old or the
+// new content stands there whole. With KeepPrevious::kYes the old file stays as previous_of(path).
+//
+// Throws Error. The old file is then untouched, save when the very last step failed (fsync of the
+// folder): the new content is then in place but may not outlive a power cut. previous_of(path) may
+// by then be a second name of the old file. One writer per file: the temporary "NAME.tmp" has a
+// fixed name, so that the next write clears up after a killed one.
+void write_file_durably(const std::filesystem::path& path, std::span<const std::byte> bytes,
+                        KeepPrevious keep = KeepPrevious::kNo);
+
+// An open file. The destructor closes it in silence; close() reports what only a close can tell
+// (a full quota on a network filesystem).
+class OpenFile {
+ public:
+  // `flags` as for open(2). A file that is created gets mode 0666 less the umask. An Error says
+  // "cannot ACTION PATH: ...".
+  OpenFile(std::filesystem::path path, int flags, std::string_view action = "open");
+  OpenFile(OpenFile&& other) noexcept
+      : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
+  OpenFile& operator=(OpenFile&&) = delete;
+  ~OpenFile();
+
+  // In bytes; refuses folders and devices.
+  std::uint64_t size() const;
+  // Fills `bytes`; a file that ends early is an Error.
+  void read(std::span<std::byte> bytes) const;
+  void write(std::span<const std::byte> bytes) const;
+  void truncate(std::uint64_t bytes) const;
+  void sync() const;
+  void close();
+
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+  int fd_ = -1;
+};
+
+// A text file that grows by whole lines, for metrics.jsonl. One writer per file.
+class LineLog {
+ public:
+  // Opens for appending; creates the file if need be.
+  explicit LineLog(const std::filesystem::path& path);
+
+  // Adds `line` and a newline with one write. When that fails, what was written of it is cut off
+  // again; only a kill can leave a torn last line, which truncate_to removes on resume. Throws
+  // Error on a line with a newline inside.
+  void append(std::string_view line);
+
+  // Makes the lines durable. Call it before a checkpoint records size().
+  void sync() const { file_.sync(); }
+
+  // In bytes.
+  std::uint64_t size() const { return size_; }
+
+  // Drops what was logged after the checkpoint that a run resumes from. A missing file counts as an
+  // empty one; a file shorter than `bytes` is an Error, since lines were lost.
+  static void truncate_to(const std::filesystem::path& path, std::uint64_t bytes);
+
+ private:
+  OpenFile file_;
+  std::uint64_t size_;
+};
+
+// What the readers of file formats share. A file is believed in nothing before it is checked.
+
+// `text` from a file as one line of a message: in quotes, printable ASCII as it is, other bytes as
+// \xNN, at most 40 of them.
+std::string in_quotes(std::string_view text);
+
+// Runs f; an Error leaves with "WHERE: " before its message.
+template <class F>
+auto in_context(std::string_view where, F&& f) try {
+  return f();
+} catch (const Error& error) {
+  throw Error(fmt::format("{}: {}", where, error.what()));
+}
+
+// The shape of an array of `type`; throws Error when its size in bytes overflows at any step.
+// At most Shape::kMaxRank dims.
+Shape checked_shape(DType type, std::span<const std::uint64_t> dims);
+
+// The array of these bytes, exactly as many as it needs. Throws Error on a bool other than 0 and 1,
+// which C++ may not even look at.
+HostArray checked_array(DType type, Shape shape, std::span<const std::byte> bytes);
+
+// The system calls through which a disk can fail. Tests put faults in their place.
+struct FileSystemCalls {
+  int (*open)(const char* path, int flags, mode_t mode);
+  ssize_t (*read)(int fd, void* buffer, std::size_t size);
+  ssize_t (*write)(int fd, const void* buffer, std::size_t size);
+  int (*ftruncate)(int fd, off_t size);
+  int (*fsync)(int fd);
+  int (*close)(int fd);
+  int (*link)(const char* from, const char* to);
+  int (*rename)(const char* from, const char* to);
+  int (*unlink)(const char* path);
+};
+
+// For tests only, and while nothing else touches files: returns the calls that were in place.
+FileSystemCalls replace_file_system_calls(const FileSystemCalls& calls);
+
+}  // namespace sidechannel

@@ -1,0 +1,284 @@
+#include "engine/gradcheck.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <utility>
+
+#include "kernels/copy.h"
+
+namespace sidechannel {
+namespace {
+
+constexpr double kUnitRoundoff = std::numeric_limits<double>::epsilon() / 2;
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+// What is checked, for both kinds of callers.
+struct Subject {
+  std::vector<std::string> names;
+  std::vector<Tensor> values;                   // to vary in place
+  std::function<void(Tape&)> begin;             // puts them on an empty tape
+  std::function<Var(Tape&)> output;             // f; may be called several times on one tape
+  std::function<Tensor(std::size_t)> gradient;  // where backward() writes that of a value
+};
+
+// "[1, 0, 4]" for an element of a row-major array.
+std::string place_of(std::int64_t index, const Shape& shape) {
+  std::vector<std::int64_t> place(static_cast<std::size_t>(shape.rank()));
+  for (int axis = shape.rank(); axis-- > 0; index /= shape[axis]) {
+    place[static_cast<std::size_t>(axis)] = index % shape[axis];
+  }
+  return fmt::format("[{}]", fmt::join(place, ", "));
+}
+
+class Checker {
+ public:
+  Checker(const Device& device, Subject subject, const GradientCheckOptions& options)
+      : subject_(std::move(subject)),
+        options_(options),
+        random_(options.seed),
+        tape_(device, DType::kF64) {
+    for (const Tensor& value : subject_.values) {
+      SC_CHECK(value.dtype() == DType::kF64, "check_gradients: expected f64, got {}",
+               name_of(value.dtype()));
+      origins_.push_back(value.to_host());
+    }
+  }
+
+  GradientCheck run() {
+    const std::vector<HostArray> rules = backward();
+    GradientCheck check;
+    check.tolerance = options_.tolerance;
+    for (std::size_t i = 0; i < subject_.values.size(); ++i) {
+      check.inputs.push_back(compare(i, rules[i]));
+    }
+    return check;
+  }
+
+ private:
+  // Puts a value back, even when f throws.
+  struct Restore {
+    const Tensor& value;
+    const HostArray& origin;
+    ~Restore() { value.copy_from(origin); }
+  };
+
+  // A change of one tensor, and what the rule says of it.
+  struct Move {
+    std::vector<double> by;  // for each element
+    double length = 0;       // Euclidean
+    double slope = 0;        // the rule's, along the move
+    std::string where;
+  };
+
+  std::vector<double> normals(std::size_t size) {
+    std::normal_distribution<double> normal;
+    std::vector<double> values(size);
+    for (double& value : values) value = normal(random_);
+    return values;
+  }
+
+  // The gradients by the rules; draws the cotangents.
+  std::vector<HostArray> backward() {
+    subject_.begin(tape_);
+    const Var first = subject_.output(tape_);
+    const Var second = subject_.output(tape_);
+    const HostArray y = first.value().to_host();
+    SC_CHECK(y.bytes == second.value().to_host().bytes,
+             "check_gradients: the function is not one of its inputs alone: two calls differ");
+    const std::vector<double> c1 = normals(y.as<double>().size());
+    const std::vector<double> c2 = normals(y.as<double>().size());
+    double squares = 0;
+    double largest = 0;
+    for (std::size_t i = 0; i < c1.size(); ++i) {
+      cotangent_.push_back(c1[i] + c2[i]);
+      squares += cotangent_[i] * cotangent_[i];
+      largest = std::max(largest, std::abs(y.as<double>()[i]));
+    }
+    // Each element of f comes with a rounding error of a few units of its last place, and they add
+    // up like independent errors. The factor leaves room for f's own sums.
+    rounding_ = 4 * kUnitRoundoff * std::sqrt(squares) * largest;
+
+    // c1 . first + c2 . second, of which only the way back matters.
+    const auto to_device = [&](const std::vector<double>& c) {
+      return Tensor::from(tape_.device(), HostArray::from<double>(c, first.shape()));
+    };
+    Var objective = tape_.make({1});
+    tape_.record(objective, {first, second},
+                 [=, c1 = to_device(c1), c2 = to_device(c2)](Grads& grads) {
+                   on(first.device(), DType::kF64, [&](auto& queue, auto) {
+                     copy(queue, first.size(), c1.data<double>(), grads.into<double>(first));
+                     copy(queue, first.size(), c2.data<double>(), grads.into<double>(second));
+                   });
+                 });
+    for (std::size_t i = 0; i < subject_.values.size(); ++i) subject_.gradient(i).fill(kNaN);
+    tape_.backward(objective);
+    std::vector<HostArray> rules;
+    for (std::size_t i = 0; i < subject_.values.size(); ++i) {
+      rules.push_back(subject_.gradient(i).to_host());
+    }
+    return rules;
+  }
+
+  // The objective with one tensor at `origin` + scale * move.
+  double objective(std::size_t input, const Move& move, double scale) {
+    const Restore restore{subject_.values[input], origins_[input]};
+    HostArray moved = origins_[input];
+    const std::span<double> values = moved.as<double>();
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] += scale * move.by[i];
+    subject_.values[input].copy_from(moved);
+
+    tape_.reset();
+    const NoGrad no_grad(tape_);
+    subject_.begin(tape_);
+    const HostArray y = subject_.output(tape_).value().to_host();
+    double sum = 0;
+    for (std::size_t i = 0; i < cotangent_.size(); ++i) sum += cotangent_[i] * y.as<double>()[i];
+    return sum;
+  }
+
+  InputCheck compare(std::size_t input, const HostArray& rule) {
+    InputCheck check{subject_.names[input], origins_[input].shape, 0, 0, 0, 0, ""};
+    Move worst;
+    double worst_error = -1;
+    double worst_slope = 0;
+    for_moves(input, rule, [&](Move move) {
+      const double ahead = objective(input, move, 1);
+      const double slope = (ahead - objective(input, move, -1)) / (2 * move.length);
+      const double error = std::abs(move.slope - slope);
+      check.norm += slope * slope;
+      check.error += error * error;
+      check.resolution += std::pow(rounding_ / move.length, 2);
+      // A NaN is worse than everything, and the first one is named.
+      if (!(error <= worst_error) && !std::isnan(worst_error)) {
+        worst = std::move(move);
+        worst_error = error;
+        worst_slope = slope;
+      }
+    });
+    if (worst.by.empty()) return check;  // an input without elements
+    check.norm = std::sqrt(check.norm);
+    check.error = std::sqrt(check.error);
+    check.resolution = std::sqrt(check.resolution);
+    const double smallest = check.resolution / options_.tolerance;
+    check.relative_error = check.error / std::max({check.norm, smallest, 1e-300});
+    check.worst =
+        fmt::format("{}: rule {:.9g}, differences {:.9g}", worst.where, worst.slope, worst_slope);
+    if (!(check.relative_error <= options_.tolerance)) check.worst += kink(input, worst);
+    return check;
+  }
+
+  // Calls body with the moves to try with one tensor: along elements, and along random directions.
+  void for_moves(std::size_t input, const HostArray& rule, const std::function<void(Move)>& body) {
+    const std::span<const double> x = std::as_const(origins_[input]).as<double>();
+    const std::span<const double> gradient = rule.as<double>();
+    double squares = 0;
+    for (double value : x) squares += value * value;
+    const double scale = squares > 0 ? std::sqrt(squares / static_cast<double>(x.size())) : 1;
+    const auto step_of = [&](std::size_t i) {
+      const double to = x[i] + options_.step * std::max(std::abs(x[i]), scale);
+      return to - x[i];  // so that x + step is a number of its own
+    };
+
+    std::vector<std::size_t> elements(x.size());
+    std::iota(elements.begin(), elements.end(), std::size_t{0});
+    const bool all = static_cast<std::int64_t>(x.size()) <= options_.max_elements;
+    if (!all) {
+      std::shuffle(elements.begin(), elements.end(), random_);
+      elements.resize(static_cast<std::size_t>(options_.max_elements));
+    }
+    for (std::size_t i : elements) {
+      Move move{std::vector<double>(x.size()), step_of(i), gradient[i], ""};
+      move.by[i] = move.length;
+      move.where = "at " + place_of(static_cast<std::int64_t>(i), origins_[input].shape);
+      body(std::move(move));
+    }
+    for (int d = 0; !all && d < options_.directions; ++d) {
+      Move move{normals(x.size()), 0, 0, fmt::format("along random direction {}", d)};
+      double length_squared = 0;
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        move.by[i] *= step_of(i);
+        length_squared += move.by[i] * move.by[i];
+        move.slope += move.by[i] * gradient[i];
+      }
+      move.length = std::sqrt(length_squared);
+      move.slope /= move.length;
+      body(std::move(move));
+    }
+  }
+
+  // Words for a place where the slopes to both sides differ, or nothing.
+  std::string kink(std::size_t input, const Move& move) {
+    const double here = objective(input, move, 0);
+    const double left = (here - objective(input, move, -1)) / move.length;
+    const double right = (objective(input, move, 1) - here) / move.length;
+    const double smooth = 1e-3 * std::max(std::abs(left), std::abs(right));
+    if (std::abs(right - left) <= smooth + 4 * rounding_ / move.length) return "";
+    return fmt::format(" (a kink? slopes {:.6g} and {:.6g} to its sides)", left, right);
+  }
+
+  Subject subject_;
+  GradientCheckOptions options_;
+  std::mt19937_64 random_;
+  Tape tape_;
+  std::vector<HostArray> origins_;
+  std::vector<double> cotangent_;
+  double rounding_ = 0;  // of an objective, estimated
+};
+
+}  // namespace
+
+std::string InputCheck::message() const {
+  return fmt::format("{} {}: relative error {:.2g}, worst {}", name, shape.str(), relative_error,
+                     worst);
+}
+
+bool GradientCheck::passed() const {
+  return std::all_of(inputs.begin(), inputs.end(), [&](const InputCheck& input) {
+    return input.relative_error <= tolerance;  // false for NaN
+  });
+}
+
+std::string GradientCheck::message() const {
+  std::string lines = fmt::format("gradients, allowed relative error {:.2g}:", tolerance);
+  for (const InputCheck& input : inputs) {
+    const bool ok = input.relative_error <= tolerance;
+    lines += fmt::format("\n  {} {}", ok ? "ok   " : "WRONG", input.message());
+  }
+  return lines;
+}
+
+GradientCheck check_gradients(const std::function<Var(Tape&, std::span<const Var>)>& f,
+                              std::span<const Tensor> inputs, const GradientCheckOptions& options) {
+  SC_CHECK(!inputs.empty(), "check_gradients: no inputs");
+  Subject subject;
+  std::vector<Var> leaves;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    subject.names.push_back(fmt::format("input {}", i));
+    subject.values.push_back(Tensor::from(inputs[i].device(), inputs[i].to_host()));
+  }
+  subject.begin = [&leaves, values = subject.values](Tape& tape) {
+    leaves.clear();
+    for (const Tensor& value : values) leaves.push_back(tape.leaf(value));
+  };
+  subject.output = [&](Tape& tape) { return f(tape, leaves); };
+  subject.gradient = [&](std::size_t i) { return leaves[i].tape().gradient(leaves[i]); };
+  return Checker(inputs[0].device(), std::move(subject), options).run();
+}
+
+GradientCheck check_gradients(const std::function<Var(Tape&)>& f, ParameterList& parameters,
+                              const GradientCheckOptions& options) {
+  Subject subject;
+  for (const Parameter& parameter : parameters.parameters()) {
+    subject.names.push_back(parameter.name);
+    subject.values.push_back(parameter.value);
+  }
+  subject.begin = [](Tape&) {};
+  subject.output = f;
+  subject.gradient = [&](std::size_t i) { return parameters.parameters()[i].grad; };
+  return Checker(parameters.device(), std::move(subject), options).run();
+}
+
+}  // namespace sidechannel

@@ -1,0 +1,214 @@
+#include "engine/npy.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <charconv>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "engine/file.h"
+
+namespace sidechannel {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "arrays are copied as they stand");
+
+constexpr std::string_view kMagic = "\x93NUMPY";
+constexpr std::size_t kAlignment = 64;  // of the data, as NumPy writes it
+
+constexpr std::array<std::pair<std::string_view, DType>, 6> kTypes = {{{"<f4", DType::kF32},
+                                                                       {"<f8", DType::kF64},
+                                                                       {"<i4", DType::kI32},
+                                                                       {"<i8", DType::kI64},
+                                                                       {"|u1", DType::kU8},
+                                                                       {"|b1", DType::kBool}}};
+
+DType type_of(std::string_view descr) {
+  SC_CHECK(!descr.starts_with('>'), "expected little-endian data, got big-endian {}",
+           in_quotes(descr));
+  const auto type = std::ranges::find(kTypes, descr, [](const auto& t) { return t.first; });
+  SC_CHECK(type != kTypes.end(), "expected a descr of <f4, <f8, <i4, <i8, |u1 or |b1, got {}",
+           in_quotes(descr));
+  return type->second;
+}
+
+// Reads the header, one line with a Python dict: {'descr': '<f4', 'fortran_order': False,
+// 'shape': (2, 3), }. The keys may stand in any order.
+class HeaderParser {
+ public:
+  explicit HeaderParser(std::string_view text) : text_(text) {}
+
+  std::optional<std::string_view> descr;
+  std::optional<bool> fortran_order;
+  std::optional<std::vector<std::uint64_t>> shape;
+
+  void parse() {
+    expect("{");
+    while (!accept("}")) {
+      const std::string_view key = string();
+      expect(":");
+      if (key == "descr") {
+        set(key, descr, string());
+      } else if (key == "fortran_order") {
+        set(key, fortran_order, boolean());
+      } else if (key == "shape") {
+        set(key, shape, tuple());
+      } else {
+        throw Error(fmt::format("expected descr, fortran_order or shape, got {}", in_quotes(key)));
+      }
+      if (accept(",")) continue;
+      if (accept("}")) break;
+      refuse("\",\" or \"}\"");
+    }
+    if (!accept("\n")) refuse("a newline");
+    SC_CHECK(rest().empty(), "expected the header's end after its newline, got {}",
+             in_quotes(rest()));
+    SC_CHECK(descr, "expected a descr, got none");
+    SC_CHECK(fortran_order, "expected a fortran_order, got none");
+    SC_CHECK(shape, "expected a shape, got none");
+  }
+
+ private:
+  std::string_view rest() const { return text_.substr(position_); }
+
+  [[noreturn]] void refuse(std::string_view wanted) const {
+    throw Error(fmt::format("expected {} at byte {} of the header, got {}", wanted, position_,
+                            rest().empty() ? "its end" : in_quotes(rest().substr(0, 1))));
+  }
+
+  void skip_spaces() {
+    position_ = std::min(text_.find_first_not_of(' ', position_), text_.size());
+  }
+
+  bool accept(std::string_view token) {
+    skip_spaces();
+    if (!rest().starts_with(token)) return false;
+    position_ += token.size();
+    return true;
+  }
+
+  void expect(std::string_view token) {
+    if (!accept(token)) refuse(in_quotes(token));
+  }
+
+  // No escapes: no key or type that we know has any, and an unknown one is refused.
+  std::string_view string() {
+    const char quote = accept("'") ? '\'' : accept("\"") ? '"' : '\0';
+    if (quote == '\0') refuse("a string");
+    const std::size_t size = rest().find(quote);
+    SC_CHECK(size != std::string_view::npos, "expected the end of the string {}",
+             in_quotes(rest()));
+    const std::string_view value = rest().substr(0, size);
+    position_ += size + 1;
+    return value;
+  }
+
+  bool boolean() {
+    if (accept("True")) return true;
+    if (accept("False")) return false;
+    refuse("True or False");
+  }
+
+  // "()", "(3,)", "(2, 3)" or "(2, 3,)". As in Python, "(3)" is no tuple.
+  std::vector<std::uint64_t> tuple() {
+    std::vector<std::uint64_t> values;
+    expect("(");
+    while (!accept(")")) {
+      SC_CHECK(values.size() < Shape::kMaxRank, "expected at most {} dimensions, got more",
+               Shape::kMaxRank);
+      values.push_back(number());
+      if (accept(",")) continue;
+      if (values.size() > 1 && accept(")")) break;
+      refuse(values.size() > 1 ? "\",\" or \")\"" : "\",\"");
+    }
+    return values;
+  }
+
+  std::uint64_t number() {
+    skip_spaces();
+    std::uint64_t value = 0;
+    const char* const begin = rest().data();
+    const auto [end, error] = std::from_chars(begin, begin + rest().size(), value);
+    const std::string_view digits(begin, static_cast<std::size_t>(end - begin));
+    if (error == std::errc::invalid_argument) refuse("an unsigned integer");
+    SC_CHECK(error == std::errc(), "expected a dimension of 64 bits, got {}", in_quotes(digits));
+    position_ += digits.size();
+    return value;
+  }
+
+  template <class T>
+  static void set(std::string_view key, std::optional<T>& field, T value) {
+    SC_CHECK(!field, "expected one {}, got two", key);
+    field = std::move(value);
+  }
+
+  std::string_view text_;
+  std::size_t position_ = 0;
+};
+
+HostArray parse(std::span<const std::byte> bytes) {
+  const auto take = [&](std::size_t count, std::string_view what) {
+    SC_CHECK(count <= bytes.size(), "expected {} bytes of {}, got {}", count, what, bytes.size());
+    const std::string_view part(reinterpret_cast<const char*>(bytes.data()), count);
+    bytes = bytes.subspan(count);
+    return part;
+  };
+  const std::string_view magic = take(kMagic.size(), "magic");
+  SC_CHECK(magic == kMagic, "expected the magic {}, got {}", in_quotes(kMagic), in_quotes(magic));
+  const std::string_view version = take(2, "version");
+  const int major = static_cast<unsigned char>(version[0]);
+  const int minor = static_cast<unsigned char>(version[1]);
+  SC_CHECK(major >= 1 && major <= 3 && minor == 0, "expected version 1.0, 2.0 or 3.0, got {}.{}",
+           major, minor);
+  std::uint32_t length = 0;
+  const std::string_view length_bytes = take(major == 1 ? 2 : 4, "header length");
+  std::memcpy(&length, length_bytes.data(), length_bytes.size());
+
+  HeaderParser header(take(length, "header"));
+  header.parse();
+  const DType type = type_of(*header.descr);
+  SC_CHECK(!*header.fortran_order, "expected C order, got Fortran order");
+  return checked_array(type, checked_shape(type, *header.shape), bytes);
+}
+
+}  // namespace
+
+HostArray read_npy(const std::filesystem::path& path) {
+  return parse_npy(read_file(path), path.string());
+}
+
+HostArray parse_npy(std::span<const std::byte> bytes, std::string_view name) {
+  return in_context(name, [&] { return parse(bytes); });
+}
+
+std::vector<std::byte> serialize_npy(const HostArray& array) {
+  const std::size_t needed = static_cast<std::size_t>(array.shape.size()) * size_of(array.dtype);
+  SC_CHECK(array.bytes.size() == needed, "cannot write an array: expected {} bytes for {}, got {}",
+           needed, array.shape.str(), array.bytes.size());
+  const auto type = std::ranges::find(kTypes, array.dtype, [](const auto& t) { return t.second; });
+  std::string header =
+      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}{}), }}", type->first,
+                  fmt::join(array.shape, ", "), array.shape.rank() == 1 ? "," : "");
+  constexpr std::size_t kPreamble = kMagic.size() + 2 + sizeof(std::uint16_t);
+  const std::size_t unpadded = kPreamble + header.size() + 1;
+  header.append((kAlignment - unpadded % kAlignment) % kAlignment, ' ').push_back('\n');
+
+  const auto length = static_cast<std::uint16_t>(header.size());
+  std::string text = fmt::format("{}{}{}", kMagic, '\1', '\0');
+  text.append(reinterpret_cast<const char*>(&length), sizeof(length)).append(header);
+  const auto preamble = std::as_bytes(std::span(text));
+  std::vector<std::byte> out(preamble.begin(), preamble.end());
+  out.insert(out.end(), array.bytes.begin(), array.bytes.end());
+  return out;
+}
+
+void write_npy(const std::filesystem::path& path, const HostArray& array) {
+  const auto bytes = in_context(path.string(), [&] { return serialize_npy(array); });
+  write_file_durably(path, bytes);
+}
+
+}  // namespace sidechannel

@@ -1,0 +1,321 @@
+#include "experiments/probing.h"
+
+#include <cmath>
+
+#include "engine/moments.h"
+#include "engine/npy.h"
+#include "engine/optim/adam.h"
+#include "experiments/training.h"
+#include "experiments/welch.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::int64_t kMapBatch = 32;       // sequences in one forward pass of the map
+constexpr std::int64_t kSamplePredictions = 32;  // predictions kept for the figure
+
+class ProbeTraining {
+ public:
+  ProbeTraining(const Settings& settings, const Localizer& network, Probes& probes,
+                RunFolder& folder)
+      : settings_(settings), network_(network), probes_(probes), folder_(folder),
+        device_(probes.parameters().device()), tape_(device_), adam_(probes.parameters()),
+        target_(Tensor::from(device_, target_positions(settings.length))),
+        losses_(probes.size(), 0.0) {}
+
+  double run() {
+    Phase phase;
+    phase.name = "probe";
+    phase.state_file = "probes_checkpoint.safetensors";
+    phase.unit = "it";
+    phase.steps = settings_.probe_iterations;
+    phase.checkpoint_every = settings_.checkpoint_every;
+    phase.save = [this](SafetensorsFile& state) {
+      probes_.parameters().save(state.tensors);
+      adam_.save(state.tensors, "adam");
+      state.tensors["losses"] = HostArray::from<double>(
+          losses_, Shape{static_cast<std::int64_t>(losses_.size())});
+      state.tensors["window"] = HostArray::from<std::int64_t>(std::span(&window_, 1), Shape{});
+    };
+    phase.load = [this](const SafetensorsFile& state) {
+      const std::string source = folder_.file("probes_checkpoint.safetensors").string();
+      probes_.parameters().load(state.tensors, source, LoadUnknown::kIgnore);
+      adam_.load(state.tensors, source, "adam");
+      const auto losses = state.tensors.at("losses").as<double>();
+      losses_.assign(losses.begin(), losses.end());
+      window_ = state.tensors.at("window").as<std::int64_t>()[0];
+    };
+    phase.step = [this](std::int64_t step) { do_step(step); };
+    phase.details = [this] {
+      if (losses_.empty()) return std::string("no hidden layers");
+      return fmt::format("loss {:.4f} at the first layer, {:.4f} at the last", mean_loss(0),
+                         mean_loss(losses_.size() - 1));
+    };
+    return run_phase(folder_, phase);
+  }
+
+ private:
+  double mean_loss(std::size_t layer) const {
+    return window_ > 0 ? losses_[layer] / static_cast<double>(window_) : shown_[layer];
+  }
+
+  void do_step(std::int64_t step) {
+    tape_.reset();
+    const Random random{static_cast<std::uint64_t>(settings_.seed),
+                        static_cast<std::uint32_t>(step)};
+    std::vector<Var> hidden;
+    {
+      const NoGrad frozen(tape_);
+      const Var x =
+          tape_.normal({settings_.probe_batch, settings_.length, 1}, Stream::kProbeNoise, random);
+      network_(x, settings_.evaluation_statistics(), &hidden);
+    }
+    const Tape::Mark mark = tape_.mark();
+    for (std::size_t layer = 0; layer < probes_.size(); ++layer) {
+      const Var loss = mse(probes_[layer](hidden[layer]), target_);
+      tape_.backward(loss);
+      losses_[layer] += loss.value().item();
+      tape_.rewind(mark);
+    }
+    ++window_;
+    const double norm = adam_.gradient_norm();
+    SC_CHECK(std::isfinite(norm), "probe step {}: gradient norm {}; stopped before the update",
+             step, norm);
+    adam_.step(settings_.probe_learning_rate);
+    const std::int64_t done = step + 1;
+    if (done % settings_.log_every != 0 && done != settings_.probe_iterations) return;
+    shown_.resize(losses_.size());
+    for (std::size_t layer = 0; layer < losses_.size(); ++layer) shown_[layer] = mean_loss(layer);
+    Json line;
+    line["phase"] = "probe";
+    line["step"] = done;
+    line["losses"] = shown_;
+    folder_.log(line);
+    losses_.assign(losses_.size(), 0.0);
+    window_ = 0;
+  }
+
+  const Settings& settings_;
+  const Localizer& network_;
+  Probes& probes_;
+  RunFolder& folder_;
+  Device device_;
+  Tape tape_;
+  Adam adam_;
+  Tensor target_;
+  std::vector<double> losses_;  // summed since the last line of metrics.jsonl
+  std::vector<double> shown_;   // their means in that line
+  std::int64_t window_ = 0;
+};
+
+// Streams the moments of every layer's predictions.
+class Map {
+ public:
+  Map(const Settings& settings, const Localizer& network, Probes& probes, RunFolder& folder)
+      : settings_(settings), network_(network), probes_(probes), folder_(folder),
+        device_(probes.parameters().device()), tape_(device_) {
+    const LocalizerConfig config = settings.network();
+    const std::int64_t per_set = config.norm == NormKind::kBatch ? config.samples_per_set : 1;
+    batch_ = (kMapBatch + per_set - 1) / per_set * per_set;
+    kept_ = std::min(kSamplePredictions, settings.map_samples);
+    samples_ = HostArray(DType::kF32, {kept_, settings.length});
+    for (std::int64_t row = 0; row < config.depth; ++row) {
+      moments_.emplace_back(device_, settings.length);
+    }
+  }
+
+  double run() {
+    Phase phase;
+    phase.name = "map";
+    phase.state_file = "map_checkpoint.safetensors";
+    phase.unit = "batches";
+    phase.steps = (settings_.map_samples + batch_ - 1) / batch_;
+    phase.checkpoint_every = settings_.checkpoint_every;
+    phase.save = [this](SafetensorsFile& state) {
+      state.tensors["samples"] = samples_;
+      for (std::size_t row = 0; row < moments_.size(); ++row) {
+        moments_[row].save(state.tensors, fmt::format("layers.{}", row + 1));
+      }
+    };
+    phase.load = [this](const SafetensorsFile& state) {
+      samples_ = state.tensors.at("samples");
+      for (std::size_t row = 0; row < moments_.size(); ++row) {
+        moments_[row].load(state.tensors, fmt::format("layers.{}", row + 1));
+      }
+    };
+    phase.step = [this](std::int64_t step) { do_step(step); };
+    phase.details = [this] { return fmt::format("{} sequences", moments_.back().count()); };
+    const double seconds = run_phase(folder_, phase);
+    write();
+    return seconds;
+  }
+
+ private:
+  void do_step(std::int64_t step) {
+    tape_.reset();
+    const NoGrad frozen(tape_);
+    const std::int64_t first = step * batch_;
+    const std::int64_t count = std::min(batch_, settings_.map_samples - first);
+    const Random random{static_cast<std::uint64_t>(settings_.seed), 0};
+    std::vector<Var> hidden;
+    const Var x = tape_.normal({count, settings_.length, 1}, Stream::kEvaluationNoise, random,
+                               static_cast<std::uint32_t>(first));
+    const Var y = network_(x, settings_.evaluation_statistics(), &hidden);
+    moments_.back().add(y.value());
+    if (first < kept_) keep(first, y.value().to_host());
+    const Tape::Mark mark = tape_.mark();
+    for (std::size_t layer = 0; layer < probes_.size(); ++layer) {
+      moments_[layer].add(probes_[layer](hidden[layer]).value());
+      tape_.rewind(mark);
+    }
+  }
+
+  void keep(std::int64_t first, const HostArray& predictions) {
+    const auto from = predictions.as<float>();
+    const auto to = samples_.as<float>().subspan(static_cast<std::size_t>(first * settings_.length));
+    std::copy_n(from.begin(), std::min(from.size(), to.size()), to.begin());
+  }
+
+  void write() {
+    const auto rows = static_cast<std::int64_t>(moments_.size());
+    const Shape shape{rows, settings_.length};
+    HostArray mean(DType::kF64, shape);
+    HostArray variance(DType::kF64, shape);
+    HostArray p_max(DType::kF64, shape);
+    HostArray localized(DType::kBool, shape);
+    for (std::size_t row = 0; row < moments_.size(); ++row) {
+      const HostArray row_mean = moments_[row].mean();
+      const HostArray row_variance = moments_[row].variance();
+      std::vector<SampleMoments> indices;
+      for (std::int64_t i = 0; i < settings_.length; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        indices.push_back({row_mean.as<double>()[at], row_variance.as<double>()[at],
+                           static_cast<double>(moments_[row].count())});
+      }
+      const std::vector<double> p = largest_p_values(indices);
+      for (std::size_t i = 0; i < p.size(); ++i) {
+        const std::size_t at = row * p.size() + i;
+        mean.as<double>()[at] = indices[i].mean;
+        variance.as<double>()[at] = indices[i].variance;
+        p_max.as<double>()[at] = p[i];
+        localized.as<bool>()[at] = p[i] < settings_.p_threshold;
+      }
+    }
+    write_npy(folder_.file("layer_mean.npy"), mean);
+    write_npy(folder_.file("layer_variance.npy"), variance);
+    write_npy(folder_.file("p_max.npy"), p_max);
+    write_npy(folder_.file("predictions_mean.npy"), moments_.back().mean());
+    write_npy(folder_.file("predictions_sample.npy"), samples_);
+    write_npy(folder_.file("localized.npy"), localized);
+  }
+
+  const Settings& settings_;
+  const Localizer& network_;
+  Probes& probes_;
+  RunFolder& folder_;
+  Device device_;
+  Tape tape_;
+  std::int64_t batch_ = 0;
+  std::int64_t kept_ = 0;
+  HostArray samples_;                      // the first predictions, [kept_, length]
+  std::vector<StreamingMoments> moments_;  // of z(1) .. z(d-1)'s probes, then of the output
+};
+
+// The share of true values in row `row`, indices [begin, end).
+double fraction(const HostArray& localized, std::int64_t row, std::int64_t begin, std::int64_t end) {
+  const std::int64_t length = localized.shape[1];
+  std::int64_t count = 0;
+  for (std::int64_t i = begin; i < end; ++i) {
+    count += localized.as<bool>()[static_cast<std::size_t>(row * length + i)] ? 1 : 0;
+  }
+  return static_cast<double>(count) / static_cast<double>(end - begin);
+}
+
+}  // namespace
+
+Probes::Probes(const Settings& settings, const Device& device)
+    : parameters_(std::make_unique<ParameterList>(device, DType::kF32,
+                                                  static_cast<std::uint64_t>(settings.seed),
+                                                  Stream::kProbeWeights)) {
+  for (std::int64_t layer = 1; layer < settings.depth; ++layer) {
+    probes_.emplace_back(*parameters_, fmt::format("layers.{}", layer), settings.channels,
+                         settings.probe_width);
+  }
+}
+
+double train_probes(const Settings& settings, const Localizer& network, Probes& probes,
+                    RunFolder& folder) {
+  const double seconds = ProbeTraining(settings, network, probes, folder).run();
+  if (!folder.has("probes.safetensors")) {
+    SafetensorsFile file;
+    probes.parameters().save(file.tensors);
+    file.metadata["format"] = "pt";
+    write_safetensors(folder.file("probes.safetensors"), file);
+  }
+  return seconds;
+}
+
+double make_map(const Settings& settings, const Localizer& network, Probes& probes,
+                RunFolder& folder) {
+  return Map(settings, network, probes, folder).run();
+}
+
+Json summarize(const Settings& settings, RunFolder& folder, double seconds) {
+  const HostArray localized = read_npy(folder.file("localized.npy"));
+  const HostArray mean = read_npy(folder.file("predictions_mean.npy"));
+  const HostArray variance = read_npy(folder.file("layer_variance.npy"));
+  const LocalizerConfig config = settings.network();
+  const std::int64_t length = settings.length;
+  const std::int64_t radius = config.receptive_field();
+  const auto target = target_positions(length);
+
+  // E (f - y)^2 = (E f - y)^2 + Var f, averaged over the positions.
+  double loss = 0;
+  double spread = 0;
+  for (std::int64_t i = 0; i < length; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    const double v = variance.as<double>()[static_cast<std::size_t>((config.depth - 1) * length + i)];
+    const double bias = mean.as<double>()[at] - static_cast<double>(target.as<float>()[at]);
+    loss += bias * bias + v;
+    spread += std::sqrt(v);
+  }
+  const double slope = interior_slope(mean, radius);
+  Json layers = Json::array();
+  Json interior = Json::array();
+  Json outside_cone = Json::array();
+  for (std::int64_t row = 0; row < config.depth; ++row) {
+    const std::int64_t cone = config.receptive_field(row + 1);
+    layers.push_back(fraction(localized, row, 0, length));
+    interior.push_back(length > 2 * radius ? Json(fraction(localized, row, radius, length - radius))
+                                           : Json());
+    outside_cone.push_back(
+        length > 2 * cone ? Json(fraction(localized, row, cone, length - cone)) : Json());
+  }
+  // Definition of Appendix D, from both edges: noisy misses near R count as misses.
+  std::int64_t distance = 0;
+  const auto* last = &localized.as<bool>()[static_cast<std::size_t>((config.depth - 1) * length)];
+  while (distance < (length + 1) / 2 && last[distance] && last[length - 1 - distance]) ++distance;
+
+  Json json;
+  json["norm"] = settings.norm;
+  json["length"] = length;
+  json["depth"] = config.depth;
+  json["channels"] = config.channels;
+  json["receptive_field"] = radius;
+  json["seed"] = settings.seed;
+  json["eval_statistics"] = settings.eval_statistics;
+  json["final_loss"] = loss / static_cast<double>(length);
+  json["interior_slope"] = std::isfinite(slope) ? Json(slope) : Json();
+  json["output_std"] = spread / static_cast<double>(length);
+  json["localized_fraction"] = layers;
+  json["interior_localized_fraction"] = interior;
+  json["outside_cone_localized_fraction"] = outside_cone;
+  json["localization_distance"] = distance;
+  json["samples"] = settings.map_samples;
+  json["seconds"] = std::round(seconds * 1000) / 1000;
+  return json;
+}
+
+}  // namespace sidechannel::experiments

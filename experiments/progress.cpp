@@ -1,0 +1,88 @@
+#include "experiments/progress.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+namespace sidechannel::experiments {
+namespace {
+
+constexpr double kTerminalPeriod = 0.1;  // seconds
+constexpr double kPlainPeriod = 5;
+
+double seconds_between(std::chrono::steady_clock::time_point a,
+                       std::chrono::steady_clock::time_point b) {
+  return std::chrono::duration<double>(b - a).count();
+}
+
+std::size_t terminal_width() {
+  winsize size = {};
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+}  // namespace
+
+std::string duration_text(double seconds) {
+  const auto s = static_cast<std::int64_t>(std::ceil(std::max(0.0, seconds)));
+  if (s < 60) return fmt::format("{} s", s);
+  if (s < 3600) return fmt::format("{} min {:02} s", s / 60, s % 60);
+  return fmt::format("{} h {:02} min", s / 3600, s % 3600 / 60);
+}
+
+Progress::Progress(std::string label, std::int64_t total, std::string unit, std::int64_t done)
+    : label_(std::move(label)),
+      total_(total),
+      unit_(std::move(unit)),
+      first_(done),
+      terminal_(isatty(STDERR_FILENO) == 1),
+      start_(Clock::now()),
+      drawn_(start_) {}
+
+Progress::~Progress() {
+  if (line_open_) std::fputc('\n', stderr);
+}
+
+bool Progress::due() const {
+  return seconds_between(drawn_, Clock::now()) >= (terminal_ ? kTerminalPeriod : kPlainPeriod);
+}
+
+void Progress::show(std::int64_t done, const std::string& details) {
+  if (due()) draw(done, details);
+}
+
+void Progress::finish(std::int64_t done, const std::string& details) {
+  draw(done, details);
+  if (line_open_) std::fputc('\n', stderr);
+  line_open_ = false;
+}
+
+void Progress::note(const std::string& line) {
+  fmt::print(stderr, "{}{}\n", line_open_ ? "\n" : "", line);
+  line_open_ = false;
+}
+
+void Progress::draw(std::int64_t done, const std::string& details) {
+  drawn_ = Clock::now();
+  const double seconds = seconds_between(start_, drawn_);
+  const double rate = seconds > 0 ? static_cast<double>(done - first_) / seconds : 0;
+  std::string line = fmt::format("{} {}/{}  {}  {:.0f} {}/s", label_, done, total_, details, rate, unit_);
+  if (done < total_ && rate > 0) {
+    line += fmt::format("  {} left", duration_text(static_cast<double>(total_ - done) / rate));
+  } else if (done >= total_) {
+    line += fmt::format("  {}", duration_text(seconds));
+  }
+  if (terminal_) {
+    line.resize(std::min(line.size(), terminal_width() - 1));
+    fmt::print(stderr, "\r{}\x1b[K", line);
+    std::fflush(stderr);
+    line_open_ = true;
+  } else {
+    fmt::print(stderr, "{}\n", line);
+  }
+}
+
+}  // namespace sidechannel::experiments

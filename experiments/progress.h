@@ -1,0 +1,44 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace sidechannel::experiments {
+
+// Progress of a loop on stderr: one line that is drawn over on a terminal, a plain line every few
+// seconds elsewhere. Shows the step, what the caller adds, the rate and the time left.
+class Progress {
+ public:
+  // `unit` names what is counted, as in "it/s".
+  Progress(std::string label, std::int64_t total, std::string unit, std::int64_t done = 0);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  // Whether it is time to draw: lets callers skip the work of making `details`.
+  bool due() const;
+  void show(std::int64_t done, const std::string& details);
+  // Ends the line; draws it a last time.
+  void finish(std::int64_t done, const std::string& details);
+  // A line of its own between progress lines.
+  void note(const std::string& line);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void draw(std::int64_t done, const std::string& details);
+
+  std::string label_;
+  std::int64_t total_;
+  std::string unit_;
+  std::int64_t first_;
+  bool terminal_;
+  bool line_open_ = false;
+  Clock::time_point start_;
+  Clock::time_point drawn_;
+};
+
+// "4 s", "3 min 20 s", "2 h 05 min"
+std::string duration_text(double seconds);
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,151 @@
+#include "experiments/run_folder.h"
+
+#include <span>
+
+#include "experiments/build_info.h"
+#include "experiments/interrupt.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+using Json = nlohmann::ordered_json;
+namespace fs = std::filesystem;
+
+constexpr const char* kConfig = "config.json";
+constexpr const char* kMetrics = "metrics.jsonl";
+constexpr double kCheckpointSeconds = 30;
+
+Json describe(const Settings& settings, const Device& device) {
+  const BuildInfo build = build_info();
+  Json json;
+  json["settings"] = to_json(settings);
+  json["version"] = build.version;
+  json["commit"] = build.commit;
+  json["modified"] = build.modified;
+  json["compiler"] = build.compiler;
+  json["build"] = build.flags;
+  json["device"] = device.name();
+  json["machine"] = cpu_description();
+  json["threads"] = device.cpu_queue().threads();
+  return json;
+}
+
+std::int64_t number(const SafetensorsFile& state, const std::string& key, const fs::path& file) {
+  const auto found = state.metadata.find(key);
+  SC_CHECK(found != state.metadata.end(), "{}: has no {}, so it is no state of a run",
+           file.string(), key);
+  return std::stoll(found->second);
+}
+
+}  // namespace
+
+RunFolder::RunFolder(fs::path path, const Settings& settings, const Device& device, Resume resume)
+    : path_(std::move(path)) {
+  std::error_code error;
+  fs::create_directories(path_, error);
+  SC_CHECK(!error, "cannot create folder {}: {}", path_.string(), error.message());
+  if (has(kConfig)) {
+    if (resume == Resume::kNever) {
+      throw UsageError(fmt::format("{} already holds a run; choose another --out", path_.string()));
+    }
+    const Json config = read_json(kConfig);
+    const Json mine = to_json(settings);
+    const Json theirs = config.value("settings", Json::object());
+    const std::vector<std::string> names = differences(mine, theirs);
+    if (!names.empty()) {
+      const std::string& name = names.front();
+      throw UsageError(fmt::format(
+          "{} holds a run with other settings ({} is {} there, {} here{}); choose another --out",
+          path_.string(), name, theirs.value(name, Json()).dump(), mine.at(name).dump(),
+          names.size() > 1 ? fmt::format("; {} more differ", names.size() - 1) : ""));
+    }
+  } else {
+    if (resume == Resume::kOnly) {
+      throw UsageError(fmt::format("{} holds no run to resume", path_.string()));
+    }
+    write_json(kConfig, describe(settings, device));
+  }
+  metrics_.emplace(file(kMetrics));
+}
+
+void RunFolder::write_json(const std::string& name, const Json& json) const {
+  const std::string text = json.dump(2) + "\n";
+  write_file_durably(file(name), std::as_bytes(std::span(text)));
+}
+
+Json RunFolder::read_json(const std::string& name) const {
+  const std::vector<std::byte> bytes = read_file(file(name));
+  const auto* text = reinterpret_cast<const char*>(bytes.data());
+  Json json = Json::parse(text, text + bytes.size(), nullptr, false);
+  SC_CHECK(json.is_object(), "{}: not a JSON object", file(name).string());
+  return json;
+}
+
+void RunFolder::log(const Json& line) { metrics_->append(line.dump()); }
+
+std::optional<SafetensorsFile> RunFolder::load_state(const std::string& name) {
+  std::string notice;
+  std::optional<SafetensorsFile> state = load_checkpoint(file(name), &notice);
+  if (!notice.empty()) fmt::print(stderr, "{}\n", notice);
+  if (state) {
+    metrics_.reset();
+    LineLog::truncate_to(file(kMetrics), static_cast<std::uint64_t>(
+                                             number(*state, "metrics_bytes", file(name))));
+    metrics_.emplace(file(kMetrics));
+  }
+  return state;
+}
+
+void RunFolder::save_state(const std::string& name, SafetensorsFile state) {
+  state.metadata["metrics_bytes"] = std::to_string(metrics_->size());
+  save_checkpoint(file(name), state);
+}
+
+double run_phase(RunFolder& folder, const Phase& phase) {
+  using Clock = std::chrono::steady_clock;
+  std::int64_t step = 0;
+  double seconds_before = 0;
+  const fs::path state_file = folder.file(phase.state_file);
+  if (const std::optional<SafetensorsFile> state = folder.load_state(phase.state_file)) {
+    step = number(*state, "step", state_file);
+    seconds_before = static_cast<double>(number(*state, "milliseconds", state_file)) / 1000;
+    phase.load(*state);
+    if (step >= phase.steps) return seconds_before;
+    fmt::print(stderr, "{}: resumed at step {}\n", phase.name, step);
+  }
+  const Clock::time_point start = Clock::now();
+  const auto seconds = [&] {
+    return seconds_before + std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  Clock::time_point saved_at = start;
+  const auto save = [&] {
+    SafetensorsFile state;
+    state.metadata["step"] = std::to_string(step);
+    state.metadata["milliseconds"] = std::to_string(static_cast<std::int64_t>(seconds() * 1000));
+    phase.save(state);
+    folder.save_state(phase.state_file, std::move(state));
+    saved_at = Clock::now();
+  };
+  save();
+  Progress progress(phase.name, phase.steps, phase.unit, step);
+  while (step < phase.steps) {
+    if (const int signal = interrupt_requested()) {
+      save();
+      progress.note(fmt::format("{}: stopped at step {}, state saved in {}", phase.name, step,
+                                state_file.string()));
+      throw Interrupted{signal};
+    }
+    phase.step(step);
+    ++step;
+    if (progress.due()) progress.show(step, phase.details());
+    const bool due = phase.checkpoint_every > 0
+                         ? step % phase.checkpoint_every == 0
+                         : std::chrono::duration<double>(Clock::now() - saved_at).count() >
+                               kCheckpointSeconds;
+    if (due || step == phase.steps) save();
+  }
+  progress.finish(step, phase.details());
+  return seconds();
+}
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "engine/checkpoint.h"
+#include "engine/file.h"
+#include "experiments/progress.h"
+#include "experiments/settings.h"
+
+namespace sidechannel::experiments {
+
+// What to do with a run that the folder already holds.
+enum class Resume {
+  kAuto,   // continue it, or start when there is none
+  kOnly,   // continue it; fail when there is none
+  kNever,  // fail when there is one
+};
+
+// The folder of a run: config.json, metrics.jsonl, checkpoints, results. Holds one run; opening it
+// with other settings is a UsageError that names them, so that nothing is ever overwritten.
+class RunFolder {
+ public:
+  RunFolder(std::filesystem::path path, const Settings& settings, const Device& device,
+            Resume resume);
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path file(const std::string& name) const { return path_ / name; }
+  bool has(const std::string& name) const { return std::filesystem::exists(file(name)); }
+
+  void write_json(const std::string& name, const nlohmann::ordered_json& json) const;
+  nlohmann::ordered_json read_json(const std::string& name) const;
+
+  // Appends a line to metrics.jsonl. Lines hold nothing that depends on the clock.
+  void log(const nlohmann::ordered_json& line);
+
+  // State under `name`, with metrics.jsonl cut back to where it stood when the state was saved, so
+  // that a resumed run writes the same lines again.
+  std::optional<SafetensorsFile> load_state(const std::string& name);
+  // Saves `state` and, in its metadata, the length of metrics.jsonl.
+  void save_state(const std::string& name, SafetensorsFile state);
+
+ private:
+  std::filesystem::path path_;
+  std::optional<LineLog> metrics_;
+};
+
+// One resumable phase of a run: a loop of steps with checkpoints in between.
+struct Phase {
+  std::string name;                // for the progress line
+  std::string state_file;          // the checkpoint's name in the folder
+  std::string unit;                // of a step, for the rate
+  std::int64_t steps = 0;          // to do in all
+  std::int64_t checkpoint_every = 0;  // steps; 0 for every 30 seconds
+
+  std::function<void(SafetensorsFile&)> save;        // adds the phase's own state
+  std::function<void(const SafetensorsFile&)> load;  // takes it back
+  std::function<void(std::int64_t)> step;            // counted from 0
+  std::function<std::string()> details;              // for the progress line
+};
+
+// Runs what is left of a phase and returns the seconds that it took, those before an interruption
+// included. Writes a state before the first step, so that a disk that cannot be written to shows at
+// once, then regularly, and at the end. A signal ends it with a state and Interrupted.
+double run_phase(RunFolder& folder, const Phase& phase);
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "engine/moments.h"
+#include "engine/optim/adam.h"
+#include "experiments/run_folder.h"
+#include "experiments/settings.h"
+#include "models/localizer.h"
+
+namespace sidechannel::experiments {
+
+// The target of Problem 2.1: y_i = i / (length - 1) - 1/2 for i from 0. [length]; 0 for length 1.
+HostArray target_positions(std::int64_t length);
+
+// Regression slope of `mean` [length] on the target over the interior [radius, length - radius):
+// 1 for a network that knows where it is, 0 for one that does not. NaN when fewer than two indices
+// lie there.
+double interior_slope(const HostArray& mean, std::int64_t radius);
+
+// A step of training: noise, forward, loss, backward. The update is apart, so that a loss or a
+// gradient that is not finite can stop the run before it.
+class TrainingStep {
+ public:
+  TrainingStep(Localizer& network, std::int64_t batch, std::int64_t length);
+
+  // Computes loss and gradients for the noise of `random`. Returns the loss.
+  double operator()(const Random& random);
+  // Predictions of the last step, [batch, length, 1].
+  const Tensor& predictions() const { return predictions_; }
+  std::size_t arena_bytes() { return tape_.arena().capacity(); }
+
+ private:
+  Localizer& network_;
+  std::int64_t batch_;
+  std::int64_t length_;
+  Tensor target_;
+  Tape tape_;
+  Tensor predictions_;
+};
+
+// A trained network and how it came about.
+struct TrainingResult {
+  double seconds = 0;
+  // Words about a run that learned nothing, empty otherwise (see plateau_notice).
+  std::string notice;
+};
+
+// Trains `network` as `settings` say, in `folder`: metrics.jsonl, checkpoint.safetensors and, at
+// the end, model.safetensors. Continues where an earlier call stopped.
+TrainingResult train(const Settings& settings, Localizer& network, RunFolder& folder);
+
+// A run that sits on the plateau where a normalized network answers the sequence's mean everywhere:
+// slope 0 and no spread between samples. It does not leave it by waiting. Empty when it does not.
+std::string plateau_notice(const Settings& settings, double slope, double spread);
+
+// The network in a file that PyTorch's safetensors reads, with what it takes to rebuild it here.
+void save_model(const std::filesystem::path& path, const Localizer& network);
+// Reads such a file. Without our metadata (a file from PyTorch) the shapes tell the depth, channels
+// and kernel size; the normalization must then be given.
+Localizer load_model(const std::filesystem::path& path, const Device& device,
+                     const std::string& norm = "", std::int64_t groups = 1,
+                     std::int64_t samples_per_set = 1);
+
+}  // namespace sidechannel::experiments

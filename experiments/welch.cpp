@@ -1,0 +1,48 @@
+#include "experiments/welch.h"
+
+#include <algorithm>
+#include <boost/math/distributions/students_t.hpp>
+#include <cmath>
+
+namespace sidechannel::experiments {
+namespace {
+
+constexpr double kRounding = 1.0 / (1 << 20);  // some units in the last place of an f32
+
+// A variance of no more than the rounding of f32 predictions around their mean is none.
+double real_variance(const SampleMoments& m) {
+  const double rounding = kRounding * m.mean;
+  return m.variance > rounding * rounding ? m.variance : 0;
+}
+
+}  // namespace
+
+double welch_p_value(const SampleMoments& a, const SampleMoments& b) {
+  const double error_a = real_variance(a) / a.count;
+  const double error_b = real_variance(b) / b.count;
+  const double difference = std::abs(a.mean - b.mean);
+  if (error_a + error_b == 0) {
+    const double scale = std::max(std::abs(a.mean), std::abs(b.mean));
+    return difference <= kRounding * scale ? 1 : 0;
+  }
+  const double t = difference / std::sqrt(error_a + error_b);
+  // Welch & Satterthwaite's degrees of freedom.
+  const double freedom = (error_a + error_b) * (error_a + error_b) /
+                         (error_a * error_a / (a.count - 1) + error_b * error_b / (b.count - 1));
+  const boost::math::students_t distribution(freedom);
+  return 2 * boost::math::cdf(boost::math::complement(distribution, t));
+}
+
+std::vector<double> largest_p_values(std::span<const SampleMoments> moments) {
+  std::vector<double> largest(moments.size(), 0);
+  for (std::size_t i = 0; i < moments.size(); ++i) {
+    for (std::size_t j = i + 1; j < moments.size(); ++j) {
+      const double p = welch_p_value(moments[i], moments[j]);
+      largest[i] = std::max(largest[i], p);
+      largest[j] = std::max(largest[j], p);
+    }
+  }
+  return largest;
+}
+
+}  // namespace sidechannel::experiments
