@@ -1,6 +1,7 @@
 #include "engine/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -131,6 +132,12 @@ void OpenFile::sync() const {
   // EINVAL: not a thing that can be synced, as folders are on some network filesystems.
   const int result = uninterrupted([&] { return calls.fsync(fd_); });
   if (result != 0 && errno != EINVAL) fail("fsync", path_);
+}
+
+bool OpenFile::try_lock() const {
+  if (uninterrupted([&] { return ::flock(fd_, LOCK_EX | LOCK_NB); }) == 0) return true;
+  if (errno != EWOULDBLOCK) fail("lock", path_);
+  return false;
 }
 
 void OpenFile::close() {

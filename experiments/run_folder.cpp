@@ -1,5 +1,7 @@
 #include "experiments/run_folder.h"
 
+#include <fcntl.h>
+
 #include <span>
 
 #include "experiments/build_info.h"
@@ -44,6 +46,8 @@ RunFolder::RunFolder(fs::path path, const Settings& settings, const Device& devi
   std::error_code error;
   fs::create_directories(path_, error);
   SC_CHECK(!error, "cannot create folder {}: {}", path_.string(), error.message());
+  lock_.emplace(file(".lock"), O_RDWR | O_CREAT);
+  SC_CHECK(lock_->try_lock(), "{}: another process is working in this folder", path_.string());
   if (has(kConfig)) {
     if (resume == Resume::kNever) {
       throw UsageError(fmt::format("{} already holds a run; choose another --out", path_.string()));
@@ -83,20 +87,22 @@ Json RunFolder::read_json(const std::string& name) const {
 
 void RunFolder::log(const Json& line) { metrics_->append(line.dump()); }
 
-std::optional<SafetensorsFile> RunFolder::load_state(const std::string& name) {
+std::optional<SafetensorsFile> RunFolder::load_state(const std::string& name) const {
   std::string notice;
   std::optional<SafetensorsFile> state = load_checkpoint(file(name), &notice);
   if (!notice.empty()) fmt::print(stderr, "{}\n", notice);
-  if (state) {
-    metrics_.reset();
-    LineLog::truncate_to(file(kMetrics), static_cast<std::uint64_t>(
-                                             number(*state, "metrics_bytes", file(name))));
-    metrics_.emplace(file(kMetrics));
-  }
   return state;
 }
 
+void RunFolder::rewind_log(const SafetensorsFile& state, const std::string& name) {
+  const std::int64_t bytes = number(state, "metrics_bytes", file(name));
+  metrics_.reset();
+  LineLog::truncate_to(file(kMetrics), static_cast<std::uint64_t>(bytes));
+  metrics_.emplace(file(kMetrics));
+}
+
 void RunFolder::save_state(const std::string& name, SafetensorsFile state) {
+  metrics_->sync();  // the lines that the state counts on must be there after a power cut
   state.metadata["metrics_bytes"] = std::to_string(metrics_->size());
   save_checkpoint(file(name), state);
 }
@@ -111,6 +117,7 @@ double run_phase(RunFolder& folder, const Phase& phase) {
     seconds_before = static_cast<double>(number(*state, "milliseconds", state_file)) / 1000;
     phase.load(*state);
     if (step >= phase.steps) return seconds_before;
+    folder.rewind_log(*state, phase.state_file);
     fmt::print(stderr, "{}: resumed at step {}\n", phase.name, step);
   }
   const Clock::time_point start = Clock::now();

@@ -37,14 +37,17 @@ class RunFolder {
   // Appends a line to metrics.jsonl. Lines hold nothing that depends on the clock.
   void log(const nlohmann::ordered_json& line);
 
-  // State under `name`, with metrics.jsonl cut back to where it stood when the state was saved, so
-  // that a resumed run writes the same lines again.
-  std::optional<SafetensorsFile> load_state(const std::string& name);
+  // State under `name`, if there is any.
+  std::optional<SafetensorsFile> load_state(const std::string& name) const;
   // Saves `state` and, in its metadata, the length of metrics.jsonl.
   void save_state(const std::string& name, SafetensorsFile state);
+  // Cuts metrics.jsonl back to where it stood when `state` was saved: a run that goes on from there
+  // writes the same lines again.
+  void rewind_log(const SafetensorsFile& state, const std::string& name);
 
  private:
   std::filesystem::path path_;
+  std::optional<OpenFile> lock_;  // held as long as this lives: one process works in a folder
   std::optional<LineLog> metrics_;
 };
 

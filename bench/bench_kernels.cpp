@@ -1,0 +1,146 @@
+// The kernels of a convolution and a normalization, one core, at the demo's and the paper's shape.
+// Counters: GFLOP/s, and the share of the FMA peak that is measured right before.
+
+#include <benchmark/benchmark.h>
+
+#include <vector>
+
+#include "bench/peak.h"
+#include "kernels/adam.h"
+#include "kernels/conv1d.h"
+#include "kernels/linear.h"
+#include "kernels/norm_relu.h"
+#include "kernels/random.h"
+
+namespace sidechannel::bench {
+namespace {
+
+using namespace kernels;
+
+std::vector<float> noise(CpuQueue& queue, std::int64_t size, std::uint32_t stream) {
+  std::vector<float> values(static_cast<std::size_t>(size));
+  normal_fill(queue, {1, stream, 0}, 0, 1, size, values.data());
+  return values;
+}
+
+// Reports `flops` operations an iteration.
+void report(benchmark::State& state, double flops, double peak) {
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["peak"] = peak;
+  state.counters["share"] =
+      benchmark::Counter(flops * 1e-9 / peak, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+Conv1dDims conv_dims(const benchmark::State& state) {
+  return {state.range(0), state.range(1), state.range(2), state.range(2), 5, 2};
+}
+
+double conv_flops(const Conv1dDims& dims) {
+  return 2.0 * static_cast<double>(dims.batch * dims.length_out() * dims.channels_in *
+                                   dims.channels_out * dims.kernel_size);
+}
+
+// Data of one convolution.
+struct Conv {
+  explicit Conv(const Conv1dDims& dims)
+      : queue(1),
+        x(noise(queue, dims.batch * dims.length * dims.channels_in, 0)),
+        w(noise(queue, dims.kernel_size * dims.channels_in * dims.channels_out, 1)),
+        b(noise(queue, dims.channels_out, 2)),
+        y(noise(queue, dims.batch * dims.length_out() * dims.channels_out, 3)) {}
+  CpuQueue queue;
+  std::vector<float> x, w, b, y;
+};
+
+void conv1d_forward(benchmark::State& state) {
+  const Conv1dDims dims = conv_dims(state);
+  Conv conv(dims);
+  const double peak = fma_peak(1);
+  for (auto _ : state) {
+    kernels::conv1d_forward(conv.queue, dims, conv.x.data(), conv.w.data(), conv.b.data(),
+                            conv.y.data());
+  }
+  report(state, conv_flops(dims), peak);
+}
+
+void conv1d_backward_input(benchmark::State& state) {
+  const Conv1dDims dims = conv_dims(state);
+  Conv conv(dims);
+  const double peak = fma_peak(1);
+  for (auto _ : state) {
+    kernels::conv1d_backward_input(conv.queue, dims, conv.y.data(), conv.w.data(),
+                                   GradOut<float>{conv.x.data()});
+  }
+  report(state, conv_flops(dims), peak);
+}
+
+void conv1d_backward_params(benchmark::State& state) {
+  const Conv1dDims dims = conv_dims(state);
+  Conv conv(dims);
+  const double peak = fma_peak(1);
+  for (auto _ : state) {
+    kernels::conv1d_backward_params(conv.queue, dims, conv.x.data(), conv.y.data(),
+                                    GradOut<float>{conv.w.data()}, GradOut<float>{conv.b.data()});
+  }
+  report(state, conv_flops(dims), peak);
+}
+
+// InstanceNorm with ReLU, forward and backward. Bytes: what each pass reads and writes once.
+void norm_relu(benchmark::State& state) {
+  const NormDims dims{state.range(0), state.range(1), state.range(2), 1, 1, 1e-5, true};
+  const std::int64_t size = dims.batch * dims.length * dims.channels;
+  CpuQueue queue(1);
+  std::vector<float> x = noise(queue, size, 0), y = x, dy = noise(queue, size, 1), dx = x;
+  std::vector<float> gamma(static_cast<std::size_t>(dims.channels), 1.0f), beta = gamma;
+  std::vector<float> dgamma = gamma, dbeta = gamma;
+  std::vector<float> mean(static_cast<std::size_t>(dims.batch * dims.channels)), rstd = mean;
+  for (auto _ : state) {
+    norm_relu_forward(queue, dims, x.data(), gamma.data(), beta.data(), y.data(), mean.data(),
+                      rstd.data());
+    norm_relu_backward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(), rstd.data(),
+                       dy.data(), GradOut<float>{dx.data()}, GradOut<float>{dgamma.data()},
+                       GradOut<float>{dbeta.data()});
+  }
+  state.SetBytesProcessed(state.iterations() * size * 5 * static_cast<std::int64_t>(sizeof(float)));
+}
+
+// The probe's middle layer, forward and backward, by Eigen.
+void linear(benchmark::State& state) {
+  const LinearDims dims{state.range(0), 256, 256, true};
+  CpuQueue queue(1);
+  std::vector<float> x = noise(queue, dims.rows * dims.in, 0), y(x), dy(x), dx(x);
+  std::vector<float> w = noise(queue, dims.in * dims.out, 1), dw = w;
+  std::vector<float> b = noise(queue, dims.out, 2), db = b;
+  const double peak = fma_peak(1);
+  for (auto _ : state) {
+    linear_forward(queue, dims, x.data(), w.data(), b.data(), y.data());
+    linear_backward(queue, dims, x.data(), w.data(), y.data(), dy.data(), GradOut<float>{dx.data()},
+                    GradOut<float>{dw.data()}, GradOut<float>{db.data()});
+  }
+  report(state, 6.0 * static_cast<double>(dims.rows * dims.in * dims.out), peak);
+}
+
+void adam(benchmark::State& state) {
+  const std::int64_t size = state.range(0);
+  CpuQueue queue(1);
+  std::vector<float> g = noise(queue, size, 0), p = g, m = g, v(g.size(), 1.0f);
+  for (auto _ : state) {
+    adam_update(queue, {1e-9, 0.9, 0.999, 1e-8, 100}, size, g.data(), p.data(), m.data(), v.data());
+  }
+  state.SetBytesProcessed(state.iterations() * size * 7 * static_cast<std::int64_t>(sizeof(float)));
+}
+
+// batch, length, channels: the demo's and the paper's middle layers.
+#define SHAPES ArgNames({"N", "L", "h"})->Args({8, 64, 32})->Args({32, 600, 64})->UseRealTime()
+BENCHMARK(conv1d_forward)->SHAPES;
+BENCHMARK(conv1d_backward_input)->SHAPES;
+BENCHMARK(conv1d_backward_params)->SHAPES;
+BENCHMARK(norm_relu)->SHAPES;
+BENCHMARK(linear)->ArgName("rows")->Arg(512)->Arg(19200)->UseRealTime();
+BENCHMARK(adam)->ArgName("parameters")->Arg(31'905)->Arg(620'865)->UseRealTime();
+
+}  // namespace
+}  // namespace sidechannel::bench
+
+BENCHMARK_MAIN();

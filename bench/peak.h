@@ -1,0 +1,9 @@
+#pragma once
+
+namespace sidechannel::bench {
+
+// The fused multiply-add peak in GFLOP/s of `threads` cores at once, as measured now: independent
+// chains that stay in registers, the best of several short runs.
+double fma_peak(int threads);
+
+}  // namespace sidechannel::bench
