@@ -23,6 +23,6 @@ void catch_interrupts() {
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) sigaction(signal, &action, nullptr);
 }
 
-int interrupt_requested() { return requested; }
+bool interrupt_requested() { return requested != 0; }
 
 }  // namespace sidechannel::experiments

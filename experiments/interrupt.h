@@ -7,15 +7,13 @@ namespace sidechannel::experiments {
 inline constexpr int kExitInterrupted = 75;
 
 // Thrown by a run that was asked to stop, after its checkpoint.
-struct Interrupted {
-  int signal;
-};
+struct Interrupted {};
 
 // From now on SIGINT (Ctrl-C), SIGTERM and SIGUSR1 ask the run to stop instead of ending it.
 // A second SIGINT ends the program at once.
 void catch_interrupts();
 
-// The signal that asked, or 0.
-int interrupt_requested();
+// Whether a signal has asked.
+bool interrupt_requested();
 
 }  // namespace sidechannel::experiments

@@ -48,6 +48,7 @@ void add_settings(CLI::App& app, Arguments& arguments) {
         flag_of(name),
         [&arguments, name](const T& given) { arguments.given[name] = fmt::format("{}", given); },
         help);
+    option->take_last();  // of a flag given twice, so that scripts can append
     option->type_name(std::is_same_v<T, std::string> ? "TEXT"
                                                      : std::is_same_v<T, double> ? "NUMBER" : "N");
   });
@@ -208,6 +209,15 @@ int main_program(int argc, char** argv) {
         "as for `run`");
   }
 
+  constexpr const char* kCommands = "train, probe, map, run or predict (see --help)";
+  if (argc < 2) throw UsageError(fmt::format("expected a command: {}", kCommands));
+  const std::string first = argv[1];
+  const auto subcommands = app.get_subcommands([](CLI::App*) { return true; });
+  if (!first.starts_with('-') &&
+      std::none_of(subcommands.begin(), subcommands.end(),
+                   [&](const CLI::App* known) { return known->get_name() == first; })) {
+    throw UsageError(fmt::format("there is no command {}: expected {}", first, kCommands));
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {

@@ -32,6 +32,7 @@ class ProbeTraining {
     phase.unit = "it";
     phase.steps = settings_.probe_iterations;
     phase.checkpoint_every = settings_.checkpoint_every;
+    phase.stop_after = settings_.stop_after;
     phase.save = [this](SafetensorsFile& state) {
       probes_.parameters().save(state.tensors);
       adam_.save(state.tensors, "adam");
@@ -133,6 +134,7 @@ class Map {
     phase.unit = "batches";
     phase.steps = (settings_.map_samples + batch_ - 1) / batch_;
     phase.checkpoint_every = settings_.checkpoint_every;
+    phase.stop_after = settings_.stop_after;
     phase.save = [this](SafetensorsFile& state) {
       state.tensors["samples"] = samples_;
       for (std::size_t row = 0; row < moments_.size(); ++row) {

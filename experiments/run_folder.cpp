@@ -135,12 +135,14 @@ double run_phase(RunFolder& folder, const Phase& phase) {
   };
   save();
   Progress progress(phase.name, phase.steps, phase.unit, step);
+  const std::int64_t first = step;
   while (step < phase.steps) {
-    if (const int signal = interrupt_requested()) {
+    const bool enough = phase.stop_after > 0 && step - first >= phase.stop_after;
+    if (enough || interrupt_requested()) {
       save();
       progress.note(fmt::format("{}: stopped at step {}, state saved in {}", phase.name, step,
                                 state_file.string()));
-      throw Interrupted{signal};
+      throw Interrupted();
     }
     phase.step(step);
     ++step;

@@ -58,6 +58,7 @@ struct Phase {
   std::string unit;                // of a step, for the rate
   std::int64_t steps = 0;          // to do in all
   std::int64_t checkpoint_every = 0;  // steps; 0 for every 30 seconds
+  std::int64_t stop_after = 0;        // steps of this call before it stops; 0 for never
 
   std::function<void(SafetensorsFile&)> save;        // adds the phase's own state
   std::function<void(const SafetensorsFile&)> load;  // takes it back

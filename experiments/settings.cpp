@@ -84,7 +84,8 @@ Json to_json(const Settings& settings) {
 }
 
 std::vector<std::string> differences(const Json& a, const Json& b) {
-  constexpr std::array kNoMatter = {"preset", "device", "threads", "checkpoint_every"};
+  constexpr std::array kNoMatter = {"preset", "device", "threads", "checkpoint_every",
+                                     "stop_after"};
   std::vector<std::string> names;
   for_each_setting(Settings(), [&](const char* name, const auto&, const char*) {
     const bool matters = std::none_of(kNoMatter.begin(), kNoMatter.end(),
@@ -108,6 +109,7 @@ void Settings::check() const {
   at_least("map samples", map_samples, 2);
   at_least("log every", log_every, 1);
   at_least("checkpoint every", checkpoint_every, 0);
+  at_least("stop after", stop_after, 0);
   at_least("threads", threads, 0);
   at_least("seed", seed, 0);
   at_least("curriculum iterations", curriculum_iterations, 0);

@@ -53,6 +53,7 @@ struct Settings {
   std::int64_t threads = 0;
   std::int64_t log_every = 100;
   std::int64_t checkpoint_every = 0;
+  std::int64_t stop_after = 0;
 
   // UsageError for values that make no sense, alone or together.
   void check() const;
@@ -96,6 +97,7 @@ void for_each_setting(AnySettings&& s, const Visit& visit) {
   visit("threads", s.threads, "CPU threads, 0 for all cores");
   visit("log_every", s.log_every, "steps between lines of metrics.jsonl");
   visit("checkpoint_every", s.checkpoint_every, "steps between checkpoints, 0 for every 30 s");
+  visit("stop_after", s.stop_after, "stop as if interrupted after so many steps, 0 for never");
 }
 
 // A preset by name ("demo", "small", "paper") or by the path of a JSON file of the same form. The

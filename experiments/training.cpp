@@ -68,6 +68,7 @@ class Training {
     phase.unit = "it";
     phase.steps = settings_.total_iterations();
     phase.checkpoint_every = settings_.checkpoint_every;
+    phase.stop_after = settings_.stop_after;
     phase.save = [this](SafetensorsFile& state) { save(state); };
     phase.load = [this](const SafetensorsFile& state) { load(state); };
     phase.step = [this](std::int64_t step) { do_step(step); };

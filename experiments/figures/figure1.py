@@ -1,0 +1,261 @@
+#!/usr/bin/env python3
+"""Figure 1 of the paper: what two networks answer, and which indices their layers localize.
+
+Figures 5 and 6 have the same form: give the BatchNorm run and the run without norm, or
+the BatchNorm runs with minibatch and with population statistics.
+"""
+
+import sys
+import textwrap
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import style  # noqa: E402
+from style import INK, WITH_NORM, WITHOUT_NORM, Page, UsageError, fixed, percent  # noqa: E402
+
+import numpy as np  # noqa: E402
+from matplotlib.colors import ListedColormap  # noqa: E402
+from matplotlib.legend_handler import HandlerTuple  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
+from matplotlib.patches import Patch  # noqa: E402
+
+# --- The two runs ---------------------------------------------------------------------------------
+
+
+def keys(a, b):
+    """What tells the two runs apart, for the keys of the summary."""
+    if a.norm == "none":
+        raise UsageError(f"{a.path} is a run without norm; give the run with norm first")
+    for key in ("norm", "statistics"):
+        if getattr(a, key) != getattr(b, key):
+            return getattr(a, key), getattr(b, key)
+    raise UsageError(f"{a.path} and {b.path} have the same norm ({a.norm}) and the same statistics "
+                     f"({a.statistics}): nothing to compare")
+
+
+def check_comparable(a, b):
+    for key in ("length", "depth", "receptive_field"):
+        if a.summary[key] != b.summary[key]:
+            raise UsageError(f"{a.path} and {b.path} differ in {key.replace('_', ' ')}: "
+                             f"{a.summary[key]} and {b.summary[key]}")
+
+
+# --- What is to be seen, in words -----------------------------------------------------------------
+
+FLAT = 0.05      # a slope, or an answer, that counts as none
+FOLLOWS = 0.5    # a slope that counts as following the position
+LEAVES = 0.05    # share of localized indices outside the cone, below which a layer has not left it
+
+
+def answer(run):
+    """What the network does with indices beyond R(d), where there are any."""
+    slope = run.summary["interior_slope"]
+    if abs(slope) < FLAT:
+        interior = run.mean[run.reach:run.length - run.reach]
+        does = "answers 0" if np.abs(interior).max() < FLAT else "stays flat"
+    elif slope < 0:
+        does = "runs against the position"
+    else:
+        does = "follows the position" + ("" if slope >= FOLLOWS else " in part")
+    failed = ": a failed run, try another seed" if run.on_plateau else ""
+    return f"{does} (slope {fixed(slope)}{failed})"
+
+
+def has_interior(run):
+    return run.length > 2 * run.reach and run.summary["interior_slope"] is not None
+
+
+def about_predictions(a, b):
+    if not has_interior(a) or not has_interior(b):
+        few = "too few indices for a slope lie" if a.length > 2 * a.reach else "no index lies"
+        return (f"{few} beyond R = {a.reach} from both edges; localized at the output: "
+                f"{percent(b.localized[-1].mean())} {b.phrase}, "
+                f"{percent(a.localized[-1].mean())} {a.phrase}.")
+    return f"beyond R = {a.reach}, {b.phrase} the CNN {answer(b)}; {a.phrase} it {answer(a)}."
+
+
+def about_cone(run, subject):
+    """Where the network leaves the cone of receptive fields, and what it ends with."""
+    outside = {layer: share for layer in range(1, run.depth + 1)
+               if (share := run.outside_cone(layer)) is not None}
+    leaves = next((layer for layer, share in outside.items() if share > LEAVES), None)
+    if not outside:
+        path = f"{subject} has no index outside the cone"
+    elif leaves is None:
+        path = (f"{subject} stays within the cone of its receptive field "
+                f"({percent(max(outside.values()))} outside it)")
+    else:
+        path = (f"{subject} leaves the cone at layer {leaves} "
+                f"({percent(outside[leaves])} of the indices outside it)")
+    share, of = at_output(run)
+    return f"{path} and ends with {percent(share)} of {of} localized"
+
+
+def at_output(run):
+    """The share of indices that the output localizes, and of which."""
+    interior = run.summary["interior_localized_fraction"][-1]
+    if interior is None:
+        return run.localized[-1].mean(), "all indices"
+    return interior, "the interior"
+
+
+def lines(a, b, files):
+    """The three printed lines: what to look for in (a) and in (b), and where the files are."""
+    return [
+        f"(a) predictions: {about_predictions(a, b)}",
+        f"(b) localized indices: {b.phrase} {about_cone(b, 'the CNN')}; "
+        f"{a.phrase} {about_cone(a, 'it')}.",
+        f"figure: {', '.join(map(str, files))} (data: {a.path}, {b.path})",
+    ]
+
+
+# --- The picture ----------------------------------------------------------------------------------
+
+
+def draw_predictions(axes, a, b):
+    length, reach = a.length, a.reach
+    x = np.arange(length) + 0.5
+    alpha = 0.3 * min(1, 100 / length) ** 0.5  # long sequences are denser
+    for run, colour in ((b, WITHOUT_NORM), (a, WITH_NORM)):
+        axes.plot(x, run.sample.T, color=colour, lw=0.4, alpha=alpha, zorder=2)
+    # The orange mean is the wider one, to show on both sides of the gray where they agree. White
+    # rims set both off from the single predictions.
+    for run, colour, width in ((a, WITH_NORM, 2.2), (b, WITHOUT_NORM, 1.4)):
+        axes.plot(x, run.mean, color="white", lw=width + 0.8, zorder=3)
+        axes.plot(x, run.mean, color=colour, lw=width, zorder=4)
+    axes.plot(x, style.target(length), color=INK, lw=0.7, ls=(0, (4, 3)), zorder=5)
+
+    samples = np.abs(np.concatenate([a.sample.ravel(), b.sample.ravel()]))
+    top = max(np.abs(a.mean).max(), np.abs(b.mean).max(), 0.52,
+              np.percentile(samples, 99.8) if samples.size else 0)
+    axes.set_ylim(-1.1 * top, 1.1 * top)
+    axes.set_yticks([-0.5, 0, 0.5])
+    axes.set_ylabel("predicted position", labelpad=2)
+    draw_reach(axes, length, reach)
+
+
+def draw_reach(axes, length, reach):
+    """Vertical lines at R(d) and l - R(d), with their labels above the axes."""
+    if reach >= length:
+        return
+    marks = sorted([(reach, f"$R={reach}$"), (length - reach, rf"$\ell-R={length - reach}$")])
+    apart = marks[1][0] - marks[0][0] > 0.3 * length
+    for (x, label), side in zip(marks, ("right", "left")):
+        axes.axvline(x, color=INK, lw=0.6, ls=(0, (1.5, 2)), zorder=1)
+        axes.annotate(label, (x, 1), (0, 2), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", va="bottom", fontsize=7,
+                      ha="center" if apart else side)
+
+
+def draw_map(axes, run, colour):
+    """Depth upwards from the input, index to the right; shaded where localized."""
+    length, depth = run.length, run.depth
+    small = length <= 100 and depth <= 16  # cells large enough to be told apart
+    axes.pcolormesh(np.arange(length + 1), np.arange(depth + 1) + 0.5, run.localized,
+                    cmap=ListedColormap(["white", colour]), vmin=0, vmax=1, rasterized=True,
+                    edgecolors="#e6e6e6" if small else "face", linewidth=0.25 if small else 0,
+                    antialiased=small)
+    # Index R(i) is the last that sees the edge at layer i: the cone runs along cell boundaries.
+    layers = [layer for layer in range(1, depth + 1) if 2 * run.reach_of(layer) < length]
+    x = np.repeat([run.reach_of(layer) for layer in layers], 2)
+    y = np.ravel([[layer - 0.5, layer + 0.5] for layer in layers])
+    for side in (x, length - x):
+        axes.plot(side, y, color=INK, lw=1.0 if small else 0.6, solid_joinstyle="miter")
+    axes.set_ylim(0.5, depth + 0.5)
+    axes.set_yticks(style.layer_ticks(depth))
+    axes.tick_params(axis="y", length=0)
+    share, of = at_output(run)
+    for x, side, text in ((0, "left", run.name),
+                          (1, "right", f"output: {percent(share)} of {of}")):
+        axes.annotate(text, (x, 1), (0, 2.5), xycoords="axes fraction", ha=side, va="bottom",
+                      textcoords="offset points", fontsize=7)
+
+
+def in_lines(sentence, width):
+    """One line where it fits, else broken between the two networks if that is enough."""
+    if len(sentence) <= width:
+        return [sentence]
+    first, _, second = sentence.partition("; ")
+    return textwrap.wrap(first + ";", width) + textwrap.wrap(second, width)
+
+
+def draw(a, b, title=None):
+    """The figure, of a run with norm and one to compare it with."""
+    reading = in_lines("Reading: " + about_predictions(a, b), 126)
+    heading = textwrap.wrap(title or "", 75)
+    head = 0.16 * len(heading) + (0.1 if heading else 0)
+    left, width, height = 0.55, 2.7, 2.5           # of panel (a)
+    map_left, gap = left + width + 0.7, 0.24      # of panel (b), and between its maps
+    map_width, map_height = style.PAGE_WIDTH - map_left - 0.15, (height - gap) / 2
+    top = head + 0.42
+    bottom = top + height
+    page = Page(bottom + 0.88 + 0.14 * len(reading))
+
+    page.text(style.PAGE_WIDTH / 2, 0.08, "\n".join(heading).replace("$", r"\$"), ha="center",
+              fontsize=10)
+    page.text(0.08, head + 0.07, "(a) Predictions", weight="bold", fontsize=8.5)
+    page.text(map_left - 0.42, head + 0.07, "(b) Localized indices, layer by layer", weight="bold",
+              fontsize=8.5)
+
+    predictions = page.axes(left, top, width, height)
+    draw_predictions(predictions, a, b)
+    maps = [page.axes(map_left, top + row * (map_height + gap), map_width, map_height)
+            for row in (0, 1)]
+    for axes, run, colour in zip(maps, (a, b), (WITH_NORM, WITHOUT_NORM)):
+        draw_map(axes, run, colour)
+    for axes in (predictions, *maps):
+        axes.set_xlim(0, a.length)
+        axes.set_xticks(style.index_ticks(a.length))
+    maps[0].set_xticklabels([])
+    for axes in (predictions, maps[1]):
+        axes.set_xlabel("sequence index", labelpad=2)
+    page.text(map_left - 0.34, top + height / 2, "depth (input → output)", rotation=90,
+              va="center", ha="center")
+
+    legend = bottom + 0.42
+    page.legend(left, legend, [
+        Line2D([], [], color=WITH_NORM, lw=2.2), Line2D([], [], color=WITHOUT_NORM, lw=1.4),
+        Line2D([], [], color=INK, lw=0.7, ls=(0, (4, 3))),
+        (Line2D([], [], color=WITH_NORM, lw=0.6), Line2D([], [], color=WITHOUT_NORM, lw=0.6)),
+    ], [a.name, b.name, "target", "thin: single inputs"], ncol=2, columnspacing=1.2,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0)}, handlelength=1.8, labelspacing=0.35)
+    page.legend(map_left, legend, [
+        (Patch(color=WITH_NORM), Patch(color=WITHOUT_NORM)), Line2D([], [], color=INK, lw=1.0),
+    ], ["shaded: localized (Definition 2.3)", r"cone of the receptive field, $R(i)$"], ncol=1,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0)}, handlelength=1.8, labelspacing=0.35)
+    page.text(style.PAGE_WIDTH / 2, bottom + 0.82, "\n".join(reading), ha="center",
+              linespacing=1.25, fontsize=7.2)
+    return page.figure
+
+
+# --- The program ----------------------------------------------------------------------------------
+
+
+def main(arguments):
+    parser = style.ArgumentParser(
+        prog="figure1.py", description="Draws figure 1 of the paper from two run folders.")
+    parser.add_argument("with_norm", metavar="RUN_WITH_NORM",
+                        help="folder of the run with normalization")
+    parser.add_argument("without_norm", metavar="RUN_WITHOUT_NORM",
+                        help="folder of the run to compare it with: without normalization, or with "
+                        "population statistics")
+    parser.add_argument("--out", required=True, help="the figure, .png, .pdf or .svg")
+    parser.add_argument("--summary", help="both runs' summaries, .json")
+    parser.add_argument("--title", help="above the figure")
+    options = parser.parse_args(arguments)
+
+    style.image_format(options.out)
+    a, b = style.load_run(options.with_norm), style.load_run(options.without_norm)
+    check_comparable(a, b)
+    key_a, key_b = keys(a, b)
+    with style.looks():
+        style.write_figure(draw(a, b, options.title), options.out)
+    if options.summary:
+        style.write_json(options.summary, {key_a: a.summary, key_b: b.summary})
+    files = [file for file in (options.out, options.summary) if file]
+    print("\n".join(lines(a, b, files)), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(style.exit_code_of("figure1.py", main, sys.argv[1:]))

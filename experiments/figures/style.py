@@ -1,0 +1,355 @@
+"""What the figures share: run folders, files to write, errors in one line, and their looks."""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# Figures go to files, on machines without a display too, whatever the environment asks for.
+os.environ["MPLBACKEND"] = "Agg"
+
+try:
+    import matplotlib
+    import matplotlib.figure
+    import numpy as np
+except ImportError as error:
+    print(f"{Path(sys.argv[0]).name}: {error} (Debian: python3-numpy, python3-matplotlib)",
+          file=sys.stderr)
+    sys.exit(1)
+
+# --- Errors ---------------------------------------------------------------------------------------
+
+
+class Error(Exception):
+    """A file that is missing, damaged or cannot be written. One line; exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(Error):
+    """A request that makes no sense. One line; exit code 2."""
+
+    exit_code = 2
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse with one line for a misuse, as the C++ programs have it."""
+
+    def error(self, message):
+        raise UsageError(f"{message} (see --help)")
+
+
+def exit_code_of(program, main, arguments):
+    """Runs main(arguments); an Error becomes one line on stderr and an exit code."""
+    try:
+        main(arguments)
+        return 0
+    except Error as error:
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of the lines has gone; the files are written
+        sys.stdout = None
+        return 1
+
+
+# --- Run folders ----------------------------------------------------------------------------------
+
+NORM_NAMES = {"instance": "InstanceNorm", "group": "GroupNorm", "layer": "LayerNorm",
+              "batch": "BatchNorm"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of `localization run`. Index i of the sequence is the cell from i - 1 to i."""
+
+    path: Path
+    settings: dict        # as resolved, from config.json
+    summary: dict         # summary.json
+    mean: np.ndarray      # [l] f64, mean prediction of the output
+    sample: np.ndarray    # [n, l] f32, n single predictions
+    localized: np.ndarray  # [d, l] bool: row i - 1 is the probe on z^(i), the last row the output
+
+    @property
+    def norm(self):
+        return self.summary["norm"]
+
+    @property
+    def statistics(self):
+        return self.summary["eval_statistics"]
+
+    @property
+    def length(self):  # l
+        return self.summary["length"]
+
+    @property
+    def depth(self):  # d
+        return self.summary["depth"]
+
+    @property
+    def reach(self):  # R(d)
+        return self.summary["receptive_field"]
+
+    def reach_of(self, layer):  # R(i) = floor(k / 2) i
+        return self.reach // self.depth * layer
+
+    def outside_cone(self, layer):
+        """Share of the indices beyond R(layer) from both edges that the layer localizes, or None
+        where there are no such indices."""
+        reach = self.reach_of(layer)
+        beyond = self.localized[layer - 1, reach:self.length - reach]
+        return float(beyond.mean()) if self.length > 2 * reach else None
+
+    @property
+    def name(self):
+        """What the network is called in a legend."""
+        if self.norm == "none":
+            return "without norm"
+        name = NORM_NAMES.get(self.norm, self.norm)
+        if self.norm == "group":
+            name += f" (G = {self.settings.get('groups', '?')})"
+        if self.norm == "batch" or self.statistics != "minibatch":
+            name += f", {self.statistics}"
+        return name
+
+    @property
+    def phrase(self):
+        """The same within a sentence."""
+        if self.norm == "none":
+            return "without norm"
+        name, _, statistics = self.name.partition(", ")
+        return f"with {name}" + (f" and {statistics} statistics" if statistics else "")
+
+    @property
+    def on_plateau(self):
+        """Whether training failed: the normalized network answers the mean position everywhere. The
+        thresholds are those of plateau_notice() in training.cpp."""
+        slope, spread = self.summary["interior_slope"], self.summary.get("output_std")
+        return (self.norm != "none" and self.statistics == "minibatch" and slope is not None
+                and abs(slope) < 0.01 and spread is not None and spread < 0.01)
+
+
+def _read_bytes(path):
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Error(f"{path}: {error.strerror or error}") from None
+
+
+def _read_json(path):
+    try:
+        value = json.loads(_read_bytes(path))
+    except ValueError as error:
+        raise Error(f"{path}: not JSON, perhaps truncated ({error})") from None
+    if not isinstance(value, dict):
+        raise Error(f"{path}: not a JSON object")
+    return value
+
+
+def _read_npy(path, dtype, shape):
+    """The array of a .npy file; None in `shape` stands for any extent."""
+    data = _read_bytes(path)
+    try:
+        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # numpy's parser raises nearly anything on a damaged header
+        raise Error(f"{path}: not a .npy file, or truncated ({error})") from None
+    fits = len(shape) == array.ndim and all(
+        wanted in (None, got) for wanted, got in zip(shape, array.shape))
+    if not fits or array.dtype != np.dtype(dtype):
+        wanted = ", ".join("n" if extent is None else str(extent) for extent in shape)
+        raise Error(f"{path}: expected {np.dtype(dtype)} [{wanted}], "
+                    f"got {array.dtype} {list(array.shape)}")
+    if not np.isfinite(array).all():
+        raise Error(f"{path}: holds values that are not finite")
+    return array
+
+
+def _check_summary(path, summary):
+    def need(key, fits, what):
+        if key not in summary:
+            raise Error(f"{path}: has no {key}")
+        if not fits(summary[key]):
+            raise Error(f"{path}: {key} is {json.dumps(summary[key])[:60]}, expected {what}")
+
+    def is_number(value):
+        return isinstance(value, (int, float)) and not isinstance(value, bool) \
+            and np.isfinite(value)
+
+    def is_count(value):
+        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+    need("norm", lambda value: isinstance(value, str), "a name")
+    need("eval_statistics", lambda value: isinstance(value, str), "a name")
+    for key in ("length", "depth", "receptive_field"):
+        need(key, is_count, "a positive integer")
+    need("receptive_field", lambda reach: reach % summary["depth"] == 0, "a multiple of the depth")
+    need("interior_slope", lambda value: value is None or is_number(value), "a number or null")
+    for key in ("localized_fraction", "interior_localized_fraction"):
+        need(key, lambda values: isinstance(values, list) and len(values) == summary["depth"]
+             and all(value is None or is_number(value) for value in values),
+             "a list with a share for each layer")
+
+
+def load_run(folder):
+    """Reads a run folder; an Error names the file that is missing or makes no sense."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise Error(f"{path}: no such folder")
+    config = _read_json(path / "config.json")
+    if not isinstance(config.get("settings"), dict):
+        raise Error(f"{path / 'config.json'}: has no settings")
+    if not (path / "summary.json").exists():
+        raise Error(f"{path}: no summary.json, so this run is not finished; "
+                    "`localization run` with the same settings continues it")
+    summary = _read_json(path / "summary.json")
+    _check_summary(path / "summary.json", summary)
+    length, depth = summary["length"], summary["depth"]
+    return Run(path, config["settings"], summary,
+               mean=_read_npy(path / "predictions_mean.npy", "f8", [length]),
+               sample=_read_npy(path / "predictions_sample.npy", "f4", [None, length]),
+               localized=_read_npy(path / "localized.npy", "?", [depth, length]))
+
+
+def target(length):
+    """y of Problem 2.1."""
+    return np.linspace(-0.5, 0.5, length) if length > 1 else np.zeros(length)
+
+
+# --- Writing --------------------------------------------------------------------------------------
+
+
+def write_file(path, data):
+    """Writes bytes under a temporary name first, so that no half-written file is ever left under
+    the real one."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise Error(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def write_json(path, value):
+    write_file(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+IMAGE_FORMATS = ("png", "pdf", "svg")
+
+
+def image_format(path):
+    """The format that a file's name asks for."""
+    suffix = Path(path).suffix.lower().lstrip(".")
+    if suffix not in IMAGE_FORMATS:
+        raise UsageError(f"{path}: a figure is a .png, .pdf or .svg file")
+    return suffix
+
+
+def write_figure(figure, path):
+    data = io.BytesIO()
+    figure.savefig(data, format=image_format(path), dpi=300)
+    write_file(path, data.getvalue())
+
+
+# --- Words ----------------------------------------------------------------------------------------
+
+
+def percent(share):
+    """"87 %"; never "0 %" or "100 %" unless it is so."""
+    text = f"{100 * share:.0f}"
+    if 0 < share < 0.001:
+        text = "< 0.1"
+    elif (text == "0" and share > 0) or (text == "100" and share < 1):
+        text = f"{min(100 * share, 99.9):.1f}"
+    return f"{text} %"
+
+
+def fixed(value):
+    """Three decimals, without "-0.000"."""
+    return f"{round(value, 3) + 0.0:.3f}"
+
+
+# --- Looks ----------------------------------------------------------------------------------------
+
+PAGE_WIDTH = 6.8  # inches: both columns of a paper, and with a height near 3.8 a slide
+
+# Orange is Okabe and Ito's. The two differ in lightness as much as in hue, so that they survive a
+# greyscale print.
+WITH_NORM = "#E69F00"
+WITHOUT_NORM = "#666666"
+INK = "#000000"
+
+_LOOKS = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
+    "font.size": 7.5,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "mathtext.fontset": "dejavusans",
+    "svg.hashsalt": "sidechannel",
+}
+
+
+@contextlib.contextmanager
+def looks():
+    """A context in which to draw and save a figure; a user's matplotlibrc has no say in it."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_LOOKS)
+        yield
+
+
+class Page:
+    """A figure on which axes are placed in inches, from the left and from the top: panels align,
+    and text below them has its room, whatever the labels."""
+
+    def __init__(self, height, width=PAGE_WIDTH):
+        self.width, self.height = width, height
+        self.figure = matplotlib.figure.Figure(figsize=(width, height))
+
+    def at(self, left, top):
+        return left / self.width, 1 - top / self.height
+
+    def axes(self, left, top, width, height):
+        x, y = self.at(left, top + height)
+        return self.figure.add_axes([x, y, width / self.width, height / self.height])
+
+    def text(self, left, top, text, **how):
+        return self.figure.text(*self.at(left, top), text, **{"va": "top", **how})
+
+    def legend(self, left, top, handles, labels, **how):
+        return self.figure.legend(handles, labels, loc="upper left",
+                                  bbox_to_anchor=self.at(left, top), borderpad=0,
+                                  borderaxespad=0, **how)
+
+
+def index_ticks(length):
+    """A few round indices, with both ends of the sequence among them where that can be."""
+    for parts in (4, 5, 3, 2):
+        if length % parts == 0:
+            return [length * part // parts for part in range(parts + 1)]
+    return [0, length // 2, length] if length > 2 else [0, length]
+
+
+def layer_ticks(depth):
+    """The first layer, the last, and round ones in between."""
+    if depth <= 8:
+        return list(range(1, depth + 1))
+    step = next(step for step in (2, 4, 8, 16, 32, 64, depth) if depth / step <= 5)
+    return [1, *(layer for layer in range(step, depth, step) if depth - layer > step / 2), depth]

@@ -1,0 +1,190 @@
+// What the localization program says to bad input: one line on stderr and exit code 1 or 2.
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "engine/npy.h"
+#include "experiments/training.h"
+#include "tests/harness/program.h"
+
+namespace sidechannel::test {
+namespace {
+
+void expect_error(const std::vector<std::string>& arguments, int code, const std::string& message) {
+  const ProgramResult result = run_program("localization", arguments);
+  EXPECT_EQ(result.code, code) << message;
+  EXPECT_EQ(result.err, "localization: " + message + "\n");
+  EXPECT_EQ(result.out, "");
+}
+
+TEST(CommandLine, HelpAndVersionAreNoErrors) {
+  for (const char* argument : {"--help", "--version"}) {
+    const ProgramResult result = run_program("localization", {argument});
+    EXPECT_EQ(result.code, 0);
+    EXPECT_NE(result.out, "");
+    EXPECT_EQ(result.err, "");
+  }
+  for (const char* command : {"train", "probe", "map", "run", "predict"}) {
+    const ProgramResult result = run_program("localization", {command, "--help"});
+    EXPECT_EQ(result.code, 0) << command;
+    EXPECT_NE(result.out.find("--norm"), std::string::npos) << command;
+  }
+}
+
+TEST(CommandLine, BadUsageIsOneLineAndExitCode2) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  expect_error({}, 2, "expected a command: train, probe, map, run or predict (see --help)");
+  expect_error({"fly"}, 2, "there is no command fly: expected train, probe, map, run or predict (see --help)");
+  expect_error({"run", "--speed", "9"}, 2,
+               "The following arguments were not expected: 9 --speed (see --help)");
+  expect_error({"run", "--length"}, 2, "--length: 1 required N missing (see --help)");
+  expect_error({"run", "--length", "long"}, 2,
+               "Could not convert: --length = long (see --help)");
+  expect_error({"run", "--preset", "huge", "--out", out}, 2,
+               "preset huge: expected demo, small, paper or a .json file");
+  expect_error({"run", "--kernel-size", "4", "--out", out}, 2,
+               "kernel size 4: expected an odd number");
+  expect_error({"run", "--length", "0", "--out", out}, 2, "length 0: expected at least 1");
+  expect_error({"run", "--norm", "group", "--groups", "7", "--out", out}, 2,
+               "groups 7: expected a divisor of the 32 channels");
+  expect_error({"run", "--norm", "batch", "--samples-per-set", "5", "--out", out}, 2,
+               "batch 32: expected a multiple of 5 samples per set");
+  expect_error({"run", "--device", "cuda", "--out", out}, 2,
+               "--device cuda: this build has no CUDA backend; use --device cpu");
+  expect_error({"run", "--device", "tpu", "--out", out}, 2,
+               "--device tpu: expected auto, cpu or cuda[:N]");
+  EXPECT_FALSE(std::filesystem::exists(out));  // nothing of this leaves a trace
+}
+
+TEST(CommandLine, WhatIsMissingIsNamed) {
+  const TemporaryFolder folder;
+  const std::string none = folder / "none";
+  expect_error({"run", "--preset", folder / "p.json"}, 1,
+               "cannot read " + (folder / "p.json") + ": No such file or directory");
+  expect_error({"probe", "--norm", "none", "--out", none}, 1,
+               none + " has no model.safetensors yet; run `localization train` first, or give "
+                      "--model");
+  expect_error({"predict", "--model", none + ".safetensors", "--input", "x.npy", "--output", "y.npy"},
+               1, "cannot read " + none + ".safetensors: No such file or directory");
+}
+
+TEST(CommandLine, DamagedFilesAreNamed) {
+  const TemporaryFolder folder;
+  LocalizerConfig config;
+  config.depth = 3;
+  config.channels = 4;
+  const std::string model = folder / "m.safetensors";
+  experiments::save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
+  const std::string bytes = content_of(model);
+  std::ofstream(folder / "short.safetensors", std::ios::binary) << bytes.substr(0, bytes.size() / 2);
+  const ProgramResult result =
+      run_program("localization", {"predict", "--model", folder / "short.safetensors", "--input",
+                                   folder / "x.npy", "--output", folder / "y.npy"});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+  EXPECT_NE(result.err.find("short.safetensors"), std::string::npos);
+
+  write_npy(folder / "x.npy", HostArray(DType::kF32, {2, 3, 4}));
+  expect_error({"predict", "--model", model, "--input", folder / "x.npy", "--output", folder / "y.npy"},
+               1, (folder / "x.npy") + ": expected an array [n, l] of n sequences, got shape [2, 3, 4]");
+  write_npy(folder / "x.npy", HostArray(DType::kI32, {2, 3}));
+  expect_error({"predict", "--model", model, "--input", folder / "x.npy", "--output", folder / "y.npy"},
+               1, (folder / "x.npy") + ": holds i32, expected f32 or f64");
+}
+
+TEST(CommandLine, AFolderThatCannotBeWrittenIsNamed) {
+  if (geteuid() != 0) {
+    const TemporaryFolder folder;
+    std::filesystem::permissions(folder.path(), std::filesystem::perms::owner_read |
+                                                    std::filesystem::perms::owner_exec);
+    expect_error({"train", "--out", folder / "run"}, 1,
+                 "cannot create folder " + (folder / "run") + ": Permission denied");
+  }
+  expect_error({"train", "--out", "/proc/run"}, 1,
+               "cannot create folder /proc/run: No such file or directory");
+  const TemporaryFolder folder;
+  std::ofstream(folder / "file") << "x";
+  const ProgramResult result = run_program("localization", {"train", "--out", folder / "file"});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+}
+
+// A full disk, by the limit on the size of a file: the write in the middle of a run fails.
+TEST(CommandLine, AFullDiskStopsTheRunAndLeavesTheLastState) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  const std::vector<std::string> arguments{
+      "train", "--length", "16", "--depth", "3", "--channels", "4", "--batch", "2", "--iterations",
+      "2000", "--log-every", "1", "--checkpoint-every", "50", "--out", out};
+  struct rlimit before {};
+  getrlimit(RLIMIT_FSIZE, &before);
+  struct rlimit small = before;
+  small.rlim_cur = 20'000;  // enough for the states, not for all lines of metrics.jsonl
+  setrlimit(RLIMIT_FSIZE, &small);
+  signal(SIGXFSZ, SIG_IGN);
+  const ProgramResult full = run_program("localization", arguments);
+  setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_EQ(full.code, 1);
+  EXPECT_NE(full.err.find("localization: cannot write " + out + "/metrics.jsonl: File too large\n"),
+            std::string::npos)
+      << full.err;
+  const ProgramResult resumed = run_program("localization", arguments);
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_NE(resumed.err.find("train: resumed at step "), std::string::npos) << resumed.err;
+  const std::string lines = content_of(out + "/metrics.jsonl");
+  EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 2000);
+}
+
+TEST(CommandLine, NumbersThatAreNotFiniteStopTheRunBeforeTheUpdate) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  const ProgramResult result = run_program(
+      "localization", {"train", "--norm", "none", "--length", "16", "--depth", "6", "--channels", "8",
+                       "--batch", "2", "--iterations", "500", "--schedule", "constant",
+                       "--learning-rate", "1e30", "--out", out});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_NE(result.err.find("stopped before the update, the state is kept in " + out +
+                            "/failure.safetensors"),
+            std::string::npos)
+      << result.err;
+  // The kept state is from before the step: its weights are finite, and it can be loaded.
+  const SafetensorsFile state = read_safetensors(out + "/failure.safetensors");
+  for (const float w : state.tensors.at("adam.m").as<float>()) EXPECT_TRUE(std::isfinite(w));
+}
+
+TEST(Predict, RunsASavedNetworkOnAnyonesInput) {
+  const TemporaryFolder folder;
+  for (const NormKind norm : {NormKind::kNone, NormKind::kInstance, NormKind::kBatch}) {
+    LocalizerConfig config;
+    config.depth = 4;
+    config.channels = 8;
+    config.norm = norm;
+    config.samples_per_set = 2;
+    const Device device = Device::cpu(1);
+    const Localizer network(device, DType::kF32, config, 3);
+    experiments::save_model(folder / "m.safetensors", network);
+    HostArray x(DType::kF32, {6, 21});
+    for (std::size_t i = 0; i < 126; ++i) x.as<float>()[i] = std::sin(static_cast<float>(i * i));
+    write_npy(folder / "x.npy", x);
+    const ProgramResult result =
+        run_program("localization", {"predict", "--model", folder / "m.safetensors", "--input",
+                                     folder / "x.npy", "--output", folder / "y.npy"});
+    ASSERT_EQ(result.code, 0) << result.err;
+    const HostArray y = read_npy(folder / "y.npy");
+    EXPECT_EQ(y.shape, (Shape{6, 21}));
+    HostArray channels_last = x;
+    channels_last.shape = Shape{6, 21, 1};
+    Tape tape(device);
+    const Var expected = network(tape.constant(Tensor::from(device, channels_last)),
+                                 Statistics::kMinibatch);
+    EXPECT_EQ(y.bytes, expected.value().to_host().bytes);
+  }
+}
+
+}  // namespace
+}  // namespace sidechannel::test

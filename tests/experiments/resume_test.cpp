@@ -1,0 +1,200 @@
+// Runs of the localization program that are stopped, killed and resumed.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+#include <fstream>
+#include <random>
+#include <thread>
+
+#include "engine/checkpoint.h"
+#include "experiments/interrupt.h"
+#include "tests/harness/program.h"
+
+namespace sidechannel::test {
+namespace {
+
+constexpr int kInterrupted = experiments::kExitInterrupted;
+
+// A run of 50 steps that takes milliseconds.
+std::vector<std::string> tiny(const std::string& command, const std::string& norm,
+                              const std::string& out) {
+  std::vector<std::string> arguments{command};
+  const auto add = [&](std::initializer_list<const char*> more) {
+    arguments.insert(arguments.end(), more.begin(), more.end());
+  };
+  add({"--length", "20", "--depth", "4", "--channels", "8", "--kernel-size", "3", "--batch", "4"});
+  add({"--iterations", "50", "--probe-iterations", "20", "--probe-width", "8", "--probe-batch", "4"});
+  add({"--map-samples", "128", "--log-every", "7", "--threads", "1", "--device", "cpu"});
+  add({"--groups", "2", "--samples-per-set", "2"});
+  arguments.insert(arguments.end(), {"--norm", norm, "--out", out});
+  return arguments;
+}
+
+std::vector<std::string> with(std::vector<std::string> arguments,
+                              std::initializer_list<std::string> more) {
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+// What must be equal, byte by byte, however often a run was stopped. The state's metadata holds
+// the time that it took, so of the checkpoint the tensors count.
+void expect_same_training(const std::string& a, const std::string& b) {
+  EXPECT_EQ(content_of(a + "/model.safetensors"), content_of(b + "/model.safetensors"));
+  EXPECT_EQ(content_of(a + "/metrics.jsonl"), content_of(b + "/metrics.jsonl"));
+  const SafetensorsFile x = read_safetensors(a + "/checkpoint.safetensors");
+  const SafetensorsFile y = read_safetensors(b + "/checkpoint.safetensors");
+  ASSERT_EQ(x.tensors.size(), y.tensors.size());
+  for (const auto& [name, array] : x.tensors) {
+    EXPECT_EQ(array.bytes, y.tensors.at(name).bytes) << name;
+  }
+}
+
+void wait_for_file(const std::string& path) {
+  for (int i = 0; i < 10'000 && !std::filesystem::exists(path); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  ASSERT_TRUE(std::filesystem::exists(path)) << path;
+}
+
+class Resume : public testing::TestWithParam<const char*> {};
+
+TEST_P(Resume, StoppedAtEveryStepGivesTheSameBytes) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(run_program("localization", tiny("train", GetParam(), folder / "whole")).code, 0);
+  for (int stop = 1; stop < 50; ++stop) {
+    const std::string out = folder / std::to_string(stop);
+    const auto arguments = tiny("train", GetParam(), out);
+    const ProgramResult first =
+        run_program("localization", with(arguments, {"--stop-after", std::to_string(stop)}));
+    ASSERT_EQ(first.code, kInterrupted) << first.err;
+    const ProgramResult second = run_program("localization", arguments);
+    ASSERT_EQ(second.code, 0) << second.err;
+    expect_same_training(folder / "whole", out);
+  }
+}
+
+TEST_P(Resume, StoppedInEveryPhaseGivesTheSameResults) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(run_program("localization", tiny("run", GetParam(), folder / "whole")).code, 0);
+  const auto arguments = with(tiny("run", GetParam(), folder / "parts"), {"--stop-after", "3"});
+  int stops = 0;
+  for (ProgramResult result{kInterrupted, "", ""}; result.code == kInterrupted; ++stops) {
+    ASSERT_LT(stops, 100);
+    result = run_program("localization", arguments);
+    ASSERT_TRUE(result.code == 0 || result.code == kInterrupted) << result.err;
+  }
+  EXPECT_GT(stops, 20);
+  for (const char* file : {"metrics.jsonl", "model.safetensors", "probes.safetensors",
+                           "localized.npy", "p_max.npy", "layer_mean.npy", "layer_variance.npy",
+                           "predictions_mean.npy", "predictions_sample.npy"}) {
+    EXPECT_EQ(content_of(folder / "whole" + "/" + file), content_of(folder / "parts" + "/" + file))
+        << file;
+    EXPECT_FALSE(content_of(folder / "whole" + "/" + file).empty()) << file;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Norms, Resume, testing::Values("none", "instance", "group", "batch"),
+                         [](const auto& norm) { return std::string(norm.param); });
+
+TEST(ResumeAfterKill, LeavesALoadableStateAndTheSameEnd) {
+  const TemporaryFolder folder;
+  const auto arguments = [&](const char* out) {
+    return with(tiny("train", "instance", folder / out),
+                {"--iterations", "300", "--checkpoint-every", "1"});
+  };
+  ASSERT_EQ(run_program("localization", arguments("whole")).code, 0);
+  std::mt19937 random(7);
+  int killed = 0;
+  for (int attempt = 0; attempt < 200; ++attempt) {
+    const int pid = start_program("localization", arguments("killed"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(10 + random() % 60));
+    kill(pid, SIGKILL);
+    const int code = wait_for_program(pid);
+    if (code == 0) break;
+    ASSERT_EQ(code, -SIGKILL);
+    ++killed;
+    const std::string state = folder / "killed" + "/checkpoint.safetensors";
+    EXPECT_NO_THROW(load_checkpoint(state));
+  }
+  EXPECT_GT(killed, 3);
+  ASSERT_EQ(run_program("localization", arguments("killed")).code, 0);
+  expect_same_training(folder / "whole", folder / "killed");
+}
+
+TEST(ResumeAfterSignal, EndsWithAStateAndExitCode75) {
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) {
+    const TemporaryFolder folder;
+    const auto arguments =
+        with(tiny("train", "instance", folder / "run"), {"--iterations", "1000000"});
+    const int pid = start_program("localization", arguments);
+    // The first state is written before the first step, after the handlers are in place.
+    wait_for_file(folder / "run" + "/checkpoint.safetensors");
+    kill(pid, signal);
+    EXPECT_EQ(wait_for_program(pid), kInterrupted);
+    const auto state = load_checkpoint(folder / "run" + "/checkpoint.safetensors");
+    ASSERT_TRUE(state.has_value());
+    EXPECT_GE(std::stoll(state->metadata.at("step")), 0);
+  }
+}
+
+TEST(ResumePolicy, AFinishedRunCostsNothingAndSaysSo) {
+  const TemporaryFolder folder;
+  const auto arguments = tiny("run", "none", folder / "run");
+  ASSERT_EQ(run_program("localization", arguments).code, 0);
+  const std::string before = content_of(folder / "run" + "/summary.json");
+  const ProgramResult again = run_program("localization", arguments);
+  EXPECT_EQ(again.code, 0);
+  EXPECT_EQ(again.out, folder / "run" + ": done already, see summary.json\n");
+  EXPECT_EQ(content_of(folder / "run" + "/summary.json"), before);
+}
+
+TEST(ResumePolicy, AFolderHoldsOneRun) {
+  const TemporaryFolder folder;
+  const auto arguments = tiny("train", "none", folder / "run");
+  EXPECT_EQ(run_program("localization", with(arguments, {"--resume", "only"})).err,
+            "localization: " + (folder / "run") + " holds no run to resume\n");
+  ASSERT_EQ(run_program("localization", arguments).code, 0);
+  const ProgramResult other = run_program("localization", with(arguments, {"--seed", "1"}));
+  EXPECT_EQ(other.code, 2);
+  EXPECT_EQ(other.err, "localization: " + (folder / "run") +
+                           " holds a run with other settings (seed is 0 there, 1 here); choose "
+                           "another --out\n");
+  const ProgramResult never = run_program("localization", with(arguments, {"--resume", "never"}));
+  EXPECT_EQ(never.code, 2);
+  EXPECT_EQ(never.err,
+            "localization: " + (folder / "run") + " already holds a run; choose another --out\n");
+}
+
+TEST(ResumePolicy, ADamagedStateGivesWayToTheOneBefore) {
+  const TemporaryFolder folder;
+  const auto arguments = tiny("train", "instance", folder / "run");
+  ASSERT_EQ(run_program("localization", tiny("train", "instance", folder / "whole")).code, 0);
+  ASSERT_EQ(run_program("localization", with(arguments, {"--stop-after", "20"})).code, kInterrupted);
+  const std::string state = folder / "run" + "/checkpoint.safetensors";
+  std::string bytes = content_of(state);
+  bytes[bytes.size() / 2] = static_cast<char>(~bytes[bytes.size() / 2]);
+  std::ofstream(state, std::ios::binary) << bytes;
+  const ProgramResult resumed = run_program("localization", arguments);
+  EXPECT_EQ(resumed.code, 0);
+  EXPECT_NE(resumed.err.find("continuing from " + state + ".previous"), std::string::npos)
+      << resumed.err;
+  expect_same_training(folder / "whole", folder / "run");
+}
+
+TEST(ResumePolicy, OneProcessWorksInAFolder) {
+  const TemporaryFolder folder;
+  const auto arguments = with(tiny("train", "none", folder / "run"), {"--iterations", "1000000"});
+  const int pid = start_program("localization", arguments);
+  wait_for_file(folder / "run" + "/checkpoint.safetensors");
+  const ProgramResult second = run_program("localization", arguments);
+  EXPECT_EQ(second.code, 1);
+  EXPECT_EQ(second.err, "localization: " + (folder / "run") +
+                            ": another process is working in this folder\n");
+  kill(pid, SIGTERM);
+  EXPECT_EQ(wait_for_program(pid), kInterrupted);
+}
+
+}  // namespace
+}  // namespace sidechannel::test

@@ -1,0 +1,62 @@
+#include "experiments/welch.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "engine/npy.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+// The classic example: two samples with unequal variances and sizes. Reference: SciPy's
+// ttest_ind_from_stats(20.82, sqrt(2.59), 15, 23.71, sqrt(8.9), 10, equal_var=False).
+TEST(Welch, UnequalVariancesAndSizes) {
+  EXPECT_NEAR(welch_p_value({20.82, 2.59, 15}, {23.71, 8.9, 10}), 0.015383854654989431, 1e-13);
+}
+
+// Each row of the table: mean, variance and count of both samples, and SciPy's p-value.
+TEST(Welch, AgreesWithSciPyOn20000Cases) {
+  const HostArray table = read_npy(SIDECHANNEL_TEST_DATA "/golden/welch.npy");
+  ASSERT_EQ(table.shape[1], 7);
+  ASSERT_GE(table.shape[0], 20000);
+  const auto rows = table.as<double>();
+  double worst = 0;
+  for (std::size_t i = 0; i < rows.size(); i += 7) {
+    const auto* r = &rows[i];
+    const double p = welch_p_value({r[0], r[1], r[2]}, {r[3], r[4], r[5]});
+    worst = std::max(worst, std::abs(p - r[6]));
+  }
+  EXPECT_LE(worst, 1e-12);
+}
+
+TEST(Welch, WithoutVarianceEqualMeansAgreeAndOthersDoNot) {
+  EXPECT_EQ(welch_p_value({0.25, 0, 100}, {0.25, 0, 100}), 1);
+  EXPECT_EQ(welch_p_value({0, 0, 100}, {0, 0, 100}), 1);
+  EXPECT_EQ(welch_p_value({0.25, 0, 100}, {0.26, 0, 100}), 0);
+  // One unit in the last place of a float is no difference, and a variance of that size is none.
+  const double next = std::nextafter(0.25f, 1.0f);
+  EXPECT_EQ(welch_p_value({0.25, 1e-17, 100}, {next, 1e-17, 100}), 1);
+  // A variance on one side alone is enough to test with.
+  const double p = welch_p_value({0.25, 1, 100}, {0.3, 0, 100});
+  EXPECT_GT(p, 0.5);
+  EXPECT_LT(p, 1);
+}
+
+TEST(Welch, AnIndexIsLocalizedOnlyAgainstAllOthers) {
+  // Index 2 repeats index 0; index 1 differs from both.
+  const std::vector<SampleMoments> moments{{0, 1, 1000}, {1, 1, 1000}, {0, 1, 1000}};
+  const std::vector<double> p = largest_p_values(moments);
+  EXPECT_EQ(p[0], 1);
+  EXPECT_LT(p[1], 1e-6);
+  EXPECT_EQ(p[2], 1);
+}
+
+TEST(Welch, ASingleIndexHasNoRivals) {
+  EXPECT_EQ(largest_p_values(std::vector<SampleMoments>{{0, 1, 10}}), std::vector<double>{0});
+  EXPECT_TRUE(largest_p_values({}).empty());
+}
+
+}  // namespace
+}  // namespace sidechannel::experiments

@@ -1,0 +1,281 @@
+"""Tests of experiments/figures: python3 -m unittest tests/figures/test_figure1.py"""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+FIGURES = Path(__file__).resolve().parents[2] / "experiments" / "figures"
+sys.path.insert(0, str(FIGURES))
+
+import figure1  # noqa: E402
+import style  # noqa: E402
+
+import numpy as np  # noqa: E402
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+
+KERNEL = 5
+
+
+def make_run(path, norm, length=24, depth=4, statistics="minibatch", follows=None, plateau=False,
+             samples=3):
+    """A run folder as `localization run` leaves it, of a network that follows the position
+    everywhere, or within its receptive field only, or (on the plateau) nowhere."""
+    follows = norm != "none" if follows is None else follows
+    reach = KERNEL // 2 * depth
+    y = style.target(length)
+    interior = slice(reach, length - reach)
+    localized = np.zeros((depth, length), bool)
+    for layer in range(1, depth + 1):
+        cone = min(KERNEL // 2 * layer + (3 * (layer - 1) if follows else 0), length)
+        localized[layer - 1, :cone] = localized[layer - 1, length - cone:] = True
+    mean = y.copy()
+    if not follows:
+        mean[interior] = 0
+    if plateau:
+        mean[:], localized[:] = 0, False
+    noise = np.random.default_rng(0).normal(0, 0.001 if plateau else 0.02, (samples, length))
+    has_interior = length > 2 * reach
+    slope = float(mean[interior] @ y[interior] / (y[interior] @ y[interior])) \
+        if length - 2 * reach >= 2 else None
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(
+        {"settings": {"norm": norm, "groups": 2, "length": length}, "commit": "0"}))
+    (path / "summary.json").write_text(json.dumps({
+        "norm": norm, "length": length, "depth": depth, "receptive_field": reach, "seed": 0,
+        "eval_statistics": statistics, "final_loss": 0.01, "interior_slope": slope,
+        "output_std": 0.001 if plateau else 0.02,
+        "localized_fraction": [float(row.mean()) for row in localized],
+        "interior_localized_fraction": [float(row[interior].mean()) if has_interior else None
+                                        for row in localized],
+        "localization_distance": 1, "samples": 100, "seconds": 1.5}))
+    np.save(path / "predictions_mean.npy", mean)
+    np.save(path / "predictions_sample.npy", (mean + noise).astype("f4"))
+    np.save(path / "localized.npy", localized)
+    np.save(path / "p_max.npy", np.where(localized, 0.0, 1.0))
+    return path
+
+
+class Figure1Test(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.picture = self.folder / "out" / "figure1.png"
+        self.summary = self.folder / "out" / "summary.json"
+
+    def make(self, name, norm, **how):
+        return make_run(self.folder / name, norm, **how)
+
+    def pair(self, **how):
+        return self.make("instance", "instance", **how), self.make("none", "none", **how)
+
+    def run_main(self, *arguments):
+        """Exit code, lines of stdout, lines of stderr."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = style.exit_code_of("figure1.py", figure1.main, [str(a) for a in arguments])
+        return code, out.getvalue().splitlines(), err.getvalue().splitlines()
+
+    def draw(self, a, b, *more):
+        code, out, err = self.run_main(a, b, "--out", self.picture, *more)
+        self.assertEqual((code, err), (0, []))
+        self.assertEqual(len(out), 3, out)
+        self.assertEqual(self.picture.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
+        return out
+
+    def fails(self, code, message, *arguments):
+        got, out, err = self.run_main(*arguments)
+        self.assertEqual(got, code, err)
+        self.assertEqual(out, [])
+        self.assertEqual(len(err), 1, err)
+        self.assertRegex(err[0], "^figure1.py: .*" + message)
+        self.assertFalse(self.picture.exists())
+
+    # --- What it draws and says ---
+
+    def test_files_summary_and_lines(self):
+        a, b = self.pair()
+        out = self.draw(a, b, "--summary", self.summary)
+        summary = json.loads(self.summary.read_text())
+        self.assertEqual(list(summary), ["instance", "none"])
+        for key, run in (("instance", a), ("none", b)):
+            self.assertEqual(summary[key], json.loads((run / "summary.json").read_text()))
+        self.assertEqual(out[0], "(a) predictions: beyond R = 8, without norm the CNN answers 0 "
+                         "(slope 0.000); with InstanceNorm it follows the position (slope 1.000).")
+        self.assertIn("without norm the CNN stays within the cone", out[1])
+        self.assertIn("with InstanceNorm it leaves the cone at layer 2", out[1])
+        self.assertIn("100 % of the interior", out[1])
+        for file in (self.picture, self.summary, a, b):
+            self.assertIn(str(file), out[2])
+        self.assertEqual(sorted(p.name for p in self.picture.parent.iterdir()),
+                         ["figure1.png", "summary.json"])
+
+    def test_same_norm_is_keyed_by_statistics(self):
+        a = self.make("mini", "batch")
+        b = self.make("pop", "batch", statistics="population", follows=False)
+        out = self.draw(a, b, "--summary", self.summary)
+        self.assertEqual(list(json.loads(self.summary.read_text())), ["minibatch", "population"])
+        self.assertIn("with BatchNorm and population statistics the CNN answers 0", out[0])
+        self.assertNotIn("failed", out[0])
+
+    def test_failed_run_is_called_one(self):
+        a = self.make("group", "group", plateau=True)
+        out = self.draw(a, self.make("none", "none"))
+        self.assertIn("with GroupNorm (G = 2) it answers 0 (slope 0.000: a failed run", out[0])
+
+    def test_every_length_and_depth(self):
+        # No interior; one index of interior; R beyond the end; one layer; the paper's size.
+        for length, depth, says in ((16, 4, "no index lies beyond R = 8"),
+                                    (17, 4, "too few indices for a slope"), (3, 4, "no index"),
+                                    (1, 1, "no index"), (9, 1, "slope 1.000"),
+                                    (600, 32, "slope 1.000")):
+            with self.subTest(length=length, depth=depth):
+                name = f"{length}-{depth}"
+                a = self.make(f"{name}/a", "instance", length=length, depth=depth)
+                b = self.make(f"{name}/b", "none", length=length, depth=depth)
+                self.assertIn(says, self.draw(a, b)[0])
+
+    def test_text_lies_within_the_page_and_apart(self):
+        long = {"length": 250, "depth": 32}
+        a = style.load_run(self.make("a", "batch", **long))
+        b = style.load_run(self.make("b", "batch", statistics="population", follows=False, **long))
+        with style.looks():
+            figure = figure1.draw(a, b, "A title")
+            renderer = FigureCanvasAgg(figure).get_renderer()
+            figure.draw(renderer)
+            texts = [*figure.texts, *(t for legend in figure.legends for t in legend.get_texts()),
+                     *(t for axes in figure.axes for t in
+                       (axes.xaxis.label, axes.yaxis.label, *axes.texts, *axes.get_xticklabels(),
+                        *axes.get_yticklabels()))]
+            boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_text()]
+        page = figure.bbox
+        for i, (text, box) in enumerate(boxes):
+            self.assertTrue(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.width
+                            and box.y1 <= page.height, f"{text!r} leaves the page")
+            for other, other_box in boxes[i + 1:]:
+                self.assertFalse(box.overlaps(other_box), f"{text!r} touches {other!r}")
+            for axes in figure.axes:
+                self.assertFalse(box.overlaps(axes.bbox), f"{text!r} lies on a panel")
+
+    def test_the_data_is_what_is_drawn(self):
+        a, b = map(style.load_run, self.pair())
+        with style.looks():
+            figure = figure1.draw(a, b)
+        predictions, *maps = figure.axes
+        drawn = [line.get_ydata() for line in predictions.lines]
+        for run in (a, b):
+            for data in (run.mean, *run.sample):
+                self.assertTrue(any(np.array_equal(data, y) for y in drawn))
+        self.assertEqual({line.get_xdata()[0] for line in predictions.lines
+                          if len(line.get_xdata()) == 2}, {8, 24 - 8})
+        for axes, run in zip(maps, (a, b)):
+            mesh = axes.collections[0].get_array()
+            self.assertTrue(np.array_equal(np.reshape(mesh, run.localized.shape), run.localized))
+            left, right = axes.lines
+            self.assertEqual(list(left.get_xdata()), [2, 2, 4, 4, 6, 6, 8, 8])
+            self.assertEqual(list(right.get_xdata()), [22, 22, 20, 20, 18, 18, 16, 16])
+            self.assertEqual(list(left.get_ydata()), [0.5, 1.5, 1.5, 2.5, 2.5, 3.5, 3.5, 4.5])
+
+    def test_other_formats_and_titles(self):
+        a, b = self.pair()
+        for suffix, magic in (("pdf", b"%PDF"), ("svg", b"<?xml")):
+            out = self.folder / f"figure1.{suffix}"
+            code, _, err = self.run_main(a, b, "--out", out, "--title", r"100 $ \frac{1}$ " * 9)
+            self.assertEqual((code, err), (0, []))
+            self.assertTrue(out.read_bytes().startswith(magic))
+
+    def test_as_a_program_without_display(self):
+        a, b = self.pair()
+        environment = {key: value for key, value in os.environ.items() if key != "DISPLAY"}
+        environment["MPLBACKEND"] = "TkAgg"
+        command = [sys.executable, str(FIGURES / "figure1.py"), str(a), str(b), "--out"]
+        done = subprocess.run([*command, "figure1.png"], cwd=self.folder, env=environment,
+                              capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(len(done.stdout.splitlines()), 3)
+        self.assertTrue((self.folder / "figure1.png").exists())
+        done = subprocess.run([*command, "figure1.gif"], cwd=self.folder, env=environment,
+                              capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertEqual(len(done.stderr.splitlines()), 1)
+
+    # --- What it refuses ---
+
+    def test_misuse(self):
+        a, b = self.pair()
+        out = ["--out", self.picture]
+        self.fails(2, "--out", a, b)
+        self.fails(2, "a .png, .pdf or .svg", a, b, "--out", "figure1.gif")
+        self.fails(2, "give the run with norm first", b, a, *out)
+        self.fails(2, "nothing to compare", a, a, *out)
+        self.fails(2, "differ in length: 24 and 20", a, self.make("short", "none", length=20), *out)
+        self.fails(2, "differ in depth: 4 and 2", a, self.make("flat", "none", depth=2), *out)
+
+    def test_missing_and_damaged_files(self):
+        a, b = self.pair()
+        out = ["--out", self.picture]
+        self.fails(1, "no such folder", a, self.folder / "absent", *out)
+        for name, message in (("config.json", "No such file"), ("summary.json", "not finished"),
+                              ("predictions_mean.npy", "No such file"),
+                              ("predictions_sample.npy", "No such file"),
+                              ("localized.npy", "No such file")):
+            file = b / name
+            whole = file.read_bytes()
+            damages = {"missing": None, "empty": b"", "truncated": whole[:len(whole) * 2 // 3],
+                       "header only": whole[:9], "other": b"\x80\x04nonsense\n" * 20}
+            for damage, content in damages.items():
+                with self.subTest(file=name, damage=damage):
+                    file.unlink(missing_ok=True)
+                    if content is not None:
+                        file.write_bytes(content)
+                    self.fails(1, message if content is None else f"{name}: not", a, b, *out)
+            file.write_bytes(whole)
+        self.draw(a, b)
+
+    def test_contents_that_do_not_fit(self):
+        a, b = self.pair()
+        out = ["--out", self.picture]
+        mean = np.load(b / "predictions_mean.npy")
+        for wrong, message in ((mean[1:], r"expected float64 \[24\], got float64 \[23\]"),
+                               (mean.astype("f4"), "got float32"), (mean[None], r"\[1, 24\]"),
+                               (mean * np.nan, "not finite")):
+            np.save(b / "predictions_mean.npy", wrong)
+            self.fails(1, message, a, b, *out)
+        np.save(b / "predictions_mean.npy", mean)
+        summary = json.loads((b / "summary.json").read_text())
+        for key, value in (("norm", 3), ("length", "long"), ("depth", 0), ("receptive_field", 7),
+                           ("interior_slope", float("nan")), ("interior_localized_fraction", [1]),
+                           ("eval_statistics", None)):
+            with self.subTest(key=key):
+                (b / "summary.json").write_text(json.dumps({**summary, key: value}))
+                self.fails(1, f"summary.json: {key} is ", a, b, *out)
+                (b / "summary.json").write_text(
+                    json.dumps({k: v for k, v in summary.items() if k != key}))
+                self.fails(1, f"summary.json: has no {key}", a, b, *out)
+
+    def test_a_place_that_cannot_be_written(self):
+        a, b = self.pair()
+        (self.folder / "file").write_text("")
+        self.fails(1, "cannot write", a, b, "--out", self.folder / "file" / "figure1.png")
+        (self.folder / "folder.png").mkdir()
+        self.fails(1, "cannot write", a, b, "--out", self.folder / "folder.png")
+        self.assertFalse((self.folder / "folder.png.part").exists())
+
+    def test_words(self):
+        self.assertEqual([style.percent(x) for x in (0, 1e-6, 0.004, 0.5, 0.996, 0.9999, 1)],
+                         ["0 %", "< 0.1 %", "0.4 %", "50 %", "99.6 %", "99.9 %", "100 %"])
+        self.assertEqual(style.fixed(-1e-5), "0.000")
+        self.assertEqual(style.layer_ticks(8), list(range(1, 9)))
+        self.assertEqual(style.layer_ticks(32), [1, 8, 16, 24, 32])
+        self.assertEqual(style.layer_ticks(12), [1, 4, 8, 12])
+        self.assertEqual(style.index_ticks(600), [0, 150, 300, 450, 600])
+
+
+if __name__ == "__main__":
+    unittest.main()
