@@ -3,9 +3,8 @@
 
 #include <benchmark/benchmark.h>
 
-#include <vector>
-
 #include "bench/peak.h"
+#include "engine/tensor.h"
 #include "kernels/adam.h"
 #include "kernels/conv1d.h"
 #include "kernels/linear.h"
@@ -17,11 +16,15 @@ namespace {
 
 using namespace kernels;
 
-std::vector<float> noise(CpuQueue& queue, std::int64_t size, std::uint32_t stream) {
-  std::vector<float> values(static_cast<std::size_t>(size));
-  normal_fill(queue, {1, stream, 0}, 0, 1, size, values.data());
-  return values;
-}
+// Random values in memory that is aligned as a tensor's is.
+struct Values {
+  Values(CpuQueue& queue, std::int64_t size, std::uint32_t stream)
+      : tensor(Device::cpu(1), DType::kF32, {size}) {
+    normal_fill(queue, {1, stream, 0}, 0, 1, size, data());
+  }
+  float* data() const { return tensor.data<float>(); }
+  Tensor tensor;
+};
 
 // Reports `flops` operations an iteration.
 void report(benchmark::State& state, double flops, double peak) {
@@ -45,12 +48,12 @@ double conv_flops(const Conv1dDims& dims) {
 struct Conv {
   explicit Conv(const Conv1dDims& dims)
       : queue(1),
-        x(noise(queue, dims.batch * dims.length * dims.channels_in, 0)),
-        w(noise(queue, dims.kernel_size * dims.channels_in * dims.channels_out, 1)),
-        b(noise(queue, dims.channels_out, 2)),
-        y(noise(queue, dims.batch * dims.length_out() * dims.channels_out, 3)) {}
+        x(queue, dims.batch * dims.length * dims.channels_in, 0),
+        w(queue, dims.kernel_size * dims.channels_in * dims.channels_out, 1),
+        b(queue, dims.channels_out, 2),
+        y(queue, dims.batch * dims.length_out() * dims.channels_out, 3) {}
   CpuQueue queue;
-  std::vector<float> x, w, b, y;
+  Values x, w, b, y;
 };
 
 void conv1d_forward(benchmark::State& state) {
@@ -91,10 +94,10 @@ void norm_relu(benchmark::State& state) {
   const NormDims dims{state.range(0), state.range(1), state.range(2), 1, 1, 1e-5, true};
   const std::int64_t size = dims.batch * dims.length * dims.channels;
   CpuQueue queue(1);
-  std::vector<float> x = noise(queue, size, 0), y = x, dy = noise(queue, size, 1), dx = x;
-  std::vector<float> gamma(static_cast<std::size_t>(dims.channels), 1.0f), beta = gamma;
-  std::vector<float> dgamma = gamma, dbeta = gamma;
-  std::vector<float> mean(static_cast<std::size_t>(dims.batch * dims.channels)), rstd = mean;
+  const Values x(queue, size, 0), y(queue, size, 1), dy(queue, size, 2), dx(queue, size, 3);
+  const Values gamma(queue, dims.channels, 4), beta(queue, dims.channels, 5);
+  const Values dgamma(queue, dims.channels, 6), dbeta(queue, dims.channels, 7);
+  const Values mean(queue, dims.batch * dims.channels, 8), rstd(queue, dims.batch * dims.channels, 9);
   for (auto _ : state) {
     norm_relu_forward(queue, dims, x.data(), gamma.data(), beta.data(), y.data(), mean.data(),
                       rstd.data());
@@ -109,9 +112,10 @@ void norm_relu(benchmark::State& state) {
 void linear(benchmark::State& state) {
   const LinearDims dims{state.range(0), 256, 256, true};
   CpuQueue queue(1);
-  std::vector<float> x = noise(queue, dims.rows * dims.in, 0), y(x), dy(x), dx(x);
-  std::vector<float> w = noise(queue, dims.in * dims.out, 1), dw = w;
-  std::vector<float> b = noise(queue, dims.out, 2), db = b;
+  const std::int64_t size = dims.rows * dims.in;
+  const Values x(queue, size, 0), y(queue, size, 1), dy(queue, size, 2), dx(queue, size, 3);
+  const Values w(queue, dims.in * dims.out, 4), dw(queue, dims.in * dims.out, 5);
+  const Values b(queue, dims.out, 6), db(queue, dims.out, 7);
   const double peak = fma_peak(1);
   for (auto _ : state) {
     linear_forward(queue, dims, x.data(), w.data(), b.data(), y.data());
@@ -124,7 +128,8 @@ void linear(benchmark::State& state) {
 void adam(benchmark::State& state) {
   const std::int64_t size = state.range(0);
   CpuQueue queue(1);
-  std::vector<float> g = noise(queue, size, 0), p = g, m = g, v(g.size(), 1.0f);
+  const Values g(queue, size, 0), p(queue, size, 1), m(queue, size, 2), v(queue, size, 3);
+  v.tensor.fill(1);
   for (auto _ : state) {
     adam_update(queue, {1e-9, 0.9, 0.999, 1e-8, 100}, size, g.data(), p.data(), m.data(), v.data());
   }

@@ -37,10 +37,10 @@ void run_chains(std::int64_t rounds) {
 
 double fma_peak(int threads) {
   using Clock = std::chrono::steady_clock;
-  constexpr std::int64_t kRounds = 1'000'000;
+  constexpr std::int64_t kRounds = 10'000'000;
   kernels::CpuQueue queue(threads);
   double best = 0;
-  for (int repeat = 0; repeat < 8; ++repeat) {
+  for (int repeat = 0; repeat < 4; ++repeat) {
     const Clock::time_point start = Clock::now();
     queue.parallel_for(threads, 1, [](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) run_chains(kRounds);

@@ -246,21 +246,27 @@ void accumulate_block(const T* a, std::int64_t lda, std::int64_t rows, const T* 
   for (; row < rows; ++row) columns_from(std::integral_constant<int, 1>(), row);
 }
 
-// The sum over all positions of dy, added to db.
+// The sum of dy over positions [l0, l1) of sample n, added to db.
 template <class T>
-void accumulate_bias(const Conv1dDims& dims, const T* dy, T* db) {
+void accumulate_bias(const Conv1dDims& dims, const T* dy, std::int64_t n, std::int64_t l0,
+                     std::int64_t l1, T* db) {
   simd::for_vectors<T>(0, dims.channels_out, [&](auto d, std::int64_t c) {
-    for (std::int64_t n = 0; n < dims.batch; ++n) {
-      for (std::int64_t l0 = 0; l0 < dims.length_out(); l0 += kChunk) {
-        const std::int64_t l1 = std::min(l0 + kChunk, dims.length_out());
-        auto sum = hn::Zero(d);
-        for (std::int64_t l = l0; l < l1; ++l) {
-          sum = hn::Add(sum, hn::LoadU(d, dy + (n * dims.length_out() + l) * dims.channels_out + c));
-        }
-        hn::StoreU(hn::Add(hn::LoadU(d, db + c), sum), d, db + c);
-      }
+    auto sum = hn::Zero(d);
+    for (std::int64_t l = l0; l < l1; ++l) {
+      sum = hn::Add(sum, hn::LoadU(d, dy + (n * dims.length_out() + l) * dims.channels_out + c));
     }
+    hn::StoreU(hn::Add(hn::LoadU(d, db + c), sum), d, db + c);
   });
+}
+
+// Calls body(n, l0, l1) for each chunk of positions of y.
+template <class Body>
+void for_chunks(const Conv1dDims& dims, const Body& body) {
+  for (std::int64_t n = 0; n < dims.batch; ++n) {
+    for (std::int64_t l = 0; l < dims.length_out(); l += kChunk) {
+      body(n, l, std::min(l + kChunk, dims.length_out()));
+    }
+  }
 }
 
 // Weight gradient of a convolution with one input channel:
@@ -271,14 +277,12 @@ void accumulate_single_channel(CpuQueue& queue, const Conv1dDims& dims, const T*
   const std::int64_t padded = dims.length + 2 * dims.padding;
   T* sequence = static_cast<T*>(queue.scratch(static_cast<std::size_t>(padded) * sizeof(T)));
   std::fill_n(sequence, padded, T(0));
-  for (std::int64_t n = 0; n < dims.batch; ++n) {
-    std::copy_n(x + n * dims.length, dims.length, sequence + dims.padding);
-    for (std::int64_t l = 0; l < dims.length_out(); l += kChunk) {
-      accumulate_block(sequence + l, 1, dims.kernel_size,
-                       dy + (n * dims.length_out() + l) * dims.channels_out, dims.channels_out,
-                       dims.channels_out, std::min(kChunk, dims.length_out() - l), dw, ld_dw);
-    }
-  }
+  for_chunks(dims, [&](std::int64_t n, std::int64_t l0, std::int64_t l1) {
+    if (l0 == 0) std::copy_n(x + n * dims.length, dims.length, sequence + dims.padding);
+    accumulate_block(sequence + l0, 1, dims.kernel_size,
+                     dy + (n * dims.length_out() + l0) * dims.channels_out, dims.channels_out,
+                     dims.channels_out, l1 - l0, dw, ld_dw);
+  });
 }
 
 // Weight gradient in general: threads split the k * C_in rows of dw in blocks of one tap each.
@@ -304,15 +308,14 @@ void accumulate_weights(CpuQueue& queue, const Conv1dDims& dims, const T* x, con
         to - from, dw + (tap * dims.channels_in + channel) * dims.channels_out, dims.channels_out);
   };
 
+  // The bias is one block more, and its sum is taken while dy is in the cache for the others.
   queue.parallel_for(blocks + (db ? 1 : 0), 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t n = 0; n < dims.batch; ++n) {
-      for (std::int64_t l = 0; l < length_out; l += kChunk) {
-        for (std::int64_t block = begin; block < std::min(end, blocks); ++block) {
-          accumulate(block, n, l, std::min(l + kChunk, length_out));
-        }
+    for_chunks(dims, [&](std::int64_t n, std::int64_t l0, std::int64_t l1) {
+      for (std::int64_t block = begin; block < std::min(end, blocks); ++block) {
+        accumulate(block, n, l0, l1);
       }
-    }
-    if (end > blocks) accumulate_bias(dims, dy, db);
+      if (end > blocks) accumulate_bias(dims, dy, n, l0, l1, db);
+    });
   });
 }
 
@@ -364,7 +367,11 @@ void conv1d_backward_params(CpuQueue& queue, const Conv1dDims& dims, const T* x,
   if (dw.data && dims.channels_in > 1 && dims.channels_out > 1) {
     return accumulate_weights(queue, dims, x, dy, dw.data, db.data);
   }
-  if (db.data) accumulate_bias(dims, dy, db.data);
+  if (db.data) {
+    for_chunks(dims, [&](std::int64_t n, std::int64_t l0, std::int64_t l1) {
+      accumulate_bias(dims, dy, n, l0, l1, db.data);
+    });
+  }
   if (!dw.data) return;
   if (dims.channels_in == 1) {
     return accumulate_single_channel(queue, dims, x, dy, dw.data, dims.channels_out);

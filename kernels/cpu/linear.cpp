@@ -88,8 +88,11 @@ void linear_backward(CpuQueue& queue, const LinearDims& dims, const T* x, const 
       store(dw.write, out, columns.transpose() * in);
     }
     if (db.data) {
+      // Row by row: the order of Eigen's own column sums depends on the address of the result.
+      Eigen::Matrix<T, 1, Eigen::Dynamic> sum = Eigen::Matrix<T, 1, Eigen::Dynamic>::Zero(count);
+      for (std::int64_t row = 0; row < dims.rows; ++row) sum += columns.row(row);
       Eigen::Map<Eigen::Matrix<T, 1, Eigen::Dynamic>> out(db.data + first, count);
-      store(db.write, out, columns.colwise().sum());
+      store(db.write, out, sum);
     }
   });
 }

@@ -1,8 +1,8 @@
 // Fused normalization and ReLU on the CPU.
 //
 // Threads split the work in tasks that hold whole sets: one group of samples times one block of
-// channels. Within a task the sums run along the positions, a vector of channels at a time, sample
-// by sample in order; then the sums of a set's channels are added in order. Two passes for the
+// channels. Within a task the sums run along the positions, in the order of memory, even and odd
+// positions apart; then the sums of a set's channels are added in order. Two passes for the
 // statistics (mean, then centred squares), because E[x^2] - mean^2 cancels.
 
 #include "kernels/norm_relu.h"
@@ -20,17 +20,21 @@ using simd::Full;
 using simd::kLanes;
 namespace hn = simd::hn;
 
-// Channels of a task: whole sets, and at least a vector of them.
+// Channels of a task: all of them when there are sample groups for every thread, otherwise fewer,
+// but whole sets and at least a vector. Each channel is computed alike whatever the split.
 template <class T>
-std::int64_t channel_block(const NormDims& dims) {
-  const std::int64_t sets = (kLanes<Full<T>> + dims.channels_per_set - 1) / dims.channels_per_set;
+std::int64_t channels_per_task(const CpuQueue& queue, const NormDims& dims) {
+  const std::int64_t tasks = 2 * queue.threads();
+  const std::int64_t parts = (tasks + dims.sample_groups() - 1) / dims.sample_groups();
+  const std::int64_t wanted = std::max(dims.channels / parts, kLanes<Full<T>>);
+  const std::int64_t sets = (wanted + dims.channels_per_set - 1) / dims.channels_per_set;
   return std::min(dims.channels, sets * dims.channels_per_set);
 }
 
 // Calls body(group, c0, c1) for each task: sample group times channels [c0, c1).
 template <class T, class Body>
 void for_tasks(CpuQueue& queue, const NormDims& dims, const Body& body) {
-  const std::int64_t block = channel_block<T>(dims);
+  const std::int64_t block = channels_per_task<T>(queue, dims);
   const std::int64_t blocks = (dims.channels + block - 1) / block;
   queue.parallel_for(dims.sample_groups() * blocks, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t task = begin; task < end; ++task) {
@@ -51,24 +55,51 @@ void total_over_sets(const NormDims& dims, T* values, std::int64_t count) {
   }
 }
 
-// The sum over the positions of one sample of term(vector at x). Four running sums, because one
-// would wait for each addition to end.
-template <class D, class T, class Term>
-HWY_INLINE simd::Vec<D> sum_positions(D d, const T* x, std::int64_t length, std::int64_t stride,
-                                      const Term& term) {
-  auto s0 = hn::Zero(d);
-  auto s1 = hn::Zero(d);
-  auto s2 = hn::Zero(d);
-  auto s3 = hn::Zero(d);
-  std::int64_t l = 0;
-  for (; l + 4 <= length; l += 4, x += 4 * stride) {
-    s0 = term(hn::LoadU(d, x), s0);
-    s1 = term(hn::LoadU(d, x + stride), s1);
-    s2 = term(hn::LoadU(d, x + 2 * stride), s2);
-    s3 = term(hn::LoadU(d, x + 3 * stride), s3);
+// kRow neighbouring vectors of channels, for all positions of the samples of a group: a walk through
+// memory in its order.
+template <int kRow, class D>
+struct Row {
+  using V = simd::Vec<D>;
+  static constexpr std::int64_t lanes = kLanes<D>;
+  V v[kRow];
+
+  template <class T>
+  static Row load(D d, const T* from) {
+    Row row;
+    row.each([&](int j) { row.v[j] = hn::LoadU(d, from + j * lanes); });
+    return row;
   }
-  for (; l < length; ++l, x += stride) s0 = term(hn::LoadU(d, x), s0);
-  return hn::Add(hn::Add(s0, s1), hn::Add(s2, s3));
+  static Row zero(D d) {
+    Row row;
+    row.each([&](int j) { row.v[j] = hn::Zero(d); });
+    return row;
+  }
+  template <class T>
+  void store(D d, T* to) const {
+    each([&](int j) { hn::StoreU(v[j], d, to + j * lanes); });
+  }
+  void add(const Row& other) {
+    each([&](int j) { v[j] = hn::Add(v[j], other.v[j]); });
+  }
+  template <class F>
+  static HWY_INLINE void each(const F& f) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kRow; ++j) f(j);
+  }
+};
+
+// Calls term(offset of a row, even) for every position of every sample of the group in order, where
+// `even` tells which of two running sums to add to: one alone would wait for each addition to end.
+template <class Term>
+HWY_INLINE void for_positions(const NormDims& dims, std::int64_t group, const Term& term) {
+  const std::int64_t first = group * dims.samples_per_set * dims.length * dims.channels;
+  const std::int64_t last = first + dims.samples_per_set * dims.length * dims.channels;
+  std::int64_t at = first;
+  for (; at + dims.channels < last; at += 2 * dims.channels) {
+    term(at, std::true_type());
+    term(at + dims.channels, std::false_type());
+  }
+  if (at < last) term(at, std::true_type());
 }
 
 // Gradients of gamma and beta, summed over the sample groups in order.
@@ -88,22 +119,48 @@ void finish_params(const NormDims& dims, const T* partial, GradOut<T> dgamma, Gr
   add_up(partial + dims.channels, dgamma);
 }
 
-// y = relu(x * scale + shift) per channel, for the samples of one group.
+// What the backward passes need of a row of channels.
+template <int kRow, class D, class T>
+struct RowConstants {
+  using R = Row<kRow, D>;
+  R mean, rstd, scale, beta;  // scale = rstd * gamma
+  bool relu;
+
+  RowConstants(D d, const NormDims& dims, std::int64_t c, const T* mean_, const T* rstd_,
+               const T* gamma, const T* beta_)
+      : mean(R::load(d, mean_ + c)),
+        rstd(R::load(d, rstd_ + c)),
+        scale(R::load(d, gamma + c)),
+        beta(R::load(d, beta_ + c)),
+        relu(dims.relu) {
+    R::each([&](int j) { scale.v[j] = hn::Mul(rstd.v[j], scale.v[j]); });
+  }
+  // x - mean, and dy where the ReLU let x through.
+  HWY_INLINE void centre_and_mask(D d, int j, simd::Vec<D>& x, simd::Vec<D>& dy) const {
+    x = hn::Sub(x, mean.v[j]);
+    if (relu) {
+      const auto before = hn::MulAdd(x, scale.v[j], beta.v[j]);
+      dy = hn::IfThenElseZero(hn::Gt(before, hn::Zero(d)), dy);
+    }
+  }
+};
+
+// y = relu(x_hat * gamma + beta) for the samples of one group.
 template <class T>
 void apply(const NormDims& dims, std::int64_t group, std::int64_t c0, std::int64_t c1, const T* x,
            const T* mean, const T* rstd, const T* gamma, const T* beta, T* y) {
-  simd::for_vectors<T>(c0, c1, [&](auto d, std::int64_t c) {
-    const auto vmean = hn::LoadU(d, mean + c);
-    const auto scale = hn::Mul(hn::LoadU(d, rstd + c), hn::LoadU(d, gamma + c));
-    const auto vbeta = hn::LoadU(d, beta + c);
+  simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
+    using R = Row<decltype(row)::value, decltype(d)>;
+    const RowConstants<decltype(row)::value, decltype(d), T> k(d, dims, c, mean, rstd, gamma, beta);
     const auto floor = dims.relu ? hn::Zero(d) : hn::Set(d, -HUGE_VALF);
-    const std::int64_t first = group * dims.samples_per_set * dims.length;
-    const std::int64_t last = first + dims.samples_per_set * dims.length;
-    for (std::int64_t row = first; row < last; ++row) {
-      const std::int64_t at = row * dims.channels + c;
-      const auto value = hn::MulAdd(hn::Sub(hn::LoadU(d, x + at), vmean), scale, vbeta);
-      hn::StoreU(hn::Max(value, floor), d, y + at);
-    }
+    for_positions(dims, group, [&](std::int64_t at, auto) {
+      R value = R::load(d, x + at + c);
+      R::each([&](int j) {
+        value.v[j] = hn::MulAdd(hn::Sub(value.v[j], k.mean.v[j]), k.scale.v[j], k.beta.v[j]);
+        value.v[j] = hn::Max(floor, value.v[j]);  // in this order NaN stays NaN
+      });
+      value.store(d, y + at + c);
+    });
   });
 }
 
@@ -112,38 +169,26 @@ template <class T>
 void reduce_backward(const NormDims& dims, std::int64_t group, std::int64_t c0, std::int64_t c1,
                      const T* x, const T* mean, const T* rstd, const T* gamma, const T* beta,
                      const T* dy, T* sum_dy, T* sum_dy_x_hat) {
-  simd::for_vectors<T>(c0, c1, [&](auto d, std::int64_t c) {
-    const auto vmean = hn::LoadU(d, mean + c);
-    const auto vrstd = hn::LoadU(d, rstd + c);
-    const auto scale = hn::Mul(vrstd, hn::LoadU(d, gamma + c));
-    const auto vbeta = hn::LoadU(d, beta + c);
-    auto total = hn::Zero(d);
-    auto total_x_hat = hn::Zero(d);
-    for (std::int64_t i = 0; i < dims.samples_per_set; ++i) {
-      const std::int64_t n = group * dims.samples_per_set + i;
-      // Two interleaved sums each, as long as the length allows.
-      auto s0 = hn::Zero(d), s1 = hn::Zero(d), t0 = hn::Zero(d), t1 = hn::Zero(d);
-      const auto add = [&](std::int64_t l, auto& s, auto& t) {
-        const std::int64_t at = (n * dims.length + l) * dims.channels + c;
-        const auto centred = hn::Sub(hn::LoadU(d, x + at), vmean);
-        auto g = hn::LoadU(d, dy + at);
-        if (dims.relu) {
-          g = hn::IfThenElseZero(hn::Gt(hn::MulAdd(centred, scale, vbeta), hn::Zero(d)), g);
-        }
-        s = hn::Add(s, g);
-        t = hn::MulAdd(g, centred, t);
-      };
-      std::int64_t l = 0;
-      for (; l + 2 <= dims.length; l += 2) {
-        add(l, s0, t0);
-        add(l + 1, s1, t1);
-      }
-      if (l < dims.length) add(l, s0, t0);
-      total = hn::Add(total, hn::Add(s0, s1));
-      total_x_hat = hn::Add(total_x_hat, hn::Add(t0, t1));
-    }
-    hn::StoreU(total, d, sum_dy + c);
-    hn::StoreU(hn::Mul(total_x_hat, vrstd), d, sum_dy_x_hat + c);
+  simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
+    using R = Row<decltype(row)::value, decltype(d)>;
+    const RowConstants<decltype(row)::value, decltype(d), T> k(d, dims, c, mean, rstd, gamma, beta);
+    R s0 = R::zero(d), s1 = R::zero(d), t0 = R::zero(d), t1 = R::zero(d);
+    for_positions(dims, group, [&](std::int64_t at, auto even) {
+      R centred = R::load(d, x + at + c);
+      R g = R::load(d, dy + at + c);
+      R& s = decltype(even)::value ? s0 : s1;
+      R& t = decltype(even)::value ? t0 : t1;
+      R::each([&](int j) {
+        k.centre_and_mask(d, j, centred.v[j], g.v[j]);
+        s.v[j] = hn::Add(s.v[j], g.v[j]);
+        t.v[j] = hn::MulAdd(g.v[j], centred.v[j], t.v[j]);
+      });
+    });
+    s0.add(s1);
+    t0.add(t1);
+    R::each([&](int j) { t0.v[j] = hn::Mul(t0.v[j], k.rstd.v[j]); });
+    s0.store(d, sum_dy + c);
+    t0.store(d, sum_dy_x_hat + c);
   });
 }
 
@@ -153,26 +198,26 @@ template <class T>
 void apply_backward(const NormDims& dims, std::int64_t group, std::int64_t c0, std::int64_t c1,
                     const T* x, const T* mean, const T* rstd, const T* gamma, const T* beta,
                     const T* dy, const T* mean_dy, const T* mean_dy_x_hat, GradOut<T> dx) {
-  simd::for_vectors<T>(c0, c1, [&](auto d, std::int64_t c) {
-    const auto vmean = hn::LoadU(d, mean + c);
-    const auto vrstd = hn::LoadU(d, rstd + c);
-    const auto scale = hn::Mul(vrstd, hn::LoadU(d, gamma + c));
-    const auto vbeta = hn::LoadU(d, beta + c);
-    const auto shift = hn::Mul(vrstd, hn::LoadU(d, mean_dy + c));
-    const auto slope = hn::Mul(hn::Mul(vrstd, vrstd), hn::LoadU(d, mean_dy_x_hat + c));
-    const std::int64_t first = group * dims.samples_per_set * dims.length;
-    const std::int64_t last = first + dims.samples_per_set * dims.length;
-    for (std::int64_t row = first; row < last; ++row) {
-      const std::int64_t at = row * dims.channels + c;
-      const auto centred = hn::Sub(hn::LoadU(d, x + at), vmean);
-      auto g = hn::LoadU(d, dy + at);
-      if (dims.relu) {
-        g = hn::IfThenElseZero(hn::Gt(hn::MulAdd(centred, scale, vbeta), hn::Zero(d)), g);
-      }
-      auto result = hn::NegMulAdd(centred, slope, hn::MulSub(g, scale, shift));
-      if (dx.write == Write::kAccumulate) result = hn::Add(result, hn::LoadU(d, dx.data + at));
-      hn::StoreU(result, d, dx.data + at);
-    }
+  simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
+    using R = Row<decltype(row)::value, decltype(d)>;
+    const RowConstants<decltype(row)::value, decltype(d), T> k(d, dims, c, mean, rstd, gamma, beta);
+    R shift = R::load(d, mean_dy + c);
+    R slope = R::load(d, mean_dy_x_hat + c);
+    R::each([&](int j) {
+      shift.v[j] = hn::Mul(k.rstd.v[j], shift.v[j]);
+      slope.v[j] = hn::Mul(hn::Mul(k.rstd.v[j], k.rstd.v[j]), slope.v[j]);
+    });
+    for_positions(dims, group, [&](std::int64_t at, auto) {
+      R centred = R::load(d, x + at + c);
+      R g = R::load(d, dy + at + c);
+      R::each([&](int j) {
+        k.centre_and_mask(d, j, centred.v[j], g.v[j]);
+        g.v[j] = hn::NegMulAdd(centred.v[j], slope.v[j],
+                               hn::MulSub(g.v[j], k.scale.v[j], shift.v[j]));
+      });
+      if (dx.write == Write::kAccumulate) g.add(R::load(d, dx.data + at + c));
+      g.store(d, dx.data + at + c);
+    });
   });
 }
 
@@ -208,31 +253,34 @@ void norm_relu_forward(CpuQueue& queue, const NormDims& dims, const T* x, const 
   for_tasks<T>(queue, dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
     T* m = mean + group * dims.channels;
     T* r = rstd + group * dims.channels;
-    // Sums `term` over all positions of the group's samples into out[c], then over each set.
-    const auto reduce = [&](T* out, const auto& make_term) {
-      simd::for_vectors<T>(c0, c1, [&](auto d, std::int64_t c) {
-        const auto term = make_term(d, c);
-        auto total = hn::Zero(d);
-        for (std::int64_t i = 0; i < dims.samples_per_set; ++i) {
-          const std::int64_t n = group * dims.samples_per_set + i;
-          total = hn::Add(total, sum_positions(d, x + n * dims.length * dims.channels + c,
-                                               dims.length, dims.channels, term));
-        }
-        hn::StoreU(total, d, out + c);
+    simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
+      using R = Row<decltype(row)::value, decltype(d)>;
+      R s0 = R::zero(d), s1 = R::zero(d);
+      for_positions(dims, group, [&](std::int64_t at, auto even) {
+        (decltype(even)::value ? s0 : s1).add(R::load(d, x + at + c));
       });
-      total_over_sets(dims, out + c0, c1 - c0);
-    };
-    reduce(m, [](auto, std::int64_t) {
-      return [](auto v, auto sum) { return hn::Add(sum, v); };
+      s0.add(s1);
+      s0.store(d, m + c);
     });
+    total_over_sets(dims, m + c0, c1 - c0);
     for (std::int64_t c = c0; c < c1; ++c) m[c] *= per_value;
-    reduce(r, [m](auto d, std::int64_t c) {
-      const auto vmean = hn::LoadU(d, m + c);
-      return [vmean](auto v, auto sum) {
-        const auto centred = hn::Sub(v, vmean);
-        return hn::MulAdd(centred, centred, sum);
-      };
+
+    simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
+      using R = Row<decltype(row)::value, decltype(d)>;
+      const R means = R::load(d, m + c);
+      R s0 = R::zero(d), s1 = R::zero(d);
+      for_positions(dims, group, [&](std::int64_t at, auto even) {
+        const R value = R::load(d, x + at + c);
+        R& s = decltype(even)::value ? s0 : s1;
+        R::each([&](int j) {
+          const auto centred = hn::Sub(value.v[j], means.v[j]);
+          s.v[j] = hn::MulAdd(centred, centred, s.v[j]);
+        });
+      });
+      s0.add(s1);
+      s0.store(d, r + c);
     });
+    total_over_sets(dims, r + c0, c1 - c0);
     for (std::int64_t c = c0; c < c1; ++c) {
       r[c] = T(1) / std::sqrt(r[c] * per_value + static_cast<T>(dims.epsilon));
     }

@@ -8,7 +8,7 @@ constexpr std::int64_t kGrain = 4096;  // elements that are worth a thread
 template <class T>
 void relu_forward(CpuQueue& queue, std::int64_t size, const T* x, T* y) {
   queue.parallel_for(size, kGrain, [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) y[i] = x[i] > T(0) ? x[i] : T(0);
+    for (std::int64_t i = begin; i < end; ++i) y[i] = x[i] < T(0) ? T(0) : x[i];  // NaN stays NaN
   });
 }
 

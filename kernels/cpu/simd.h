@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace sidechannel::kernels::simd {
 
@@ -40,6 +41,19 @@ inline void for_vectors(std::int64_t begin, std::int64_t end, F&& f) {
   if constexpr (kCap > 1) {
     if (begin < end) for_vectors<T, kCap / 2>(begin, end, f);
   }
+}
+
+// The same for rows of neighbouring vectors: calls f(tag, n, first), where n is a constant (4, 2 or
+// 1) and the piece holds n vectors.
+template <class T, class F>
+inline void for_vector_rows(std::int64_t begin, std::int64_t end, F&& f) {
+  const Full<T> d;
+  constexpr std::int64_t lanes = kLanes<Full<T>>;
+  for (; begin + 4 * lanes <= end; begin += 4 * lanes) f(d, std::integral_constant<int, 4>(), begin);
+  for (; begin + 2 * lanes <= end; begin += 2 * lanes) f(d, std::integral_constant<int, 2>(), begin);
+  for_vectors<T>(begin, end, [&](auto narrow, std::int64_t first) {
+    f(narrow, std::integral_constant<int, 1>(), first);
+  });
 }
 
 }  // namespace sidechannel::kernels::simd

@@ -1,0 +1,74 @@
+"""The network of the paper's Equation (1) in PyTorch: what models/localizer.cpp is compared with.
+
+Inputs and outputs are [N, L, 1], as ours; inside, PyTorch's layers work on [N, C, L]. The names in
+the state_dict are those of our model.safetensors, so that weights go both ways.
+"""
+
+import torch
+from torch import nn
+
+
+class GroupedBatchNorm1d(nn.BatchNorm1d):
+    """Batch norm whose statistics are shared by `samples_per_set` neighbouring samples, as if each
+    such group were a batch of its own (the paper's accumulated micro-batches)."""
+
+    def __init__(self, channels, samples_per_set):
+        super().__init__(channels)
+        self.samples_per_set = samples_per_set
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        return torch.cat([super(GroupedBatchNorm1d, self).forward(group)
+                          for group in x.split(self.samples_per_set)])
+
+
+def make_norm(kind, channels, groups=1, samples_per_set=1):
+    """The layer for one of our norm kinds; None for "none"."""
+    if kind == "none":
+        return None
+    if kind == "instance":
+        return nn.InstanceNorm1d(channels, affine=True)
+    if kind == "group":
+        return nn.GroupNorm(groups, channels)
+    if kind == "layer":
+        return nn.GroupNorm(1, channels)  # over channels and positions
+    if kind == "batch":
+        return GroupedBatchNorm1d(channels, samples_per_set)
+    raise ValueError(f"norm {kind}: expected none, instance, group, layer or batch")
+
+
+class Block(nn.Module):
+    """z -> relu(Norm(C(z)))"""
+
+    def __init__(self, channels, kernel_size, norm):
+        super().__init__()
+        self.conv = nn.Conv1d(channels, channels, kernel_size, padding=kernel_size // 2)
+        self.norm = norm
+
+    def forward(self, z):
+        z = self.conv(z)
+        return torch.relu(z if self.norm is None else self.norm(z))
+
+
+class Localizer(nn.Module):
+    """z(1) = C_in(x), z(i) = relu(Norm(C_i(z(i-1)))) for i = 2 .. d-1, f(x) = C_out(z(d-1)).
+
+    In training mode statistics are those of the batch; in evaluation mode batch norm takes its
+    running ones.
+    """
+
+    def __init__(self, depth, channels, kernel_size=5, norm="instance", groups=1, samples_per_set=1):
+        super().__init__()
+        padding = kernel_size // 2
+        self.conv_in = nn.Conv1d(1, channels, kernel_size, padding=padding)
+        self.blocks = nn.ModuleList(
+            Block(channels, kernel_size, make_norm(norm, channels, groups, samples_per_set))
+            for _ in range(depth - 2))
+        self.conv_out = nn.Conv1d(channels, 1, kernel_size, padding=padding)
+
+    def forward(self, x):
+        z = self.conv_in(x.transpose(1, 2))
+        for block in self.blocks:
+            z = block(z)
+        return self.conv_out(z).transpose(1, 2)
