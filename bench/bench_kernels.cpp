@@ -97,7 +97,8 @@ void norm_relu(benchmark::State& state) {
   const Values x(queue, size, 0), y(queue, size, 1), dy(queue, size, 2), dx(queue, size, 3);
   const Values gamma(queue, dims.channels, 4), beta(queue, dims.channels, 5);
   const Values dgamma(queue, dims.channels, 6), dbeta(queue, dims.channels, 7);
-  const Values mean(queue, dims.batch * dims.channels, 8), rstd(queue, dims.batch * dims.channels, 9);
+  const Values mean(queue, dims.batch * dims.channels, 8),
+      rstd(queue, dims.batch * dims.channels, 9);
   for (auto _ : state) {
     norm_relu_forward(queue, dims, x.data(), gamma.data(), beta.data(), y.data(), mean.data(),
                       rstd.data());

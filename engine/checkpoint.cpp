@@ -18,9 +18,9 @@ std::optional<SafetensorsFile> load_checkpoint(const std::filesystem::path& path
   if (std::filesystem::exists(previous)) {
     SafetensorsFile state = read_safetensors(previous);
     if (notice) {
-      *notice = fmt::format("{}; continuing from {}",
-                            problem.empty() ? path.string() + " is missing" : problem,
-                            previous.string());
+      *notice =
+          fmt::format("{}; continuing from {}",
+                      problem.empty() ? path.string() + " is missing" : problem, previous.string());
     }
     return state;
   }

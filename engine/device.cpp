@@ -9,7 +9,8 @@ Device Device::cpu(int threads) {
 Device Device::from_name(const std::string& name, int threads) {
   if (name == "cpu" || name == "auto") return cpu(threads);
   if (name == "cuda" || name.starts_with("cuda:")) {
-    throw UsageError(fmt::format("--device {}: this build has no CUDA backend; use --device cpu", name));
+    throw UsageError(
+        fmt::format("--device {}: this build has no CUDA backend; use --device cpu", name));
   }
   throw UsageError(fmt::format("--device {}: expected auto, cpu or cuda[:N]", name));
 }

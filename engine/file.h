@@ -60,7 +60,8 @@ class OpenFile {
   void write(std::span<const std::byte> bytes) const;
   void truncate(std::uint64_t bytes) const;
   void sync() const;
-  // Takes the file's exclusive lock (flock(2)) until it is closed; false when another process has it.
+  // Takes the file's exclusive lock (flock(2)) until it is closed; false when another process has
+  // it.
   bool try_lock() const;
   void close();
 

@@ -49,6 +49,7 @@ class Checker {
 
   GradientCheck run() {
     const std::vector<HostArray> rules = backward();
+    estimate_rounding();
     GradientCheck check;
     check.tolerance = options_.tolerance;
     for (std::size_t i = 0; i < subject_.values.size(); ++i) {
@@ -58,11 +59,13 @@ class Checker {
   }
 
  private:
-  // Puts a value back, even when f throws.
+  // Puts the values back, even when f throws.
   struct Restore {
-    const Tensor& value;
-    const HostArray& origin;
-    ~Restore() { value.copy_from(origin); }
+    const std::vector<Tensor>& values;
+    const std::vector<HostArray>& origins;
+    ~Restore() {
+      for (std::size_t i = 0; i < values.size(); ++i) values[i].copy_from(origins[i]);
+    }
   };
 
   // A change of one tensor, and what the rule says of it.
@@ -97,8 +100,7 @@ class Checker {
       squares += cotangent_[i] * cotangent_[i];
       largest = std::max(largest, std::abs(y.as<double>()[i]));
     }
-    // Each element of f comes with a rounding error of a few units of its last place, and they add
-    // up like independent errors. The factor leaves room for f's own sums.
+    // At least this: each element of f is rounded, and the errors add up like independent ones.
     rounding_ = 4 * kUnitRoundoff * std::sqrt(squares) * largest;
 
     // c1 . first + c2 . second, of which only the way back matters.
@@ -122,14 +124,8 @@ class Checker {
     return rules;
   }
 
-  // The objective with one tensor at `origin` + scale * move.
-  double objective(std::size_t input, const Move& move, double scale) {
-    const Restore restore{subject_.values[input], origins_[input]};
-    HostArray moved = origins_[input];
-    const std::span<double> values = moved.as<double>();
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] += scale * move.by[i];
-    subject_.values[input].copy_from(moved);
-
+  // The objective of the values as they stand.
+  double objective() {
     tape_.reset();
     const NoGrad no_grad(tape_);
     subject_.begin(tape_);
@@ -137,6 +133,35 @@ class Checker {
     double sum = 0;
     for (std::size_t i = 0; i < cotangent_.size(); ++i) sum += cotangent_[i] * y.as<double>()[i];
     return sum;
+  }
+
+  // The same with one tensor at its origin + scale * move.
+  double objective(std::size_t input, const Move& move, double scale) {
+    const Restore restore{subject_.values, origins_};
+    HostArray moved = origins_[input];
+    const std::span<double> values = moved.as<double>();
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] += scale * move.by[i];
+    subject_.values[input].copy_from(moved);
+    return objective();
+  }
+
+  // The rounding error of an objective, estimated: what becomes of it when all inputs move by a
+  // unit in their last place. An f that is computed stably rounds about as much on its way; where a
+  // part of it magnifies (a norm of nearly equal values), this shows it.
+  void estimate_rounding() {
+    constexpr int kDraws = 8;
+    const Restore restore{subject_.values, origins_};
+    const double here = objective();
+    double squares = 0;
+    for (int draw = 0; draw < kDraws; ++draw) {
+      for (std::size_t i = 0; i < subject_.values.size(); ++i) {
+        HostArray moved = origins_[i];
+        for (double& x : moved.as<double>()) x *= 1 + (random_() % 2 ? 2 : -2) * kUnitRoundoff;
+        subject_.values[i].copy_from(moved);
+      }
+      squares += std::pow(objective() - here, 2) / kDraws;
+    }
+    rounding_ = std::max(rounding_, 4 * std::sqrt(squares));
   }
 
   InputCheck compare(std::size_t input, const HostArray& rule) {
@@ -275,7 +300,10 @@ GradientCheck check_gradients(const std::function<Var(Tape&)>& f, ParameterList&
     subject.names.push_back(parameter.name);
     subject.values.push_back(parameter.value);
   }
-  subject.begin = [](Tape&) {};
+  // All of them, so that those that f leaves alone get their zero gradient too.
+  subject.begin = [&](Tape& tape) {
+    for (Parameter& parameter : parameters.parameters()) tape.parameter(parameter);
+  };
   subject.output = f;
   subject.gradient = [&](std::size_t i) { return parameters.parameters()[i].grad; };
   return Checker(parameters.device(), std::move(subject), options).run();

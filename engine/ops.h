@@ -8,7 +8,8 @@
 
 namespace sidechannel {
 
-// Convolution of stride 1: x [N, L, C_in], w [k, C_in, C_out], b [C_out] -> [N, L + 2 padding - k + 1, C_out].
+// Convolution of stride 1: x [N, L, C_in], w [k, C_in, C_out], b [C_out] -> [N, L + 2 padding - k +
+// 1, C_out].
 Var conv1d(const Var& x, const Var& w, const Var& b, std::int64_t padding);
 
 // Normalization by the batch's statistics, with ReLU: x [N, L, C], gamma and beta [C] -> [N, L, C].
@@ -27,7 +28,8 @@ Var linear(const Var& x, const Var& w, const Var& b, bool with_relu = false);
 // The same elements under another shape.
 Var reshape(const Var& x, Shape shape);
 
-// Mean squared error over all elements, one number; a target of one sequence serves the whole batch.
+// Mean squared error over all elements, one number; a target of one sequence serves the whole
+// batch.
 Var mse(const Var& y, const Tensor& target);
 
 }  // namespace sidechannel

@@ -43,7 +43,8 @@ class ParameterList {
   ParameterList& operator=(const ParameterList&) = delete;
 
   // Uniform on [-bound, bound).
-  Parameter& add_uniform(std::string name, Shape shape, double bound, Layout layout = Layout::kSame);
+  Parameter& add_uniform(std::string name, Shape shape, double bound,
+                         Layout layout = Layout::kSame);
   Parameter& add_filled(std::string name, Shape shape, double value);
   Constant& add_constant(std::string name, Shape shape, double value);
 

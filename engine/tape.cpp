@@ -37,9 +37,8 @@ Var Tape::normal(Shape shape, Stream stream, const Random& random, std::uint32_t
 
 void Tape::record(Var& output, std::initializer_list<Var> inputs,
                   std::function<void(Grads&)> backward) {
-  if (!recording_ || std::none_of(inputs.begin(), inputs.end(), [](const Var& input) {
-        return input.requires_grad();
-      })) {
+  if (!recording_ || std::none_of(inputs.begin(), inputs.end(),
+                                  [](const Var& input) { return input.requires_grad(); })) {
     return;
   }
   output.id_ = static_cast<int>(nodes_.size());
@@ -66,9 +65,10 @@ void Tape::backward(const Var& output, const Tensor& cotangent, Write write) {
     nodes_[id].backward(grads);
     grads.release(id);
   }
-  if (write == Write::kAccumulate) return;
   for (std::size_t id = 0; id < nodes_.size(); ++id) {
-    if (nodes_[id].leaf_grad && !grads.written_[id]) nodes_[id].leaf_grad.fill(0);
+    if (!nodes_[id].leaf_grad || grads.written_[id]) continue;
+    if (nodes_[id].parameter && write == Write::kAccumulate) continue;  // plus nothing
+    nodes_[id].leaf_grad.fill(0);
   }
 }
 

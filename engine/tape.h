@@ -142,7 +142,9 @@ class Grads {
 // Computes without recording for as long as it lives.
 class NoGrad {
  public:
-  explicit NoGrad(Tape& tape) : tape_(tape), before_(tape.recording()) { tape.set_recording(false); }
+  explicit NoGrad(Tape& tape) : tape_(tape), before_(tape.recording()) {
+    tape.set_recording(false);
+  }
   ~NoGrad() { tape_.set_recording(before_); }
   NoGrad(const NoGrad&) = delete;
   NoGrad& operator=(const NoGrad&) = delete;

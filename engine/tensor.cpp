@@ -70,9 +70,8 @@ HostArray Tensor::to_host() const {
 
 double Tensor::item() const {
   SC_CHECK(size() == 1, "item: expected one element, got shape {}", shape_.str());
-  return on(device(), dtype_, [&](auto&, auto zero) {
-    return static_cast<double>(*data<decltype(zero)>());
-  });
+  return on(device(), dtype_,
+            [&](auto&, auto zero) { return static_cast<double>(*data<decltype(zero)>()); });
 }
 
 }  // namespace sidechannel

@@ -22,7 +22,10 @@ class Tensor {
   Tensor(Device device, DType dtype, Shape shape);
   // A view of memory that `owner` keeps alive.
   Tensor(Device device, DType dtype, Shape shape, std::shared_ptr<void> owner, void* data)
-      : device_(std::move(device)), dtype_(dtype), shape_(shape), owner_(std::move(owner)),
+      : device_(std::move(device)),
+        dtype_(dtype),
+        shape_(shape),
+        owner_(std::move(owner)),
         data_(data) {}
 
   static Tensor zeros(const Device& device, DType dtype, Shape shape);

@@ -50,15 +50,16 @@ void add_settings(CLI::App& app, Arguments& arguments) {
         help);
     option->take_last();  // of a flag given twice, so that scripts can append
     option->type_name(std::is_same_v<T, std::string> ? "TEXT"
-                                                     : std::is_same_v<T, double> ? "NUMBER" : "N");
+                      : std::is_same_v<T, double>    ? "NUMBER"
+                                                     : "N");
   });
 }
 
 // Preset, then the preset's choices for the kind of norm, then flags.
 Settings resolve(const Arguments& arguments) {
   const auto norm = arguments.given.find("norm");
-  Settings settings = settings_from_preset(
-      arguments.preset, norm == arguments.given.end() ? "" : norm->second);
+  Settings settings =
+      settings_from_preset(arguments.preset, norm == arguments.given.end() ? "" : norm->second);
   for_each_setting(settings, [&](const char* name, auto& member, const char*) {
     const auto found = arguments.given.find(name);
     if (found == arguments.given.end()) return;
@@ -181,9 +182,10 @@ int predict(const Arguments& arguments) {
 
 int main_program(int argc, char** argv) {
   Arguments arguments;
-  CLI::App app{"Trains a one-dimensional convolutional network to say where in a sequence of noise "
-               "each index lies,\nand maps which indices it can tell apart (the paper's Section "
-               "3.1)."};
+  CLI::App app{
+      "Trains a one-dimensional convolutional network to say where in a sequence of noise "
+      "each index lies,\nand maps which indices it can tell apart (the paper's Section "
+      "3.1)."};
   app.set_version_flag("--version", [] {
     const BuildInfo build = build_info();
     return fmt::format("sidechannel {} ({}{}), {}, {}", build.version, build.commit,
@@ -202,10 +204,11 @@ int main_program(int argc, char** argv) {
   apply->add_option("--model", arguments.model, "weights, .safetensors")->required();
   apply->add_option("--input", arguments.input, "sequences [n, l], .npy, f32 or f64")->required();
   apply->add_option("--output", arguments.output, "predictions [n, l], .npy, f32")->required();
-  for (const char* name : {"norm", "groups", "samples_per_set", "eval_statistics", "device",
-                           "threads"}) {
+  for (const char* name :
+       {"norm", "groups", "samples_per_set", "eval_statistics", "device", "threads"}) {
     apply->add_option_function<std::string>(
-        flag_of(name), [&arguments, name](const std::string& value) { arguments.given[name] = value; },
+        flag_of(name),
+        [&arguments, name](const std::string& value) { arguments.given[name] = value; },
         "as for `run`");
   }
 
@@ -241,8 +244,10 @@ int main(int argc, char** argv) {
   using namespace sidechannel::experiments;
   const std::string missing = missing_cpu_features();
   if (!missing.empty()) {
-    fmt::print(stderr, "localization: this CPU lacks {}; build again on it, or with "
-                       "-DSIDECHANNEL_ARCH=x86-64-v3\n", missing);
+    fmt::print(stderr,
+               "localization: this CPU lacks {}; build again on it, or with "
+               "-DSIDECHANNEL_ARCH=x86-64-v3\n",
+               missing);
     return 1;
   }
   try {

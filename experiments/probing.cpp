@@ -13,15 +13,20 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::int64_t kMapBatch = 32;       // sequences in one forward pass of the map
+constexpr std::int64_t kMapBatch = 32;           // sequences in one forward pass of the map
 constexpr std::int64_t kSamplePredictions = 32;  // predictions kept for the figure
 
 class ProbeTraining {
  public:
   ProbeTraining(const Settings& settings, const Localizer& network, Probes& probes,
                 RunFolder& folder)
-      : settings_(settings), network_(network), probes_(probes), folder_(folder),
-        device_(probes.parameters().device()), tape_(device_), adam_(probes.parameters()),
+      : settings_(settings),
+        network_(network),
+        probes_(probes),
+        folder_(folder),
+        device_(probes.parameters().device()),
+        tape_(device_),
+        adam_(probes.parameters()),
         target_(Tensor::from(device_, target_positions(settings.length))),
         losses_(probes.size(), 0.0) {}
 
@@ -36,8 +41,8 @@ class ProbeTraining {
     phase.save = [this](SafetensorsFile& state) {
       probes_.parameters().save(state.tensors);
       adam_.save(state.tensors, "adam");
-      state.tensors["losses"] = HostArray::from<double>(
-          losses_, Shape{static_cast<std::int64_t>(losses_.size())});
+      state.tensors["losses"] =
+          HostArray::from<double>(losses_, Shape{static_cast<std::int64_t>(losses_.size())});
       state.tensors["window"] = HostArray::from<std::int64_t>(std::span(&window_, 1), Shape{});
     };
     phase.load = [this](const SafetensorsFile& state) {
@@ -115,8 +120,12 @@ class ProbeTraining {
 class Map {
  public:
   Map(const Settings& settings, const Localizer& network, Probes& probes, RunFolder& folder)
-      : settings_(settings), network_(network), probes_(probes), folder_(folder),
-        device_(probes.parameters().device()), tape_(device_) {
+      : settings_(settings),
+        network_(network),
+        probes_(probes),
+        folder_(folder),
+        device_(probes.parameters().device()),
+        tape_(device_) {
     const LocalizerConfig config = settings.network();
     const std::int64_t per_set = config.norm == NormKind::kBatch ? config.samples_per_set : 1;
     batch_ = (kMapBatch + per_set - 1) / per_set * per_set;
@@ -176,7 +185,8 @@ class Map {
 
   void keep(std::int64_t first, const HostArray& predictions) {
     const auto from = predictions.as<float>();
-    const auto to = samples_.as<float>().subspan(static_cast<std::size_t>(first * settings_.length));
+    const auto to =
+        samples_.as<float>().subspan(static_cast<std::size_t>(first * settings_.length));
     std::copy_n(from.begin(), std::min(from.size(), to.size()), to.begin());
   }
 
@@ -226,7 +236,8 @@ class Map {
 };
 
 // The share of true values in row `row`, indices [begin, end).
-double fraction(const HostArray& localized, std::int64_t row, std::int64_t begin, std::int64_t end) {
+double fraction(const HostArray& localized, std::int64_t row, std::int64_t begin,
+                std::int64_t end) {
   const std::int64_t length = localized.shape[1];
   std::int64_t count = 0;
   for (std::int64_t i = begin; i < end; ++i) {
@@ -238,9 +249,8 @@ double fraction(const HostArray& localized, std::int64_t row, std::int64_t begin
 }  // namespace
 
 Probes::Probes(const Settings& settings, const Device& device)
-    : parameters_(std::make_unique<ParameterList>(device, DType::kF32,
-                                                  static_cast<std::uint64_t>(settings.seed),
-                                                  Stream::kProbeWeights)) {
+    : parameters_(std::make_unique<ParameterList>(
+          device, DType::kF32, static_cast<std::uint64_t>(settings.seed), Stream::kProbeWeights)) {
   for (std::int64_t layer = 1; layer < settings.depth; ++layer) {
     probes_.emplace_back(*parameters_, fmt::format("layers.{}", layer), settings.channels,
                          settings.probe_width);
@@ -278,7 +288,8 @@ Json summarize(const Settings& settings, RunFolder& folder, double seconds) {
   double spread = 0;
   for (std::int64_t i = 0; i < length; ++i) {
     const auto at = static_cast<std::size_t>(i);
-    const double v = variance.as<double>()[static_cast<std::size_t>((config.depth - 1) * length + i)];
+    const double v =
+        variance.as<double>()[static_cast<std::size_t>((config.depth - 1) * length + i)];
     const double bias = mean.as<double>()[at] - static_cast<double>(target.as<float>()[at]);
     loss += bias * bias + v;
     spread += std::sqrt(v);
@@ -292,8 +303,8 @@ Json summarize(const Settings& settings, RunFolder& folder, double seconds) {
     layers.push_back(fraction(localized, row, 0, length));
     interior.push_back(length > 2 * radius ? Json(fraction(localized, row, radius, length - radius))
                                            : Json());
-    outside_cone.push_back(
-        length > 2 * cone ? Json(fraction(localized, row, cone, length - cone)) : Json());
+    outside_cone.push_back(length > 2 * cone ? Json(fraction(localized, row, cone, length - cone))
+                                             : Json());
   }
   // Definition of Appendix D, from both edges: noisy misses near R count as misses.
   std::int64_t distance = 0;

@@ -32,10 +32,10 @@ double train_probes(const Settings& settings, const Localizer& network, Probes& 
                     RunFolder& folder);
 
 // Draws fresh sequences, and for every layer and index decides whether it is localized (Definition
-// 2.3). Writes localized.npy [d, l] bool (row i - 1 is the probe on z(i), the last row the network's
-// own output), p_max.npy [d, l] (the largest p-value of an index against all others), layer_mean.npy
-// and layer_variance.npy [d, l] (what they were computed from), predictions_mean.npy [l] and
-// predictions_sample.npy [n, l] of the network's output. Returns the seconds taken.
+// 2.3). Writes localized.npy [d, l] bool (row i - 1 is the probe on z(i), the last row the
+// network's own output), p_max.npy [d, l] (the largest p-value of an index against all others),
+// layer_mean.npy and layer_variance.npy [d, l] (what they were computed from), predictions_mean.npy
+// [l] and predictions_sample.npy [n, l] of the network's output. Returns the seconds taken.
 double make_map(const Settings& settings, const Localizer& network, Probes& probes,
                 RunFolder& folder);
 

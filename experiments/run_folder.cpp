@@ -85,7 +85,9 @@ Json RunFolder::read_json(const std::string& name) const {
   return json;
 }
 
-void RunFolder::log(const Json& line) { metrics_->append(line.dump()); }
+void RunFolder::log(const Json& line) {
+  metrics_->append(line.dump());
+}
 
 std::optional<SafetensorsFile> RunFolder::load_state(const std::string& name) const {
   std::string notice;
@@ -147,10 +149,10 @@ double run_phase(RunFolder& folder, const Phase& phase) {
     phase.step(step);
     ++step;
     if (progress.due()) progress.show(step, phase.details());
-    const bool due = phase.checkpoint_every > 0
-                         ? step % phase.checkpoint_every == 0
-                         : std::chrono::duration<double>(Clock::now() - saved_at).count() >
-                               kCheckpointSeconds;
+    const bool due =
+        phase.checkpoint_every > 0
+            ? step % phase.checkpoint_every == 0
+            : std::chrono::duration<double>(Clock::now() - saved_at).count() > kCheckpointSeconds;
     if (due || step == phase.steps) save();
   }
   progress.finish(step, phase.details());

@@ -53,10 +53,10 @@ class RunFolder {
 
 // One resumable phase of a run: a loop of steps with checkpoints in between.
 struct Phase {
-  std::string name;                // for the progress line
-  std::string state_file;          // the checkpoint's name in the folder
-  std::string unit;                // of a step, for the rate
-  std::int64_t steps = 0;          // to do in all
+  std::string name;                   // for the progress line
+  std::string state_file;             // the checkpoint's name in the folder
+  std::string unit;                   // of a step, for the rate
+  std::int64_t steps = 0;             // to do in all
   std::int64_t checkpoint_every = 0;  // steps; 0 for every 30 seconds
   std::int64_t stop_after = 0;        // steps of this call before it stops; 0 for never
 

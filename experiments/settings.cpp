@@ -44,18 +44,17 @@ void apply(const Json& json, const std::string& source, Settings& settings) {
   for (const auto& [key, value] : json.items()) {
     if (key == "for_norm") continue;
     bool known = false;
-    for_each_setting(settings, [&, &key = key, &value = value](const char* name, auto& member,
-                                                               const char*) {
-      if (key != name) return;
-      known = true;
-      using T = std::remove_reference_t<decltype(member)>;
-      const bool fits = std::is_same_v<T, std::string>
-                            ? value.is_string()
-                            : std::is_same_v<T, double> ? value.is_number()
-                                                        : value.is_number_integer();
-      require(fits, fmt::format("{}: {} cannot be {}", source, key, value.dump()));
-      member = value.template get<T>();
-    });
+    for_each_setting(settings,
+                     [&, &key = key, &value = value](const char* name, auto& member, const char*) {
+                       if (key != name) return;
+                       known = true;
+                       using T = std::remove_reference_t<decltype(member)>;
+                       const bool fits = std::is_same_v<T, std::string> ? value.is_string()
+                                         : std::is_same_v<T, double>    ? value.is_number()
+                                                                        : value.is_number_integer();
+                       require(fits, fmt::format("{}: {} cannot be {}", source, key, value.dump()));
+                       member = value.template get<T>();
+                     });
     require(known, fmt::format("{}: there is no setting {}", source, key));
   }
 }
@@ -77,19 +76,19 @@ Settings settings_from_preset(const std::string& preset, const std::string& norm
 Json to_json(const Settings& settings) {
   Json json;
   json["preset"] = settings.preset;
-  for_each_setting(settings, [&](const char* name, const auto& member, const char*) {
-    json[name] = member;
-  });
+  for_each_setting(settings,
+                   [&](const char* name, const auto& member, const char*) { json[name] = member; });
   return json;
 }
 
 std::vector<std::string> differences(const Json& a, const Json& b) {
   constexpr std::array kNoMatter = {"preset", "device", "threads", "checkpoint_every",
-                                     "stop_after"};
+                                    "stop_after"};
   std::vector<std::string> names;
   for_each_setting(Settings(), [&](const char* name, const auto&, const char*) {
-    const bool matters = std::none_of(kNoMatter.begin(), kNoMatter.end(),
-                                      [&](const char* other) { return std::string(other) == name; });
+    const bool matters = std::none_of(kNoMatter.begin(), kNoMatter.end(), [&](const char* other) {
+      return std::string(other) == name;
+    });
     if (matters && a.value(name, Json()) != b.value(name, Json())) names.emplace_back(name);
   });
   return names;
@@ -124,8 +123,8 @@ void Settings::check() const {
   learning_rate_schedule();
   evaluation_statistics();
   if (norm == "batch") {
-    for (const auto& [name, value] : {std::pair{"batch", batch}, {"probe batch", probe_batch},
-                                      {"map samples", map_samples}}) {
+    for (const auto& [name, value] :
+         {std::pair{"batch", batch}, {"probe batch", probe_batch}, {"map samples", map_samples}}) {
       require(value % samples_per_set == 0,
               fmt::format("{} {}: expected a multiple of {} samples per set", name, value,
                           samples_per_set));

@@ -85,7 +85,8 @@ void for_each_setting(AnySettings&& s, const Visit& visit) {
   visit("curriculum_iterations", s.curriculum_iterations, "steps of the first stage, 0 for none");
   visit("curriculum_learning_rate", s.curriculum_learning_rate, "its learning rate, constant");
   visit("probe_width", s.probe_width, "width of the probes' two hidden layers");
-  visit("probe_batch", s.probe_batch, "sequences in a step of the probes' training, and of the map");
+  visit("probe_batch", s.probe_batch,
+        "sequences in a step of the probes' training, and of the map");
   visit("probe_iterations", s.probe_iterations, "steps of the probes' training");
   visit("probe_learning_rate", s.probe_learning_rate, "Adam's learning rate for the probes");
   visit("map_samples", s.map_samples, "sequences behind the localization map");
@@ -108,6 +109,7 @@ Settings settings_from_preset(const std::string& preset, const std::string& norm
 nlohmann::ordered_json to_json(const Settings& settings);
 
 // Names of the settings that differ and that results depend on.
-std::vector<std::string> differences(const nlohmann::ordered_json& a, const nlohmann::ordered_json& b);
+std::vector<std::string> differences(const nlohmann::ordered_json& a,
+                                     const nlohmann::ordered_json& b);
 
 }  // namespace sidechannel::experiments

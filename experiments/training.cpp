@@ -18,7 +18,9 @@ double mean_spread(const StreamingMoments& moments) {
   return sum / static_cast<double>(variance.shape.size());
 }
 
-Json number_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(); }
+Json number_or_null(double value) {
+  return std::isfinite(value) ? Json(value) : Json();
+}
 
 // What is logged and shown: averages since the last line of metrics.jsonl.
 struct Window {
@@ -56,7 +58,9 @@ struct Stage {
 class Training {
  public:
   Training(const Settings& settings, Localizer& network, RunFolder& folder)
-      : settings_(settings), network_(network), folder_(folder),
+      : settings_(settings),
+        network_(network),
+        folder_(folder),
         schedule_(settings.learning_rate_schedule()) {
     enter_stage(0);
   }
@@ -98,7 +102,8 @@ class Training {
                         static_cast<std::uint32_t>(step)};
     const double loss = stage_->step(random);
     const double gradient_norm = stage_->adam.gradient_norm();
-    if (!std::isfinite(loss) || !std::isfinite(gradient_norm)) stop_on_nan(step, loss, gradient_norm);
+    if (!std::isfinite(loss) || !std::isfinite(gradient_norm))
+      stop_on_nan(step, loss, gradient_norm);
     const double rate = learning_rate(step);
     stage_->adam.step(rate);
 
@@ -132,10 +137,10 @@ class Training {
     state.metadata["milliseconds"] = "0";
     save(state);
     folder_.save_state("failure.safetensors", std::move(state));
-    throw Error(fmt::format("step {}: loss {}, gradient norm {}; stopped before the update, the "
-                            "state is kept in {} (try a lower --learning-rate)",
-                            step, loss, gradient_norm,
-                            folder_.file("failure.safetensors").string()));
+    throw Error(
+        fmt::format("step {}: loss {}, gradient norm {}; stopped before the update, the "
+                    "state is kept in {} (try a lower --learning-rate)",
+                    step, loss, gradient_norm, folder_.file("failure.safetensors").string()));
   }
 
   std::string details() const {
@@ -148,7 +153,8 @@ class Training {
     network_.parameters().save(state.tensors);
     stage_->adam.save(state.tensors, "adam");
     stage_->window.outputs.save(state.tensors, "window");
-    const std::array<double, 4> sums{stage_->window.loss_sum, last_slope_, last_spread_, last_loss_};
+    const std::array<double, 4> sums{stage_->window.loss_sum, last_slope_, last_spread_,
+                                     last_loss_};
     state.tensors["window.sums"] = HostArray::from<double>(sums, Shape{4});
     state.tensors["window.steps"] =
         HostArray::from<std::int64_t>(std::span(&stage_->window.steps, 1), Shape{});

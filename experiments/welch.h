@@ -20,8 +20,9 @@ struct SampleMoments {
 // the means agree to rounding, and as infinite (p = 0) where they do not.
 double welch_p_value(const SampleMoments& a, const SampleMoments& b);
 
-// For each index i, the largest p-value of its tests against all j != i (Definition 2.3): index i is
-// localized when this is below the threshold. 0 for a sequence of one index, which has no rivals.
+// For each index i, the largest p-value of its tests against all j != i (Definition 2.3): index i
+// is localized when this is below the threshold. 0 for a sequence of one index, which has no
+// rivals.
 std::vector<double> largest_p_values(std::span<const SampleMoments> moments);
 
 }  // namespace sidechannel::experiments

@@ -19,7 +19,7 @@ void mse_forward(CpuQueue& queue, const MseDims& dims, const T* y, const T* targ
 
 // dy[i] = dloss * 2 / size * (y[i] - target[i % target_size]); dloss is one number.
 template <class T>
-void mse_backward(CpuQueue& queue, const MseDims& dims, const T* y, const T* target,
-                  const T* dloss, GradOut<T> dy);
+void mse_backward(CpuQueue& queue, const MseDims& dims, const T* y, const T* target, const T* dloss,
+                  GradOut<T> dy);
 
 }  // namespace sidechannel::kernels

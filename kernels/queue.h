@@ -28,9 +28,10 @@ class CpuQueue {
   template <class Body>
   void parallel_for(std::int64_t count, std::int64_t grain, Body&& body) {
     using B = std::remove_reference_t<Body>;
-    run(count, grain, [](void* b, std::int64_t begin, std::int64_t end) {
-      (*static_cast<B*>(b))(begin, end);
-    }, const_cast<std::remove_const_t<B>*>(&body));
+    run(
+        count, grain,
+        [](void* b, std::int64_t begin, std::int64_t end) { (*static_cast<B*>(b))(begin, end); },
+        const_cast<std::remove_const_t<B>*>(&body));
   }
 
   // Scratch memory of at least `bytes`, 64-byte aligned, valid until the next call; for the kernel

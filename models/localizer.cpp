@@ -22,8 +22,7 @@ NormKind norm_kind_from(const std::string& name) {
   for (const auto& [kind, known] : kNames) {
     if (name == known) return kind;
   }
-  throw UsageError(
-      fmt::format("norm {}: expected none, instance, group, layer or batch", name));
+  throw UsageError(fmt::format("norm {}: expected none, instance, group, layer or batch", name));
 }
 
 std::string name_of(NormKind kind) {

@@ -17,9 +17,9 @@ std::string name_of(NormKind kind);
 
 // What Equation (1) leaves free.
 struct LocalizerConfig {
-  std::int64_t depth = 8;         // d, all convolutions counted, C_in and C_out too
-  std::int64_t channels = 32;     // h
-  std::int64_t kernel_size = 5;   // k, odd
+  std::int64_t depth = 8;        // d, all convolutions counted, C_in and C_out too
+  std::int64_t channels = 32;    // h
+  std::int64_t kernel_size = 5;  // k, odd
   NormKind norm = NormKind::kInstance;
   std::int64_t groups = 1;           // G, for group norm
   std::int64_t samples_per_set = 1;  // for batch norm: the samples that share their statistics

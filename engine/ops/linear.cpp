@@ -20,8 +20,12 @@ Var linear(const Var& x, const Var& w, const Var& b, bool with_relu) {
   x.tape().record(y, {x, w, b}, [=, value = y.value()](Grads& g) {
     on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
       using T = decltype(zero);
-      linear_backward(queue, dims, x.data<T>(), w.data<T>(), value.data<T>(), g.output<T>(),
-                      g.into<T>(x), g.into<T>(w), g.into<T>(b));
+      // In the kernel's order of writing: one tensor may be several of the inputs.
+      const auto dx = g.into<T>(x);
+      const auto dw = g.into<T>(w);
+      const auto db = g.into<T>(b);
+      linear_backward(queue, dims, x.data<T>(), w.data<T>(), value.data<T>(), g.output<T>(), dx, dw,
+                      db);
     });
   });
   return y;

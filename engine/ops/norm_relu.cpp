@@ -14,13 +14,9 @@ kernels::NormDims norm_dims(const char* name, const Var& x, const Var& gamma, co
   SC_CHECK(gamma.shape() == Shape{channels} && beta.shape() == Shape{channels},
            "{}: expected gamma and beta of shape [{}], got {} and {}", name, channels,
            gamma.shape().str(), beta.shape().str());
-  return {x.shape()[0],
-          x.shape()[1],
-          channels,
-          options.channels_per_set,
-          options.samples_per_set,
-          options.epsilon,
-          options.relu};
+  return {
+      x.shape()[0],    x.shape()[1], channels, options.channels_per_set, options.samples_per_set,
+      options.epsilon, options.relu};
 }
 
 void check_statistics(const char* name, const Tensor& mean, const Tensor& variance,
@@ -61,9 +57,12 @@ Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions
   tape.record(y, {x, gamma, beta}, [=](Grads& g) {
     on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
       using T = decltype(zero);
+      // In the kernel's order of writing: one tensor may be several of the inputs.
+      const auto dx = g.into<T>(x);
+      const auto dbeta = g.into<T>(beta);
+      const auto dgamma = g.into<T>(gamma);
       norm_relu_backward(queue, dims, x.data<T>(), gamma.data<T>(), beta.data<T>(), mean.data<T>(),
-                         rstd.data<T>(), g.output<T>(), g.into<T>(x), g.into<T>(gamma),
-                         g.into<T>(beta));
+                         rstd.data<T>(), g.output<T>(), dx, dgamma, dbeta);
     });
   });
   return y;
@@ -82,9 +81,12 @@ Var norm_relu_population(const Var& x, const Var& gamma, const Var& beta, const 
   x.tape().record(y, {x, gamma, beta}, [=](Grads& g) {
     on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
       using T = decltype(zero);
+      const auto dx = g.into<T>(x);
+      const auto dbeta = g.into<T>(beta);
+      const auto dgamma = g.into<T>(gamma);
       norm_relu_population_backward(queue, dims, x.data<T>(), gamma.data<T>(), beta.data<T>(),
-                                    mean.data<T>(), variance.data<T>(), g.output<T>(),
-                                    g.into<T>(x), g.into<T>(gamma), g.into<T>(beta));
+                                    mean.data<T>(), variance.data<T>(), g.output<T>(), dx, dgamma,
+                                    dbeta);
     });
   });
   return y;

@@ -19,8 +19,9 @@ void adam_update(CpuQueue& queue, const AdamStep& adam, std::int64_t size, const
   queue.parallel_for((size + kLine - 1) / kLine, 64, [&](std::int64_t begin, std::int64_t end) {
     simd::for_vectors<T>(begin * kLine, std::min(end * kLine, size), [&](auto d, std::int64_t i) {
       const auto gradient = hn::LoadU(d, g + i);
-      const auto mean = hn::MulAdd(hn::Set(d, static_cast<T>(1 - adam.beta1)), gradient,
-                                   hn::Mul(hn::Set(d, static_cast<T>(adam.beta1)), hn::LoadU(d, m + i)));
+      const auto mean =
+          hn::MulAdd(hn::Set(d, static_cast<T>(1 - adam.beta1)), gradient,
+                     hn::Mul(hn::Set(d, static_cast<T>(adam.beta1)), hn::LoadU(d, m + i)));
       const auto square =
           hn::MulAdd(hn::Mul(hn::Set(d, static_cast<T>(1 - adam.beta2)), gradient), gradient,
                      hn::Mul(hn::Set(d, static_cast<T>(adam.beta2)), hn::LoadU(d, v + i)));

@@ -5,8 +5,8 @@
 // overlapping rows (leading dimension C_in, k * C_in columns): no im2col, nothing is packed.
 //
 //   forward:         y  = rows(x)  * w               w  as [k * C_in, C_out]
-//   input gradient:  dx = rows(dy) * w'              w' = w flipped in t, transposed: [k * C_out, C_in]
-//   weights:         dw = rows(x)^T * dy
+//   input gradient:  dx = rows(dy) * w'              w' = w flipped in t, transposed: [k * C_out,
+//   C_in] weights:         dw = rows(x)^T * dy
 //
 // Tiles of kRows positions x kVectors vectors of output channels stay in registers for the whole
 // sum. Rows that reach into the zero padding are copied to a small buffer with the zeros in place.
@@ -114,7 +114,8 @@ HWY_INLINE void output_tile(D d, const RowProduct<T>& p, const T* x, std::int64_
   constexpr std::int64_t width = kVectors * kLanes<D>;
   T aside[kRows * width] = {};
   if (start == y) {
-    for (std::int64_t i = 0; i < rows; ++i) std::copy_n(y + i * p.columns, width, aside + i * width);
+    for (std::int64_t i = 0; i < rows; ++i)
+      std::copy_n(y + i * p.columns, width, aside + i * width);
     start = aside;
     ld_start = width;
   }
@@ -228,8 +229,8 @@ void accumulate_block(const T* a, std::int64_t lda, std::int64_t rows, const T* 
     const Full<T> d;
     std::int64_t c = 0;
     for (; c + kVectors * lanes <= columns; c += kVectors * lanes) {
-      accumulate_tile<kRows, kVectors>(d, a + row, lda, b + c, ldb, positions, out + row * ldout + c,
-                                       ldout);
+      accumulate_tile<kRows, kVectors>(d, a + row, lda, b + c, ldb, positions,
+                                       out + row * ldout + c, ldout);
     }
     simd::for_vectors<T>(c, columns, [&](auto narrow, std::int64_t column) {
       accumulate_tile<kRows, 1>(narrow, a + row, lda, b + column, ldb, positions,
@@ -294,7 +295,8 @@ void accumulate_weights(CpuQueue& queue, const Conv1dDims& dims, const T* x, con
   const std::int64_t blocks = dims.kernel_size * blocks_per_tap;
   const std::int64_t length_out = dims.length_out();
 
-  const auto accumulate = [&](std::int64_t block, std::int64_t n, std::int64_t l0, std::int64_t l1) {
+  const auto accumulate = [&](std::int64_t block, std::int64_t n, std::int64_t l0,
+                              std::int64_t l1) {
     const std::int64_t tap = block / blocks_per_tap;
     const std::int64_t channel = block % blocks_per_tap * kBlock;
     // Positions that this tap reads from inside x; the padding's zeros add nothing.
@@ -378,17 +380,18 @@ void conv1d_backward_params(CpuQueue& queue, const Conv1dDims& dims, const T* x,
   }
   // One output channel: the same sum with x and dy in each other's place, which runs through the
   // taps backwards.
-  const Conv1dDims swapped{dims.batch,       dims.length_out(), 1, dims.channels_in,
-                           dims.kernel_size, dims.kernel_size - 1 - dims.padding};
+  const Conv1dDims swapped{
+      dims.batch,       dims.length_out(), 1,
+      dims.channels_in, dims.kernel_size,  dims.kernel_size - 1 - dims.padding};
   accumulate_single_channel(queue, swapped, dy, x,
                             dw.data + (dims.kernel_size - 1) * dims.channels_in, -dims.channels_in);
 }
 
-#define SIDECHANNEL_INSTANTIATE(T)                                                               \
-  template void conv1d_forward(CpuQueue&, const Conv1dDims&, const T*, const T*, const T*, T*);  \
-  template void conv1d_backward_input(CpuQueue&, const Conv1dDims&, const T*, const T*,          \
-                                      GradOut<T>);                                               \
-  template void conv1d_backward_params(CpuQueue&, const Conv1dDims&, const T*, const T*,         \
+#define SIDECHANNEL_INSTANTIATE(T)                                                              \
+  template void conv1d_forward(CpuQueue&, const Conv1dDims&, const T*, const T*, const T*, T*); \
+  template void conv1d_backward_input(CpuQueue&, const Conv1dDims&, const T*, const T*,         \
+                                      GradOut<T>);                                              \
+  template void conv1d_backward_params(CpuQueue&, const Conv1dDims&, const T*, const T*,        \
                                        GradOut<T>, GradOut<T>);
 SIDECHANNEL_INSTANTIATE(float)
 SIDECHANNEL_INSTANTIATE(double)

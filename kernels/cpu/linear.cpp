@@ -66,8 +66,8 @@ void linear_backward(CpuQueue& queue, const LinearDims& dims, const T* x, const 
   const ConstMap<T> in(x, dims.rows, dims.in);
   const T* g = dy;
   if (dims.relu) {
-    T* masked = static_cast<T*>(
-        queue.scratch(static_cast<std::size_t>(dims.rows * dims.out) * sizeof(T)));
+    T* masked =
+        static_cast<T*>(queue.scratch(static_cast<std::size_t>(dims.rows * dims.out) * sizeof(T)));
     queue.parallel_for(dims.rows * dims.out, 4096, [=](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) masked[i] = y[i] > T(0) ? dy[i] : T(0);
     });

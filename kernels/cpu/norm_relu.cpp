@@ -55,8 +55,8 @@ void total_over_sets(const NormDims& dims, T* values, std::int64_t count) {
   }
 }
 
-// kRow neighbouring vectors of channels, for all positions of the samples of a group: a walk through
-// memory in its order.
+// kRow neighbouring vectors of channels, for all positions of the samples of a group: a walk
+// through memory in its order.
 template <int kRow, class D>
 struct Row {
   using V = simd::Vec<D>;
@@ -212,8 +212,8 @@ void apply_backward(const NormDims& dims, std::int64_t group, std::int64_t c0, s
       R g = R::load(d, dy + at + c);
       R::each([&](int j) {
         k.centre_and_mask(d, j, centred.v[j], g.v[j]);
-        g.v[j] = hn::NegMulAdd(centred.v[j], slope.v[j],
-                               hn::MulSub(g.v[j], k.scale.v[j], shift.v[j]));
+        g.v[j] =
+            hn::NegMulAdd(centred.v[j], slope.v[j], hn::MulSub(g.v[j], k.scale.v[j], shift.v[j]));
       });
       if (dx.write == Write::kAccumulate) g.add(R::load(d, dx.data + at + c));
       g.store(d, dx.data + at + c);
@@ -365,27 +365,26 @@ void norm_update_running(CpuQueue&, const NormDims& dims, double momentum, const
       }
       current_mean /= static_cast<double>(sets);
       current_variance *= count / std::max(1.0, count - 1) / static_cast<double>(sets);
-      running_mean[c] =
-          static_cast<T>((1 - momentum) * static_cast<double>(running_mean[c]) + momentum * current_mean);
-      running_variance[c] = static_cast<T>((1 - momentum) * static_cast<double>(running_variance[c]) +
-                                           momentum * current_variance);
+      running_mean[c] = static_cast<T>((1 - momentum) * static_cast<double>(running_mean[c]) +
+                                       momentum * current_mean);
+      running_variance[c] = static_cast<T>(
+          (1 - momentum) * static_cast<double>(running_variance[c]) + momentum * current_variance);
     }
   }
 }
 
-#define SIDECHANNEL_INSTANTIATE(T)                                                                 \
-  template void norm_relu_forward(CpuQueue&, const NormDims&, const T*, const T*, const T*, T*,    \
-                                  T*, T*);                                                         \
-  template void norm_relu_backward(CpuQueue&, const NormDims&, const T*, const T*, const T*,       \
-                                   const T*, const T*, const T*, GradOut<T>, GradOut<T>,           \
-                                   GradOut<T>);                                                    \
-  template void norm_relu_population_forward(CpuQueue&, const NormDims&, const T*, const T*,       \
-                                             const T*, const T*, const T*, T*);                    \
-  template void norm_relu_population_backward(CpuQueue&, const NormDims&, const T*, const T*,      \
-                                              const T*, const T*, const T*, const T*, GradOut<T>,  \
-                                              GradOut<T>, GradOut<T>);                             \
-  template void norm_update_running(CpuQueue&, const NormDims&, double, const T*, const T*, T*,    \
-                                    T*);
+#define SIDECHANNEL_INSTANTIATE(T)                                                                \
+  template void norm_relu_forward(CpuQueue&, const NormDims&, const T*, const T*, const T*, T*,   \
+                                  T*, T*);                                                        \
+  template void norm_relu_backward(CpuQueue&, const NormDims&, const T*, const T*, const T*,      \
+                                   const T*, const T*, const T*, GradOut<T>, GradOut<T>,          \
+                                   GradOut<T>);                                                   \
+  template void norm_relu_population_forward(CpuQueue&, const NormDims&, const T*, const T*,      \
+                                             const T*, const T*, const T*, T*);                   \
+  template void norm_relu_population_backward(CpuQueue&, const NormDims&, const T*, const T*,     \
+                                              const T*, const T*, const T*, const T*, GradOut<T>, \
+                                              GradOut<T>, GradOut<T>);                            \
+  template void norm_update_running(CpuQueue&, const NormDims&, double, const T*, const T*, T*, T*);
 SIDECHANNEL_INSTANTIATE(float)
 SIDECHANNEL_INSTANTIATE(double)
 #undef SIDECHANNEL_INSTANTIATE

@@ -49,8 +49,8 @@ struct FreeAligned {
 }  // namespace
 
 // One round of work is one kernel. Its part i belongs to worker i, but whoever comes first may take
-// it: when the machine runs something else on a worker's core, the caller does not wait for a thread
-// that sleeps, but does its part itself.
+// it: when the machine runs something else on a worker's core, the caller does not wait for a
+// thread that sleeps, but does its part itself.
 struct CpuQueue::Team {
   struct alignas(64) Slot {
     std::atomic<std::uint32_t> claimed{0};   // the last round in which part i was taken,

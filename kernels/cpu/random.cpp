@@ -42,9 +42,9 @@ void uniform_fill(CpuQueue& queue, const RandomCounter& counter, double bound, s
   });
 }
 
-#define SIDECHANNEL_INSTANTIATE(T)                                                             \
-  template void normal_fill(CpuQueue&, const RandomCounter&, std::uint32_t, std::int64_t,      \
-                            std::int64_t, T*);                                                 \
+#define SIDECHANNEL_INSTANTIATE(T)                                                        \
+  template void normal_fill(CpuQueue&, const RandomCounter&, std::uint32_t, std::int64_t, \
+                            std::int64_t, T*);                                            \
   template void uniform_fill(CpuQueue&, const RandomCounter&, double, std::int64_t, T*);
 SIDECHANNEL_INSTANTIATE(float)
 SIDECHANNEL_INSTANTIATE(double)

@@ -24,10 +24,9 @@ void relu_backward(CpuQueue& queue, std::int64_t size, const T* y, const T* dy, 
   });
 }
 
-#define SIDECHANNEL_INSTANTIATE(T)                                         \
-  template void relu_forward(CpuQueue&, std::int64_t, const T*, T*);       \
-  template void relu_backward(CpuQueue&, std::int64_t, const T*, const T*, \
-                              GradOut<T>);
+#define SIDECHANNEL_INSTANTIATE(T)                                   \
+  template void relu_forward(CpuQueue&, std::int64_t, const T*, T*); \
+  template void relu_backward(CpuQueue&, std::int64_t, const T*, const T*, GradOut<T>);
 SIDECHANNEL_INSTANTIATE(float)
 SIDECHANNEL_INSTANTIATE(double)
 #undef SIDECHANNEL_INSTANTIATE

@@ -49,8 +49,10 @@ template <class T, class F>
 inline void for_vector_rows(std::int64_t begin, std::int64_t end, F&& f) {
   const Full<T> d;
   constexpr std::int64_t lanes = kLanes<Full<T>>;
-  for (; begin + 4 * lanes <= end; begin += 4 * lanes) f(d, std::integral_constant<int, 4>(), begin);
-  for (; begin + 2 * lanes <= end; begin += 2 * lanes) f(d, std::integral_constant<int, 2>(), begin);
+  for (; begin + 4 * lanes <= end; begin += 4 * lanes)
+    f(d, std::integral_constant<int, 4>(), begin);
+  for (; begin + 2 * lanes <= end; begin += 2 * lanes)
+    f(d, std::integral_constant<int, 2>(), begin);
   for_vectors<T>(begin, end, [&](auto narrow, std::int64_t first) {
     f(narrow, std::integral_constant<int, 1>(), first);
   });

@@ -39,12 +39,12 @@ TEST(CommandLine, BadUsageIsOneLineAndExitCode2) {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
   expect_error({}, 2, "expected a command: train, probe, map, run or predict (see --help)");
-  expect_error({"fly"}, 2, "there is no command fly: expected train, probe, map, run or predict (see --help)");
+  expect_error({"fly"}, 2,
+               "there is no command fly: expected train, probe, map, run or predict (see --help)");
   expect_error({"run", "--speed", "9"}, 2,
                "The following arguments were not expected: 9 --speed (see --help)");
   expect_error({"run", "--length"}, 2, "--length: 1 required N missing (see --help)");
-  expect_error({"run", "--length", "long"}, 2,
-               "Could not convert: --length = long (see --help)");
+  expect_error({"run", "--length", "long"}, 2, "Could not convert: --length = long (see --help)");
   expect_error({"run", "--preset", "huge", "--out", out}, 2,
                "preset huge: expected demo, small, paper or a .json file");
   expect_error({"run", "--kernel-size", "4", "--out", out}, 2,
@@ -67,10 +67,12 @@ TEST(CommandLine, WhatIsMissingIsNamed) {
   expect_error({"run", "--preset", folder / "p.json"}, 1,
                "cannot read " + (folder / "p.json") + ": No such file or directory");
   expect_error({"probe", "--norm", "none", "--out", none}, 1,
-               none + " has no model.safetensors yet; run `localization train` first, or give "
-                      "--model");
-  expect_error({"predict", "--model", none + ".safetensors", "--input", "x.npy", "--output", "y.npy"},
-               1, "cannot read " + none + ".safetensors: No such file or directory");
+               none +
+                   " has no model.safetensors yet; run `localization train` first, or give "
+                   "--model");
+  expect_error(
+      {"predict", "--model", none + ".safetensors", "--input", "x.npy", "--output", "y.npy"}, 1,
+      "cannot read " + none + ".safetensors: No such file or directory");
 }
 
 TEST(CommandLine, DamagedFilesAreNamed) {
@@ -81,7 +83,8 @@ TEST(CommandLine, DamagedFilesAreNamed) {
   const std::string model = folder / "m.safetensors";
   experiments::save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
   const std::string bytes = content_of(model);
-  std::ofstream(folder / "short.safetensors", std::ios::binary) << bytes.substr(0, bytes.size() / 2);
+  std::ofstream(folder / "short.safetensors", std::ios::binary)
+      << bytes.substr(0, bytes.size() / 2);
   const ProgramResult result =
       run_program("localization", {"predict", "--model", folder / "short.safetensors", "--input",
                                    folder / "x.npy", "--output", folder / "y.npy"});
@@ -90,18 +93,20 @@ TEST(CommandLine, DamagedFilesAreNamed) {
   EXPECT_NE(result.err.find("short.safetensors"), std::string::npos);
 
   write_npy(folder / "x.npy", HostArray(DType::kF32, {2, 3, 4}));
-  expect_error({"predict", "--model", model, "--input", folder / "x.npy", "--output", folder / "y.npy"},
-               1, (folder / "x.npy") + ": expected an array [n, l] of n sequences, got shape [2, 3, 4]");
+  expect_error(
+      {"predict", "--model", model, "--input", folder / "x.npy", "--output", folder / "y.npy"}, 1,
+      (folder / "x.npy") + ": expected an array [n, l] of n sequences, got shape [2, 3, 4]");
   write_npy(folder / "x.npy", HostArray(DType::kI32, {2, 3}));
-  expect_error({"predict", "--model", model, "--input", folder / "x.npy", "--output", folder / "y.npy"},
-               1, (folder / "x.npy") + ": holds i32, expected f32 or f64");
+  expect_error(
+      {"predict", "--model", model, "--input", folder / "x.npy", "--output", folder / "y.npy"}, 1,
+      (folder / "x.npy") + ": holds i32, expected f32 or f64");
 }
 
 TEST(CommandLine, AFolderThatCannotBeWrittenIsNamed) {
   if (geteuid() != 0) {
     const TemporaryFolder folder;
-    std::filesystem::permissions(folder.path(), std::filesystem::perms::owner_read |
-                                                    std::filesystem::perms::owner_exec);
+    std::filesystem::permissions(
+        folder.path(), std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
     expect_error({"train", "--out", folder / "run"}, 1,
                  "cannot create folder " + (folder / "run") + ": Permission denied");
   }
@@ -119,8 +124,9 @@ TEST(CommandLine, AFullDiskStopsTheRunAndLeavesTheLastState) {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
   const std::vector<std::string> arguments{
-      "train", "--length", "16", "--depth", "3", "--channels", "4", "--batch", "2", "--iterations",
-      "2000", "--log-every", "1", "--checkpoint-every", "50", "--out", out};
+      "train", "--length",     "16",   "--depth",     "3", "--channels",         "4",  "--batch",
+      "2",     "--iterations", "2000", "--log-every", "1", "--checkpoint-every", "50", "--out",
+      out};
   struct rlimit before {};
   getrlimit(RLIMIT_FSIZE, &before);
   struct rlimit small = before;
@@ -144,8 +150,8 @@ TEST(CommandLine, NumbersThatAreNotFiniteStopTheRunBeforeTheUpdate) {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
   const ProgramResult result = run_program(
-      "localization", {"train", "--norm", "none", "--length", "16", "--depth", "6", "--channels", "8",
-                       "--batch", "2", "--iterations", "500", "--schedule", "constant",
+      "localization", {"train", "--norm", "none", "--length", "16", "--depth", "6", "--channels",
+                       "8", "--batch", "2", "--iterations", "500", "--schedule", "constant",
                        "--learning-rate", "1e30", "--out", out});
   EXPECT_EQ(result.code, 1);
   EXPECT_NE(result.err.find("stopped before the update, the state is kept in " + out +
@@ -180,8 +186,8 @@ TEST(Predict, RunsASavedNetworkOnAnyonesInput) {
     HostArray channels_last = x;
     channels_last.shape = Shape{6, 21, 1};
     Tape tape(device);
-    const Var expected = network(tape.constant(Tensor::from(device, channels_last)),
-                                 Statistics::kMinibatch);
+    const Var expected =
+        network(tape.constant(Tensor::from(device, channels_last)), Statistics::kMinibatch);
     EXPECT_EQ(y.bytes, expected.value().to_host().bytes);
   }
 }

@@ -25,7 +25,8 @@ std::vector<std::string> tiny(const std::string& command, const std::string& nor
     arguments.insert(arguments.end(), more.begin(), more.end());
   };
   add({"--length", "20", "--depth", "4", "--channels", "8", "--kernel-size", "3", "--batch", "4"});
-  add({"--iterations", "50", "--probe-iterations", "20", "--probe-width", "8", "--probe-batch", "4"});
+  add({"--iterations", "50", "--probe-iterations", "20", "--probe-width", "8", "--probe-batch",
+       "4"});
   add({"--map-samples", "128", "--log-every", "7", "--threads", "1", "--device", "cpu"});
   add({"--groups", "2", "--samples-per-set", "2"});
   arguments.insert(arguments.end(), {"--norm", norm, "--out", out});
@@ -86,9 +87,9 @@ TEST_P(Resume, StoppedInEveryPhaseGivesTheSameResults) {
     ASSERT_TRUE(result.code == 0 || result.code == kInterrupted) << result.err;
   }
   EXPECT_GT(stops, 20);
-  for (const char* file : {"metrics.jsonl", "model.safetensors", "probes.safetensors",
-                           "localized.npy", "p_max.npy", "layer_mean.npy", "layer_variance.npy",
-                           "predictions_mean.npy", "predictions_sample.npy"}) {
+  for (const char* file :
+       {"metrics.jsonl", "model.safetensors", "probes.safetensors", "localized.npy", "p_max.npy",
+        "layer_mean.npy", "layer_variance.npy", "predictions_mean.npy", "predictions_sample.npy"}) {
     EXPECT_EQ(content_of(folder / "whole" + "/" + file), content_of(folder / "parts" + "/" + file))
         << file;
     EXPECT_FALSE(content_of(folder / "whole" + "/" + file).empty()) << file;
@@ -171,7 +172,8 @@ TEST(ResumePolicy, ADamagedStateGivesWayToTheOneBefore) {
   const TemporaryFolder folder;
   const auto arguments = tiny("train", "instance", folder / "run");
   ASSERT_EQ(run_program("localization", tiny("train", "instance", folder / "whole")).code, 0);
-  ASSERT_EQ(run_program("localization", with(arguments, {"--stop-after", "20"})).code, kInterrupted);
+  ASSERT_EQ(run_program("localization", with(arguments, {"--stop-after", "20"})).code,
+            kInterrupted);
   const std::string state = folder / "run" + "/checkpoint.safetensors";
   std::string bytes = content_of(state);
   bytes[bytes.size() / 2] = static_cast<char>(~bytes[bytes.size() / 2]);
@@ -190,8 +192,8 @@ TEST(ResumePolicy, OneProcessWorksInAFolder) {
   wait_for_file(folder / "run" + "/checkpoint.safetensors");
   const ProgramResult second = run_program("localization", arguments);
   EXPECT_EQ(second.code, 1);
-  EXPECT_EQ(second.err, "localization: " + (folder / "run") +
-                            ": another process is working in this folder\n");
+  EXPECT_EQ(second.err,
+            "localization: " + (folder / "run") + ": another process is working in this folder\n");
   kill(pid, SIGTERM);
   EXPECT_EQ(wait_for_program(pid), kInterrupted);
 }

@@ -69,7 +69,8 @@ TEST(Settings, FilesSayWhatIsWrong) {
   EXPECT_EQ(error_of("[]"), "p.json: expected a JSON object of settings");
   EXPECT_EQ(usage_error([] { settings_from_preset("huge"); }),
             "preset huge: expected demo, small, paper or a .json file");
-  std::ofstream(folder / "p.json") << "{\"length\": 32, \"for_norm\": {\"none\": {\"length\": 16}}}";
+  std::ofstream(folder / "p.json")
+      << "{\"length\": 32, \"for_norm\": {\"none\": {\"length\": 16}}}";
   EXPECT_EQ(settings_from_preset(folder / "p.json", "instance").length, 32);
   EXPECT_EQ(settings_from_preset(folder / "p.json", "none").length, 16);
 }

@@ -33,7 +33,7 @@ TEST(InteriorSlope, FindsTheSlopeWhateverTheOffset) {
 
 TEST(InteriorSlope, DoesNotLookAtTheEdges) {
   HostArray mean = line(20, 0, 0);
-  mean.as<double>()[4] = 1;   // outside [5, 15)
+  mean.as<double>()[4] = 1;  // outside [5, 15)
   mean.as<double>()[15] = -1;
   EXPECT_EQ(interior_slope(mean, 5), 0);
   mean.as<double>()[14] = 1;
@@ -53,9 +53,9 @@ TEST(Plateau, IsToldInWordsWithARetry) {
   EXPECT_NE(notice.find("plateau"), std::string::npos);
   EXPECT_NE(notice.find("--seed 5"), std::string::npos);
   EXPECT_NE(notice.find("--learning-rate 0.001"), std::string::npos);
-  EXPECT_EQ(plateau_notice(settings, 0.5, 0.04), "");   // it learned
-  EXPECT_EQ(plateau_notice(settings, 0.0, 0.05), "");   // not yet, but it moves
-  settings.norm = "none";                               // where slope 0 is what must come out
+  EXPECT_EQ(plateau_notice(settings, 0.5, 0.04), "");  // it learned
+  EXPECT_EQ(plateau_notice(settings, 0.0, 0.05), "");  // not yet, but it moves
+  settings.norm = "none";                              // where slope 0 is what must come out
   EXPECT_EQ(plateau_notice(settings, 0.0, 0.001), "");
 }
 

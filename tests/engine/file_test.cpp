@@ -1,0 +1,461 @@
+#include "engine/file.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <set>
+#include <string>
+
+namespace sidechannel {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::span<const std::byte> bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text));
+}
+
+std::string text_of(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+std::string error_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+std::set<std::string> names_in(const fs::path& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) names.insert(entry.path().filename());
+  return names;
+}
+
+// A disk that fails once, at one call or one kind of call, and records all calls.
+struct FaultyDisk {
+  std::function<bool(int index, std::string_view call)> strikes;
+  std::function<ssize_t(std::size_t size)> fault;  // the failing call's result; sets errno
+  std::vector<std::string> log;
+  FileSystemCalls real;
+
+  inline static FaultyDisk* current = nullptr;
+
+  template <class Real>
+  static ssize_t meet(const char* call, std::size_t size, Real really) {
+    const int index = static_cast<int>(current->log.size());
+    current->log.emplace_back(call);
+    if (!current->strikes(index, call)) return really(size);
+    const ssize_t result = current->fault(size);
+    // A short transfer happens, as far as it goes; and close() frees the descriptor even as it
+    // fails.
+    if (result > 0) return really(static_cast<std::size_t>(result));
+    if (std::string_view(call) == "close") {
+      const int error = errno;
+      really(size);
+      errno = error;
+    }
+    return result;
+  }
+
+  template <class Real>
+  static int status(const char* call, Real really) {
+    return static_cast<int>(meet(call, 0, [&](std::size_t) { return really(); }));
+  }
+
+  FaultyDisk(std::function<bool(int, std::string_view)> when,
+             std::function<ssize_t(std::size_t)> what)
+      : strikes(std::move(when)), fault(std::move(what)) {
+    current = this;
+    real = replace_file_system_calls({
+        .open =
+            [](const char* path, int flags, mode_t mode) {
+              return status("open", [&] { return current->real.open(path, flags, mode); });
+            },
+        .read =
+            [](int fd, void* buffer, std::size_t size) {
+              return meet("read", size,
+                          [&](std::size_t n) { return current->real.read(fd, buffer, n); });
+            },
+        .write =
+            [](int fd, const void* buffer, std::size_t size) {
+              return meet("write", size,
+                          [&](std::size_t n) { return current->real.write(fd, buffer, n); });
+            },
+        .ftruncate =
+            [](int fd, off_t size) {
+              return status("truncate", [&] { return current->real.ftruncate(fd, size); });
+            },
+        .fsync = [](int fd) { return status("fsync", [&] { return current->real.fsync(fd); }); },
+        .close = [](int fd) { return status("close", [&] { return current->real.close(fd); }); },
+        .link =
+            [](const char* from, const char* to) {
+              return status("link", [&] { return current->real.link(from, to); });
+            },
+        .rename =
+            [](const char* from, const char* to) {
+              return status("rename", [&] { return current->real.rename(from, to); });
+            },
+        .unlink =
+            [](const char* path) {
+              return status("unlink", [&] { return current->real.unlink(path); });
+            },
+    });
+  }
+  FaultyDisk(const FaultyDisk&) = delete;
+  FaultyDisk& operator=(const FaultyDisk&) = delete;
+  ~FaultyDisk() { replace_file_system_calls(real); }
+};
+
+bool never(int, std::string_view) {
+  return false;
+}
+auto at(int wanted) {
+  return [wanted](int index, std::string_view) { return index == wanted; };
+}
+auto first(std::string wanted) {
+  return [wanted, done = false](int, std::string_view call) mutable {
+    return call == wanted && !std::exchange(done, true);
+  };
+}
+auto failing(int error) {
+  return [error](std::size_t) -> ssize_t {
+    errno = error;
+    return -1;
+  };
+}
+ssize_t halving(std::size_t size) {
+  return static_cast<ssize_t>(size / 2);
+}
+
+class FileTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "sidechannel-file-XXXXXX";
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+    path_ = folder_ / "model";
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  // An old file with a still older one beside it, and nothing else.
+  void set_up_old() {
+    for (const auto& name : names_in(folder_)) fs::remove(folder_ / name);
+    write_file_durably(path_, bytes_of(kOlder));
+    write_file_durably(path_, bytes_of(kOld), KeepPrevious::kYes);
+  }
+
+  // How many calls a write makes, and which.
+  std::vector<std::string> calls_of_a_write(KeepPrevious keep) {
+    set_up_old();
+    FaultyDisk disk(never, failing(0));
+    write_file_durably(path_, bytes_of(kNew), keep);
+    return disk.log;
+  }
+
+  const std::string kOlder = "older", kOld = "the old content", kNew = "the new content, longer";
+  fs::path folder_, path_;
+};
+
+TEST_F(FileTest, ReadsWhatWasWritten) {
+  for (const std::string& content :
+       {std::string(), std::string("a\0b\n", 4), std::string(1 << 20, 'x')}) {
+    write_file_durably(path_, bytes_of(content));
+    const auto bytes = read_file(path_);
+    EXPECT_TRUE(std::ranges::equal(bytes, bytes_of(content)));
+    EXPECT_EQ(names_in(folder_), std::set<std::string>{"model"});
+  }
+}
+
+TEST_F(FileTest, KeepsThePreviousFileOnlyWhenAsked) {
+  write_file_durably(path_, bytes_of("1"), KeepPrevious::kYes);
+  EXPECT_EQ(names_in(folder_), std::set<std::string>{"model"});
+  write_file_durably(path_, bytes_of("2"), KeepPrevious::kYes);
+  write_file_durably(path_, bytes_of("3"), KeepPrevious::kYes);
+  EXPECT_EQ(text_of(path_), "3");
+  EXPECT_EQ(text_of(previous_of(path_)), "2");
+  write_file_durably(path_, bytes_of("4"));
+  EXPECT_EQ(text_of(path_), "4");
+  EXPECT_EQ(text_of(previous_of(path_)), "2");
+}
+
+TEST_F(FileTest, WritesIntoTheWorkingFolder) {
+  const fs::path here = fs::current_path();
+  fs::current_path(folder_);
+  write_file_durably("plain", bytes_of("x"));
+  fs::current_path(here);
+  EXPECT_EQ(text_of(folder_ / "plain"), "x");
+}
+
+TEST_F(FileTest, SaysWhyAFileCannotBeReadOrWritten) {
+  const auto reading = [&](const fs::path& path) { return error_of([&] { read_file(path); }); };
+  EXPECT_EQ(reading(path_), "cannot read " + path_.string() + ": No such file or directory");
+  EXPECT_EQ(reading(folder_), folder_.string() + " is a folder, expected a file");
+  EXPECT_EQ(reading("/dev/null"), "/dev/null is a device or a pipe, expected a file");
+  ASSERT_EQ(::mkfifo(path_.c_str(), 0600), 0);
+  EXPECT_EQ(reading(path_), path_.string() + " is a device or a pipe, expected a file");
+
+  const fs::path missing = folder_ / "missing" / "model";
+  EXPECT_EQ(error_of([&] { write_file_durably(missing, bytes_of("x")); }),
+            "cannot open " + missing.string() + ".tmp: No such file or directory");
+  EXPECT_EQ(error_of([&] { write_file_durably(folder_, bytes_of("x")); }),
+            fmt::format("cannot rename {0}.tmp to {0}: Is a directory", folder_.string()));
+}
+
+TEST_F(FileTest, ReadsOnAfterShortReadsAndSignals) {
+  write_file_durably(path_, bytes_of(kOld));
+  {
+    FaultyDisk disk([](int, std::string_view call) { return call == "read"; },
+                    [](std::size_t) -> ssize_t { return 1; });
+    EXPECT_EQ(read_file(path_).size(), kOld.size());
+  }
+  for (const std::string call : {"open", "read"}) {
+    FaultyDisk disk(first(call), failing(EINTR));
+    EXPECT_EQ(read_file(path_).size(), kOld.size());
+    EXPECT_EQ(std::ranges::count(disk.log, call), 2);
+  }
+}
+
+TEST_F(FileTest, SaysThatAFileEndedEarlyOrCouldNotBeRead) {
+  write_file_durably(path_, bytes_of(kOld));
+  const auto reading = [&] { read_file(path_); };
+  {
+    FaultyDisk disk(first("read"), failing(EIO));
+    EXPECT_EQ(error_of(reading), "cannot read " + path_.string() + ": Input/output error");
+  }
+  FaultyDisk disk([](int, std::string_view call) { return call == "read"; },
+                  [](std::size_t size) -> ssize_t { return size > 12 ? 3 : 0; });
+  EXPECT_EQ(error_of(reading), "cannot read " + path_.string() + ": expected 15 bytes, got 3");
+}
+
+TEST_F(FileTest, MakesTheCallsOfADurableWriteInOrder) {
+  using Calls = std::vector<std::string>;
+  EXPECT_EQ(calls_of_a_write(KeepPrevious::kNo),
+            (Calls{"unlink", "open", "write", "fsync", "close", "rename", "open", "fsync", "close",
+                   "unlink"}));
+  EXPECT_EQ(calls_of_a_write(KeepPrevious::kYes),
+            (Calls{"unlink", "open", "write", "fsync", "close", "unlink", "link", "rename",
+                   "unlink", "rename", "open", "fsync", "close", "unlink"}));
+}
+
+TEST_F(FileTest, EveryFailingCallLeavesTheOldOrTheNewContent) {
+  const auto open_files = [] { return names_in("/proc/self/fd").size(); };
+  for (const KeepPrevious keep : {KeepPrevious::kNo, KeepPrevious::kYes}) {
+    const std::vector<std::string> calls = calls_of_a_write(keep);
+    const auto last_rename = std::ranges::find(calls.rbegin(), calls.rend(), "rename");
+    const int renamed_at = static_cast<int>(calls.rend() - last_rename) - 1;
+    for (int i = 0; i < std::ssize(calls); ++i) {
+      const std::string& call = calls[static_cast<std::size_t>(i)];
+      for (const int error : {ENOSPC, EIO}) {
+        SCOPED_TRACE(fmt::format("call {}, {}, fails with {}", i, call, std::strerror(error)));
+        set_up_old();
+        const std::size_t open_before = open_files();
+        std::string message;
+        {
+          FaultyDisk disk(at(i), failing(error));
+          message = error_of([&] { write_file_durably(path_, bytes_of(kNew), keep); });
+        }
+        EXPECT_EQ(open_files(), open_before);
+        EXPECT_EQ(names_in(folder_), (std::set<std::string>{"model", "model.previous"}));
+        if (call == "unlink") {  // only clears up, and there was nothing to clear up
+          EXPECT_EQ(message, "no error");
+          EXPECT_EQ(text_of(path_), kNew);
+        } else {
+          EXPECT_TRUE(message.starts_with("cannot " + call + " " + folder_.string())) << message;
+          EXPECT_TRUE(message.ends_with(std::string(": ") + std::strerror(error))) << message;
+          EXPECT_EQ(text_of(path_), i > renamed_at ? kNew : kOld);
+        }
+        const std::string previous = text_of(previous_of(path_));
+        EXPECT_TRUE(previous == kOlder || (keep == KeepPrevious::kYes && previous == kOld));
+
+        const std::string current = text_of(path_);
+        write_file_durably(path_, bytes_of("afterwards"), KeepPrevious::kYes);
+        EXPECT_EQ(names_in(folder_), (std::set<std::string>{"model", "model.previous"}));
+        EXPECT_EQ(text_of(path_), "afterwards");
+        EXPECT_EQ(text_of(previous_of(path_)), current);
+      }
+    }
+  }
+}
+
+TEST_F(FileTest, AFailedFirstWriteLeavesNothing) {
+  for (const std::string call : {"open", "write", "fsync", "close", "rename"}) {
+    FaultyDisk disk(first(call), failing(ENOSPC));
+    const auto writing = [&] { write_file_durably(path_, bytes_of(kNew), KeepPrevious::kYes); };
+    EXPECT_TRUE(error_of(writing).starts_with("cannot " + call)) << call;
+    EXPECT_EQ(names_in(folder_), std::set<std::string>{}) << call;
+  }
+}
+
+TEST_F(FileTest, AKillAtAnyCallLeavesTheOldOrTheNewContent) {
+  for (const KeepPrevious keep : {KeepPrevious::kNo, KeepPrevious::kYes}) {
+    const int calls = static_cast<int>(calls_of_a_write(keep).size());
+    for (int i = 0; i < calls; ++i) {
+      SCOPED_TRACE(i);
+      set_up_old();
+      const pid_t child = ::fork();
+      if (child == 0) {
+        FaultyDisk disk(at(i), [](std::size_t) -> ssize_t { return ::raise(SIGKILL); });
+        write_file_durably(path_, bytes_of(kNew), keep);
+        ::_exit(0);
+      }
+      int status = 0;
+      ASSERT_EQ(::waitpid(child, &status, 0), child);
+      ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+      const std::string content = text_of(path_);
+      EXPECT_TRUE(content == kOld || content == kNew) << content;
+
+      write_file_durably(path_, bytes_of("afterwards"), KeepPrevious::kYes);
+      EXPECT_EQ(text_of(previous_of(path_)), content);
+      EXPECT_EQ(names_in(folder_), (std::set<std::string>{"model", "model.previous"}));
+    }
+  }
+}
+
+TEST_F(FileTest, FinishesShortAndInterruptedWrites) {
+  set_up_old();
+  {
+    FaultyDisk disk([](int, std::string_view call) { return call == "write"; },
+                    [](std::size_t size) { return std::max<ssize_t>(halving(size), 1); });
+    write_file_durably(path_, bytes_of(kNew));
+    EXPECT_EQ(text_of(path_), kNew);
+    EXPECT_GT(std::ranges::count(disk.log, "write"), 3);
+  }
+  for (const std::string call : {"open", "write", "fsync", "close"}) {
+    set_up_old();
+    FaultyDisk disk(first(call), failing(EINTR));
+    write_file_durably(path_, bytes_of(kNew));
+    EXPECT_EQ(text_of(path_), kNew);
+  }
+}
+
+TEST_F(FileTest, ADiskThatFillsUpMidwayLeavesTheOldContent) {
+  const auto writing = [&] { write_file_durably(path_, bytes_of(kNew)); };
+  const auto on_writes = [](int, std::string_view call) { return call == "write"; };
+  set_up_old();
+  {
+    FaultyDisk disk(on_writes, [full = false](std::size_t size) mutable {
+      return std::exchange(full, true) ? failing(ENOSPC)(size) : halving(size);
+    });
+    EXPECT_EQ(error_of(writing),
+              "cannot write " + path_.string() + ".tmp: No space left on device");
+  }
+  {
+    FaultyDisk disk(on_writes, [](std::size_t) -> ssize_t { return 0; });
+    EXPECT_EQ(error_of(writing),
+              "cannot write " + path_.string() + ".tmp: the system took 0 of 23 bytes");
+  }
+  EXPECT_EQ(text_of(path_), kOld);
+  EXPECT_EQ(names_in(folder_), (std::set<std::string>{"model", "model.previous"}));
+}
+
+TEST_F(FileTest, NeverWritesThroughWhatStandsAtTheTemporaryName) {
+  const fs::path other = folder_ / "other", temporary = folder_ / "model.tmp";
+  write_file_durably(other, bytes_of("precious"));
+  fs::create_symlink(other, temporary);
+  {
+    FaultyDisk disk([](int, std::string_view call) { return call == "unlink"; }, failing(EPERM));
+    EXPECT_EQ(error_of([&] { write_file_durably(path_, bytes_of(kNew)); }),
+              "cannot open " + temporary.string() + ": File exists");
+  }
+  write_file_durably(path_, bytes_of(kNew));
+  EXPECT_EQ(text_of(path_), kNew);
+  EXPECT_EQ(text_of(other), "precious");
+  EXPECT_FALSE(fs::is_symlink(path_));
+}
+
+TEST_F(FileTest, ToleratesAFolderThatCannotBeSynced) {
+  set_up_old();
+  FaultyDisk disk(at(7), failing(EINVAL));
+  write_file_durably(path_, bytes_of(kNew));
+  EXPECT_EQ(disk.log[7], "fsync");
+  EXPECT_EQ(text_of(path_), kNew);
+}
+
+TEST_F(FileTest, LogsLines) {
+  {
+    LineLog log(path_);
+    EXPECT_EQ(log.size(), 0u);
+    log.append("{\"step\": 1}");
+    log.append("");
+    EXPECT_EQ(log.size(), 13u);
+    EXPECT_EQ(error_of([&] { log.append("a\nb"); }),
+              "cannot log a line with a newline inside: \"a\\x0ab\"");
+  }
+  LineLog log(path_);
+  EXPECT_EQ(log.size(), 13u);
+  LineLog moved = std::move(log);
+  FaultyDisk disk(never, failing(0));
+  moved.append("{\"step\": 2}");
+  moved.sync();
+  EXPECT_EQ(disk.log, (std::vector<std::string>{"write", "fsync"}));
+  EXPECT_EQ(moved.size(), 25u);
+  EXPECT_EQ(text_of(path_), "{\"step\": 1}\n\n{\"step\": 2}\n");
+}
+
+TEST_F(FileTest, AFailedLineLeavesTheLinesBefore) {
+  LineLog log(path_);
+  log.append("first");
+  for (const int error : {ENOSPC, EIO}) {
+    FaultyDisk disk([](int, std::string_view call) { return call == "write"; },
+                    [error, failed = false](std::size_t size) mutable {
+                      return std::exchange(failed, true) ? failing(error)(size) : halving(size);
+                    });
+    EXPECT_EQ(error_of([&] { log.append("second"); }),
+              fmt::format("cannot write {}: {}", path_.string(), std::strerror(error)));
+    EXPECT_EQ(text_of(path_), "first\n");
+    EXPECT_EQ(log.size(), 6u);
+  }
+  log.append("third");
+  EXPECT_EQ(text_of(path_), "first\nthird\n");
+}
+
+TEST_F(FileTest, NamesTheFailureOfTheLineAndNotOfTheClearingUp) {
+  LineLog log(path_);
+  FaultyDisk disk([](int, std::string_view) { return true; }, failing(EIO));
+  EXPECT_EQ(error_of([&] { log.append("line"); }),
+            "cannot write " + path_.string() + ": Input/output error");
+}
+
+TEST_F(FileTest, TruncatesALogToWhatACheckpointKnows) {
+  LineLog::truncate_to(path_, 0);
+  EXPECT_EQ(text_of(path_), "");
+  LineLog(path_).append("kept");
+  LineLog(path_).append("dropped");
+  EXPECT_EQ(error_of([&] { LineLog::truncate_to(path_, 14); }),
+            "cannot truncate " + path_.string() + " to 14 bytes: it holds only 13");
+  LineLog::truncate_to(path_, 5);
+  EXPECT_EQ(text_of(path_), "kept\n");
+  LineLog(path_).append("again");
+  EXPECT_EQ(text_of(path_), "kept\nagain\n");
+  for (const std::string call : {"open", "truncate", "fsync", "close"}) {
+    FaultyDisk disk(first(call), failing(EIO));
+    EXPECT_EQ(error_of([&] { LineLog::truncate_to(path_, 5); }),
+              fmt::format("cannot {} {}: Input/output error", call, path_.string()));
+  }
+  EXPECT_EQ(error_of([&] { LineLog log(folder_); }),
+            "cannot open " + folder_.string() + ": Is a directory");
+}
+
+TEST(InQuotes, KeepsAMessageOnOneShortLine) {
+  EXPECT_EQ(in_quotes("plain name"), "\"plain name\"");
+  EXPECT_EQ(in_quotes("a\n\"\\\x7f\xc3"), "\"a\\x0a\\x22\\x5c\\x7f\\xc3\"");
+  EXPECT_EQ(in_quotes(std::string(40, 'x')), '"' + std::string(40, 'x') + '"');
+  EXPECT_EQ(in_quotes(std::string(41, 'x')), '"' + std::string(40, 'x') + "\"...");
+}
+
+}  // namespace
+}  // namespace sidechannel

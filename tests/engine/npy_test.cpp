@@ -1,0 +1,377 @@
+#include "engine/npy.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <iterator>
+#include <optional>
+#include <random>
+#include <set>
+#include <sstream>
+#include <string>
+
+#include "engine/file.h"
+
+namespace sidechannel {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+Bytes bytes_of(std::string_view text) {
+  const auto bytes = std::as_bytes(std::span(text));
+  return {bytes.begin(), bytes.end()};
+}
+
+// A file of this header, with `data` zero bytes behind it.
+Bytes file_of(std::string_view header, std::size_t data = 0, char major = 1, char minor = 0) {
+  std::string text = "\x93NUMPY";
+  text += {major, minor};
+  const auto length = static_cast<std::uint32_t>(header.size());
+  text.append(reinterpret_cast<const char*>(&length), major == 1 ? 2 : 4);
+  return bytes_of(text.append(header).append(data, '\0'));
+}
+
+std::string header_of(std::string_view descr, std::string_view order, std::string_view shape) {
+  return fmt::format("{{'descr': {}, 'fortran_order': {}, 'shape': {}, }}\n", descr, order, shape);
+}
+
+std::string error_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+template <class T>
+HostArray array(std::initializer_list<T> values, Shape shape) {
+  return HostArray::from<T>(std::span(values.begin(), values.size()), shape);
+}
+
+void expect_equal(const HostArray& a, const HostArray& b) {
+  EXPECT_EQ(a.dtype, b.dtype);
+  EXPECT_TRUE(a.shape == b.shape);
+  EXPECT_EQ(a.bytes, b.bytes);
+}
+
+// Every type, ranks 0 to 4, an empty array.
+std::vector<HostArray> samples() {
+  return {array<float>({1, -2, 3.5f, 0, 1e-30f, -0.0f}, {1, 3, 2}),
+          array<double>({0.1}, {}),
+          array<std::int64_t>({-1, 1LL << 40}, {2}),
+          array<std::int32_t>({7, -8, 9}, {3, 1}),
+          array<std::uint8_t>({0, 255, 128}, {1, 1, 3, 1}),
+          array<bool>({true, false, true}, {3}),
+          HostArray(DType::kF32, {2, 0, 3})};
+}
+
+TEST(Npy, ReadsWhatItWrites) {
+  for (const HostArray& sample : samples()) {
+    const Bytes bytes = serialize_npy(sample);
+    expect_equal(parse_npy(bytes, "f"), sample);
+    EXPECT_EQ((bytes.size() - sample.bytes.size()) % 64, 0u);
+  }
+}
+
+TEST(Npy, WritesTheBytesThatNumPyWrites) {
+  std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }";
+  header += std::string(117 - header.size(), ' ') + "\n";
+  EXPECT_EQ(serialize_npy(HostArray(DType::kF32, {3})), file_of(header, 12));
+}
+
+TEST(Npy, ReadsAndWritesFiles) {
+  std::string folder = testing::TempDir() + "sidechannel-npy-XXXXXX";
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  const std::filesystem::path path = std::filesystem::path(folder) / "curve.npy";
+  write_npy(path, samples().front());
+  expect_equal(read_npy(path), samples().front());
+  write_file_durably(path, bytes_of("\x93NUM"));
+  EXPECT_EQ(error_of([&] { read_npy(path); }),
+            path.string() + ": expected 6 bytes of magic, got 4");
+  HostArray bad = samples().front();
+  bad.bytes.pop_back();
+  EXPECT_EQ(error_of([&] { write_npy(path, bad); }),
+            path.string() + ": cannot write an array: expected 24 bytes for [1, 3, 2], got 23");
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Npy, ReadsFilesOfOtherWriters) {
+  const HostArray expected(DType::kF32, {2, 3});
+  for (const std::string& header :
+       {header_of("'<f4'", "False", "(2, 3)"), header_of("\"<f4\"", "False", "(2,3,)"),
+        std::string("{'shape':(2,3),'fortran_order':False,'descr':'<f4'}\n"),
+        std::string(" { 'shape' : ( 2 , 3 ) , 'descr' : '<f4' , 'fortran_order' : False }   \n")}) {
+    for (const char major : {'\1', '\2', '\3'}) {
+      expect_equal(parse_npy(file_of(header, 24, major), "f"), expected);
+    }
+  }
+  // A header longer than version 1.0 can say.
+  const std::string padding(100'000, ' ');
+  expect_equal(parse_npy(file_of(padding + header_of("'<f4'", "False", "(2, 3)"), 24, 2), "f"),
+               expected);
+}
+
+struct BadFile {
+  const char* name;
+  Bytes bytes;
+  std::string message;  // after the file's name
+};
+
+std::vector<BadFile> bad_files() {
+  const std::string overflows = " overflows: expected at most 9223372036854775807 bytes";
+  const std::string good = header_of("'<f4'", "False", "(3,)");
+  const auto of_type = [](std::string_view descr) {
+    return file_of(header_of(descr, "False", "(3,)"), 12);
+  };
+  const auto of_order = [](std::string_view order) {
+    return file_of(header_of("'<f4'", order, "(3,)"), 12);
+  };
+  const auto of_shape = [](std::string_view shape) {
+    return file_of(header_of("'<f4'", "False", shape), 12);
+  };
+  return {
+      {"empty", {}, "expected 6 bytes of magic, got 0"},
+      {"magic_cut", bytes_of("\x93NUMP"), "expected 6 bytes of magic, got 5"},
+      {"magic_wrong", bytes_of("\x89PNG\r\n\x1a\n"),
+       "expected the magic \"\\x93NUMPY\", got \"\\x89PNG\\x0d\\x0a\""},
+      {"version_missing", bytes_of("\x93NUMPY"), "expected 2 bytes of version, got 0"},
+      {"version_cut", bytes_of("\x93NUMPY\1"), "expected 2 bytes of version, got 1"},
+      {"version_0", file_of(good, 12, 0), "expected version 1.0, 2.0 or 3.0, got 0.0"},
+      {"version_4", file_of(good, 12, 4), "expected version 1.0, 2.0 or 3.0, got 4.0"},
+      {"version_1_1", file_of(good, 12, 1, 1), "expected version 1.0, 2.0 or 3.0, got 1.1"},
+      {"version_255", file_of(good, 12, '\xff', '\xff'),
+       "expected version 1.0, 2.0 or 3.0, got 255.255"},
+      {"length_cut_1", bytes_of(std::string_view("\x93NUMPY\1\0\0", 9)),
+       "expected 2 bytes of header length, got 1"},
+      {"length_cut_2", bytes_of(std::string_view("\x93NUMPY\2\0\0\0\0", 11)),
+       "expected 4 bytes of header length, got 3"},
+      {"header_missing", bytes_of(std::string_view("\x93NUMPY\1\0\x76\0", 10)),
+       "expected 118 bytes of header, got 0"},
+      {"header_past_the_end", bytes_of(std::string_view("\x93NUMPY\3\0\xff\xff\xff\xff{}", 14)),
+       "expected 4294967295 bytes of header, got 2"},
+      {"header_empty", file_of(""), R"(expected "{" at byte 0 of the header, got its end)"},
+      {"header_no_dict", file_of("[]\n"), R"(expected "{" at byte 0 of the header, got "[")"},
+      {"header_unclosed", file_of("{"), "expected a string at byte 1 of the header, got its end"},
+      {"header_unclosed_after_value", file_of("{'descr': '<f4'"),
+       R"(expected "," or "}" at byte 15 of the header, got its end)"},
+      {"header_no_newline", file_of("{}"),
+       "expected a newline at byte 2 of the header, got its end"},
+      {"header_text_after_dict", file_of("{} x\n"),
+       R"(expected a newline at byte 3 of the header, got "x")"},
+      {"header_text_after_newline", file_of("{}\n\n"),
+       "expected the header's end after its newline, got \"\\x0a\""},
+      {"header_zero_byte", file_of(std::string_view("{\0}\n", 4)),
+       "expected a string at byte 1 of the header, got \"\\x00\""},
+      {"header_tab", file_of("{\t}\n"), "expected a string at byte 1 of the header, got \"\\x09\""},
+      {"header_comma_first", file_of("{, }\n"),
+       R"(expected a string at byte 1 of the header, got ",")"},
+      {"header_no_commas", file_of("{'shape': () 'descr': '<f4'}\n"),
+       R"(expected "," or "}" at byte 13 of the header, got "'")"},
+      {"key_bare", file_of("{descr: '<f4'}\n"),
+       R"(expected a string at byte 1 of the header, got "d")"},
+      {"key_unclosed", file_of("{'descr: \n"), "expected the end of the string \"descr: \\x0a\""},
+      {"key_without_colon", file_of("{'descr' '<f4'}\n"),
+       R"(expected ":" at byte 9 of the header, got "'")"},
+      {"key_without_value", file_of("{'descr': }\n"),
+       R"(expected a string at byte 10 of the header, got "}")"},
+      {"key_unknown", file_of("{'strides': ()}\n"),
+       R"(expected descr, fortran_order or shape, got "strides")"},
+      {"descr_missing", file_of("{'fortran_order': False, 'shape': (3,)}\n", 12),
+       "expected a descr, got none"},
+      {"fortran_order_missing", file_of("{'descr': '<f4', 'shape': (3,)}\n", 12),
+       "expected a fortran_order, got none"},
+      {"shape_missing", file_of("{'descr': '<f4', 'fortran_order': False}\n", 12),
+       "expected a shape, got none"},
+      {"descr_twice", file_of("{'descr': '<f4', 'descr': '<f4'}\n"), "expected one descr, got two"},
+      {"fortran_order_twice", file_of("{'fortran_order': False, 'fortran_order': False}\n"),
+       "expected one fortran_order, got two"},
+      {"shape_twice", file_of("{'shape': (), 'shape': ()}\n"), "expected one shape, got two"},
+      {"descr_big_endian", of_type("'>f4'"),
+       R"(expected little-endian data, got big-endian ">f4")"},
+      {"descr_native", of_type("'=f4'"),
+       R"(expected a descr of <f4, <f8, <i4, <i8, |u1 or |b1, got "=f4")"},
+      {"descr_half", of_type("'<f2'"),
+       R"(expected a descr of <f4, <f8, <i4, <i8, |u1 or |b1, got "<f2")"},
+      {"descr_complex", of_type("'<c8'"),
+       R"(expected a descr of <f4, <f8, <i4, <i8, |u1 or |b1, got "<c8")"},
+      {"descr_object", of_type("'|O'"),
+       R"(expected a descr of <f4, <f8, <i4, <i8, |u1 or |b1, got "|O")"},
+      {"descr_escaped", of_type("'\\x3cf4'"),
+       "expected a descr of <f4, <f8, <i4, <i8, |u1 or |b1, got \"\\x5cx3cf4\""},
+      {"descr_structured", of_type("[('a', '<f4')]"),
+       R"(expected a string at byte 10 of the header, got "[")"},
+      {"descr_none", of_type("None"), R"(expected a string at byte 10 of the header, got "N")"},
+      {"order_fortran", of_order("True"), "expected C order, got Fortran order"},
+      {"order_number", of_order("0"),
+       R"(expected True or False at byte 34 of the header, got "0")"},
+      {"order_lower_case", of_order("false"),
+       R"(expected True or False at byte 34 of the header, got "f")"},
+      {"order_longer_word", of_order("Falsely"),
+       R"(expected "," or "}" at byte 39 of the header, got "l")"},
+      {"shape_number", of_shape("3"), R"(expected "(" at byte 50 of the header, got "3")"},
+      {"shape_list", of_shape("[3]"), R"(expected "(" at byte 50 of the header, got "[")"},
+      {"shape_no_tuple", of_shape("(3)"), "expected \",\" at byte 52 of the header, got \")\""},
+      {"shape_comma_only", of_shape("(,)"),
+       R"(expected an unsigned integer at byte 51 of the header, got ",")"},
+      {"shape_two_commas", of_shape("(3,,)"),
+       R"(expected an unsigned integer at byte 53 of the header, got ",")"},
+      {"shape_unclosed", of_shape("(3, 4"),
+       R"(expected an unsigned integer at byte 57 of the header, got "}")"},
+      {"shape_negative", of_shape("(-3,)"),
+       R"(expected an unsigned integer at byte 51 of the header, got "-")"},
+      {"shape_plus", of_shape("(+3,)"),
+       R"(expected an unsigned integer at byte 51 of the header, got "+")"},
+      {"shape_fraction", of_shape("(3.0,)"), R"(expected "," at byte 52 of the header, got ".")"},
+      {"shape_long", of_shape("(3L,)"), R"(expected "," at byte 52 of the header, got "L")"},
+      {"shape_rank_5", of_shape("(1, 1, 1, 1, 3)"), "expected at most 4 dimensions, got more"},
+      {"dim_over_64_bits", of_shape("(18446744073709551616,)"),
+       R"(expected a dimension of 64 bits, got "18446744073709551616")"},
+      {"dim_over_63_bits_after_zero", of_shape("(0, 9223372036854775808)"),
+       "the size of f32 [0, 9223372036854775808]" + overflows},
+      {"size_overflows", of_shape("(4294967296, 4294967296)"),
+       "the size of f32 [4294967296, 4294967296]" + overflows},
+      {"size_overflows_by_width", of_shape("(4611686018427387904,)"),
+       "the size of f32 [4611686018427387904]" + overflows},
+      {"size_overflows_before_zero", of_shape("(4611686018427387904, 4, 0)"),
+       "the size of f32 [4611686018427387904, 4, 0]" + overflows},
+      {"data_missing", file_of(good, 0), "expected 12 bytes for f32 [3], got 0"},
+      {"data_short", file_of(good, 11), "expected 12 bytes for f32 [3], got 11"},
+      {"data_long", file_of(good, 13), "expected 12 bytes for f32 [3], got 13"},
+      {"data_of_an_empty_array", of_shape("(3, 0)"), "expected 0 bytes for f32 [3, 0], got 12"},
+      {"bool_of_two",
+       [] {
+         auto file = file_of(header_of("'|b1'", "False", "(2,)"), 2);
+         file.back() = std::byte{2};
+         return file;
+       }(),
+       "expected a bool of 0 or 1 at element 1, got 2"},
+  };
+}
+
+TEST(Npy, RefusesEachBadFileInItsOwnWords) {
+  std::set<std::string> messages;
+  for (const BadFile& bad : bad_files()) {
+    const std::string message = error_of([&] { parse_npy(bad.bytes, "data/x.npy"); });
+    EXPECT_EQ(message, "data/x.npy: " + bad.message) << bad.name;
+    EXPECT_TRUE(messages.insert(message).second)
+        << bad.name << " is not the first to say: " << message;
+    EXPECT_EQ(message.find('\n'), message.npos) << bad.name;
+  }
+}
+
+TEST(Npy, RefusesEveryTruncationAndEveryTail) {
+  for (const HostArray& sample : samples()) {
+    Bytes bytes = serialize_npy(sample);
+    for (std::size_t size = 0; size < bytes.size(); ++size) {
+      EXPECT_THROW(parse_npy(std::span(bytes).first(size), "f"), Error) << size;
+    }
+    bytes.push_back(std::byte{0});
+    EXPECT_THROW(parse_npy(bytes, "f"), Error);
+  }
+}
+
+// Parses, and where that succeeds expects that the result survives a round trip. Anything thrown
+// but an Error, and any Error that is not one line with the file's name, fails the test.
+bool parses(std::span<const std::byte> bytes) {
+  std::optional<HostArray> parsed;
+  const std::string message = error_of([&] { parsed = parse_npy(bytes, "fuzz"); });
+  if (!parsed) {
+    EXPECT_TRUE(message.starts_with("fuzz: ") && message.find('\n') == message.npos) << message;
+    EXPECT_LT(message.size(), 400u) << message;
+    return false;
+  }
+  expect_equal(parse_npy(serialize_npy(*parsed), "again"), *parsed);
+  return true;
+}
+
+TEST(Npy, SurvivesEveryBitFlip) {
+  for (const HostArray& sample : samples()) {
+    Bytes bytes = serialize_npy(sample);
+    for (std::size_t bit = 0; bit < 8 * bytes.size(); ++bit) {
+      bytes[bit / 8] ^= std::byte(1 << (bit % 8));
+      parses(bytes);
+      bytes[bit / 8] ^= std::byte(1 << (bit % 8));
+    }
+  }
+}
+
+// Flips, cuts, repeats, numbers at the limits, tokens of the format in odd places. Every other
+// time the header's length is made to fit again, so that edits get past the first check.
+class Mutator {
+ public:
+  explicit Mutator(std::uint32_t seed) : random_(seed) {}
+
+  Bytes mutate(Bytes bytes, std::size_t data) {
+    for (std::uint32_t edits = 1 + below(3); edits > 0; --edits) edit(bytes);
+    if (below(2) == 0 && bytes.size() >= 10 + data) {
+      const auto length = static_cast<std::uint16_t>(bytes.size() - 10 - data);
+      std::memcpy(bytes.data() + 8, &length, sizeof(length));
+    }
+    return bytes;
+  }
+
+ private:
+  static std::vector<std::string> words_of(const std::string& text) {
+    std::istringstream words(text);
+    return {std::istream_iterator<std::string>(words), {}};
+  }
+
+  std::uint32_t below(std::size_t limit) {
+    return static_cast<std::uint32_t>(random_() % std::max<std::size_t>(limit, 1));
+  }
+
+  void edit(Bytes& bytes) {
+    static const std::vector<std::string> kTokens = words_of(
+        "{ } ( ) [ , : ' \" \\ None True False -1 0 3 1.5 1e9 9223372036854775807 "
+        "9223372036854775808 18446744073709551615 18446744073709551616 '<f8' '|b1' '>f4' "
+        "'descr': 'fortran_order': 'shape':( \xff");
+    static constexpr std::string_view kRuns = "({9";
+    const auto at = bytes.begin() + below(bytes.size() + 1);
+    const auto some = std::min<std::ptrdiff_t>(below(16), bytes.end() - at);
+    switch (below(8)) {
+      case 0:
+        if (at != bytes.end()) *at ^= std::byte(1 << below(8));
+        break;
+      case 1:
+        if (at != bytes.end()) *at = std::byte(below(256));
+        break;
+      case 2:
+        bytes.erase(at, at + some);
+        break;
+      case 3: {
+        const Bytes copy(at, at + some);
+        bytes.insert(bytes.begin() + below(bytes.size() + 1), copy.begin(), copy.end());
+        break;
+      }
+      case 4:
+        bytes.insert(at, 1 + below(1000), static_cast<std::byte>(kRuns[below(kRuns.size())]));
+        break;
+      default: {
+        const Bytes token = bytes_of(kTokens[below(kTokens.size())]);
+        bytes.insert(at, token.begin(), token.end());
+      }
+    }
+  }
+
+  std::mt19937 random_;
+};
+
+TEST(Npy, SurvivesFuzzing) {
+  const std::vector<HostArray> seeds = samples();
+  Mutator mutator(2);
+  int parsed = 0;
+  constexpr int kInputs = 50'000;
+  for (int i = 0; i < kInputs && !testing::Test::HasFailure(); ++i) {
+    const HostArray& seed = seeds[static_cast<std::size_t>(i) % seeds.size()];
+    parsed += parses(mutator.mutate(serialize_npy(seed), seed.bytes.size()));
+  }
+  EXPECT_GT(parsed, kInputs / 100);  // the edits reach past the header...
+  EXPECT_LT(parsed, kInputs / 2);    // ...and mean something
+}
+
+}  // namespace
+}  // namespace sidechannel

@@ -1,0 +1,283 @@
+#include "engine/tape.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/gradcheck.h"
+#include "tests/harness/op_check.h"
+
+namespace sidechannel {
+namespace {
+
+using harness::Draw;
+using harness::error_of;
+using harness::tensor_of;
+using harness::values_of;
+using kernels::Write;
+using Values = std::vector<double>;
+
+const Device& device() {
+  return harness::device();
+}
+
+// y = w x + b on one row of one element: small enough to differentiate by hand.
+Var affine(const Var& x, const Var& w, const Var& b) {
+  return linear(x, w, b);
+}
+
+// Parameters of such an operation.
+struct Affine {
+  ParameterList list{device(), DType::kF64, 1};
+  Parameter& w = list.add_filled("w", {1, 1}, 3);
+  Parameter& b = list.add_filled("b", {1}, -1);
+};
+
+TEST(Tape, FollowsTheChainRule) {
+  Tape tape(device(), DType::kF64);
+  Affine f;
+  const Var x = tape.leaf(tensor_of({2}, {1, 1}));
+  const Var y = affine(x, tape.parameter(f.w), tape.parameter(f.b));  // 5
+  const Var loss = mse(y, tensor_of({1}, {1}));                       // (5 - 1)^2
+  EXPECT_EQ(loss.value().item(), 16);
+  tape.backward(loss);
+  EXPECT_EQ(values_of(tape.gradient(x)), Values{24});  // 2 (5 - 1) 3
+  EXPECT_EQ(values_of(f.w.grad), Values{16});          // 2 (5 - 1) 2
+  EXPECT_EQ(values_of(f.b.grad), Values{8});
+}
+
+TEST(Tape, AddsUpTheGradientsOfAParameterThatIsUsedTwice) {
+  Tape tape(device(), DType::kF64);
+  Affine f;
+  const Var x = tape.constant(tensor_of({2}, {1, 1}));
+  const Var once = affine(x, tape.parameter(f.w), tape.parameter(f.b));
+  const Var twice = affine(once, tape.parameter(f.w), tape.parameter(f.b));  // w (w x + b) + b
+  tape.backward(twice);
+  EXPECT_EQ(values_of(f.w.grad), Values{2 * 3 * 2 - 1});  // 2 w x + b
+  EXPECT_EQ(values_of(f.b.grad), Values{3 + 1});          // w + 1
+  tape.backward(twice);                                   // overwrites, whatever stood there
+  EXPECT_EQ(values_of(f.w.grad), Values{11});
+}
+
+TEST(Tape, AddsUpTheGradientsOfALeafAndOfWhatIsBetween) {
+  Draw draw(1);
+  const GradientCheck check = check_gradients(
+      [](Tape&, std::span<const Var> in) {
+        const Var z = linear(in[0], in[1], in[2]);
+        return linear(linear(z, in[1], in[2]), reshape(z, {3, 3}), in[2]);
+      },
+      std::vector{draw.tensor({3, 3}), draw.tensor({3, 3}), draw.tensor({3})});
+  EXPECT_TRUE(check.passed()) << check.message();
+}
+
+// One tensor in the place of two inputs of one operation.
+TEST(Tape, TakesOneVarForSeveralInputs) {
+  Draw draw(2);
+  const GradientCheck dense =
+      check_gradients([](Tape&, std::span<const Var> in) { return linear(in[0], in[0], in[1]); },
+                      std::vector{draw.tensor({4, 4}), draw.tensor({4})});
+  EXPECT_TRUE(dense.passed()) << dense.message();
+  const GradientCheck norm = check_gradients(
+      [](Tape&, std::span<const Var> in) {
+        return norm_relu(in[0], in[1], in[1], {1, 1, 1e-5, false});
+      },
+      std::vector{draw.tensor({2, 5, 3}), draw.tensor({3})});
+  EXPECT_TRUE(norm.passed()) << norm.message();
+  const Tensor mean = draw.tensor({3});
+  const Tensor variance = tensor_of({1, 2, 3}, {3});
+  const GradientCheck population = check_gradients(
+      [&](Tape&, std::span<const Var> in) {
+        return norm_relu_population(in[0], in[1], in[1], mean, variance, {1, 1, 1e-5, false});
+      },
+      std::vector{draw.tensor({2, 5, 3}), draw.tensor({3})});
+  EXPECT_TRUE(population.passed()) << population.message();
+  const GradientCheck conv =
+      check_gradients([](Tape&, std::span<const Var> in) { return conv1d(in[0], in[0], in[1], 1); },
+                      std::vector{draw.tensor({3, 4, 4}), draw.tensor({4})});
+  EXPECT_TRUE(conv.passed()) << conv.message();
+}
+
+TEST(Tape, GivesZeroToWhatTheOutputDoesNotDependOn) {
+  Tape tape(device(), DType::kF64);
+  Affine f, other;
+  const Var x = tape.leaf(tensor_of({2}, {1, 1}));
+  const Var unused = tape.leaf(tensor_of({1, 1, 1}, {3}));
+  const Var y = affine(x, tape.parameter(f.w), tape.parameter(f.b));
+  affine(x, tape.parameter(other.w), tape.parameter(other.b));  // leads nowhere
+  other.w.grad.fill(7);
+  tape.gradient(unused).fill(7);
+  tape.backward(y);
+  EXPECT_EQ(values_of(other.w.grad), Values{0});
+  EXPECT_EQ(values_of(other.b.grad), Values{0});
+  EXPECT_EQ(values_of(tape.gradient(unused)), (Values{0, 0, 0}));
+  EXPECT_EQ(values_of(tape.gradient(x)), Values{3});
+}
+
+TEST(Tape, AccumulatesTheGradientsOfParametersOnly) {
+  Tape tape(device(), DType::kF64);
+  Affine f, other;
+  const Var x = tape.leaf(tensor_of({2}, {1, 1}));
+  const Var unused = tape.leaf(tensor_of({1, 1, 1}, {3}));
+  const Var y = affine(x, tape.parameter(f.w), tape.parameter(f.b));
+  tape.parameter(other.w);
+  f.w.grad.fill(10);
+  f.b.grad.fill(20);
+  other.w.grad.fill(30);
+  tape.gradient(unused).fill(40);
+  tape.backward(y, {}, Write::kAccumulate);
+  EXPECT_EQ(values_of(f.w.grad), Values{12});
+  EXPECT_EQ(values_of(f.b.grad), Values{21});
+  EXPECT_EQ(values_of(other.w.grad), Values{30});  // plus nothing
+  EXPECT_EQ(values_of(tape.gradient(x)), Values{3});
+  EXPECT_EQ(values_of(tape.gradient(unused)), (Values{0, 0, 0}));
+}
+
+TEST(Tape, WeighsOutputsByTheirCotangent) {
+  Tape tape(device(), DType::kF64);
+  const Var x = tape.leaf(tensor_of({1, -2, 3}, {3}));
+  const Var y = relu(x);
+  tape.backward(y, tensor_of({10, 20, 30}, {3}));
+  EXPECT_EQ(values_of(tape.gradient(x)), (Values{10, 0, 30}));
+  // A second pass over the same record.
+  tape.backward(y, tensor_of({1, 1, 1}, {3}));
+  EXPECT_EQ(values_of(tape.gradient(x)), (Values{1, 0, 1}));
+}
+
+TEST(Tape, GradientOfALeafByItself) {
+  Tape tape(device(), DType::kF64);
+  const Var x = tape.leaf(tensor_of({4}, {1}));
+  tape.backward(x);
+  EXPECT_EQ(values_of(tape.gradient(x)), Values{1});
+}
+
+TEST(Tape, RecordsOnlyWhatAsksForAGradient) {
+  Tape tape(device(), DType::kF64);
+  EXPECT_FALSE(relu(tape.constant(tensor_of({1}, {1}))).requires_grad());
+  EXPECT_TRUE(relu(tape.leaf(tensor_of({1}, {1}))).requires_grad());
+  EXPECT_FALSE(tape.normal({1, 2}, Stream::kNoise, {}).requires_grad());
+}
+
+TEST(Tape, RecordsNothingUnderNoGrad) {
+  Tape tape(device(), DType::kF64);
+  Affine f;
+  const Var x = tape.leaf(tensor_of({2}, {1, 1}));
+  const std::size_t nodes = tape.mark().nodes;
+  {
+    const NoGrad outer(tape);
+    {
+      const NoGrad inner(tape);
+      EXPECT_FALSE(relu(x).requires_grad());
+    }
+    EXPECT_FALSE(tape.recording());
+    const Var y = affine(x, tape.parameter(f.w), tape.parameter(f.b));
+    EXPECT_EQ(values_of(y.value()), Values{5});
+    EXPECT_FALSE(y.requires_grad());
+    EXPECT_FALSE(tape.leaf(tensor_of({2}, {1, 1})).requires_grad());
+  }
+  EXPECT_EQ(tape.mark().nodes, nodes);
+  EXPECT_TRUE(tape.recording());
+  EXPECT_TRUE(relu(x).requires_grad());
+}
+
+// Many small backward passes behind one forward pass, as probes need them.
+TEST(Tape, RewindForgetsWhatCameLater) {
+  Tape tape(device(), DType::kF64);
+  Affine first, second;
+  const Var x = tape.constant(tensor_of({2}, {1, 1}));
+  const Var z = affine(x, tape.parameter(first.w), tape.parameter(first.b));  // 5
+  const Tape::Mark mark = tape.mark();
+  const double* before = nullptr;
+  for (int i = 0; i < 3; ++i) {
+    second.w.value.fill(i);
+    const Var y = affine(z, tape.parameter(second.w), tape.parameter(second.b));
+    if (i > 0) {
+      EXPECT_EQ(y.data<double>(), before);
+    }
+    before = y.data<double>();
+    tape.backward(y);
+    EXPECT_EQ(values_of(second.w.grad), Values{5});
+    EXPECT_EQ(values_of(first.w.grad), Values{2.0 * i});
+    tape.rewind(mark);
+    EXPECT_EQ(tape.mark().nodes, mark.nodes);
+  }
+  EXPECT_EQ(values_of(z.value()), Values{5});
+  // A parameter from before the mark is still known by its node.
+  const std::size_t nodes = tape.mark().nodes;
+  tape.parameter(first.w);
+  EXPECT_EQ(tape.mark().nodes, nodes);
+}
+
+// One training step: forward and backward through operations of several sizes.
+std::vector<const double*> train_step(Tape& tape, ParameterList& list) {
+  tape.reset();
+  Parameter& w = list.parameters()[0];
+  Parameter& b = list.parameters()[1];
+  std::vector<const double*> addresses;
+  Var z = tape.normal({40, 300, 1}, Stream::kNoise, {});
+  for (int layer = 0; layer < 6; ++layer) {
+    z = conv1d(z, tape.parameter(w), tape.parameter(b), 1);
+    addresses.push_back(z.data<double>());
+    z = relu(z);
+    addresses.push_back(z.data<double>());
+  }
+  const Var loss = mse(z, tensor_of(Values(300, 0.5), {300}));
+  addresses.push_back(loss.data<double>());
+  tape.backward(loss);
+  addresses.push_back(
+      tape.arena().allocate(DType::kF64, {1}).data<double>());  // after all gradients
+  return addresses;
+}
+
+TEST(Tape, GivesTheSameAddressesFromTheSecondStepOn) {
+  Tape tape(device(), DType::kF64);
+  ParameterList list(device(), DType::kF64, 1);
+  list.add_uniform("w", {3, 1, 1}, 0.5);
+  list.add_uniform("b", {1}, 0.5);
+  train_step(tape, list);
+  const Values gradient = values_of(list.parameters()[0].grad);
+  const auto second = train_step(tape, list);
+  const std::size_t capacity = tape.arena().capacity();
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(train_step(tape, list), second);
+  EXPECT_EQ(tape.arena().capacity(), capacity);
+  EXPECT_EQ(values_of(list.parameters()[0].grad), gradient);
+}
+
+TEST(Tape, ReusesTheGradientsOfActivations) {
+  Tape tape(device(), DType::kF64);
+  Var z = tape.leaf(tensor_of(Values(1000, 1.0), {1000}));
+  for (int i = 0; i < 50; ++i) z = relu(z);
+  const Arena::Mark before = tape.arena().mark();
+  tape.backward(z, tensor_of(Values(1000, 1.0), {1000}));
+  // Two at a time, not fifty.
+  EXPECT_LE(tape.arena().mark().used - before.used, 2 * 8000u + 2 * 64u);
+}
+
+TEST(Tape, RefusesWhatItCannotDo) {
+  Tape tape(device(), DType::kF64);
+  Tape other(device(), DType::kF64);
+  const Var x = tape.leaf(tensor_of({1, 2}, {2}));
+  const Var y = relu(x);
+  const std::string kNothing =
+      "backward: the output does not depend on anything that asks for a gradient";
+  EXPECT_EQ(error_of([&] { tape.backward(tape.constant(tensor_of({1}, {1}))); }), kNothing);
+  EXPECT_EQ(error_of([&] { tape.backward(Var()); }), kNothing);
+  EXPECT_EQ(error_of([&] { other.backward(y); }), kNothing);
+  EXPECT_EQ(error_of([&] { tape.backward(y); }),
+            "backward: an output of shape [2] needs a cotangent of that shape");
+  EXPECT_EQ(error_of([&] {
+              tape.backward(y, tensor_of({1, 2}, {2, 1}));
+            }),
+            "backward: an output of shape [2] needs a cotangent of that shape");
+  EXPECT_EQ(error_of([&] { tape.gradient(y); }), "gradient: not a leaf or parameter of this tape");
+  EXPECT_EQ(error_of([&] { other.gradient(x); }), "gradient: not a leaf or parameter of this tape");
+  EXPECT_EQ(error_of([&] {
+              tape.normal({2, 3, 2}, Stream::kNoise, {});
+            }),
+            "normal: expected a shape [samples, length] or [samples, length, 1], got [2, 3, 2]");
+  EXPECT_EQ(error_of([&] { tape.normal({2}, Stream::kNoise, {}); }),
+            "normal: expected a shape [samples, length] or [samples, length, 1], got [2]");
+  // Tensors of another type than the tape's.
+  const Var single = tape.constant(Tensor::zeros(device(), DType::kF32, {2}));
+  EXPECT_EQ(error_of([&] { relu(single); }), "tensor: holds f64, asked for f32");
+}
+
+}  // namespace
+}  // namespace sidechannel

@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Writes the fixtures beside this file: what PyTorch computes, for tests/engine/pytorch_test.cpp.
+
+    python3 tests/golden/generate.py [OUT]
+
+Any PyTorch from 1.13 on will do, on the CPU. Everything is seeded; another version may move last
+bits, within the tests' tolerances. Tensors are in PyTorch's layouts: [N, C, L], [C_out, C_in, k].
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "bench" / "pytorch"))
+from localizer import GroupedBatchNorm1d, Localizer, make_norm  # noqa: E402
+from safetensors_io import save  # noqa: E402
+
+# "NAME.x" and so on; sizes that fill no vector, and more outputs than inputs.
+CONVOLUTIONS = {  # batch, length, C_in, C_out, k, padding
+    "same": (2, 13, 3, 5, 5, 2),
+    "valid": (2, 13, 4, 3, 5, 0),
+    "even": (1, 9, 2, 6, 4, 1),
+    "short": (3, 2, 3, 2, 5, 4),
+    "first": (2, 11, 1, 7, 5, 2),
+    "last": (2, 11, 7, 1, 5, 2),
+}
+NORMS = {  # kind, batch, length, channels, groups, samples per set
+    "instance": ("instance", 3, 11, 5, 1, 1),
+    "group": ("group", 2, 9, 6, 3, 1),
+    "layer": ("layer", 2, 9, 6, 1, 1),
+    "batch": ("batch", 4, 7, 5, 1, 4),
+    "batch_groups": ("batch", 6, 7, 5, 1, 2),
+}
+LOCALIZERS = {  # depth, channels, k, norm, groups, samples per set
+    "none": (4, 6, 5, "none", 1, 1),
+    "instance": (4, 6, 5, "instance", 1, 1),
+    "group": (4, 6, 3, "group", 3, 1),
+    "layer": (4, 6, 5, "layer", 1, 1),
+    "batch": (4, 6, 5, "batch", 1, 2),
+}
+STEPS = 20
+
+
+def normal(*shape):
+    """Of f32 numbers, in double: the f32 and the f64 runs see the same."""
+    return torch.randn(shape, dtype=torch.float32).double()
+
+
+def with_gradients(out, prefix, function, inputs):
+    """Stores inputs, output, a random cotangent and the gradients of all inputs."""
+    inputs = {name: tensor.clone().requires_grad_() for name, tensor in inputs.items()}
+    y = function(**inputs)
+    dy = normal(*y.shape)
+    y.backward(dy)
+    out.update({f"{prefix}.{name}": tensor for name, tensor in inputs.items()})
+    out.update({f"{prefix}.d{name}": tensor.grad for name, tensor in inputs.items()})
+    out.update({f"{prefix}.y": y, f"{prefix}.dy": dy})
+
+
+def operations():
+    out = {}
+    for name, (batch, length, c_in, c_out, k, padding) in CONVOLUTIONS.items():
+        out[f"conv1d.{name}.padding"] = torch.tensor(padding)
+        with_gradients(out, f"conv1d.{name}",
+                       lambda x, w, b: functional.conv1d(x, w, b, padding=padding),
+                       {"x": normal(batch, c_in, length), "w": normal(c_out, c_in, k),
+                        "b": normal(c_out)})
+    for name, (kind, batch, length, channels, groups, samples) in NORMS.items():
+        out[f"norm.{name}.sets"] = torch.tensor(
+            [{"group": channels // groups, "layer": channels}.get(kind, 1), samples])
+        x, gamma, beta = normal(batch, channels, length) * 2 + 1, normal(channels), normal(channels)
+        for relu in (False, True):
+            def apply(x, gamma, beta):
+                layer = make_norm(kind, channels, groups, samples).double()
+                del layer.weight, layer.bias
+                layer.weight, layer.bias = gamma, beta
+                y = layer(x)
+                return torch.relu(y) if relu else y
+            with_gradients(out, f"norm.{name}.{'relu' if relu else 'plain'}", apply,
+                           {"x": x, "gamma": gamma, "beta": beta})
+    population(out)
+    for relu in (False, True):
+        with_gradients(out, f"linear.{'relu' if relu else 'plain'}",
+                       lambda x, w, b: torch.relu(functional.linear(x, w, b)) if relu
+                       else functional.linear(x, w, b),
+                       {"x": normal(9, 5), "w": normal(7, 5), "b": normal(7)})
+    target = normal(11)
+    out["mse.target"] = target
+    with_gradients(out, "mse", lambda x: functional.mse_loss(x, target.expand(3, 11)),
+                   {"x": normal(3, 11)})
+    return out
+
+
+def population(out):
+    """Running statistics after three batches, and batch norm in evaluation mode."""
+    for name, layer in (("instance", nn.InstanceNorm1d(5, affine=True, track_running_stats=True)),
+                        ("batch", nn.BatchNorm1d(5)),
+                        ("batch_groups", GroupedBatchNorm1d(5, 2))):
+        layer.double()
+        batches = [normal(4, 5, 7) * 2 + 1 for _ in range(3)]
+        for i, batch in enumerate(batches):
+            layer(batch)
+            out[f"running.{name}.{i}.x"] = batch
+            out[f"running.{name}.{i}.mean"] = layer.running_mean.clone()
+            out[f"running.{name}.{i}.variance"] = layer.running_var.clone()
+    mean, variance = normal(5), normal(5).abs() + 0.1
+    out.update({"population.mean": mean, "population.variance": variance})
+    with_gradients(out, "population",
+                   lambda x, gamma, beta: torch.relu(
+                       functional.batch_norm(x, mean, variance, gamma, beta, training=False)),
+                   {"x": normal(3, 5, 8), "gamma": normal(5), "beta": normal(5)})
+
+
+def scatter_norms(model):
+    """Moves gamma, beta and running statistics away from where they begin."""
+    for name, tensor in model.state_dict().items():
+        if ".norm." in name and tensor.is_floating_point():
+            offset = 1.0 if name.endswith(("weight", "running_var")) else 0.0
+            spread = 0.1 if name.endswith("running_var") else 0.3
+            tensor.copy_(offset + spread * torch.randn_like(tensor).clamp(-2, 2))
+
+
+def training(norm, dtype):
+    """The first steps of Adam, with everything that is needed to repeat them."""
+    torch.manual_seed(5)
+    depth, channels, k, length, batch = 4, 6, 5, 16, 4
+    model = Localizer(depth, channels, k, norm, samples_per_set=2).to(dtype)
+    out = {f"initial.{name}": tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    out["target"] = torch.linspace(-1, 1, length).to(dtype)
+    losses = []
+    for step in range(STEPS):
+        x = normal(batch, length, 1).to(dtype)
+        out[f"x.{step:02d}"] = x
+        loss = functional.mse_loss(model(x)[..., 0], out["target"].expand(batch, length))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    out["losses"] = torch.stack(losses)
+    out.update({f"final.{name}": tensor for name, tensor in model.state_dict().items()})
+    model.eval()
+    out["evaluated"] = model(x)
+    return {name: tensor for name, tensor in out.items() if "num_batches" not in name}
+
+
+def main():
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    save(folder / "operations.safetensors", operations())
+    for norm in ("instance", "batch"):
+        for name, dtype in (("f64", torch.float64), ("f32", torch.float32)):
+            save(folder / f"training_{norm}_{name}.safetensors", training(norm, dtype))
+    # Models as a user of PyTorch would hand them over, and what they answer.
+    torch.manual_seed(2)
+    answers = {}
+    for name, (depth, channels, k, norm, groups, samples) in LOCALIZERS.items():
+        model = Localizer(depth, channels, k, norm, groups, samples)
+        scatter_norms(model)
+        save(folder / f"localizer_{name}.safetensors", model.state_dict())
+        answers[f"{name}.config"] = torch.tensor([depth, channels, k, groups, samples])
+        model.double()
+        x = normal(4, 15, 1)
+        answers[f"{name}.x"] = x.float()
+        model.eval()
+        if norm == "batch":
+            answers[f"{name}.population"] = model(x)
+        model.train()
+        answers[f"{name}.y"] = model(x)
+    save(folder / "localizer_answers.safetensors", answers)
+
+
+if __name__ == "__main__":
+    main()

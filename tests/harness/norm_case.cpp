@@ -1,0 +1,146 @@
+#include "tests/harness/norm_case.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+namespace sidechannel::harness {
+
+using kernels::NormDims;
+
+std::string NormCase::text() const {
+  return fmt::format("N={} L={} C={} channels_per_set={} samples_per_set={} relu={}", dims.batch,
+                     dims.length, dims.channels, dims.channels_per_set, dims.samples_per_set,
+                     dims.relu);
+}
+
+std::size_t NormCase::statistic_of(std::size_t i) const {
+  const auto sample_values = static_cast<std::size_t>(dims.length * dims.channels);
+  const std::size_t group = i / sample_values / static_cast<std::size_t>(dims.samples_per_set);
+  return group * static_cast<std::size_t>(dims.channels) + channel_of(i);
+}
+
+std::vector<NormDims> norm_dims(int count) {
+  constexpr double kEpsilon = 1e-5;
+  std::vector<NormDims> all = {
+      {1, 1, 1, 1, 1, kEpsilon, true},    // one value: no variance at all
+      {3, 1, 4, 1, 1, kEpsilon, true},    // the same for every set
+      {2, 2, 3, 1, 1, kEpsilon, true},    // two values: x_hat is +-1, its gradient almost zero
+      {4, 1, 5, 1, 4, kEpsilon, true},    // one position, yet a batch
+      {2, 1, 6, 6, 1, kEpsilon, true},    // one position, yet channels
+      {2, 13, 7, 7, 1, kEpsilon, false},  // layer, primes
+      {6, 5, 17, 1, 3, kEpsilon, true},   // batch in groups, one channel more than a vector
+      {2, 11, 31, 1, 2, kEpsilon, true},  // pack, one channel fewer
+      {2, 3, 33, 11, 1, kEpsilon, true},  // groups across vectors
+      {4, 3, 12, 3, 2, kEpsilon, true},   // channels and samples
+  };
+  Draw draw(77);
+  while (static_cast<int>(all.size()) < count) {
+    NormDims d{};
+    d.length = draw.pick({1, 2, 3, 4, 5, 7, 9, 11, 13, 16});
+    d.channels = draw.pick({1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17});
+    d.epsilon = kEpsilon;
+    d.relu = draw.integer(0, 3) > 0;
+    d.channels_per_set = 1;
+    d.samples_per_set = 1;
+    std::int64_t groups = draw.integer(1, 3);
+    switch (all.size() % 7) {
+      case 0:
+        break;  // instance
+      case 1:   // group
+        do {
+          d.channels_per_set = draw.integer(1, d.channels);
+        } while (d.channels % d.channels_per_set != 0);
+        break;
+      case 2:
+        d.channels_per_set = d.channels;
+        break;  // layer
+      case 3:   // batch
+        d.samples_per_set = draw.integer(1, 5);
+        groups = 1;
+        break;
+      case 4:
+        d.samples_per_set = draw.integer(2, 4);
+        break;  // batch in groups
+      case 5:
+        d.samples_per_set = 2;
+        break;  // pack
+      default:
+        d.channels_per_set = d.channels;
+        d.samples_per_set = 2;
+    }
+    d.batch = groups * d.samples_per_set;
+    all.push_back(d);
+  }
+  return all;
+}
+
+std::vector<NormDims> large_norm_dims() {
+  constexpr double kEpsilon = 1e-5;
+  return {
+      {4, 130, 32, 1, 1, kEpsilon, true},  {3, 257, 67, 1, 1, kEpsilon, true},
+      {4, 65, 64, 16, 1, kEpsilon, true},  {3, 97, 48, 48, 1, kEpsilon, true},
+      {8, 51, 40, 1, 4, kEpsilon, true},   {6, 33, 130, 1, 6, kEpsilon, true},
+      {4, 120, 65, 1, 2, kEpsilon, false}, {4, 75, 60, 20, 2, kEpsilon, true},
+  };
+}
+
+SetStatistics statistics_of(const NormCase& c) {
+  const NormDims& d = c.dims;
+  const auto size = static_cast<std::size_t>(d.sample_groups() * d.channels);
+  SetStatistics s{std::vector<double>(size), std::vector<double>(size), std::vector<double>(size),
+                  std::vector<double>(size)};
+  const auto count = static_cast<double>(d.set_size());
+  // The first channel of the set keeps the sums; the others get a copy.
+  const auto set_of = [&](std::size_t statistic) {
+    const auto channel = statistic % static_cast<std::size_t>(d.channels);
+    return statistic - channel % static_cast<std::size_t>(d.channels_per_set);
+  };
+  const auto share = [&](std::vector<double>& sums) {
+    for (std::size_t i = 0; i < size; ++i) sums[i] = sums[set_of(i)];
+  };
+  for (std::size_t i = 0; i < c.x.size(); ++i) {
+    s.mean[set_of(c.statistic_of(i))] += c.x[i] / count;
+    s.mean_magnitude[set_of(c.statistic_of(i))] += std::abs(c.x[i]) / count;
+  }
+  share(s.mean);
+  share(s.mean_magnitude);
+  for (std::size_t i = 0; i < c.x.size(); ++i) {
+    const std::size_t set = set_of(c.statistic_of(i));
+    s.variance[set] += (c.x[i] - s.mean[set]) * (c.x[i] - s.mean[set]) / count;
+  }
+  share(s.variance);
+  for (std::size_t i = 0; i < size; ++i) s.rstd[i] = 1 / std::sqrt(s.variance[i] + d.epsilon);
+  return s;
+}
+
+template <class T>
+NormCase make_norm_case(const NormDims& dims, std::uint64_t seed) {
+  Draw draw(seed);
+  NormCase c{dims, {}, {}, {}, {}};
+  const auto rounded = [&](std::int64_t size, double mean, double deviation) {
+    const std::vector<T> values = draw.normals<T>(size, mean, deviation);
+    return std::vector<double>(values.begin(), values.end());
+  };
+  const std::int64_t size = dims.batch * dims.length * dims.channels;
+  c.x = rounded(size, 0.5, 1.5);
+  c.gamma = rounded(dims.channels, 1, 0.4);
+  c.dy = rounded(size, 0, 1);
+
+  const SetStatistics s = statistics_of(c);
+  std::vector<std::vector<double>> negated(c.gamma.size());
+  for (std::size_t i = 0; i < c.x.size(); ++i) {
+    const std::size_t set = c.statistic_of(i);
+    const std::size_t channel = c.channel_of(i);
+    negated[channel].push_back(-c.gamma[channel] * (c.x[i] - s.mean[set]) * s.rstd[set]);
+  }
+  for (std::vector<double>& values : negated) {
+    c.beta.push_back(static_cast<T>(clear_of(std::move(values))));
+  }
+  return c;
+}
+
+template NormCase make_norm_case<float>(const NormDims&, std::uint64_t);
+template NormCase make_norm_case<double>(const NormDims&, std::uint64_t);
+
+}  // namespace sidechannel::harness

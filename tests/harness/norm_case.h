@@ -1,0 +1,42 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/norm_relu.h"
+#include "tests/harness/op_check.h"
+
+namespace sidechannel::harness {
+
+// A normalization to test: its dims, and contents that stay clear of the ReLU's kink.
+struct NormCase {
+  kernels::NormDims dims;
+  std::vector<double> x, gamma, beta, dy;
+
+  std::string text() const;
+  // The number of the set of statistics (per channel: [groups, channels]) that x[i] belongs to.
+  std::size_t statistic_of(std::size_t i) const;
+  std::size_t channel_of(std::size_t i) const {
+    return i % static_cast<std::size_t>(dims.channels);
+  }
+};
+
+// Shapes for every kind of normalization: (channels, samples) per set for instance, group, layer,
+// batch (whole, and in groups) and pack norm, and one that mixes both; with one position, one
+// channel, odd sizes and primes, and channels that do not fill vectors of 4, 8, 16 or 32.
+std::vector<kernels::NormDims> norm_dims(int count);
+// Larger ones, for the f32 kernels: several tasks and vectors.
+std::vector<kernels::NormDims> large_norm_dims();
+
+// Random contents for these dims, rounded to T; each channel's beta is clear_of its values.
+template <class T>
+NormCase make_norm_case(const kernels::NormDims& dims, std::uint64_t seed);
+
+// Mean and 1 / sqrt(variance + epsilon) of every set, per channel, straight from the definition.
+struct SetStatistics {
+  std::vector<double> mean, variance, rstd;  // [groups, channels]
+  std::vector<double> mean_magnitude;        // of |x|
+};
+SetStatistics statistics_of(const NormCase& c);
+
+}  // namespace sidechannel::harness

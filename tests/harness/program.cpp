@@ -1,0 +1,74 @@
+#include "tests/harness/program.h"
+
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <stdexcept>
+
+namespace sidechannel::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+int spawn(const std::string& name, const std::vector<std::string>& arguments,
+          const std::string& out, const std::string& err) {
+  const std::string program = std::string(SIDECHANNEL_BIN_DIR "/") + name;
+  std::vector<char*> argv{const_cast<char*>(program.c_str())};
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  const int pid = fork();
+  if (pid < 0) throw std::runtime_error("fork failed");
+  if (pid == 0) {
+    const auto redirect = [](const std::string& path, int descriptor) {
+      const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+      dup2(file, descriptor);
+    };
+    redirect(out, STDOUT_FILENO);
+    redirect(err, STDERR_FILENO);
+    execv(argv[0], argv.data());
+    _exit(127);
+  }
+  return pid;
+}
+
+}  // namespace
+
+ProgramResult run_program(const std::string& name, const std::vector<std::string>& arguments) {
+  const TemporaryFolder folder;
+  const int pid = spawn(name, arguments, folder / "out", folder / "err");
+  const int code = wait_for_program(pid);
+  return {code, content_of(folder / "out"), content_of(folder / "err")};
+}
+
+int start_program(const std::string& name, const std::vector<std::string>& arguments) {
+  return spawn(name, arguments, "/dev/null", "/dev/null");
+}
+
+int wait_for_program(int pid) {
+  int status = 0;
+  if (waitpid(pid, &status, 0) != pid) throw std::runtime_error("waitpid failed");
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+TemporaryFolder::TemporaryFolder() {
+  std::string pattern = (fs::temp_directory_path() / "sidechannel-XXXXXX").string();
+  if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
+  path_ = pattern;
+}
+
+TemporaryFolder::~TemporaryFolder() {
+  std::error_code ignored;
+  fs::permissions(path_, fs::perms::owner_all, ignored);
+  fs::remove_all(path_, ignored);
+}
+
+std::string content_of(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+}  // namespace sidechannel::test

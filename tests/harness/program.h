@@ -1,0 +1,41 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace sidechannel::test {
+
+// What a program left behind.
+struct ProgramResult {
+  int code;  // its exit code, or -SIGNAL
+  std::string out;
+  std::string err;
+};
+
+// Runs a program of this build ("localization") to its end.
+ProgramResult run_program(const std::string& name, const std::vector<std::string>& arguments);
+
+// Starts it and returns its process id; its output goes to /dev/null.
+int start_program(const std::string& name, const std::vector<std::string>& arguments);
+// Waits for a started one; its exit code, or -SIGNAL.
+int wait_for_program(int pid);
+
+// A folder of its own under the system's temporary one, removed at the end.
+class TemporaryFolder {
+ public:
+  TemporaryFolder();
+  ~TemporaryFolder();
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// The bytes of a file; empty when it is not there.
+std::string content_of(const std::filesystem::path& path);
+
+}  // namespace sidechannel::test

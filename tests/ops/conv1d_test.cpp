@@ -1,0 +1,243 @@
+#include "kernels/conv1d.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/gradcheck.h"
+#include "tests/harness/op_check.h"
+
+namespace sidechannel {
+namespace {
+
+using harness::Draw;
+using harness::error_of;
+using harness::Reference;
+using harness::Walled;
+using kernels::Conv1dDims;
+using kernels::CpuQueue;
+using kernels::GradOut;
+
+// Each is here for a reason; generated ones follow.
+const std::vector<Conv1dDims> kNamedDims = {
+    {1, 1, 1, 1, 1, 0},     // the smallest
+    {2, 1, 3, 2, 5, 2},     // one position, shorter than the kernel
+    {1, 2, 2, 3, 5, 4},     // l < k with the widest padding: more outputs than inputs
+    {3, 3, 1, 4, 5, 2},     // l < k, one input channel
+    {2, 4, 5, 1, 7, 6},     // l < k, one output channel
+    {2, 5, 3, 3, 5, 0},     // valid, one output position
+    {2, 11, 4, 6, 5, 0},    // valid
+    {2, 13, 7, 5, 3, 1},    // primes
+    {1, 17, 16, 16, 5, 2},  // whole vectors
+    {1, 9, 17, 33, 3, 1},   // one channel more than whole vectors
+    {1, 9, 15, 31, 3, 1},   // one fewer
+    {2, 7, 1, 33, 5, 2},    // the first layer's kind: one channel in
+    {2, 7, 33, 1, 5, 2},    // the last layer's kind: one channel out
+    {2, 12, 8, 8, 4, 1},    // an even kernel: the two sides differ
+    {2, 12, 8, 8, 4, 3},    //
+};
+
+// Larger ones, for the f32 kernels: several chunks of positions, tiles of every width.
+const std::vector<Conv1dDims> kLargeDims = {
+    {3, 131, 5, 7, 5, 2},   {2, 200, 32, 32, 5, 2}, {2, 97, 64, 64, 5, 2},  {1, 70, 24, 40, 7, 0},
+    {2, 129, 1, 64, 5, 2},  {2, 129, 64, 1, 5, 2},  {2, 65, 1, 1, 5, 2},    {1, 64, 63, 65, 3, 2},
+    {4, 33, 100, 12, 5, 4}, {1, 300, 3, 3, 9, 8},   {2, 90, 130, 66, 1, 0},
+};
+
+Conv1dDims draw_dims(Draw& draw) {
+  Conv1dDims dims{};
+  do {
+    dims.batch = draw.integer(1, 3);
+    dims.length = draw.pick({1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 16});
+    dims.channels_in = draw.pick({1, 1, 2, 3, 4, 5, 7, 8, 9});
+    dims.channels_out = draw.pick({1, 1, 2, 3, 4, 5, 7, 8, 9, 17});
+    dims.kernel_size = draw.integer(1, 7);
+    dims.padding = draw.integer(0, dims.kernel_size - 1);
+  } while (dims.length_out() < 1);
+  return dims;
+}
+
+std::vector<Conv1dDims> generated(int count) {
+  std::vector<Conv1dDims> all = kNamedDims;
+  Draw draw(2024);
+  while (static_cast<int>(all.size()) < count) all.push_back(draw_dims(draw));
+  return all;
+}
+
+std::string text(const Conv1dDims& d) {
+  return fmt::format("N={} L={} C_in={} C_out={} k={} padding={}", d.batch, d.length, d.channels_in,
+                     d.channels_out, d.kernel_size, d.padding);
+}
+
+// The three sums of the definition, term by term.
+struct References {
+  Reference y, dx, dw, db;
+};
+
+References brute_force(const Conv1dDims& d, const std::vector<double>& x,
+                       const std::vector<double>& w, const std::vector<double>& b,
+                       const std::vector<double>& dy) {
+  const std::int64_t length_out = d.length_out();
+  References r{Reference(d.batch * length_out * d.channels_out),
+               Reference(d.batch * d.length * d.channels_in),
+               Reference(d.kernel_size * d.channels_in * d.channels_out),
+               Reference(d.channels_out)};
+  const auto at = [](const std::vector<double>& v, std::int64_t i) {
+    return v[static_cast<std::size_t>(i)];
+  };
+  for (std::int64_t n = 0; n < d.batch; ++n) {
+    for (std::int64_t l = 0; l < length_out; ++l) {
+      for (std::int64_t co = 0; co < d.channels_out; ++co) {
+        const std::int64_t out = (n * length_out + l) * d.channels_out + co;
+        r.y.add(out, at(b, co));
+        r.db.add(co, at(dy, out));
+        for (std::int64_t t = 0; t < d.kernel_size; ++t) {
+          const std::int64_t position = l + t - d.padding;
+          if (position < 0 || position >= d.length) continue;
+          for (std::int64_t ci = 0; ci < d.channels_in; ++ci) {
+            const std::int64_t in = (n * d.length + position) * d.channels_in + ci;
+            const std::int64_t tap = (t * d.channels_in + ci) * d.channels_out + co;
+            r.y.add(out, at(x, in) * at(w, tap));
+            r.dx.add(in, at(dy, out) * at(w, tap));
+            r.dw.add(tap, at(dy, out) * at(x, in));
+          }
+        }
+      }
+    }
+  }
+  return r;
+}
+
+template <class T>
+void check_kernels(const Conv1dDims& d) {
+  SCOPED_TRACE(text(d));
+  CpuQueue& queue = harness::queue(2);
+  Draw draw(7);
+  const auto x = draw.normals<T>(d.batch * d.length * d.channels_in);
+  const auto w = draw.normals<T>(d.kernel_size * d.channels_in * d.channels_out);
+  const auto b = draw.normals<T>(d.channels_out);
+  const auto dy = draw.normals<T>(d.batch * d.length_out() * d.channels_out);
+  const auto wide = [](const std::vector<T>& v) { return std::vector<double>(v.begin(), v.end()); };
+  const References r = brute_force(d, wide(x), wide(w), wide(b), wide(dy));
+  const Walled<T> in(x), weight(w), bias(b), gradient(dy);
+
+  Walled<T> y(static_cast<std::int64_t>(r.y.value.size()));
+  conv1d_forward(queue, d, in.data(), weight.data(), bias.data(), y.data());
+  harness::expect_near<T>("y", y.values(), r.y, d.kernel_size * d.channels_in + 1);
+  EXPECT_TRUE(y.walls_stand());
+
+  const std::int64_t positions = d.batch * d.length_out();
+  harness::expect_gradient<T>("dx", r.dx, d.kernel_size * d.channels_out, [&](GradOut<T> dx) {
+    conv1d_backward_input(queue, d, gradient.data(), weight.data(), dx);
+  });
+  harness::expect_gradient<T>("dw", r.dw, positions, [&](GradOut<T> dw) {
+    conv1d_backward_params(queue, d, in.data(), gradient.data(), dw, {});
+  });
+  harness::expect_gradient<T>("db", r.db, positions, [&](GradOut<T> db) {
+    conv1d_backward_params(queue, d, in.data(), gradient.data(), {}, db);
+  });
+  // Both at once, each with its own way of writing.
+  Walled<T> dw(static_cast<std::int64_t>(r.dw.value.size()));
+  harness::expect_gradient<T>("db beside dw", r.db, positions, [&](GradOut<T> db) {
+    conv1d_backward_params(queue, d, in.data(), gradient.data(), {dw.data()}, db);
+  });
+  harness::expect_near<T>("dw beside db", dw.values(), r.dw, positions);
+  EXPECT_TRUE(dw.walls_stand());
+  // Nobody asks for anything: nothing happens.
+  conv1d_backward_input(queue, d, gradient.data(), weight.data(), GradOut<T>{});
+  conv1d_backward_params(queue, d, in.data(), gradient.data(), GradOut<T>{}, GradOut<T>{});
+}
+
+TEST(Conv1d, KernelsAgreeWithTheDefinition) {
+  for (const Conv1dDims& dims : generated(150)) check_kernels<float>(dims);
+  for (const Conv1dDims& dims : kLargeDims) check_kernels<float>(dims);
+}
+
+TEST(Conv1d, KernelsAgreeWithTheDefinitionInDouble) {
+  for (const Conv1dDims& dims : generated(60)) check_kernels<double>(dims);
+  for (const Conv1dDims& dims : kLargeDims) check_kernels<double>(dims);
+}
+
+TEST(Conv1d, SameBitsWithAnyNumberOfThreads) {
+  for (const Conv1dDims& d : kLargeDims) {
+    Draw draw(3);
+    const auto x = draw.normals<float>(d.batch * d.length * d.channels_in);
+    const auto w = draw.normals<float>(d.kernel_size * d.channels_in * d.channels_out);
+    const auto b = draw.normals<float>(d.channels_out);
+    const auto dy = draw.normals<float>(d.batch * d.length_out() * d.channels_out);
+    harness::expect_same_bits(text(d) + " y", [&](CpuQueue& queue) {
+      std::vector<float> y(dy.size());
+      conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
+      return y;
+    });
+    harness::expect_same_bits(text(d) + " dx", [&](CpuQueue& queue) {
+      std::vector<float> dx(x.size());
+      conv1d_backward_input(queue, d, dy.data(), w.data(), GradOut<float>{dx.data()});
+      return dx;
+    });
+    harness::expect_same_bits(text(d) + " dw, db", [&](CpuQueue& queue) {
+      std::vector<float> both(w.size() + b.size());
+      conv1d_backward_params(queue, d, x.data(), dy.data(), GradOut<float>{both.data()},
+                             GradOut<float>{both.data() + w.size()});
+      return both;
+    });
+  }
+}
+
+// A sequence's output does not depend on what else is in the batch.
+TEST(Conv1d, SameBitsInAnyBatch) {
+  const Conv1dDims d{5, 37, 6, 10, 5, 2};
+  Draw draw(4);
+  const auto x = draw.normals<float>(d.batch * d.length * d.channels_in);
+  const auto w = draw.normals<float>(d.kernel_size * d.channels_in * d.channels_out);
+  const auto b = draw.normals<float>(d.channels_out);
+  const std::int64_t out = d.length_out() * d.channels_out;
+  std::vector<float> together(static_cast<std::size_t>(d.batch * out));
+  conv1d_forward(harness::queue(2), d, x.data(), w.data(), b.data(), together.data());
+  Conv1dDims one = d;
+  one.batch = 1;
+  for (std::int64_t n = 0; n < d.batch; ++n) {
+    std::vector<float> alone(static_cast<std::size_t>(out));
+    conv1d_forward(harness::queue(1), one, x.data() + n * d.length * d.channels_in, w.data(),
+                   b.data(), alone.data());
+    EXPECT_EQ(std::memcmp(alone.data(), together.data() + n * out, alone.size() * sizeof(float)),
+              0);
+  }
+}
+
+TEST(Conv1d, Gradients) {
+  Draw draw(1);
+  std::uint64_t seed = 0;
+  for (const Conv1dDims& d : generated(150)) {
+    const std::vector<Tensor> inputs = {draw.tensor({d.batch, d.length, d.channels_in}),
+                                        draw.tensor({d.kernel_size, d.channels_in, d.channels_out}),
+                                        draw.tensor({d.channels_out})};
+    GradientCheckOptions options;
+    options.seed = ++seed;
+    options.max_elements = 48;  // and random directions over all of them
+    const GradientCheck check = check_gradients(
+        [&](Tape&, std::span<const Var> in) { return conv1d(in[0], in[1], in[2], d.padding); },
+        inputs, options);
+    EXPECT_TRUE(check.passed()) << text(d) << "\n" << check.message();
+  }
+}
+
+TEST(Conv1d, RefusesWrongShapes) {
+  Tape tape(harness::device(), DType::kF64);
+  const auto conv = [&](Shape x, Shape w, Shape b, std::int64_t padding) {
+    return error_of([&] { conv1d(tape.make(x), tape.make(w), tape.make(b), padding); });
+  };
+  EXPECT_EQ(conv({2, 9, 3}, {5, 3, 4}, {4}, 2), "no error");
+  EXPECT_EQ(conv({2, 9}, {5, 3, 4}, {4}, 2), "conv1d: expected x of shape [N, L, C], got [2, 9]");
+  EXPECT_EQ(conv({2, 9, 3}, {5, 3}, {4}, 2),
+            "conv1d: expected a weight of shape [k, C_in, C_out], got [5, 3]");
+  EXPECT_EQ(conv({2, 9, 3}, {5, 2, 4}, {4}, 2), "conv1d: weight expects C_in = 2, got x of C = 3");
+  EXPECT_EQ(conv({2, 9, 3}, {5, 3, 4}, {3}, 2), "conv1d: expected a bias of shape [4], got [3]");
+  EXPECT_EQ(conv({2, 9, 3}, {5, 3, 4}, {4}, 5),
+            "conv1d: expected a padding from 0 to k - 1 = 4, got 5");
+  EXPECT_EQ(conv({2, 9, 3}, {5, 3, 4}, {4}, -1),
+            "conv1d: expected a padding from 0 to k - 1 = 4, got -1");
+  EXPECT_EQ(conv({2, 4, 3}, {5, 3, 4}, {4}, 0),
+            "conv1d: a kernel of 5 with padding 0 does not fit into a sequence of 4");
+}
+
+}  // namespace
+}  // namespace sidechannel

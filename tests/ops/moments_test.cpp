@@ -1,0 +1,169 @@
+#include "kernels/moments.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "engine/moments.h"
+#include "tests/harness/op_check.h"
+
+namespace sidechannel {
+namespace {
+
+using harness::Draw;
+using harness::error_of;
+using harness::Walled;
+
+// Mean and sum of squared deviations of everything, in two passes over extended precision.
+struct Exact {
+  std::vector<double> mean, m2, deviation;  // deviation: the standard one
+};
+
+template <class T>
+Exact two_pass(const std::vector<T>& x, std::int64_t length) {
+  Exact exact;
+  const std::size_t samples = x.size() / static_cast<std::size_t>(length);
+  for (std::size_t l = 0; l < static_cast<std::size_t>(length); ++l) {
+    long double sum = 0;
+    for (std::size_t n = 0; n < samples; ++n) sum += x[n * static_cast<std::size_t>(length) + l];
+    const long double mean = sum / static_cast<long double>(samples);
+    long double m2 = 0;
+    for (std::size_t n = 0; n < samples; ++n) {
+      const long double d = x[n * static_cast<std::size_t>(length) + l] - mean;
+      m2 += d * d;
+    }
+    exact.mean.push_back(static_cast<double>(mean));
+    exact.m2.push_back(static_cast<double>(m2));
+    exact.deviation.push_back(std::sqrt(static_cast<double>(m2) / static_cast<double>(samples)));
+  }
+  return exact;
+}
+
+// Merges x in batches of the given sizes. A mean of n values of size M is off by e <= g(n) M, of a
+// batch as of all; m2 sums n squares (a relative error of g(n), each deviation being off by e) and
+// merges terms (difference of two means)^2 count, each mean off by e:
+//   |m2 error| <= g(2n) m2 + 4 n e deviation + 4 n e^2
+template <class T>
+void check_merged(const std::vector<T>& x, std::int64_t length,
+                  const std::vector<std::int64_t>& batches, int threads) {
+  Walled<double> mean(std::vector<double>(static_cast<std::size_t>(length)));
+  Walled<double> m2 = mean;
+  std::int64_t count = 0;
+  for (std::int64_t samples : batches) {
+    moments_update(harness::queue(threads), samples, length, x.data() + count * length, count,
+                   mean.data(), m2.data());
+    count += samples;
+  }
+  ASSERT_EQ(count * length, static_cast<std::int64_t>(x.size()));
+  EXPECT_TRUE(mean.walls_stand() && m2.walls_stand());
+  const Exact exact = two_pass(x, length);
+  const auto n = static_cast<double>(count);
+  for (std::size_t l = 0; l < exact.mean.size(); ++l) {
+    const double size = std::abs(exact.mean[l]) + exact.deviation[l];
+    const double e = harness::gamma_of<double>(count + 4) * size;
+    ASSERT_NEAR(mean.values()[l], exact.mean[l], e) << l;
+    ASSERT_NEAR(m2.values()[l], exact.m2[l],
+                harness::gamma_of<double>(2 * count + 10) * exact.m2[l] +
+                    4 * n * e * exact.deviation[l] + 4 * n * e * e)
+        << l;
+  }
+}
+
+TEST(Moments, MergedBatchesAgreeWithTwoPassesOverEverything) {
+  for (std::int64_t length : {1, 5, 16, 37, 100}) {
+    const auto x = Draw(1).normals<float>(101 * length, 0.3, 2);
+    for (int threads : {1, 2, 3}) {
+      check_merged(x, length, {101}, threads);
+      check_merged(x, length, {1, 99, 1}, threads);
+      check_merged(x, length, {0, 40, 0, 61}, threads);
+      check_merged(x, length, {7, 13, 2, 30, 49}, threads);
+      check_merged(x, length, std::vector<std::int64_t>(101, 1), threads);
+    }
+  }
+  check_merged(Draw(2).normals<double>(64 * 9), 9, {10, 54}, 2);
+}
+
+// Mean 1e6 and deviation 1e-3: squares of 1e12 have a spacing of 1e-4, the variance is 1e-6. The
+// bound above allows a relative error of 1e-5; E[x^2] - mean^2 does not even find its size.
+TEST(Moments, StayAccurateFarFromZero) {
+  const auto x = Draw(3).normals<double>(500 * 3, 1e6, 1e-3);
+  check_merged(x, 3, {500}, 1);
+  check_merged(x, 3, {100, 1, 399}, 1);
+  check_merged(x, 3, std::vector<std::int64_t>(500, 1), 1);
+  double sum = 0, squares = 0;
+  for (std::size_t n = 0; n < 500; ++n) {
+    sum += x[3 * n] / 500;
+    squares += x[3 * n] * x[3 * n] / 500;
+  }
+  const double exact = two_pass(x, 3).m2[0] / 500;
+  EXPECT_GT(std::abs((squares - sum * sum) / exact - 1), 0.5);
+}
+
+TEST(Moments, OfAConstantHaveNoVarianceAtAll) {
+  const std::vector<float> x(60, 0.1f);
+  std::vector<double> mean(3), m2(3);
+  std::int64_t count = 0;
+  for (std::int64_t samples : {7, 1, 12}) {
+    moments_update(harness::queue(), samples, 3, x.data(), count, mean.data(), m2.data());
+    count += samples;
+  }
+  for (std::size_t l = 0; l < 3; ++l) {
+    EXPECT_NEAR(mean[l], double(0.1f), 1e-16);
+    EXPECT_LE(m2[l], 1e-30);
+  }
+}
+
+TEST(Moments, SameBitsWithAnyNumberOfThreads) {
+  const auto x = Draw(4).normals<float>(50 * 203);
+  harness::expect_same_bits("moments", [&](kernels::CpuQueue& queue) {
+    std::vector<double> mean(203), m2(203);
+    moments_update(queue, 20, 203, x.data(), 0, mean.data(), m2.data());
+    moments_update(queue, 30, 203, x.data() + 20 * 203, 20, mean.data(), m2.data());
+    std::vector<float> bits(4 * 203);
+    std::memcpy(bits.data(), mean.data(), 203 * sizeof(double));
+    std::memcpy(bits.data() + 2 * 203, m2.data(), 203 * sizeof(double));
+    return bits;
+  });
+}
+
+TEST(StreamingMoments, GiveTheUnbiasedVariance) {
+  const auto x = Draw(5).normals<float>(30 * 4, 1, 3);
+  StreamingMoments moments(harness::device(), 4);
+  const auto batch = [&](std::size_t first, std::int64_t samples, Shape shape) {
+    return Tensor::from(
+        harness::device(),
+        HostArray::from<float>(
+            std::span(x).subspan(first * 4, static_cast<std::size_t>(samples * 4)), shape));
+  };
+  moments.add(batch(0, 1, {1, 4}));
+  EXPECT_EQ(moments.variance().as<double>()[0], 0);  // of a single sample
+  moments.add(batch(1, 20, {20, 4, 1}));
+  moments.add(batch(21, 9, {9, 4}));
+  EXPECT_EQ(moments.count(), 30);
+  const Exact exact = two_pass(x, 4);
+  for (std::size_t l = 0; l < 4; ++l) {
+    EXPECT_NEAR(moments.mean().as<double>()[l], exact.mean[l], 1e-14);
+    EXPECT_NEAR(moments.variance().as<double>()[l], exact.m2[l] / 29, 1e-13);
+  }
+  // A state that is put back goes on to the same bits.
+  std::map<std::string, HostArray> saved;
+  moments.save(saved, "layer");
+  StreamingMoments again(harness::device(), 4);
+  again.load(saved, "layer");
+  moments.add(batch(3, 5, {5, 4}));
+  again.add(batch(3, 5, {5, 4}));
+  EXPECT_EQ(again.variance().bytes, moments.variance().bytes);
+  EXPECT_EQ(again.mean().bytes, moments.mean().bytes);
+  moments.clear();
+  EXPECT_EQ(moments.count(), 0);
+  EXPECT_EQ(moments.mean().as<double>()[0], 0);
+  EXPECT_EQ(error_of([&] {
+              moments.add(batch(0, 5, {4, 5}));
+            }),
+            "moments: expected samples of 4 positions, got [4, 5]");
+  EXPECT_EQ(error_of([&] { moments.add(batch(0, 1, {4})); }),
+            "moments: expected samples of 4 positions, got [4]");
+}
+
+}  // namespace
+}  // namespace sidechannel

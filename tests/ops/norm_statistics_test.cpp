@@ -1,0 +1,352 @@
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "engine/gradcheck.h"
+#include "engine/modules.h"
+#include "tests/harness/norm_case.h"
+
+// Where a normalization's mean and variance come from: accuracy far from zero, running statistics,
+// and the evaluation by population statistics.
+
+namespace sidechannel {
+namespace {
+
+using harness::Draw;
+using harness::error_of;
+using harness::NormCase;
+using harness::Reference;
+using harness::Walled;
+using kernels::CpuQueue;
+using kernels::GradOut;
+using kernels::NormDims;
+
+template <class T>
+std::vector<T> narrowed(const std::vector<double>& values) {
+  return {values.begin(), values.end()};
+}
+
+// --- Accuracy -----------------------------------------------------------------------------------
+
+// Mean 4096 and deviation 1.25: E[x^2] - mean^2 subtracts two numbers of 2^24, whose spacing in f32
+// is 1 to 2; a whole number is what is left of a variance of 1.56, if that. Two passes lose almost
+// nothing.
+TEST(NormStatistics, StayAccurateFarFromZero) {
+  for (const NormDims& dims :
+       {NormDims{2, 600, 3, 1, 1, 1e-5, false}, NormDims{2, 100, 12, 12, 1, 1e-5, false},
+        NormDims{4, 150, 5, 1, 4, 1e-5, false}}) {
+    NormCase c{dims, {}, {}, {}, {}};
+    for (float x : Draw(1).normals<float>(dims.batch * dims.length * dims.channels, 4096, 1.25)) {
+      c.x.push_back(x);
+    }
+    const harness::SetStatistics s = harness::statistics_of(c);
+    const auto x = narrowed<float>(c.x);
+    const std::vector<float> gamma(static_cast<std::size_t>(dims.channels), 1);
+    const std::vector<float> beta(gamma.size(), 0);
+    std::vector<float> y(x.size()), mean(s.mean.size()), rstd(s.mean.size());
+    norm_relu_forward(harness::queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
+                      mean.data(), rstd.data());
+
+    // The mean is off by g(m) 4096 at most, as derived in norm_relu_test.cpp: in theory .15 for 600
+    // values; for one that is off by e, the variance grows by e^2.
+    const double e = harness::gamma_of<float>(dims.set_size() + 1) * 4097;
+    const double bound = e * e + harness::gamma_of<float>(dims.set_size() + 5) * 2;
+    for (std::size_t i = 0; i < mean.size(); ++i) {
+      EXPECT_LE(std::abs(mean[i] - s.mean[i]), e);
+      const double variance = 1 / (double(rstd[i]) * double(rstd[i])) - dims.epsilon;
+      EXPECT_LE(std::abs(variance / s.variance[i] - 1), bound) << variance;
+    }
+    // In practice errors of both signs cancel: the normalized values are good to a hundredth.
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      const std::size_t set = c.statistic_of(i);
+      EXPECT_NEAR(y[i], (c.x[i] - s.mean[set]) * s.rstd[set], 0.01);
+    }
+
+    // The known-wrong variant fails the same bound.
+    float sum = 0, squares = 0;
+    std::int64_t count = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      if (c.statistic_of(i) / static_cast<std::size_t>(dims.channels_per_set) != 0) continue;
+      sum += x[i];
+      squares += x[i] * x[i];
+      ++count;
+    }
+    ASSERT_EQ(count, dims.set_size());
+    const float naive_mean = sum / static_cast<float>(count);
+    const float naive = squares / static_cast<float>(count) - naive_mean * naive_mean;
+    EXPECT_GT(std::abs(naive / s.variance[0] - 1), bound) << naive;
+  }
+}
+
+// --- Running statistics -------------------------------------------------------------------------
+
+// PyTorch's running statistics straight from the values, in double.
+struct Expected {
+  std::vector<double> mean, variance;
+};
+
+Expected run_directly(const NormDims& dims, const std::vector<std::vector<double>>& batches,
+                      double momentum, Expected running) {
+  const auto channels = static_cast<std::size_t>(dims.channels);
+  const bool instance = dims.samples_per_set == 1;
+  for (const std::vector<double>& x : batches) {
+    // Instance norm averages over the batch's sets, then moves once; batch norm moves for each set.
+    for (std::int64_t first = 0; first < dims.batch;) {
+      const std::int64_t samples = instance ? dims.batch : dims.samples_per_set;
+      for (std::size_t c = 0; c < channels; ++c) {
+        double current_mean = 0;
+        double current_variance = 0;
+        const std::int64_t sets = samples / dims.samples_per_set;
+        for (std::int64_t set = 0; set < sets; ++set) {
+          std::vector<double> values;
+          for (std::int64_t i = 0; i < dims.samples_per_set * dims.length; ++i) {
+            const std::int64_t row = (first + set * dims.samples_per_set) * dims.length + i;
+            values.push_back(x[static_cast<std::size_t>(row) * channels + c]);
+          }
+          const auto n = static_cast<double>(values.size());
+          const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
+          double squares = 0;
+          for (double value : values) squares += (value - mean) * (value - mean);
+          current_mean += mean / static_cast<double>(sets);
+          current_variance += squares / (n - 1) / static_cast<double>(sets);  // unbiased
+        }
+        running.mean[c] = (1 - momentum) * running.mean[c] + momentum * current_mean;
+        running.variance[c] = (1 - momentum) * running.variance[c] + momentum * current_variance;
+      }
+      first += samples;
+    }
+  }
+  return running;
+}
+
+template <class T>
+void check_running(const NormDims& dims, double tolerance) {
+  const std::size_t channels = static_cast<std::size_t>(dims.channels);
+  Draw draw(9);
+  std::vector<std::vector<double>> batches;
+  for (int i = 0; i < 5; ++i) {
+    const auto x = draw.normals<T>(dims.batch * dims.length * dims.channels, 3, 2);
+    batches.emplace_back(x.begin(), x.end());
+  }
+  const std::vector<T> gamma(channels, 1), beta(channels, 0);
+  const auto sets = static_cast<std::size_t>(dims.sample_groups() * dims.channels);
+  std::vector<T> y(batches[0].size()), mean(sets), rstd(sets);
+  Walled<T> running_mean(std::vector<T>(channels, 0)),
+      running_variance(std::vector<T>(channels, 1));
+  for (const std::vector<double>& batch : batches) {
+    const auto x = narrowed<T>(batch);
+    norm_relu_forward(harness::queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
+                      mean.data(), rstd.data());
+    norm_update_running(harness::queue(), dims, 0.3, mean.data(), rstd.data(), running_mean.data(),
+                        running_variance.data());
+  }
+  const Expected expected = run_directly(
+      dims, batches, 0.3, {std::vector<double>(channels, 0), std::vector<double>(channels, 1)});
+  EXPECT_TRUE(running_mean.walls_stand() && running_variance.walls_stand());
+  for (std::size_t c = 0; c < channels; ++c) {
+    EXPECT_NEAR(running_mean.values()[c], expected.mean[c], tolerance * 5);
+    EXPECT_NEAR(running_variance.values()[c], expected.variance[c], tolerance * 10);
+  }
+}
+
+// The error of a mean or variance of m values of size 5 is below g(m + 8) times that, as derived in
+// norm_relu_test.cpp; a weighted mean of such errors is no larger.
+TEST(NormStatistics, RunningAveragesAgreeWithADirectComputation) {
+  for (const NormDims& dims :
+       {NormDims{4, 30, 7, 1, 1, 1e-5, true}, NormDims{6, 21, 3, 1, 2, 1e-5, true},
+        NormDims{8, 5, 17, 1, 4, 1e-5, true}, NormDims{4, 9, 2, 1, 4, 1e-5, true},
+        NormDims{1, 2, 1, 1, 1, 1e-5, true}}) {
+    check_running<float>(dims, harness::gamma_of<float>(dims.set_size() + 8));
+    check_running<double>(dims, harness::gamma_of<double>(dims.set_size() + 8));
+  }
+}
+
+TEST(NormStatistics, RunningVarianceOfOneValueIsZero) {
+  const NormDims dims{2, 1, 1, 1, 1, 1e-5, true};
+  const std::vector<double> mean{1, 3}, rstd(2, 1 / std::sqrt(1e-5));
+  double running_mean = 0;
+  double running_variance = 1;
+  norm_update_running(harness::queue(), dims, 0.1, mean.data(), rstd.data(), &running_mean,
+                      &running_variance);
+  EXPECT_NEAR(running_mean, 0.2, 1e-15);
+  EXPECT_NEAR(running_variance, 0.9, 1e-15);
+}
+
+TEST(NormStatistics, OnlyTrainingMovesThem) {
+  ParameterList list(harness::device(), DType::kF64, 1);
+  const NormRelu norm(list, "norm", 3, {1, 2, 1e-5, true}, true);
+  std::map<std::string, HostArray> tensors;
+  const auto running = [&](const char* name) {
+    list.save(tensors);
+    const auto values = tensors.at(name).as<double>();
+    return std::vector<double>(values.begin(), values.end());
+  };
+  const Tensor x = Draw(3).tensor({4, 7, 3}, 2, 3);
+  Tape tape(harness::device(), DType::kF64);
+  norm(tape.constant(x), Statistics::kMinibatch);
+  norm(tape.constant(x), Statistics::kPopulation);
+  EXPECT_EQ(running("norm.running_mean"), (std::vector<double>{0, 0, 0}));
+  EXPECT_EQ(running("norm.running_var"), (std::vector<double>{1, 1, 1}));
+  norm(tape.constant(x), Statistics::kTraining);
+  const Expected expected = run_directly({4, 7, 3, 1, 2, 1e-5, true}, {harness::values_of(x)}, 0.1,
+                                         {{0, 0, 0}, {1, 1, 1}});
+  EXPECT_LE(harness::relative_difference(running("norm.running_mean"), expected.mean), 1e-14);
+  EXPECT_LE(harness::relative_difference(running("norm.running_var"), expected.variance), 1e-14);
+}
+
+TEST(NormStatistics, TheModuleSaysWhenNoneWereTracked) {
+  ParameterList list(harness::device(), DType::kF64, 1);
+  const NormRelu norm(list, "norm", 3, {});
+  Tape tape(harness::device(), DType::kF64);
+  const Var x = tape.make({1, 4, 3});
+  EXPECT_EQ(error_of([&] { norm(x, Statistics::kPopulation); }),
+            "norm_relu: population statistics were not tracked by this layer");
+}
+
+// --- Population statistics ----------------------------------------------------------------------
+
+// A case whose statistics are given: the contents of an instance norm, but other means and
+// variances, and a beta behind all values of some channels.
+struct Population {
+  NormCase c;
+  std::vector<double> mean, variance;
+
+  double scale(std::size_t channel) const {
+    return 1 / std::sqrt(variance[channel] + c.dims.epsilon);
+  }
+  double x_hat(std::size_t i) const {
+    return (c.x[i] - mean[c.channel_of(i)]) * scale(c.channel_of(i));
+  }
+  double pre_activation(std::size_t i) const {
+    return c.gamma[c.channel_of(i)] * x_hat(i) + c.beta[c.channel_of(i)];
+  }
+};
+
+template <class T>
+Population make_population(const NormDims& dims, std::uint64_t seed) {
+  Population p{harness::make_norm_case<T>(dims, seed), {}, {}};
+  Draw draw(seed + 1000);
+  for (std::int64_t c = 0; c < dims.channels; ++c) {
+    p.mean.push_back(static_cast<T>(draw.normal(0.5, 1)));
+    p.variance.push_back(static_cast<T>(std::exp(draw.normal())));
+  }
+  // Moves values that come near the kink away from it.
+  for (std::size_t i = 0; i < p.c.x.size(); ++i) {
+    while (std::abs(p.pre_activation(i)) < 1e-3) p.c.x[i] = static_cast<T>(p.c.x[i] + 0.25);
+  }
+  return p;
+}
+
+// y = relu(x_hat gamma + beta) with a few roundings; gradients with those of their sums.
+template <class T>
+void check_population(const Population& p) {
+  const NormDims& dims = p.c.dims;
+  SCOPED_TRACE(p.c.text());
+  const auto size = static_cast<std::int64_t>(p.c.x.size());
+  Reference y(size), dx(size), dgamma(dims.channels), dbeta(dims.channels);
+  for (std::size_t i = 0; i < p.c.x.size(); ++i) {
+    const auto at = static_cast<std::int64_t>(i);
+    const std::size_t channel = p.c.channel_of(i);
+    const double z = p.pre_activation(i);
+    y.value[i] = dims.relu ? std::max(z, 0.0) : z;
+    y.magnitude[i] = std::abs(z - p.c.beta[channel]) + std::abs(p.c.beta[channel]);
+    const double through = !dims.relu || z > 0 ? p.c.dy[i] : 0;
+    dx.add(at, through * p.c.gamma[channel] * p.scale(channel));
+    dgamma.add(static_cast<std::int64_t>(channel), through * p.x_hat(i));
+    dbeta.add(static_cast<std::int64_t>(channel), through);
+  }
+  const Walled<T> x(narrowed<T>(p.c.x)), gamma(narrowed<T>(p.c.gamma)), beta(narrowed<T>(p.c.beta)),
+      dy(narrowed<T>(p.c.dy)), mean(narrowed<T>(p.mean)), variance(narrowed<T>(p.variance));
+  // rstd (5, with the root of a rounded sum), x - mean, the products and the sum.
+  constexpr std::int64_t kRoundings = 10;
+  CpuQueue& queue = harness::queue(2);
+  Walled<T> out(size);
+  norm_relu_population_forward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
+                               variance.data(), out.data());
+  harness::expect_near<T>("y", out.values(), y, kRoundings);
+  EXPECT_TRUE(out.walls_stand());
+
+  const auto run = [&](GradOut<T> a, GradOut<T> b, GradOut<T> c) {
+    norm_relu_population_backward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
+                                  variance.data(), dy.data(), a, b, c);
+  };
+  const std::int64_t values = dims.batch * dims.length;
+  harness::expect_gradient<T>("dx", dx, kRoundings, [&](GradOut<T> a) { run(a, {}, {}); });
+  harness::expect_gradient<T>("dgamma", dgamma, values + kRoundings,
+                              [&](GradOut<T> b) { run({}, b, {}); });
+  harness::expect_gradient<T>("dbeta", dbeta, values, [&](GradOut<T> c) { run({}, {}, c); });
+  run({}, {}, {});
+}
+
+TEST(NormPopulation, KernelsAgreeWithTheDefinition) {
+  std::uint64_t seed = 0;
+  for (const NormDims& dims : harness::norm_dims(110)) {
+    check_population<float>(make_population<float>(dims, ++seed));
+    check_population<double>(make_population<double>(dims, seed));
+  }
+  for (const NormDims& dims : harness::large_norm_dims()) {
+    check_population<float>(make_population<float>(dims, ++seed));
+  }
+}
+
+TEST(NormPopulation, SameBitsWithAnyNumberOfThreads) {
+  for (const NormDims& dims : harness::large_norm_dims()) {
+    const Population p = make_population<float>(dims, 3);
+    const auto x = narrowed<float>(p.c.x), gamma = narrowed<float>(p.c.gamma),
+               beta = narrowed<float>(p.c.beta), dy = narrowed<float>(p.c.dy),
+               mean = narrowed<float>(p.mean), variance = narrowed<float>(p.variance);
+    harness::expect_same_bits(p.c.text(), [&](CpuQueue& queue) {
+      std::vector<float> all(2 * x.size() + 2 * gamma.size());
+      float* dx = all.data() + x.size();
+      float* dgamma = dx + x.size();
+      norm_relu_population_forward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
+                                   variance.data(), all.data());
+      norm_relu_population_backward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
+                                    variance.data(), dy.data(), GradOut<float>{dx},
+                                    GradOut<float>{dgamma}, GradOut<float>{dgamma + gamma.size()});
+      return all;
+    });
+  }
+}
+
+TEST(NormPopulation, Gradients) {
+  std::uint64_t seed = 0;
+  for (const NormDims& dims : harness::norm_dims(110)) {
+    const Population p = make_population<double>(dims, ++seed);
+    const auto channels = Shape{dims.channels};
+    const Tensor mean = harness::tensor_of(p.mean, channels);
+    const Tensor variance = harness::tensor_of(p.variance, channels);
+    GradientCheckOptions options;
+    options.seed = seed;
+    NormOptions norm;
+    norm.relu = dims.relu;
+    const GradientCheck check = check_gradients(
+        [&](Tape&, std::span<const Var> in) {
+          return norm_relu_population(in[0], in[1], in[2], mean, variance, norm);
+        },
+        std::vector{harness::tensor_of(p.c.x, {dims.batch, dims.length, dims.channels}),
+                    harness::tensor_of(p.c.gamma, channels),
+                    harness::tensor_of(p.c.beta, channels)},
+        options);
+    EXPECT_TRUE(check.passed()) << p.c.text() << "\n" << check.message();
+  }
+}
+
+// Normalizing a batch by its own statistics, given as population statistics, is the batch's norm.
+TEST(NormPopulation, WithTheBatchsStatisticsIsTheBatchsNorm) {
+  const auto c = harness::make_norm_case<double>({3, 17, 5, 1, 3, 1e-5, true}, 4);
+  const harness::SetStatistics s = harness::statistics_of(c);
+  Tape tape(harness::device(), DType::kF64);
+  const Var x = tape.constant(harness::tensor_of(c.x, {3, 17, 5}));
+  const Var gamma = tape.constant(harness::tensor_of(c.gamma, {5}));
+  const Var beta = tape.constant(harness::tensor_of(c.beta, {5}));
+  const Var a = norm_relu(x, gamma, beta, {1, 3, 1e-5, true});
+  const Var b = norm_relu_population(x, gamma, beta, harness::tensor_of(s.mean, {5}),
+                                     harness::tensor_of(s.variance, {5}), {});
+  EXPECT_LE(
+      harness::relative_difference(harness::values_of(a.value()), harness::values_of(b.value())),
+      1e-14);
+}
+
+}  // namespace
+}  // namespace sidechannel

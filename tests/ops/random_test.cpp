@@ -1,0 +1,257 @@
+#include "kernels/random.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+
+#include "engine/tape.h"
+#include "kernels/normal.h"
+#include "tests/harness/op_check.h"
+
+namespace sidechannel {
+namespace {
+
+using kernels::CpuQueue;
+using kernels::RandomCounter;
+
+constexpr RandomCounter kCounter{20250131, 1, 7};
+
+std::vector<float> normals(const RandomCounter& counter, std::uint32_t first_sample,
+                           std::int64_t samples, std::int64_t length, int threads = 1) {
+  harness::Walled<float> out(samples * length);
+  normal_fill(harness::queue(threads), counter, first_sample, samples, length, out.data());
+  EXPECT_TRUE(out.walls_stand());
+  return {out.values().begin(), out.values().end()};
+}
+
+// --- The generator's bits -----------------------------------------------------------------------
+
+// The known answers for philox4x32 with 10 rounds of Random123's own tests (kat_vectors).
+TEST(Philox, GivesTheKnownAnswers) {
+  using Words = std::array<std::uint32_t, 4>;
+  const auto words = [](const Words& counter, std::uint64_t key) {
+    Words out;
+    // The counter's words, in the order in which philox() places its arguments.
+    kernels::philox(key, counter[3], counter[2], counter[1], counter[0], out.data());
+    return out;
+  };
+  EXPECT_EQ(words({0, 0, 0, 0}, 0), (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(words({0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff}, 0xffffffffffffffff),
+            (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(words({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, 0x299f31d0a4093822),
+            (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+// FNV-1a over the numbers' bits.
+std::uint64_t hash_of(const std::vector<float>& values) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (float value : values) {
+    hash = (hash ^ std::bit_cast<std::uint32_t>(value)) * 0x100000001b3;
+  }
+  return hash;
+}
+
+// Stored bits: a change of compiler, flags, processor or backend that moves any of them breaks the
+// promise that a seed names the same run everywhere. The bits are those of a second implementation
+// too, in Python with NumPy's float32, which rounds after every operation.
+TEST(Normal, DrawsTheStoredBits) {
+  const std::vector<std::uint32_t> stored = {
+      0xbf4dc1a5, 0x3f7ba0cc, 0x3f7959ed, 0xbe40a9f8, 0x3f810841, 0x3e41dd72, 0x3cddeb45,
+      0x3faffd6e, 0x4009ab75, 0x3eec4b84, 0xbf84ff2c, 0xbfdc362d, 0x3e920041, 0xbdea6ce8,
+      0xbd5bff5a, 0x3f2150e2, 0xbf50cc21, 0x3fa4e9dd, 0xbfa12bad, 0xbfffb33f};
+  const auto values = normals(kCounter, 3, 2, 10);
+  std::vector<std::uint32_t> bits;
+  for (float value : values) bits.push_back(std::bit_cast<std::uint32_t>(value));
+  EXPECT_EQ(bits, stored) << fmt::format("{:#010x}", fmt::join(bits, ", "));
+  EXPECT_EQ(hash_of(normals({1, 4, 0}, 0, 500, 601)), 8576096083556125235u);
+  EXPECT_EQ(hash_of(normals({0xfedcba9876543210, 1, 99999}, 4000000000, 3, 5)),
+            6928434359623379406u);
+}
+
+TEST(Uniform, DrawsTheStoredBits) {
+  std::vector<float> values(10001);
+  uniform_fill(harness::queue(2), {5, 0, 3}, 0.25, 10001, values.data());
+  EXPECT_EQ(std::bit_cast<std::uint32_t>(values[0]), 3189814810u);
+  EXPECT_EQ(hash_of(values), 4891574343632545335u);
+}
+
+TEST(Normal, DependsOnItsPlaceAlone) {
+  const std::int64_t length = 37;  // no multiple of the generator's four
+  const auto whole = normals(kCounter, 10, 9, length);
+  for (int threads : {1, 2, 3}) {
+    EXPECT_EQ(normals(kCounter, 10, 9, length, threads), whole) << threads;
+    for (std::int64_t first = 0; first < 9; ++first) {  // one sample at a time
+      const auto one =
+          normals(kCounter, static_cast<std::uint32_t>(10 + first), 1, length, threads);
+      EXPECT_TRUE(std::equal(one.begin(), one.end(), whole.begin() + first * length));
+    }
+  }
+  const auto shorter = normals(kCounter, 10, 1, 22);  // a prefix of a longer sequence
+  EXPECT_TRUE(std::equal(shorter.begin(), shorter.end(), whole.begin()));
+  harness::expect_same_bits("normal", [](CpuQueue& queue) {
+    std::vector<float> out(300 * 61);
+    normal_fill(queue, kCounter, 0, 300, 61, out.data());
+    return out;
+  });
+}
+
+TEST(Normal, InDoubleAreTheSameNumbers) {
+  const auto single = normals(kCounter, 0, 3, 21);
+  std::vector<double> values(63);
+  normal_fill(harness::queue(), kCounter, 0, 3, 21, values.data());
+  EXPECT_EQ(values, harness::widened(single));
+}
+
+TEST(Normal, OnTheTapeAreIndexedBySampleToo) {
+  Tape tape(harness::device(), DType::kF32);
+  const Random random{kCounter.seed, kCounter.step};
+  const auto draw = [&](Shape shape, std::uint32_t first) {
+    return harness::values_of(tape.normal(shape, Stream::kNoise, random, first).value());
+  };
+  const auto whole = draw({8, 13, 1}, 0);
+  EXPECT_EQ(whole, harness::widened(normals(kCounter, 0, 8, 13)));
+  std::vector<double> parts;
+  for (std::uint32_t first : {0u, 2u, 4u, 6u}) {
+    const auto part = draw({2, 13}, first);
+    parts.insert(parts.end(), part.begin(), part.end());
+  }
+  EXPECT_EQ(parts, whole);
+}
+
+// --- Their distribution -------------------------------------------------------------------------
+
+// All statistics below are those of fixed bits: they pass or fail for good. The thresholds are
+// what a truly normal sample exceeds with a probability of 1e-6 each: 4.89 standard errors to both
+// sides, and 2.69 / sqrt(n) for the Kolmogorov-Smirnov distance (2 exp(-2 * 2.69^2)).
+constexpr double kSigmas = 4.89;
+constexpr double kKolmogorov = 2.69;
+
+double cdf(double x) {
+  return 0.5 * std::erfc(-x / std::sqrt(2.0));
+}
+
+TEST(Normal, HasTheMomentsOfTheNormalDistribution) {
+  const auto values = normals({42, 1, 0}, 0, 2000, 500);
+  const auto n = static_cast<double>(values.size());
+  double power[9] = {};
+  for (float value : values) {
+    double product = 1;
+    for (double& sum : power) {
+      sum += product / n;
+      product *= value;
+    }
+  }
+  // E x^k, whose estimate has the variance (E x^2k - (E x^k)^2) / n; E x^2k = (2k - 1)!!
+  EXPECT_NEAR(power[1], 0, kSigmas * std::sqrt(1 / n));
+  EXPECT_NEAR(power[2], 1, kSigmas * std::sqrt((3 - 1) / n));
+  EXPECT_NEAR(power[3], 0, kSigmas * std::sqrt(15 / n));
+  EXPECT_NEAR(power[4], 3, kSigmas * std::sqrt((105 - 9) / n));
+  EXPECT_NEAR(power[6], 15, kSigmas * std::sqrt((10395 - 225) / n));
+}
+
+TEST(Normal, HasTheNormalDistribution) {
+  auto values = normals({43, 1, 0}, 0, 2000, 500);
+  std::sort(values.begin(), values.end());
+  const auto n = static_cast<double>(values.size());
+  double distance = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double p = cdf(values[i]);
+    distance = std::max({distance, std::abs(p - static_cast<double>(i) / n),
+                         std::abs(p - static_cast<double>(i + 1) / n)});
+  }
+  EXPECT_LT(distance, kKolmogorov / std::sqrt(n));
+  // The tails, where the distance above says little: counts are binomial.
+  for (double x : {2.0, 3.0, 4.0}) {
+    const auto beyond = std::count_if(values.begin(), values.end(),
+                                      [&](float value) { return std::abs(value) > x; });
+    const double expected = 2 * n * cdf(-x);
+    EXPECT_NEAR(static_cast<double>(beyond), expected, kSigmas * std::sqrt(expected) + 1) << x;
+  }
+  // The smallest radius word gives sqrt(-2 ln 2^-24) = 5.77.
+  EXPECT_LE(values.back(), 5.78f);
+  EXPECT_GE(values.front(), -5.78f);
+}
+
+// Correlations of the numbers and of their squares, each with a standard error of 1 / sqrt(n).
+void expect_independent(const std::vector<float>& a, const std::vector<float>& b,
+                        std::string_view what) {
+  ASSERT_EQ(a.size(), b.size());
+  const auto n = static_cast<double>(a.size());
+  double plain = 0;
+  double squares = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    plain += double(a[i]) * b[i] / n;
+    squares += (double(a[i]) * a[i] - 1) * (double(b[i]) * b[i] - 1) / 2 / n;
+  }
+  EXPECT_LT(std::abs(plain), kSigmas / std::sqrt(n)) << what;
+  EXPECT_LT(std::abs(squares), kSigmas / std::sqrt(n)) << what;
+}
+
+TEST(Normal, NumbersOfDifferentCountersAreIndependent) {
+  const std::int64_t samples = 400;
+  const std::int64_t length = 500;
+  const auto first = normals({44, 1, 5}, 0, samples, length);
+  expect_independent(first, normals({45, 1, 5}, 0, samples, length), "the next seed");
+  expect_independent(first, normals({44 + (std::uint64_t{1} << 32), 1, 5}, 0, samples, length),
+                     "a seed that differs in its upper half");
+  expect_independent(first, normals({44, 1, 6}, 0, samples, length), "the next step");
+  expect_independent(first, normals({44, 1, 5}, 400, samples, length), "other samples");
+  for (std::uint32_t stream : {0u, 2u, 3u, 4u}) {
+    expect_independent(first, normals({44, stream, 5}, 0, samples, length),
+                       fmt::format("stream {}", stream));
+  }
+  // Neighbours of one sequence, the pairs of one radius among them.
+  for (std::int64_t lag : {1, 2, 3, 4, 500}) {
+    expect_independent({first.begin(), first.end() - lag}, {first.begin() + lag, first.end()},
+                       fmt::format("lag {}", lag));
+  }
+}
+
+TEST(Uniform, IsUniformWithinItsBound) {
+  std::vector<float> values(1000003);
+  uniform_fill(harness::queue(2), {46, 0, 0}, 0.25, 1000003, values.data());
+  const auto n = static_cast<double>(values.size());
+  double mean = 0;
+  for (float value : values) mean += value / n;
+  EXPECT_NEAR(mean, 0, kSigmas * 0.25 / std::sqrt(3 * n));
+  std::sort(values.begin(), values.end());
+  EXPECT_GE(values.front(), -0.25f);
+  EXPECT_LT(values.back(), 0.25f);
+  double distance = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    distance = std::max(distance, std::abs((values[i] + 0.25) / 0.5 - static_cast<double>(i) / n));
+  }
+  EXPECT_LT(distance, kKolmogorov / std::sqrt(n));
+}
+
+// --- The polynomials ----------------------------------------------------------------------------
+
+// In units of the result's last place; every 2^-23 + 0.5 that a word can give, in steps.
+TEST(Polynomials, AreAccurate) {
+  double worst_log = 0;
+  for (std::uint32_t i = 0; i < (1u << 23); i += 61) {
+    const float u = (static_cast<float>(i) + 0.5f) * 0x1p-23f;
+    const float value = kernels::log_of_unit(u);
+    const double exact = std::log(static_cast<double>(u));
+    const double ulp =
+        static_cast<double>(std::nextafter(std::abs(value), 100.0f)) - std::abs(value);
+    worst_log = std::max(worst_log, std::abs(value - exact) / ulp);
+  }
+  EXPECT_LT(worst_log, 2);
+  double worst_angle = 0;
+  for (std::uint32_t i = 0; i < (1u << 24); i += 61) {
+    const float v = static_cast<float>(i) * 0x1p-24f;
+    float cosine = 0;
+    float sine = 0;
+    kernels::cos_sin_of_turns(v, &cosine, &sine);
+    const double angle = 2 * 3.14159265358979323846 * v;
+    worst_angle = std::max(
+        {worst_angle, std::abs(cosine - std::cos(angle)), std::abs(sine - std::sin(angle))});
+  }
+  EXPECT_LT(worst_angle, 0x1p-23);  // one unit in the last place of 1
+}
+
+}  // namespace
+}  // namespace sidechannel

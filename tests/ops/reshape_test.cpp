@@ -1,0 +1,63 @@
+#include <gtest/gtest.h>
+
+#include "engine/gradcheck.h"
+#include "kernels/copy.h"
+#include "tests/harness/op_check.h"
+
+namespace sidechannel {
+namespace {
+
+using harness::Draw;
+using harness::error_of;
+using harness::Reference;
+using harness::Walled;
+using kernels::CpuQueue;
+using kernels::GradOut;
+
+TEST(Reshape, IsAViewOfTheSameElements) {
+  Tape tape(harness::device(), DType::kF64);
+  const Var x = tape.constant(Draw(1).tensor({2, 3, 4}));
+  const Var y = reshape(x, {6, 4});
+  EXPECT_TRUE((y.shape() == Shape{6, 4}));
+  EXPECT_EQ(y.data<double>(), x.data<double>());
+}
+
+TEST(Reshape, Gradients) {
+  Draw draw(2);
+  for (std::uint64_t i = 0; i < 110; ++i) {
+    const std::int64_t a = draw.integer(1, 4), b = draw.integer(1, 7), c = draw.integer(1, 5);
+    const Shape to = i % 3 == 0   ? Shape{a * b, c}
+                     : i % 3 == 1 ? Shape{a * b * c}
+                                  : Shape{c, 1, b, a};
+    GradientCheckOptions options;
+    options.seed = i;
+    const GradientCheck check =
+        check_gradients([&](Tape&, std::span<const Var> in) { return reshape(in[0], to); },
+                        std::vector{draw.tensor({a, b, c})}, options);
+    EXPECT_TRUE(check.passed()) << check.message();
+  }
+}
+
+TEST(Reshape, RefusesAnotherSize) {
+  Tape tape(harness::device(), DType::kF64);
+  const Var x = tape.make({2, 3});
+  EXPECT_EQ(error_of([&] { reshape(x, {7}); }),
+            "reshape: [7] does not hold the elements of [2, 3]");
+  EXPECT_EQ(error_of([&] { reshape(x, {}); }), "reshape: [] does not hold the elements of [2, 3]");
+}
+
+// The kernel of its backward rule.
+TEST(Copy, OverwritesOrAdds) {
+  for (std::int64_t size : {1, 5, 64, 4097, 12345}) {
+    const auto x = Draw(3).normals<float>(size);
+    Reference expected(size);
+    for (std::int64_t i = 0; i < size; ++i) expected.add(i, x[static_cast<std::size_t>(i)]);
+    const Walled<float> in(x);
+    harness::expect_gradient<float>(
+        "y", expected, 0, [&](GradOut<float> y) { copy(harness::queue(2), size, in.data(), y); });
+    copy(harness::queue(2), size, in.data(), GradOut<float>{});
+  }
+}
+
+}  // namespace
+}  // namespace sidechannel
