@@ -38,13 +38,30 @@ struct RowProduct {
   std::int64_t length_out, columns;      // y [batch, length_out, columns]
   std::int64_t taps, offset;             // row l spans positions [l - offset, l - offset + taps)
   const T* x;
-  const T* w;     // [taps * channels, columns]
+  const T* w;  // [taps * channels, columns]; as it stands in the layer, to be flipped, if `flip`
+  bool flip;
   const T* bias;  // [columns] or null
   T* y;
   Write write;
 
   std::int64_t depth() const { return taps * channels; }
 };
+
+// The right matrix of the product. A layer's weights [taps, columns, channels] are flipped in t and
+// transposed for its input gradient: flipped[t, c, j] = w[taps - 1 - t, j, c]. Each thread makes
+// its own copy: that takes less time than to wait for a shared one.
+template <class T>
+const T* right_matrix(const RowProduct<T>& p) {
+  if (!p.flip) return p.w;
+  thread_local simd::AlignedBuffer<T> buffer;
+  T* flipped = buffer.get(static_cast<std::size_t>(p.depth() * p.columns));
+  const std::int64_t tap_size = p.channels * p.columns;
+  for (std::int64_t t = 0; t < p.taps; ++t) {
+    const T* from = p.w + (p.taps - 1 - t) * tap_size;
+    simd::transpose(from, p.columns, p.channels, flipped + t * tap_size);
+  }
+  return flipped;
+}
 
 // One tile: kRows rows (each `ldx` after the other) times kVectors vectors of columns of w. Starts
 // from the values at `start`, rows `ld_start` apart (0: the same for all rows), or from zero.
@@ -99,9 +116,9 @@ const T* rows_of(const RowProduct<T>& p, std::int64_t n, std::int64_t first,
 
 // One tile of the output, of which the first `rows` rows exist.
 template <int kRows, int kVectors, class D, class T>
-HWY_INLINE void output_tile(D d, const RowProduct<T>& p, const T* x, std::int64_t column,
-                            std::int64_t rows, T* y) {
-  const T* w = p.w + column;
+HWY_INLINE void output_tile(D d, const RowProduct<T>& p, const T* right, const T* x,
+                            std::int64_t column, std::int64_t rows, T* y) {
+  const T* w = right + column;
   const bool accumulate = p.write == Write::kAccumulate;
   const T* start = p.bias ? p.bias + column : accumulate ? y : nullptr;
   std::int64_t ld_start = p.bias ? 0 : p.columns;
@@ -131,6 +148,7 @@ void multiply(CpuQueue& queue, const RowProduct<T>& p) {
   const std::int64_t tiles = (p.length_out + kRows - 1) / kRows;
   queue.parallel_for(p.batch * tiles, 1, [&](std::int64_t begin, std::int64_t end) {
     thread_local std::vector<T> buffer;
+    const T* right = right_matrix(p);
     for (std::int64_t index = begin; index < end; ++index) {
       const std::int64_t n = index / tiles;
       const std::int64_t first = index % tiles * kRows;
@@ -139,10 +157,10 @@ void multiply(CpuQueue& queue, const RowProduct<T>& p) {
       T* y = p.y + (n * p.length_out + first) * p.columns;
       std::int64_t column = 0;
       for (; column + panel <= p.columns; column += panel) {
-        output_tile<kRows, kVectors>(d, p, x, column, rows, y + column);
+        output_tile<kRows, kVectors>(d, p, right, x, column, rows, y + column);
       }
       simd::for_vectors<T>(column, p.columns, [&](auto narrow, std::int64_t c) {
-        output_tile<kRows, 1>(narrow, p, x, c, rows, y + c);
+        output_tile<kRows, 1>(narrow, p, right, x, c, rows, y + c);
       });
     }
   });
@@ -155,17 +173,18 @@ void multiply_single_column(CpuQueue& queue, const RowProduct<T>& p) {
   constexpr std::int64_t lanes = kLanes<Full<T>>;
   queue.parallel_for(p.batch * p.length_out, 16, [&](std::int64_t begin, std::int64_t end) {
     thread_local std::vector<T> buffer;
+    const T* w = right_matrix(p);
     for (std::int64_t index = begin; index < end; ++index) {
       const T* x = rows_of<1>(p, index / p.length_out, index % p.length_out, buffer);
       auto sum0 = hn::Zero(d);
       auto sum1 = hn::Zero(d);
       std::int64_t k = 0;
       for (; k + 2 * lanes <= p.depth(); k += 2 * lanes) {
-        sum0 = hn::MulAdd(hn::LoadU(d, x + k), hn::LoadU(d, p.w + k), sum0);
-        sum1 = hn::MulAdd(hn::LoadU(d, x + k + lanes), hn::LoadU(d, p.w + k + lanes), sum1);
+        sum0 = hn::MulAdd(hn::LoadU(d, x + k), hn::LoadU(d, w + k), sum0);
+        sum1 = hn::MulAdd(hn::LoadU(d, x + k + lanes), hn::LoadU(d, w + k + lanes), sum1);
       }
       T sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(sum0, sum1)));
-      for (; k < p.depth(); ++k) sum += x[k] * p.w[k];
+      for (; k < p.depth(); ++k) sum += x[k] * w[k];
       const T before = p.bias ? p.bias[0] : p.write == Write::kAccumulate ? p.y[index] : T(0);
       p.y[index] = before + sum;
     }
@@ -260,10 +279,10 @@ void accumulate_bias(const Conv1dDims& dims, const T* dy, std::int64_t n, std::i
   });
 }
 
-// Calls body(n, l0, l1) for each chunk of positions of y.
+// Calls body(n, l0, l1) for each chunk of positions of y, samples [first, last).
 template <class Body>
-void for_chunks(const Conv1dDims& dims, const Body& body) {
-  for (std::int64_t n = 0; n < dims.batch; ++n) {
+void for_chunks(const Conv1dDims& dims, std::int64_t first, std::int64_t last, const Body& body) {
+  for (std::int64_t n = first; n < last; ++n) {
     for (std::int64_t l = 0; l < dims.length_out(); l += kChunk) {
       body(n, l, std::min(l + kChunk, dims.length_out()));
     }
@@ -278,7 +297,7 @@ void accumulate_single_channel(CpuQueue& queue, const Conv1dDims& dims, const T*
   const std::int64_t padded = dims.length + 2 * dims.padding;
   T* sequence = static_cast<T*>(queue.scratch(static_cast<std::size_t>(padded) * sizeof(T)));
   std::fill_n(sequence, padded, T(0));
-  for_chunks(dims, [&](std::int64_t n, std::int64_t l0, std::int64_t l1) {
+  for_chunks(dims, 0, dims.batch, [&](std::int64_t n, std::int64_t l0, std::int64_t l1) {
     if (l0 == 0) std::copy_n(x + n * dims.length, dims.length, sequence + dims.padding);
     accumulate_block(sequence + l0, 1, dims.kernel_size,
                      dy + (n * dims.length_out() + l0) * dims.channels_out, dims.channels_out,
@@ -286,17 +305,40 @@ void accumulate_single_channel(CpuQueue& queue, const Conv1dDims& dims, const T*
   });
 }
 
-// Weight gradient in general: threads split the k * C_in rows of dw in blocks of one tap each.
+// Asks for one of `count` slices of the chunk of rows that begins at `row`: the next one that
+// accumulate_weights reads, mostly. Past the end of an array this asks for nothing of use.
+template <class T>
+HWY_INLINE void prefetch_slice(const T* data, std::int64_t width, std::int64_t row,
+                               std::int64_t slice, std::int64_t count) {
+  constexpr auto kLine = static_cast<std::int64_t>(64 / sizeof(T));
+  constexpr int kToL2 = 2;
+  const std::int64_t begin = (row + kChunk * slice / count) * width;
+  const std::int64_t end = (row + kChunk * (slice + 1) / count) * width;
+  for (std::int64_t i = begin; i < end; i += kLine) __builtin_prefetch(data + i, 0, kToL2);
+}
+
+// Weight gradient in general. The samples are cut into two halves that are summed apart, and each
+// half into blocks of rows of dw (of one tap each; the bias is one block more): a thread then
+// mostly reads what it wrote itself in the kernels before, instead of waiting for other cores'
+// caches. In the end the second half's sums are added. All of that is fixed, whatever the number of
+// threads.
 template <class T>
 void accumulate_weights(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* dy, T* dw,
                         T* db) {
   constexpr std::int64_t kBlock = 8;
-  const std::int64_t blocks_per_tap = (dims.channels_in + kBlock - 1) / kBlock;
-  const std::int64_t blocks = dims.kernel_size * blocks_per_tap;
   const std::int64_t length_out = dims.length_out();
+  const std::int64_t blocks_per_tap = (dims.channels_in + kBlock - 1) / kBlock;
+  const std::int64_t blocks = dims.kernel_size * blocks_per_tap + 1;
+  const std::int64_t weights = dims.kernel_size * dims.channels_in * dims.channels_out;
+  const std::int64_t sums = weights + dims.channels_out;
+  T* second = static_cast<T*>(queue.scratch(static_cast<std::size_t>(sums) * sizeof(T)));
 
-  const auto accumulate = [&](std::int64_t block, std::int64_t n, std::int64_t l0,
-                              std::int64_t l1) {
+  const auto accumulate = [&](std::int64_t block, std::int64_t n, std::int64_t l0, std::int64_t l1,
+                              T* out, T* out_bias) {
+    if (block == blocks - 1) {
+      if (out_bias) accumulate_bias(dims, dy, n, l0, l1, out_bias);
+      return;
+    }
     const std::int64_t tap = block / blocks_per_tap;
     const std::int64_t channel = block % blocks_per_tap * kBlock;
     // Positions that this tap reads from inside x; the padding's zeros add nothing.
@@ -307,18 +349,39 @@ void accumulate_weights(CpuQueue& queue, const Conv1dDims& dims, const T* x, con
         x + (n * dims.length + from + tap - dims.padding) * dims.channels_in + channel,
         dims.channels_in, std::min(kBlock, dims.channels_in - channel),
         dy + (n * length_out + from) * dims.channels_out, dims.channels_out, dims.channels_out,
-        to - from, dw + (tap * dims.channels_in + channel) * dims.channels_out, dims.channels_out);
+        to - from, out + (tap * dims.channels_in + channel) * dims.channels_out, dims.channels_out);
+  };
+  // Where a block's sums begin among those of its half.
+  const auto begin_of = [&](std::int64_t block) {
+    if (block >= blocks - 1) return block == blocks ? sums : weights;
+    return (block / blocks_per_tap * dims.channels_in + block % blocks_per_tap * kBlock) *
+           dims.channels_out;
+  };
+  // Blocks [first, last) of the samples [n0, n1).
+  const auto accumulate_blocks = [&](std::int64_t first, std::int64_t last, std::int64_t n0,
+                                     std::int64_t n1, T* out, T* out_bias) {
+    for_chunks(dims, n0, n1, [&](std::int64_t n, std::int64_t l0, std::int64_t l1) {
+      for (std::int64_t block = first; block < last; ++block) {
+        prefetch_slice(x, dims.channels_in, n * dims.length + l1, block - first, last - first);
+        prefetch_slice(dy, dims.channels_out, n * length_out + l1, block - first, last - first);
+        accumulate(block, n, l0, l1, out, out_bias);
+      }
+    });
   };
 
-  // The bias is one block more, and its sum is taken while dy is in the cache for the others.
-  queue.parallel_for(blocks + (db ? 1 : 0), 1, [&](std::int64_t begin, std::int64_t end) {
-    for_chunks(dims, [&](std::int64_t n, std::int64_t l0, std::int64_t l1) {
-      for (std::int64_t block = begin; block < std::min(end, blocks); ++block) {
-        accumulate(block, n, l0, l1);
-      }
-      if (end > blocks) accumulate_bias(dims, dy, n, l0, l1, db);
-    });
+  const std::int64_t half = dims.batch / 2;
+  queue.parallel_for(2 * blocks, 1, [&](std::int64_t begin, std::int64_t end) {
+    if (begin < blocks) accumulate_blocks(begin, std::min(end, blocks), 0, half, dw, db);
+    if (end > blocks) {
+      const std::int64_t first = std::max<std::int64_t>(begin - blocks, 0);
+      std::fill(second + begin_of(first), second + begin_of(end - blocks), T(0));
+      accumulate_blocks(first, end - blocks, half, dims.batch, second, second + weights);
+    }
   });
+  queue.parallel_for(weights, 2048, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) dw[i] += second[i];
+  });
+  for (std::int64_t c = 0; db && c < dims.channels_out; ++c) db[c] += second[weights + c];
 }
 
 template <class T>
@@ -332,33 +395,18 @@ template <class T>
 void conv1d_forward(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* w, const T* b,
                     T* y) {
   multiply_rows(queue, RowProduct<T>{dims.batch, dims.length, dims.channels_in, dims.length_out(),
-                                     dims.channels_out, dims.kernel_size, dims.padding, x, w, b, y,
-                                     Write::kOverwrite});
+                                     dims.channels_out, dims.kernel_size, dims.padding, x, w, false,
+                                     b, y, Write::kOverwrite});
 }
 
 template <class T>
 void conv1d_backward_input(CpuQueue& queue, const Conv1dDims& dims, const T* dy, const T* w,
                            GradOut<T> dx) {
   if (!dx.data) return;
-  // flipped[t, co, ci] = w[k - 1 - t, ci, co]
-  const std::int64_t ci_count = dims.channels_in;
-  const std::int64_t co_count = dims.channels_out;
-  const std::int64_t tap_size = ci_count * co_count;
-  T* flipped = static_cast<T*>(
-      queue.scratch(static_cast<std::size_t>(dims.kernel_size * tap_size) * sizeof(T)));
-  queue.parallel_for(dims.kernel_size, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) {
-      const T* from = w + (dims.kernel_size - 1 - t) * tap_size;
-      for (std::int64_t co = 0; co < co_count; ++co) {
-        for (std::int64_t ci = 0; ci < ci_count; ++ci) {
-          flipped[t * tap_size + co * ci_count + ci] = from[ci * co_count + co];
-        }
-      }
-    }
-  });
-  multiply_rows(queue, RowProduct<T>{dims.batch, dims.length_out(), co_count, dims.length, ci_count,
-                                     dims.kernel_size, dims.kernel_size - 1 - dims.padding, dy,
-                                     flipped, nullptr, dx.data, dx.write});
+  multiply_rows(
+      queue, RowProduct<T>{dims.batch, dims.length_out(), dims.channels_out, dims.length,
+                           dims.channels_in, dims.kernel_size, dims.kernel_size - 1 - dims.padding,
+                           dy, w, true, nullptr, dx.data, dx.write});
 }
 
 template <class T>
@@ -370,7 +418,7 @@ void conv1d_backward_params(CpuQueue& queue, const Conv1dDims& dims, const T* x,
     return accumulate_weights(queue, dims, x, dy, dw.data, db.data);
   }
   if (db.data) {
-    for_chunks(dims, [&](std::int64_t n, std::int64_t l0, std::int64_t l1) {
+    for_chunks(dims, 0, dims.batch, [&](std::int64_t n, std::int64_t l0, std::int64_t l1) {
       accumulate_bias(dims, dy, n, l0, l1, db.data);
     });
   }

@@ -10,6 +10,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
 #include <type_traits>
 
 namespace sidechannel::kernels::simd {
@@ -57,5 +60,64 @@ inline void for_vector_rows(std::int64_t begin, std::int64_t end, F&& f) {
     f(narrow, std::integral_constant<int, 1>(), first);
   });
 }
+
+// to [columns, rows] = transpose of from [rows, columns]; floats in blocks of 4 x 4 where both
+// divide.
+template <class T>
+inline void transpose(const T* from, std::int64_t rows, std::int64_t columns, T* to) {
+#if HWY_TARGET != HWY_SCALAR
+  if constexpr (sizeof(T) == 4) {
+    if (rows % 4 == 0 && columns % 4 == 0) {
+      const Capped<T, 4> d;
+      const hn::Repartition<double, decltype(d)> pairs;
+      for (std::int64_t r = 0; r < rows; r += 4) {
+        for (std::int64_t c = 0; c < columns; c += 4) {
+          const T* f = from + r * columns + c;
+          const auto a = hn::LoadU(d, f);
+          const auto b = hn::LoadU(d, f + columns);
+          const auto x = hn::LoadU(d, f + 2 * columns);
+          const auto y = hn::LoadU(d, f + 3 * columns);
+          const auto ab0 = hn::BitCast(pairs, hn::InterleaveLower(d, a, b));
+          const auto ab1 = hn::BitCast(pairs, hn::InterleaveUpper(d, a, b));
+          const auto xy0 = hn::BitCast(pairs, hn::InterleaveLower(d, x, y));
+          const auto xy1 = hn::BitCast(pairs, hn::InterleaveUpper(d, x, y));
+          T* t = to + c * rows + r;
+          hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, ab0, xy0)), d, t);
+          hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, ab0, xy0)), d, t + rows);
+          hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, ab1, xy1)), d, t + 2 * rows);
+          hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, ab1, xy1)), d, t + 3 * rows);
+        }
+      }
+      return;
+    }
+  }
+#endif
+  for (std::int64_t c = 0; c < columns; ++c) {
+    for (std::int64_t r = 0; r < rows; ++r) to[c * rows + r] = from[r * columns + c];
+  }
+}
+
+// Memory that begins on a cache line and grows with need.
+template <class T>
+class AlignedBuffer {
+ public:
+  // At least `count` elements, with no particular content.
+  T* get(std::size_t count) {
+    if (count > count_) {
+      const std::size_t bytes = (count * sizeof(T) + 63) / 64 * 64;
+      memory_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
+      if (memory_ == nullptr) throw std::bad_alloc();
+      count_ = count;
+    }
+    return memory_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(T* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<T, Free> memory_;
+  std::size_t count_ = 0;
+};
 
 }  // namespace sidechannel::kernels::simd

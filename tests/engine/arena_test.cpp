@@ -34,6 +34,16 @@ TEST(Arena, GivesTheSameAddressesFromTheSecondStepOn) {
   EXPECT_EQ(arena.capacity(), capacity);
 }
 
+TEST(Arena, BecomesOneBlockAfterTheFirstStep) {
+  Arena arena(harness::device());
+  step(arena);
+  const std::size_t capacity = arena.capacity();
+  arena.reset();
+  // Only a block of its own size has room for all of it.
+  arena.allocate(DType::kF32, {static_cast<std::int64_t>(capacity / sizeof(float))}).fill(1);
+  EXPECT_EQ(arena.capacity(), capacity);
+}
+
 TEST(Arena, TensorsAreAlignedAndApart) {
   Arena arena(harness::device());
   std::vector<Tensor> tensors;

@@ -216,12 +216,16 @@ Training train(const Tensors& fixture, NormKind norm) {
   return run;
 }
 
-// A bias that the norm behind it takes away again: its gradient is zero but for rounding. And the
-// running mean, which contains that bias.
+// A bias that the norm behind it takes away again, and the running mean that takes it in: the
+// bias's gradient is zero but for rounding.
 bool is_without_effect(const std::string& name) {
   return name.starts_with("blocks.") &&
-         (name.ends_with(".conv.bias") || name.ends_with(".norm.running_mean"));
+         (name.ends_with(".conv.bias") || name.ends_with(".running_mean"));
 }
+
+// How far rounding errors can carry such a bias in double: Adam divides them, some 1e-16, by their
+// own size plus epsilon = 1e-8.
+constexpr double kDrift = 1e-16 / 1e-8 * kRate * kSteps;
 
 TEST(PyTorch, TrainingInDouble) {
   for (NormKind norm : {NormKind::kInstance, NormKind::kBatch}) {
@@ -229,7 +233,9 @@ TEST(PyTorch, TrainingInDouble) {
     const Tensors fixture = read(fmt::format("training_{}_f64.safetensors", name_of(norm)));
     const Training run = train(fixture, norm);
     EXPECT_LE(relative_difference(run.losses, values_of(fixture.at("losses"))), 1e-10);
-    EXPECT_LE(relative_difference(run.evaluated, values_of(fixture.at("evaluated"))), 1e-10);
+    // The running mean lags behind its bias; layers behind magnify their difference a few times.
+    EXPECT_LE(relative_difference(run.evaluated, values_of(fixture.at("evaluated"))),
+              norm == NormKind::kBatch ? 10 * kDrift : 1e-10);
     const Tensors expected = part(fixture, "final.");
     ASSERT_EQ(run.final.size(), expected.size());
     for (const auto& [name, array] : expected) {
@@ -239,11 +245,8 @@ TEST(PyTorch, TrainingInDouble) {
         EXPECT_LE(relative_difference(ours, theirs), 1e-10) << name;
         continue;
       }
-      // Adam takes a rounding error of 1e-16 for a gradient: a step of 1e-16 / epsilon * rate.
       for (std::size_t i = 0; i < ours.size(); ++i) {
-        EXPECT_LE(std::abs(ours[i] - theirs[i]),
-                  1e-16 / 1e-8 * kRate * kSteps + 1e-10 * std::abs(theirs[i]))
-            << name;
+        EXPECT_LE(std::abs(ours[i] - theirs[i]), kDrift) << name;
       }
     }
     EXPECT_LT(run.losses.back(), run.losses.front());  // it did train

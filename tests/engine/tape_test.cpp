@@ -122,6 +122,7 @@ TEST(Tape, AccumulatesTheGradientsOfParametersOnly) {
   f.b.grad.fill(20);
   other.w.grad.fill(30);
   tape.gradient(unused).fill(40);
+  tape.gradient(x).fill(50);
   tape.backward(y, {}, Write::kAccumulate);
   EXPECT_EQ(values_of(f.w.grad), Values{12});
   EXPECT_EQ(values_of(f.b.grad), Values{21});

@@ -4,9 +4,9 @@
 
 #include <atomic>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <numeric>
-#include <set>
 #include <thread>
 #include <vector>
 
@@ -60,18 +60,26 @@ TEST(CpuQueue, KeepsRangesAtLeastAsLargeAsTheGrain) {
   EXPECT_EQ(whole[0].thread, std::this_thread::get_id());
 }
 
-TEST(CpuQueue, GivesTheSameRangeToTheSameThread) {
+// So that neighbouring kernels find their data in the same core's cache.
+TEST(CpuQueue, SplitsTheSameWorkTheSameWay) {
   CpuQueue queue(3);
-  std::vector<std::set<std::thread::id>> threads(3);
   for (int round = 0; round < 50; ++round) {
-    const auto ranges = ranges_of(queue, 300, 1);
-    ASSERT_EQ(ranges.size(), 3u);
-    for (const Range& range : ranges) {
-      threads[static_cast<std::size_t>(range.begin / 100)].insert(range.thread);
-    }
+    std::map<std::int64_t, std::int64_t> ranges;
+    for (const Range& range : ranges_of(queue, 301, 1)) ranges[range.begin] = range.end;
+    EXPECT_EQ(ranges, (std::map<std::int64_t, std::int64_t>{{0, 100}, {100, 200}, {200, 301}}));
   }
-  for (const auto& of_range : threads) EXPECT_EQ(of_range.size(), 1u);
-  EXPECT_TRUE(threads[0].contains(std::this_thread::get_id()));
+}
+
+// More threads than cores, and workers that sleep: the caller takes their part of the work.
+TEST(CpuQueue, GetsEveryPartDoneByWhoeverIsThere) {
+  CpuQueue queue(16);
+  for (int round = 0; round < 300; ++round) {
+    std::vector<int> visits(16);
+    queue.parallel_for(16, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) ++visits[static_cast<std::size_t>(i)];
+    });
+    ASSERT_EQ(visits, std::vector<int>(16, 1));
+  }
 }
 
 // What one kernel writes, the next one reads, on whatever thread.

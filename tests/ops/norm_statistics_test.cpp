@@ -289,6 +289,15 @@ TEST(NormPopulation, KernelsAgreeWithTheDefinition) {
   }
 }
 
+// How the batch was grouped in training does not matter any more: a batch of another size will do.
+TEST(NormPopulation, TakesAnyBatch) {
+  Population p = make_population<double>({3, 7, 6, 1, 1, 1e-5, true}, 6);
+  p.c.dims.samples_per_set = 4;
+  check_population<double>(p);
+  p.c.dims.channels_per_set = 5;
+  check_population<double>(p);
+}
+
 TEST(NormPopulation, SameBitsWithAnyNumberOfThreads) {
   for (const NormDims& dims : harness::large_norm_dims()) {
     const Population p = make_population<float>(dims, 3);
