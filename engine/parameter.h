@@ -42,6 +42,7 @@ class ParameterList {
   ParameterList(const ParameterList&) = delete;
   ParameterList& operator=(const ParameterList&) = delete;
 
+  // Names must differ; Error otherwise.
   // Uniform on [-bound, bound).
   Parameter& add_uniform(std::string name, Shape shape, double bound,
                          Layout layout = Layout::kSame);
@@ -71,6 +72,7 @@ class ParameterList {
 
  private:
   Parameter& add(std::string name, Shape shape, Layout layout);
+  void check_new(const std::string& name) const;
 
   Device device_;
   DType dtype_;

@@ -14,8 +14,11 @@ namespace sidechannel::kernels {
 // (the paper's Equations 3 and 4). A set holds `channels_per_set` neighbouring channels of
 // `samples_per_set` neighbouring samples; its variance is the biased one. So one operation covers
 //
-//   InstanceNorm (1, 1)   GroupNorm of G groups (C / G, 1)   LayerNorm over channels and space (C,
-//   1) BatchNorm in groups of n samples (1, n)                  PackNorm (1, 2), pairs side by side
+//   - InstanceNorm: (1, 1)
+//   - GroupNorm of G groups: (C / G, 1)
+//   - LayerNorm over channels and space: (C, 1)
+//   - BatchNorm in groups of n samples: (1, n)
+//   - PackNorm: (1, 2), pairs side by side
 //
 // x, y [batch, length, channels]; gamma, beta [channels]. `mean` and `rstd` = 1 / sqrt(variance +
 // epsilon) are kept per channel for the backward pass: [batch / samples_per_set, channels], equal

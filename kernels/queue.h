@@ -23,7 +23,8 @@ class CpuQueue {
   int threads() const { return threads_; }
 
   // Calls body(begin, end) on disjoint ranges that cover [0, count), and returns when all are done.
-  // Range i always goes to thread i: neighbouring kernels find their data in the same core's cache.
+  // Range i belongs to thread i, so that neighbouring kernels find their data in the same core's
+  // cache; but the caller takes it when that thread has not begun with it in time.
   // Ranges hold at least `grain` indices, so that little work is not split at all.
   template <class Body>
   void parallel_for(std::int64_t count, std::int64_t grain, Body&& body) {

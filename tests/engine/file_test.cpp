@@ -16,8 +16,12 @@
 #include <set>
 #include <string>
 
+#include "tests/harness/op_check.h"
+
 namespace sidechannel {
 namespace {
+
+using harness::error_of;
 
 namespace fs = std::filesystem;
 
@@ -28,15 +32,6 @@ std::span<const std::byte> bytes_of(std::string_view text) {
 std::string text_of(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
-}
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 std::set<std::string> names_in(const fs::path& folder) {

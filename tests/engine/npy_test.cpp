@@ -14,9 +14,12 @@
 #include <string>
 
 #include "engine/file.h"
+#include "tests/harness/op_check.h"
 
 namespace sidechannel {
 namespace {
+
+using harness::error_of;
 
 using Bytes = std::vector<std::byte>;
 
@@ -36,15 +39,6 @@ Bytes file_of(std::string_view header, std::size_t data = 0, char major = 1, cha
 
 std::string header_of(std::string_view descr, std::string_view order, std::string_view shape) {
   return fmt::format("{{'descr': {}, 'fortran_order': {}, 'shape': {}, }}\n", descr, order, shape);
-}
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 template <class T>

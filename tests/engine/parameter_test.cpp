@@ -140,6 +140,26 @@ TEST(ParameterList, RefusesAnotherModelsTensors) {
   EXPECT_EQ(load(add("norm.num_batches_tracked")), "no error");  // PyTorch's count
 }
 
+TEST(ParameterList, RefusesTwoOfOneName) {
+  ParameterList list(harness::device(), DType::kF32, 0);
+  list.add_filled("a", {1}, 0);
+  list.add_constant("b", {1}, 0);
+  for (const char* name : {"a", "b"}) {
+    const std::string message = fmt::format("parameters: there are two of the name {}", name);
+    EXPECT_EQ(error_of([&] { list.add_filled(name, {1}, 0); }), message);
+    EXPECT_EQ(error_of([&] { list.add_constant(name, {1}, 0); }), message);
+  }
+}
+
+TEST(ParameterList, AFileThatIsRefusedChangesNothing) {
+  ParameterList list(harness::device(), DType::kF32, 0);
+  const Tensor first = list.add_filled("first", {1}, 7).value;
+  list.add_filled("second", {1}, 8);
+  std::map<std::string, HostArray> tensors{{"first", HostArray(DType::kF32, {1})}};
+  EXPECT_EQ(error_of([&] { list.load(tensors, "file"); }), "file: has no tensor second");
+  EXPECT_EQ(first.item(), 7);
+}
+
 TEST(ReverseAxes, IsItsOwnInverse) {
   std::vector<float> values(30);
   for (std::size_t i = 0; i < 30; ++i) values[i] = static_cast<float>(i);

@@ -326,7 +326,7 @@ TEST(PyTorch, LoadsItsModels) {
 
 // Runs check_model.py on a folder's model.safetensors, x.npy and y.npy: its exit code; 77 where
 // there is no Python with PyTorch. PYTHON names the one to take.
-int check_model(const test::TemporaryFolder& folder, const std::string& options) {
+int check_model(const harness::TemporaryFolder& folder, const std::string& options) {
   const char* chosen = std::getenv("PYTHON");
   std::vector<std::string> pythons = {"python3", "/usr/bin/python3"};
   if (chosen) pythons = {chosen};
@@ -345,7 +345,7 @@ int check_model(const test::TemporaryFolder& folder, const std::string& options)
 }
 
 TEST(PyTorch, LoadsOurModels) {
-  const test::TemporaryFolder folder;
+  const harness::TemporaryFolder folder;
   LocalizerConfig config;
   config.depth = 5;
   config.channels = 8;
@@ -367,9 +367,9 @@ TEST(PyTorch, LoadsOurModels) {
   };
   const int code = check(Statistics::kMinibatch, "");
   if (code == 77) GTEST_SKIP() << "not run: no Python with PyTorch (PYTHON may name one)";
-  EXPECT_EQ(code, 0) << test::content_of(folder / "log");
+  EXPECT_EQ(code, 0) << harness::content_of(folder / "log");
   EXPECT_EQ(check(Statistics::kPopulation, " --statistics population"), 0)
-      << test::content_of(folder / "log");
+      << harness::content_of(folder / "log");
   // Wrong predictions are told from right ones.
   EXPECT_EQ(check(Statistics::kMinibatch, " --statistics population"), 1);
 }

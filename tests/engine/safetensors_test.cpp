@@ -13,8 +13,12 @@
 #include <sstream>
 #include <string>
 
+#include "tests/harness/op_check.h"
+
 namespace sidechannel {
 namespace {
+
+using harness::error_of;
 
 using Bytes = std::vector<std::byte>;
 
@@ -37,15 +41,6 @@ Bytes length_of(std::uint64_t length) {
   Bytes file(sizeof(length));
   std::memcpy(file.data(), &length, sizeof(length));
   return file;
-}
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 template <class T>

@@ -11,7 +11,7 @@
 #include "experiments/training.h"
 #include "tests/harness/program.h"
 
-namespace sidechannel::test {
+namespace sidechannel::harness {
 namespace {
 
 void expect_error(const std::vector<std::string>& arguments, int code, const std::string& message) {
@@ -193,4 +193,4 @@ TEST(Predict, RunsASavedNetworkOnAnyonesInput) {
 }
 
 }  // namespace
-}  // namespace sidechannel::test
+}  // namespace sidechannel::harness

@@ -12,7 +12,7 @@
 #include "experiments/interrupt.h"
 #include "tests/harness/program.h"
 
-namespace sidechannel::test {
+namespace sidechannel::harness {
 namespace {
 
 constexpr int kInterrupted = experiments::kExitInterrupted;
@@ -199,4 +199,4 @@ TEST(ResumePolicy, OneProcessWorksInAFolder) {
 }
 
 }  // namespace
-}  // namespace sidechannel::test
+}  // namespace sidechannel::harness

@@ -56,7 +56,7 @@ TEST(Settings, ThePaperPresetIsAppendixE) {
 }
 
 TEST(Settings, FilesSayWhatIsWrong) {
-  const test::TemporaryFolder folder;
+  const harness::TemporaryFolder folder;
   const auto error_of = [&](const std::string& text) {
     std::ofstream(folder / "p.json") << text;
     const std::string message = usage_error([&] { settings_from_preset(folder / "p.json"); });

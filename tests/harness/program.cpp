@@ -9,7 +9,7 @@
 #include <iterator>
 #include <stdexcept>
 
-namespace sidechannel::test {
+namespace sidechannel::harness {
 namespace {
 
 namespace fs = std::filesystem;
@@ -71,4 +71,4 @@ std::string content_of(const fs::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-}  // namespace sidechannel::test
+}  // namespace sidechannel::harness

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace sidechannel::test {
+namespace sidechannel::harness {
 
 // What a program left behind.
 struct ProgramResult {
@@ -38,4 +38,4 @@ class TemporaryFolder {
 // The bytes of a file; empty when it is not there.
 std::string content_of(const std::filesystem::path& path);
 
-}  // namespace sidechannel::test
+}  // namespace sidechannel::harness

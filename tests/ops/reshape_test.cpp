@@ -11,7 +11,6 @@ using harness::Draw;
 using harness::error_of;
 using harness::Reference;
 using harness::Walled;
-using kernels::CpuQueue;
 using kernels::GradOut;
 
 TEST(Reshape, IsAViewOfTheSameElements) {
