@@ -194,8 +194,9 @@ Slot checked_slot(std::string_view name, const Entry& entry, std::uint64_t data_
 std::vector<Slot> checked_slots(const std::map<std::string, Entry>& entries,
                                 std::uint64_t data_size) {
   std::vector<Slot> slots;
-  for (const auto& [name, entry] : entries) {
-    slots.push_back(in_context(tensor(name), [&] { return checked_slot(name, entry, data_size); }));
+  for (const auto& named : entries) {
+    slots.push_back(in_context(tensor(named.first),
+                               [&] { return checked_slot(named.first, named.second, data_size); }));
   }
   std::ranges::sort(slots, {}, [](const Slot& s) { return std::tie(s.begin, s.end, s.name); });
   std::uint64_t position = 0;

@@ -51,9 +51,8 @@ struct RowProduct {
 // transposed for its input gradient: flipped[t, c, j] = w[taps - 1 - t, j, c]. Each thread makes
 // its own copy: that takes less time than to wait for a shared one.
 template <class T>
-const T* right_matrix(const RowProduct<T>& p) {
+const T* right_matrix(const RowProduct<T>& p, simd::AlignedBuffer<T>& buffer) {
   if (!p.flip) return p.w;
-  thread_local simd::AlignedBuffer<T> buffer;
   T* flipped = buffer.get(static_cast<std::size_t>(p.depth() * p.columns));
   const std::int64_t tap_size = p.channels * p.columns;
   for (std::int64_t t = 0; t < p.taps; ++t) {
@@ -148,7 +147,8 @@ void multiply(CpuQueue& queue, const RowProduct<T>& p) {
   const std::int64_t tiles = (p.length_out + kRows - 1) / kRows;
   queue.parallel_for(p.batch * tiles, 1, [&](std::int64_t begin, std::int64_t end) {
     thread_local std::vector<T> buffer;
-    const T* right = right_matrix(p);
+    thread_local simd::AlignedBuffer<T> flipped;
+    const T* right = right_matrix(p, flipped);
     for (std::int64_t index = begin; index < end; ++index) {
       const std::int64_t n = index / tiles;
       const std::int64_t first = index % tiles * kRows;
@@ -173,7 +173,8 @@ void multiply_single_column(CpuQueue& queue, const RowProduct<T>& p) {
   constexpr std::int64_t lanes = kLanes<Full<T>>;
   queue.parallel_for(p.batch * p.length_out, 16, [&](std::int64_t begin, std::int64_t end) {
     thread_local std::vector<T> buffer;
-    const T* w = right_matrix(p);
+    thread_local simd::AlignedBuffer<T> flipped;
+    const T* w = right_matrix(p, flipped);
     for (std::int64_t index = begin; index < end; ++index) {
       const T* x = rows_of<1>(p, index / p.length_out, index % p.length_out, buffer);
       auto sum0 = hn::Zero(d);

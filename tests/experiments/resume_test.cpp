@@ -101,15 +101,15 @@ INSTANTIATE_TEST_SUITE_P(Norms, Resume, testing::Values("none", "instance", "gro
 
 TEST(ResumeAfterKill, LeavesALoadableStateAndTheSameEnd) {
   const TemporaryFolder folder;
-  const auto arguments = [&](const char* out) {
+  const auto arguments = [&](const char* out, const char* checkpoint_every) {
     return with(tiny("train", "instance", folder / out),
-                {"--iterations", "300", "--checkpoint-every", "1"});
+                {"--iterations", "3000", "--checkpoint-every", checkpoint_every});
   };
-  ASSERT_EQ(run_program("localization", arguments("whole")).code, 0);
+  ASSERT_EQ(run_program("localization", arguments("whole", "1000")).code, 0);
   std::mt19937 random(7);
   int killed = 0;
-  for (int attempt = 0; attempt < 200; ++attempt) {
-    const int pid = start_program("localization", arguments("killed"));
+  while (killed < 40) {
+    const int pid = start_program("localization", arguments("killed", "1"));
     std::this_thread::sleep_for(std::chrono::milliseconds(10 + random() % 60));
     kill(pid, SIGKILL);
     const int code = wait_for_program(pid);
@@ -120,7 +120,7 @@ TEST(ResumeAfterKill, LeavesALoadableStateAndTheSameEnd) {
     EXPECT_NO_THROW(load_checkpoint(state));
   }
   EXPECT_GT(killed, 3);
-  ASSERT_EQ(run_program("localization", arguments("killed")).code, 0);
+  ASSERT_EQ(run_program("localization", arguments("killed", "1000")).code, 0);
   expect_same_training(folder / "whole", folder / "killed");
 }
 
