@@ -31,13 +31,8 @@ class ProbeTraining {
         losses_(probes.size(), 0.0) {}
 
   double run() {
-    Phase phase;
-    phase.name = "probe";
-    phase.state_file = "probes_checkpoint.safetensors";
-    phase.unit = "it";
-    phase.steps = settings_.probe_iterations;
-    phase.checkpoint_every = settings_.checkpoint_every;
-    phase.stop_after = settings_.stop_after;
+    Phase phase(settings_, "probe", "probes_checkpoint.safetensors", "it",
+                settings_.probe_iterations);
     phase.save = [this](SafetensorsFile& state) {
       probes_.parameters().save(state.tensors);
       adam_.save(state.tensors, "adam");
@@ -137,13 +132,8 @@ class Map {
   }
 
   double run() {
-    Phase phase;
-    phase.name = "map";
-    phase.state_file = "map_checkpoint.safetensors";
-    phase.unit = "batches";
-    phase.steps = (settings_.map_samples + batch_ - 1) / batch_;
-    phase.checkpoint_every = settings_.checkpoint_every;
-    phase.stop_after = settings_.stop_after;
+    Phase phase(settings_, "map", "map_checkpoint.safetensors", "batches",
+                (settings_.map_samples + batch_ - 1) / batch_);
     phase.save = [this](SafetensorsFile& state) {
       state.tensors["samples"] = samples_;
       for (std::size_t row = 0; row < moments_.size(); ++row) {

@@ -53,6 +53,16 @@ class RunFolder {
 
 // One resumable phase of a run: a loop of steps with checkpoints in between.
 struct Phase {
+  // How it is carried out, as the settings say; the functions are still to be given.
+  Phase(const Settings& settings, std::string name_, std::string state_file_, std::string unit_,
+        std::int64_t steps_)
+      : name(std::move(name_)),
+        state_file(std::move(state_file_)),
+        unit(std::move(unit_)),
+        steps(steps_),
+        checkpoint_every(settings.checkpoint_every),
+        stop_after(settings.stop_after) {}
+
   std::string name;                   // for the progress line
   std::string state_file;             // the checkpoint's name in the folder
   std::string unit;                   // of a step, for the rate

@@ -66,13 +66,7 @@ class Training {
   }
 
   TrainingResult run() {
-    Phase phase;
-    phase.name = "train";
-    phase.state_file = "checkpoint.safetensors";
-    phase.unit = "it";
-    phase.steps = settings_.total_iterations();
-    phase.checkpoint_every = settings_.checkpoint_every;
-    phase.stop_after = settings_.stop_after;
+    Phase phase(settings_, "train", "checkpoint.safetensors", "it", settings_.total_iterations());
     phase.save = [this](SafetensorsFile& state) { save(state); };
     phase.load = [this](const SafetensorsFile& state) { load(state); };
     phase.step = [this](std::int64_t step) { do_step(step); };

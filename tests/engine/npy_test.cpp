@@ -15,6 +15,7 @@
 
 #include "engine/file.h"
 #include "tests/harness/op_check.h"
+#include "tests/harness/program.h"
 
 namespace sidechannel {
 namespace {
@@ -78,9 +79,8 @@ TEST(Npy, WritesTheBytesThatNumPyWrites) {
 }
 
 TEST(Npy, ReadsAndWritesFiles) {
-  std::string folder = testing::TempDir() + "sidechannel-npy-XXXXXX";
-  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
-  const std::filesystem::path path = std::filesystem::path(folder) / "curve.npy";
+  const harness::TemporaryFolder folder;
+  const std::filesystem::path path = folder.path() / "curve.npy";
   write_npy(path, samples().front());
   expect_equal(read_npy(path), samples().front());
   write_file_durably(path, bytes_of("\x93NUM"));
@@ -90,7 +90,6 @@ TEST(Npy, ReadsAndWritesFiles) {
   bad.bytes.pop_back();
   EXPECT_EQ(error_of([&] { write_npy(path, bad); }),
             path.string() + ": cannot write an array: expected 24 bytes for [1, 3, 2], got 23");
-  std::filesystem::remove_all(folder);
 }
 
 TEST(Npy, ReadsFilesOfOtherWriters) {

@@ -14,6 +14,7 @@
 #include <string>
 
 #include "tests/harness/op_check.h"
+#include "tests/harness/program.h"
 
 namespace sidechannel {
 namespace {
@@ -103,9 +104,8 @@ TEST(Safetensors, WritesTheseBytes) {
 }
 
 TEST(Safetensors, ReadsAndWritesFiles) {
-  std::string folder = testing::TempDir() + "sidechannel-safetensors-XXXXXX";
-  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
-  const std::filesystem::path path = std::filesystem::path(folder) / "model.safetensors";
+  const harness::TemporaryFolder folder;
+  const std::filesystem::path path = folder.path() / "model.safetensors";
   write_safetensors(path, {}, KeepPrevious::kYes);
   write_safetensors(path, sample(), KeepPrevious::kYes);
   expect_equal(read_safetensors(path), sample());
@@ -117,7 +117,6 @@ TEST(Safetensors, ReadsAndWritesFiles) {
   bad.tensors["a"].shape = {3};
   EXPECT_EQ(error_of([&] { write_safetensors(path, bad); }),
             path.string() + ": cannot write tensor \"a\": expected 12 bytes for [3], got 0");
-  std::filesystem::remove_all(folder);
 }
 
 TEST(Safetensors, RefusesToWriteWhatCannotBeRead) {
