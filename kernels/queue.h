@@ -7,6 +7,9 @@
 
 namespace sidechannel::kernels {
 
+// Where CUDA kernels run: kernels/cuda_queue.h.
+class CudaQueue;
+
 // Where CPU kernels run: a fixed team of threads that all work on one kernel at a time.
 //
 // Kernels split their work with parallel_for and must compute each index the same way whatever

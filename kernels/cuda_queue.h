@@ -1,0 +1,125 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+struct CUstream_st;
+struct cublasLtContext;
+
+namespace sidechannel::kernels {
+
+// What the products of convolutions and linear layers are computed in on CUDA. Statistics, sums,
+// moments and Adam are fp32 (or double) in both.
+enum class Precision : unsigned char {
+  kFp32,  // fp32 operands and sums
+  kTf32,  // operands rounded to TF32 (10 bits of mantissa), fp32 sums, on tensor cores
+};
+
+// Something that the CUDA runtime or cuBLAS refused, in words.
+class CudaError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// What a GPU can do, as far as kernels choose by it.
+struct CudaDeviceInfo {
+  int index = 0;
+  std::string name;
+  int compute_capability = 0;  // 10 * major + minor: 90 for Hopper
+  int multiprocessors = 0;
+  std::size_t memory = 0;            // bytes on the device
+  std::size_t shared_per_block = 0;  // bytes of shared memory that one block may ask for
+  int driver_version = 0;            // 1000 * major + 10 * minor of the CUDA version it supports
+  int runtime_version = 0;
+};
+
+// A recorded sequence of launches, to be replayed in one call.
+class CudaGraph {
+ public:
+  CudaGraph() = default;
+  explicit operator bool() const { return static_cast<bool>(exec_); }
+
+ private:
+  friend class CudaQueue;
+  std::shared_ptr<void> exec_;
+};
+
+// Where CUDA kernels run: a stream of one device. Kernels are launched in order and return before
+// they are done; synchronize() waits. Everything that one operation passes to the next lies in
+// device memory.
+//
+// Not thread-safe.
+class CudaQueue {
+ public:
+  // CudaError in words: no driver, a driver that is too old, no such device, a device that this
+  // binary has no code for.
+  CudaQueue(int device, Precision precision);
+  ~CudaQueue();
+  CudaQueue(const CudaQueue&) = delete;
+  CudaQueue& operator=(const CudaQueue&) = delete;
+
+  const CudaDeviceInfo& info() const { return info_; }
+  Precision precision() const { return precision_; }
+  CUstream_st* stream() const { return stream_; }
+  cublasLtContext* blas();
+
+  // Device memory, 256-byte aligned. CudaError that says what was asked for, what is free, how much
+  // this process holds and held at most. Not while capturing.
+  std::shared_ptr<void> allocate(std::size_t bytes);
+  // Scratch memory on the device for the operation that runs: valid until the next call. Grows as
+  // operations need it, which a captured step does in its eager runs before.
+  void* scratch(std::size_t bytes);
+
+  // In stream order. Copies to the host wait until they are done, the others do not (host memory is
+  // read before they return).
+  void copy_to_device(void* to, const void* from, std::size_t bytes);
+  void copy_to_host(void* to, const void* from, std::size_t bytes);
+  void copy_on_device(void* to, const void* from, std::size_t bytes);
+
+  // Waits for everything launched so far. A fault of a kernel shows here: CudaError with the
+  // operations that were launched since the last wait.
+  void synchronize();
+
+  // Records what is launched between the two calls instead of running it.
+  void begin_capture();
+  CudaGraph end_capture();
+  bool capturing() const { return capturing_; }
+  void launch(const CudaGraph& graph);
+
+  // What happened on this queue so far: a steady state can be shown to allocate and wait nowhere.
+  struct Counters {
+    std::int64_t launches = 0;  // kernels, those recorded into graphs included
+    std::int64_t graph_launches = 0;
+    std::int64_t allocations = 0;
+    std::int64_t synchronizations = 0;  // waits of the host, copies to the host included
+  };
+  const Counters& counters() const { return counters_; }
+
+  // For the launch wrapper in kernels/cuda/launch.h: keeps the launch's name for the message about
+  // a fault, and reports what the runtime said about the launch itself.
+  void launched(const char* operation, const std::string& geometry, int error);
+
+ private:
+  void check(int error, const char* what);
+
+  CudaDeviceInfo info_;
+  Precision precision_ = Precision::kFp32;
+  CUstream_st* stream_ = nullptr;
+  std::shared_ptr<cublasLtContext> blas_;
+  std::shared_ptr<void> scratch_;
+  std::size_t scratch_bytes_ = 0;
+  bool capturing_ = false;
+  Counters counters_;
+  std::vector<std::string> recent_;  // launches since the last wait, the newest few
+  struct Memory;                     // what this process holds on the device
+  std::shared_ptr<Memory> memory_;
+};
+
+// The GPUs of this machine; empty, with a reason in `why`, where there is none or no driver.
+std::vector<CudaDeviceInfo> cuda_devices(std::string* why);
+
+}  // namespace sidechannel::kernels
