@@ -1,26 +1,72 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
+#include "kernels/host_device.h"
+#include "kernels/learning_rate.h"
 #include "kernels/queue.h"
 
 namespace sidechannel::kernels {
 
-// One update of Adam (Kingma & Ba 2015, Algorithm 1), in PyTorch's arrangement:
+// Adam (Kingma & Ba 2015, Algorithm 1), in PyTorch's arrangement. Step t, counted from 1:
 //
 //   m = beta1 * m + (1 - beta1) * g        v = beta2 * v + (1 - beta2) * g^2
-//   p = p - learning_rate / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + epsilon)
-struct AdamStep {
-  double learning_rate;
-  double beta1;
-  double beta2;
-  double epsilon;
-  std::int64_t step;  // counts from 1
+//   p = p - learning_rate(t - 1) / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + epsilon)
+struct AdamRule {
+  LearningRate rate;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
 };
 
+// Where a training stands: in the queue's memory, so that a step can be repeated without the host.
+struct AdamState {
+  std::int64_t steps = 0;  // updates so far
+  // Of the last step:
+  double learning_rate = 0;
+  double rate = 0;            // learning_rate / (1 - beta1^steps)
+  double correction = 0;      // 1 / sqrt(1 - beta2^steps)
+  double sum_of_squares = 0;  // of the gradient
+  double loss = 0;
+  // Not 0 from the first loss or gradient on that is not finite. That step is not counted and
+  // changes no parameter, and none after it does: whenever the host looks, the state is the one
+  // that led there, with the loss and the gradient that halted it.
+  std::int64_t halted = 0;
+};
+
+// The state after one more step begins, with these numbers: the same function on every backend.
+SC_HOST_DEVICE inline AdamState begin_step(const AdamRule& rule, AdamState state,
+                                           double sum_of_squares, double loss) {
+  if (state.halted != 0) return state;
+  state.sum_of_squares = sum_of_squares;
+  state.loss = loss;
+  if (!std::isfinite(sum_of_squares) || !std::isfinite(loss)) {
+    state.halted = 1;
+    return state;
+  }
+  state.learning_rate = rule.rate.at(state.steps);
+  ++state.steps;
+  const auto step = static_cast<double>(state.steps);
+  state.rate = state.learning_rate / (1 - std::pow(rule.beta1, step));
+  state.correction = 1 / std::sqrt(1 - std::pow(rule.beta2, step));
+  return state;
+}
+
+// Begins a step: *state = begin_step(rule, *state, *sum_of_squares, *loss). All three lie in the
+// queue's memory; a null loss counts as finite.
+template <class T>
+void adam_begin(CpuQueue& queue, const AdamRule& rule, const double* sum_of_squares, const T* loss,
+                AdamState* state);
+void adam_begin(CudaQueue& queue, const AdamRule& rule, const double* sum_of_squares,
+                const float* loss, AdamState* state);
+
+// The update of the step that has begun; nothing once the state is halted.
 // p, m, v, g [size]: all parameters of a model in one flat buffer, in one pass.
 template <class T>
-void adam_update(CpuQueue& queue, const AdamStep& adam, std::int64_t size, const T* g, T* p, T* m,
-                 T* v);
+void adam_update(CpuQueue& queue, const AdamRule& rule, const AdamState* state, std::int64_t size,
+                 const T* g, T* p, T* m, T* v);
+void adam_update(CudaQueue& queue, const AdamRule& rule, const AdamState* state, std::int64_t size,
+                 const float* g, float* p, float* m, float* v);
 
 }  // namespace sidechannel::kernels
