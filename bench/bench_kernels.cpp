@@ -20,7 +20,8 @@ using namespace kernels;
 struct Values {
   Values(CpuQueue& queue, std::int64_t size, std::uint32_t stream)
       : tensor(Device::cpu(1), DType::kF32, {size}) {
-    normal_fill(queue, {1, stream, 0}, 0, 1, size, data());
+    const RandomPosition first;
+    normal_fill(queue, {1, stream}, &first, 1, size, data());
   }
   float* data() const { return tensor.data<float>(); }
   Tensor tensor;
@@ -131,8 +132,12 @@ void adam(benchmark::State& state) {
   CpuQueue queue(1);
   const Values g(queue, size, 0), p(queue, size, 1), m(queue, size, 2), v(queue, size, 3);
   v.tensor.fill(1);
+  const AdamRule rule{LearningRate{1e-9}};
+  AdamState at;
+  at.steps = 100;
+  at = begin_step(rule, at, 1, 1);
   for (auto _ : state) {
-    adam_update(queue, {1e-9, 0.9, 0.999, 1e-8, 100}, size, g.data(), p.data(), m.data(), v.data());
+    adam_update(queue, rule, &at, size, g.data(), p.data(), m.data(), v.data());
   }
   state.SetBytesProcessed(state.iterations() * size * 7 * static_cast<std::int64_t>(sizeof(float)));
 }

@@ -1,6 +1,6 @@
-// A whole training step (noise, forward, loss, backward, finiteness check, Adam) at the demo's and
-// the paper's scale, on all cores. Counters: GFLOP/s of the convolutions, the share of all cores'
-// FMA peak that is measured right before, and the memory of the step's arena.
+// A whole training step (noise, forward, loss, backward, finiteness check, Adam, averages) at the
+// demo's and the paper's scale, on all cores. Counters: GFLOP/s of the convolutions, the share of
+// all cores' FMA peak that is measured right before, and the memory of the step's arena.
 
 #include <benchmark/benchmark.h>
 
@@ -24,18 +24,12 @@ void training_step(benchmark::State& state, const char* preset) {
   const experiments::Settings settings = experiments::settings_from_preset(preset);
   const Device device = Device::cpu();
   Localizer network(device, DType::kF32, settings.network(), 0);
-  experiments::TrainingStep step(network, settings.batch, settings.length);
-  Adam adam(network.parameters());
+  experiments::TrainingStep step(network, settings.training_rate(), settings.batch, settings.length,
+                                 0);
   const int threads = device.cpu_queue().threads();
   const double peak = fma_peak(threads);
-  std::uint32_t count = 0;
-  const auto run = [&] {
-    benchmark::DoNotOptimize(step({0, count++}));
-    benchmark::DoNotOptimize(adam.gradient_norm());
-    adam.step(settings.learning_rate);
-  };
-  run();
-  for (auto _ : state) run();
+  step();
+  for (auto _ : state) step();
   const double flops = step_flops(settings);
   state.counters["GFLOP/s"] =
       benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);

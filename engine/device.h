@@ -38,4 +38,10 @@ decltype(auto) on(const Device& device, DType dtype, F&& f) {
   return f(device.cpu_queue(), double());
 }
 
+// The same for kernels that have no element type.
+template <class F>
+decltype(auto) on(const Device& device, F&& f) {
+  return f(device.cpu_queue());
+}
+
 }  // namespace sidechannel

@@ -4,31 +4,35 @@
 #include <map>
 #include <string>
 
-#include "engine/tensor.h"
+#include "engine/device_value.h"
 
 namespace sidechannel {
 
-// Mean and variance of each position over a stream of samples, in double.
+// Mean and variance of each position over a stream of samples, in double. They are kept and counted
+// on the device: adding may be part of a step that repeats itself, reading waits for the device.
 class StreamingMoments {
  public:
   StreamingMoments(const Device& device, std::int64_t length);
 
-  // Adds the rows of x, [samples, length] or [samples, length, 1].
-  void add(const Tensor& x);
+  // Adds the rows of x, [samples, length] or [samples, length, 1]. Nothing once the training that
+  // `halted` belongs to has halted (Adam::halted_flag), where it is given.
+  void add(const Tensor& x, const std::int64_t* halted = nullptr);
   void clear();
 
-  std::int64_t count() const { return count_; }
+  std::int64_t count() const { return count_.get(); }
   HostArray mean() const { return mean_.to_host(); }  // [length]
   HostArray variance() const;                         // [length], unbiased; 0 for a single sample
 
-  // State for exact resume: PREFIX.mean, PREFIX.m2 and PREFIX.count.
+  // State for exact resume: PREFIX.mean, PREFIX.m2 and PREFIX.count. `source`, the file's name,
+  // begins the message of the Error for what does not fit.
   void save(std::map<std::string, HostArray>& tensors, const std::string& prefix) const;
-  void load(const std::map<std::string, HostArray>& tensors, const std::string& prefix);
+  void load(const std::map<std::string, HostArray>& tensors, const std::string& source,
+            const std::string& prefix);
 
  private:
   Tensor mean_;
   Tensor m2_;
-  std::int64_t count_ = 0;
+  DeviceValue<std::int64_t> count_;
 };
 
 }  // namespace sidechannel

@@ -4,8 +4,6 @@
 #include <cstring>
 #include <set>
 
-#include "kernels/random.h"
-
 namespace sidechannel {
 namespace {
 
@@ -54,7 +52,7 @@ Parameter& ParameterList::add_uniform(std::string name, Shape shape, double boun
   Parameter& parameter = add(std::move(name), shape, layout);
   on(device_, dtype_, [&](auto& queue, auto zero) {
     using T = decltype(zero);
-    kernels::uniform_fill(queue, {seed_, static_cast<std::uint32_t>(stream_), index}, bound,
+    kernels::uniform_fill(queue, {seed_, static_cast<std::uint32_t>(stream_)}, index, bound,
                           parameter.value.size(), parameter.value.data<T>());
   });
   return parameter;

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "kernels/random.h"
-
 namespace sidechannel {
 
 using kernels::Write;
@@ -22,15 +20,15 @@ Var Tape::parameter(Parameter& parameter) {
   return {this, parameter.value, known->second};
 }
 
-Var Tape::normal(Shape shape, Stream stream, const Random& random, std::uint32_t first_sample) {
+Var Tape::normal(Shape shape, Stream stream, const Random& random) {
   SC_CHECK(shape.rank() == 2 || (shape.rank() == 3 && shape[2] == 1),
            "normal: expected a shape [samples, length] or [samples, length, 1], got {}",
            shape.str());
   Var out = make(shape);
   on(device_, dtype_, [&](auto& queue, auto zero) {
     using T = decltype(zero);
-    kernels::normal_fill(queue, {random.seed, static_cast<std::uint32_t>(stream), random.step},
-                         first_sample, shape[0], shape[1], out.data<T>());
+    kernels::normal_fill(queue, {random.seed(), static_cast<std::uint32_t>(stream)},
+                         random.position(), shape[0], shape[1], out.data<T>());
   });
   return out;
 }

@@ -61,8 +61,9 @@ class Tape {
   // A parameter; its gradient goes to parameter.grad.
   Var parameter(Parameter& parameter);
   // Standard normal noise. shape [samples, length, 1] or [samples, length]; the numbers depend on
-  // (seed, stream, step, first_sample + sample, position) alone.
-  Var normal(Shape shape, Stream stream, const Random& random, std::uint32_t first_sample = 0);
+  // (seed, stream, step, first_sample + sample, position) alone, where `random` stands at (step,
+  // first_sample).
+  Var normal(Shape shape, Stream stream, const Random& random);
 
   // For operations: a new output on the arena; and the way back from it. Does not record when no
   // input asks for a gradient; otherwise `output` becomes a Var that does.

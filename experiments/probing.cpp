@@ -5,6 +5,7 @@
 #include "engine/moments.h"
 #include "engine/npy.h"
 #include "engine/optim/adam.h"
+#include "engine/replay.h"
 #include "experiments/training.h"
 #include "experiments/welch.h"
 
@@ -26,76 +27,94 @@ class ProbeTraining {
         folder_(folder),
         device_(probes.parameters().device()),
         tape_(device_),
-        adam_(probes.parameters()),
+        random_(device_, static_cast<std::uint64_t>(settings.seed)),
+        adam_(probes.parameters(), rule(settings)),
         target_(Tensor::from(device_, target_positions(settings.length))),
-        losses_(probes.size(), 0.0) {}
+        losses_(device_, DType::kF32, {1, static_cast<std::int64_t>(probes.size())}),
+        window_(device_, losses_.size()),
+        replay_(device_) {}
 
   double run() {
     Phase phase(settings_, "probe", "probes_checkpoint.safetensors", "it",
                 settings_.probe_iterations);
     phase.save = [this](SafetensorsFile& state) {
+      look();
       probes_.parameters().save(state.tensors);
       adam_.save(state.tensors, "adam");
-      state.tensors["losses"] =
-          HostArray::from<double>(losses_, Shape{static_cast<std::int64_t>(losses_.size())});
-      state.tensors["window"] = HostArray::from<std::int64_t>(std::span(&window_, 1), Shape{});
+      window_.save(state.tensors, "window");
     };
     phase.load = [this](const SafetensorsFile& state) {
       const std::string source = folder_.file("probes_checkpoint.safetensors").string();
       probes_.parameters().load(state.tensors, source, LoadUnknown::kIgnore);
       adam_.load(state.tensors, source, "adam");
-      const auto losses = state.tensors.at("losses").as<double>();
-      losses_.assign(losses.begin(), losses.end());
-      window_ = state.tensors.at("window").as<std::int64_t>()[0];
+      window_.load(state.tensors, source, "window");
+      random_.seek(static_cast<std::uint32_t>(adam_.steps()));
     };
     phase.step = [this](std::int64_t step) { do_step(step); };
     phase.details = [this] {
-      if (losses_.empty()) return std::string("no hidden layers");
-      return fmt::format("loss {:.4f} at the first layer, {:.4f} at the last", mean_loss(0),
-                         mean_loss(losses_.size() - 1));
+      look();
+      if (probes_.size() == 0) return std::string("no hidden layers");
+      const std::vector<double> losses = window_.count() > 0 ? mean_losses() : shown_;
+      return fmt::format("loss {:.4f} at the first layer, {:.4f} at the last", losses.front(),
+                         losses.back());
     };
     return run_phase(folder_, phase);
   }
 
  private:
-  double mean_loss(std::size_t layer) const {
-    return window_ > 0 ? losses_[layer] / static_cast<double>(window_) : shown_[layer];
+  static AdamRule rule(const Settings& settings) {
+    AdamRule rule;
+    rule.rate.base = settings.probe_learning_rate;
+    return rule;
   }
 
-  void do_step(std::int64_t step) {
+  std::vector<double> mean_losses() const {
+    const HostArray means = window_.mean();
+    const auto values = means.as<double>();
+    return {values.begin(), values.end()};
+  }
+
+  // Whether all steps so far could be made: asked before anything of them is shown or kept.
+  void look() const {
+    const AdamState adam = adam_.state();
+    SC_CHECK(adam.halted == 0, "probe step {}: gradient norm {}; stopped before the update",
+             adam.steps, adam.gradient_norm());
+  }
+
+  // What repeats itself (see Replay).
+  void run_step() {
     tape_.reset();
-    const Random random{static_cast<std::uint64_t>(settings_.seed),
-                        static_cast<std::uint32_t>(step)};
     std::vector<Var> hidden;
     {
       const NoGrad frozen(tape_);
       const Var x =
-          tape_.normal({settings_.probe_batch, settings_.length, 1}, Stream::kProbeNoise, random);
+          tape_.normal({settings_.probe_batch, settings_.length, 1}, Stream::kProbeNoise, random_);
       network_(x, settings_.evaluation_statistics(), &hidden);
     }
     const Tape::Mark mark = tape_.mark();
     for (std::size_t layer = 0; layer < probes_.size(); ++layer) {
       const Var loss = mse(probes_[layer](hidden[layer]), target_);
       tape_.backward(loss);
-      losses_[layer] += loss.value().item();
+      losses_.slice(static_cast<std::int64_t>(layer), 1).copy_from(loss.value());
       tape_.rewind(mark);
     }
-    ++window_;
-    const double norm = adam_.gradient_norm();
-    SC_CHECK(std::isfinite(norm), "probe step {}: gradient norm {}; stopped before the update",
-             step, norm);
-    adam_.step(settings_.probe_learning_rate);
+    adam_.step();
+    window_.add(losses_, adam_.halted_flag());
+    random_.advance(1);
+  }
+
+  void do_step(std::int64_t step) {
+    replay_([this] { run_step(); });
     const std::int64_t done = step + 1;
     if (done % settings_.log_every != 0 && done != settings_.probe_iterations) return;
-    shown_.resize(losses_.size());
-    for (std::size_t layer = 0; layer < losses_.size(); ++layer) shown_[layer] = mean_loss(layer);
+    look();
+    shown_ = mean_losses();
     Json line;
     line["phase"] = "probe";
     line["step"] = done;
     line["losses"] = shown_;
     folder_.log(line);
-    losses_.assign(losses_.size(), 0.0);
-    window_ = 0;
+    window_.clear();
   }
 
   const Settings& settings_;
@@ -104,11 +123,13 @@ class ProbeTraining {
   RunFolder& folder_;
   Device device_;
   Tape tape_;
+  Random random_;
   Adam adam_;
   Tensor target_;
-  std::vector<double> losses_;  // summed since the last line of metrics.jsonl
-  std::vector<double> shown_;   // their means in that line
-  std::int64_t window_ = 0;
+  Tensor losses_;            // of the last step, [1, probes]
+  StreamingMoments window_;  // their averages since the last line of metrics.jsonl
+  Replay replay_;
+  std::vector<double> shown_;  // the averages in that line
 };
 
 // Streams the moments of every layer's predictions.
@@ -120,7 +141,9 @@ class Map {
         probes_(probes),
         folder_(folder),
         device_(probes.parameters().device()),
-        tape_(device_) {
+        tape_(device_),
+        random_(device_, static_cast<std::uint64_t>(settings.seed)),
+        replay_(device_) {
     const LocalizerConfig config = settings.network();
     const std::int64_t per_set = config.norm == NormKind::kBatch ? config.samples_per_set : 1;
     batch_ = (kMapBatch + per_set - 1) / per_set * per_set;
@@ -141,10 +164,12 @@ class Map {
       }
     };
     phase.load = [this](const SafetensorsFile& state) {
+      const std::string source = folder_.file("map_checkpoint.safetensors").string();
       samples_ = state.tensors.at("samples");
       for (std::size_t row = 0; row < moments_.size(); ++row) {
-        moments_[row].load(state.tensors, fmt::format("layers.{}", row + 1));
+        moments_[row].load(state.tensors, source, fmt::format("layers.{}", row + 1));
       }
+      random_.seek(0, static_cast<std::uint32_t>(moments_.back().count()));
     };
     phase.step = [this](std::int64_t step) { do_step(step); };
     phase.details = [this] { return fmt::format("{} sequences", moments_.back().count()); };
@@ -155,22 +180,30 @@ class Map {
 
  private:
   void do_step(std::int64_t step) {
-    tape_.reset();
-    const NoGrad frozen(tape_);
     const std::int64_t first = step * batch_;
     const std::int64_t count = std::min(batch_, settings_.map_samples - first);
-    const Random random{static_cast<std::uint64_t>(settings_.seed), 0};
+    if (count == batch_) {
+      replay_([this] { add(batch_); });
+    } else {
+      add(count);  // the last batch, a smaller one, is not a repetition
+    }
+    if (first < kept_) keep(first, predictions_.to_host());
+  }
+
+  void add(std::int64_t count) {
+    tape_.reset();
+    const NoGrad frozen(tape_);
     std::vector<Var> hidden;
-    const Var x = tape_.normal({count, settings_.length, 1}, Stream::kEvaluationNoise, random,
-                               static_cast<std::uint32_t>(first));
+    const Var x = tape_.normal({count, settings_.length, 1}, Stream::kEvaluationNoise, random_);
     const Var y = network_(x, settings_.evaluation_statistics(), &hidden);
-    moments_.back().add(y.value());
-    if (first < kept_) keep(first, y.value().to_host());
+    predictions_ = y.value();
+    moments_.back().add(predictions_);
     const Tape::Mark mark = tape_.mark();
     for (std::size_t layer = 0; layer < probes_.size(); ++layer) {
       moments_[layer].add(probes_[layer](hidden[layer]).value());
       tape_.rewind(mark);
     }
+    random_.advance(0, static_cast<std::uint32_t>(count));
   }
 
   void keep(std::int64_t first, const HostArray& predictions) {
@@ -219,6 +252,9 @@ class Map {
   RunFolder& folder_;
   Device device_;
   Tape tape_;
+  Random random_;
+  Replay replay_;
+  Tensor predictions_;  // the network's, of the last batch
   std::int64_t batch_ = 0;
   std::int64_t kept_ = 0;
   HostArray samples_;                      // the first predictions, [kept_, length]

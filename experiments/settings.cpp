@@ -120,7 +120,7 @@ void Settings::check() const {
   require(p_threshold > 0 && p_threshold < 1, "p threshold: expected a number between 0 and 1");
   require(precision == "fp32", fmt::format("precision {}: the CPU computes in fp32", precision));
   network().check();
-  learning_rate_schedule();
+  training_rate();
   evaluation_statistics();
   if (norm == "batch") {
     for (const auto& [name, value] :
@@ -143,8 +143,18 @@ LocalizerConfig Settings::network() const {
   return config;
 }
 
-Schedule Settings::learning_rate_schedule() const {
-  return {Schedule::kind_from(schedule), warmup};
+kernels::LearningRate Settings::curriculum_rate() const {
+  kernels::LearningRate rate;
+  rate.base = curriculum_learning_rate;
+  return rate;
+}
+
+kernels::LearningRate Settings::training_rate() const {
+  using Schedule = kernels::LearningRate::Schedule;
+  require(schedule == "constant" || schedule == "tail",
+          fmt::format("schedule {}: expected constant or tail", schedule));
+  return {learning_rate, schedule == "tail" ? Schedule::kTail : Schedule::kConstant, warmup,
+          iterations};
 }
 
 Statistics Settings::evaluation_statistics() const {

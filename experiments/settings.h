@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/optim/schedule.h"
+#include "kernels/learning_rate.h"
 #include "models/localizer.h"
 
 namespace sidechannel::experiments {
@@ -59,7 +59,9 @@ struct Settings {
   void check() const;
 
   LocalizerConfig network() const;
-  Schedule learning_rate_schedule() const;
+  // How the learning rate moves, over the first stage and over the training proper.
+  kernels::LearningRate curriculum_rate() const;
+  kernels::LearningRate training_rate() const;
   // Where probes and maps take their statistics from.
   Statistics evaluation_statistics() const;
   std::int64_t total_iterations() const { return curriculum_iterations + iterations; }

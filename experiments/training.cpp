@@ -22,46 +22,10 @@ Json number_or_null(double value) {
   return std::isfinite(value) ? Json(value) : Json();
 }
 
-// What is logged and shown: averages since the last line of metrics.jsonl.
-struct Window {
-  explicit Window(const Device& device, std::int64_t length) : outputs(device, length) {}
-  double loss_sum = 0;
-  std::int64_t steps = 0;
-  StreamingMoments outputs;
-
-  void add(double loss, const Tensor& predictions) {
-    loss_sum += loss;
-    ++steps;
-    outputs.add(predictions);
-  }
-  void clear() {
-    loss_sum = 0;
-    steps = 0;
-    outputs.clear();
-  }
-  double loss() const { return loss_sum / static_cast<double>(std::max<std::int64_t>(steps, 1)); }
-};
-
-// Training at one sequence length: the whole of a run, or one of the two stages of a curriculum.
-struct Stage {
-  Stage(const Settings& settings, Localizer& network, bool curriculum)
-      : length(curriculum ? settings.curriculum_length : settings.length),
-        step(network, settings.batch, length),
-        adam(network.parameters()),
-        window(network.parameters().device(), length) {}
-  std::int64_t length;
-  TrainingStep step;
-  Adam adam;
-  Window window;
-};
-
 class Training {
  public:
   Training(const Settings& settings, Localizer& network, RunFolder& folder)
-      : settings_(settings),
-        network_(network),
-        folder_(folder),
-        schedule_(settings.learning_rate_schedule()) {
+      : settings_(settings), network_(network), folder_(folder) {
     enter_stage(0);
   }
 
@@ -78,33 +42,28 @@ class Training {
   }
 
  private:
-  bool in_curriculum(std::int64_t step) const { return step < settings_.curriculum_iterations; }
-
+  // Training at one sequence length: the whole of a run, or one of the two stages of a curriculum.
+  // `step` is one of the stage's.
   void enter_stage(std::int64_t step) {
-    stage_ = std::make_unique<Stage>(settings_, network_, in_curriculum(step));
-  }
-
-  double learning_rate(std::int64_t step) const {
-    if (in_curriculum(step)) return settings_.curriculum_learning_rate;
-    return settings_.learning_rate *
-           schedule_.factor(step - settings_.curriculum_iterations, settings_.iterations);
+    const bool curriculum = step < settings_.curriculum_iterations;
+    first_ = curriculum ? 0 : settings_.curriculum_iterations;
+    step_ = std::make_unique<TrainingStep>(
+        network_, curriculum ? settings_.curriculum_rate() : settings_.training_rate(),
+        settings_.batch, curriculum ? settings_.curriculum_length : settings_.length,
+        static_cast<std::uint64_t>(settings_.seed));
+    step_->seek(first_);
   }
 
   void do_step(std::int64_t step) {
-    if (step == settings_.curriculum_iterations && step > 0) enter_stage(step);
-    const Random random{static_cast<std::uint64_t>(settings_.seed),
-                        static_cast<std::uint32_t>(step)};
-    const double loss = stage_->step(random);
-    const double gradient_norm = stage_->adam.gradient_norm();
-    if (!std::isfinite(loss) || !std::isfinite(gradient_norm))
-      stop_on_nan(step, loss, gradient_norm);
-    const double rate = learning_rate(step);
-    stage_->adam.step(rate);
-
-    Window& window = stage_->window;
-    window.add(loss, stage_->step.predictions());
+    if (step == settings_.curriculum_iterations && step > 0) {
+      look();
+      enter_stage(step);
+    }
+    (*step_)();
     const std::int64_t done = step + 1;
     if (done % settings_.log_every != 0 && done != settings_.total_iterations()) return;
+    const AdamState adam = look();
+    Window& window = step_->window();
     last_slope_ = slope();
     last_spread_ = mean_spread(window.outputs);
     last_loss_ = window.loss();
@@ -114,44 +73,54 @@ class Training {
     line["loss"] = last_loss_;
     line["interior_slope"] = number_or_null(last_slope_);
     line["output_std"] = last_spread_;
-    line["learning_rate"] = rate;
-    line["gradient_norm"] = gradient_norm;
+    line["learning_rate"] = adam.learning_rate;
+    line["gradient_norm"] = adam.gradient_norm();
     folder_.log(line);
     window.clear();
   }
 
   double slope() const {
-    return interior_slope(stage_->window.outputs.mean(), network_.config().receptive_field());
+    return interior_slope(step_->window().outputs.mean(), network_.config().receptive_field());
   }
 
-  // The state from before the update is kept: loading it repeats the step.
-  void stop_on_nan(std::int64_t step, double loss, double gradient_norm) {
+  // Whether all steps so far could be made: the host asks before it shows or keeps anything of
+  // them. Training halted before the update where one could not, so its state is the one that leads
+  // to that step, however late this is: loading it repeats the step. (Only running statistics,
+  // which forward passes move, may have gone on.)
+  AdamState look() {
+    const AdamState adam = step_->adam().state();
+    if (adam.halted == 0) return adam;
+    const std::int64_t step = first_ + adam.steps;
     SafetensorsFile state;
     state.metadata["step"] = std::to_string(step);
     state.metadata["milliseconds"] = "0";
-    save(state);
+    add_state(state);
     folder_.save_state("failure.safetensors", std::move(state));
-    throw Error(
-        fmt::format("step {}: loss {}, gradient norm {}; stopped before the update, the "
-                    "state is kept in {} (try a lower --learning-rate)",
-                    step, loss, gradient_norm, folder_.file("failure.safetensors").string()));
+    throw Error(fmt::format(
+        "step {}: loss {}, gradient norm {}; stopped before the update, the "
+        "state is kept in {} (try a lower --learning-rate)",
+        step, adam.loss, adam.gradient_norm(), folder_.file("failure.safetensors").string()));
   }
 
-  std::string details() const {
-    const bool fresh = stage_->window.steps > 0;
+  std::string details() {
+    look();
+    const bool fresh = step_->window().losses.count() > 0;
     return fmt::format("loss {:.5f}  interior slope {:.3f}",
-                       fresh ? stage_->window.loss() : last_loss_, fresh ? slope() : last_slope_);
+                       fresh ? step_->window().loss() : last_loss_, fresh ? slope() : last_slope_);
   }
 
-  void save(SafetensorsFile& state) const {
+  void save(SafetensorsFile& state) {
+    look();
+    add_state(state);
+  }
+
+  void add_state(SafetensorsFile& state) const {
     network_.parameters().save(state.tensors);
-    stage_->adam.save(state.tensors, "adam");
-    stage_->window.outputs.save(state.tensors, "window");
-    const std::array<double, 4> sums{stage_->window.loss_sum, last_slope_, last_spread_,
-                                     last_loss_};
-    state.tensors["window.sums"] = HostArray::from<double>(sums, Shape{4});
-    state.tensors["window.steps"] =
-        HostArray::from<std::int64_t>(std::span(&stage_->window.steps, 1), Shape{});
+    step_->adam().save(state.tensors, "adam");
+    step_->window().losses.save(state.tensors, "window.loss");
+    step_->window().outputs.save(state.tensors, "window.outputs");
+    const std::array<double, 3> shown{last_slope_, last_spread_, last_loss_};
+    state.tensors["shown"] = HostArray::from<double>(shown, Shape{3});
   }
 
   void load(const SafetensorsFile& state) {
@@ -159,22 +128,22 @@ class Training {
     // The state after step n was saved in the stage of step n - 1.
     const std::int64_t step = std::stoll(state.metadata.at("step"));
     enter_stage(step > 0 ? step - 1 : 0);
+    step_->seek(step);
     network_.parameters().load(state.tensors, source, LoadUnknown::kIgnore);
-    stage_->adam.load(state.tensors, source, "adam");
-    stage_->window.outputs.load(state.tensors, "window");
-    const auto sums = state.tensors.at("window.sums").as<double>();
-    stage_->window.loss_sum = sums[0];
-    last_slope_ = sums[1];
-    last_spread_ = sums[2];
-    last_loss_ = sums[3];
-    stage_->window.steps = state.tensors.at("window.steps").as<std::int64_t>()[0];
+    step_->adam().load(state.tensors, source, "adam");
+    step_->window().losses.load(state.tensors, source, "window.loss");
+    step_->window().outputs.load(state.tensors, source, "window.outputs");
+    const auto shown = state.tensors.at("shown").as<double>();
+    last_slope_ = shown[0];
+    last_spread_ = shown[1];
+    last_loss_ = shown[2];
   }
 
   const Settings& settings_;
   Localizer& network_;
   RunFolder& folder_;
-  Schedule schedule_;
-  std::unique_ptr<Stage> stage_;
+  std::int64_t first_ = 0;  // step of the stage
+  std::unique_ptr<TrainingStep> step_;
   double last_slope_ = 0;
   double last_spread_ = 0;
   double last_loss_ = 0;
@@ -209,21 +178,32 @@ double interior_slope(const HostArray& mean, std::int64_t radius) {
   return products / squares;
 }
 
-TrainingStep::TrainingStep(Localizer& network, std::int64_t batch, std::int64_t length)
+TrainingStep::TrainingStep(Localizer& network, const LearningRate& rate, std::int64_t batch,
+                           std::int64_t length, std::uint64_t seed)
     : network_(network),
-      batch_(batch),
-      length_(length),
+      noise_{batch, length, 1},
       target_(Tensor::from(network.parameters().device(), target_positions(length))),
-      tape_(network.parameters().device()) {}
+      tape_(network.parameters().device()),
+      random_(tape_.device(), seed),
+      adam_(network.parameters(), {rate}),
+      window_(tape_.device(), length),
+      replay_(tape_.device()) {}
 
-double TrainingStep::operator()(const Random& random) {
+void TrainingStep::operator()() {
+  replay_([this] { run(); });
+}
+
+void TrainingStep::run() {
   tape_.reset();
-  const Var x = tape_.normal({batch_, length_, 1}, Stream::kNoise, random);
+  const Var x = tape_.normal(noise_, Stream::kNoise, random_);
   const Var y = network_(x);
   const Var loss = mse(y, target_);
   tape_.backward(loss);
+  adam_.step(loss.value());
+  window_.losses.add(loss.value().reshape({1, 1}), adam_.halted_flag());
+  window_.outputs.add(y.value(), adam_.halted_flag());
+  random_.advance(1);
   predictions_ = y.value();
-  return loss.value().item();
 }
 
 std::string plateau_notice(const Settings& settings, double slope, double spread) {

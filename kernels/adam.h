@@ -33,6 +33,8 @@ struct AdamState {
   // changes no parameter, and none after it does: whenever the host looks, the state is the one
   // that led there, with the loss and the gradient that halted it.
   std::int64_t halted = 0;
+
+  SC_HOST_DEVICE double gradient_norm() const { return std::sqrt(sum_of_squares); }
 };
 
 // The state after one more step begins, with these numbers: the same function on every backend.

@@ -1,41 +1,35 @@
 #include "engine/optim/adam.h"
 
-#include <cmath>
-
-#include "kernels/adam.h"
 #include "kernels/reduce.h"
 
 namespace sidechannel {
 
-Adam::Adam(ParameterList& list, AdamOptions options)
-    : options_(options),
+Adam::Adam(ParameterList& list, const AdamRule& rule)
+    : rule_(rule),
       flat_(list.flatten()),
       m_(Tensor::zeros(list.device(), list.dtype(), flat_.values.shape())),
-      v_(Tensor::zeros(list.device(), list.dtype(), flat_.values.shape())) {}
+      v_(Tensor::zeros(list.device(), list.dtype(), flat_.values.shape())),
+      squares_(list.device()),
+      state_(list.device()) {}
 
-void Adam::step(double learning_rate) {
-  ++steps_;
-  const kernels::AdamStep adam{learning_rate, options_.beta1, options_.beta2, options_.epsilon,
-                               steps_};
+void Adam::step(const Tensor& loss) {
+  SC_CHECK(!loss || loss.size() == 1, "adam: expected a loss of one number, got {}",
+           loss.shape().str());
   on(m_.device(), m_.dtype(), [&](auto& queue, auto zero) {
     using T = decltype(zero);
-    adam_update(queue, adam, m_.size(), flat_.grads.data<T>(), flat_.values.data<T>(), m_.data<T>(),
-                v_.data<T>());
+    const T* gradients = flat_.grads.data<T>();
+    sum_of_squares(queue, m_.size(), gradients, squares_.data());
+    adam_begin(queue, rule_, squares_.data(), loss ? loss.data<T>() : nullptr, state_.data());
+    adam_update(queue, rule_, state_.data(), m_.size(), gradients, flat_.values.data<T>(),
+                m_.data<T>(), v_.data<T>());
   });
-}
-
-double Adam::gradient_norm() const {
-  double squares = 0;
-  on(m_.device(), m_.dtype(), [&](auto& queue, auto zero) {
-    sum_of_squares(queue, m_.size(), flat_.grads.data<decltype(zero)>(), &squares);
-  });
-  return std::sqrt(squares);
 }
 
 void Adam::save(std::map<std::string, HostArray>& tensors, const std::string& prefix) const {
+  const std::int64_t count = steps();
   tensors[prefix + ".m"] = m_.to_host();
   tensors[prefix + ".v"] = v_.to_host();
-  tensors[prefix + ".steps"] = HostArray::from<std::int64_t>(std::span(&steps_, 1), Shape{});
+  tensors[prefix + ".steps"] = HostArray::from<std::int64_t>(std::span(&count, 1), Shape{});
 }
 
 void Adam::load(const std::map<std::string, HostArray>& tensors, const std::string& source,
@@ -53,7 +47,9 @@ void Adam::load(const std::map<std::string, HostArray>& tensors, const std::stri
            "{}: the optimizer's state is not that of this model", source);
   m_.copy_from(m);
   v_.copy_from(v);
-  steps_ = steps.as<std::int64_t>()[0];
+  AdamState state;
+  state.steps = steps.as<std::int64_t>()[0];
+  state_.set(state);
 }
 
 }  // namespace sidechannel

@@ -4,28 +4,40 @@
 #include <map>
 #include <string>
 
+#include "engine/device_value.h"
 #include "engine/parameter.h"
+#include "kernels/adam.h"
 
 namespace sidechannel {
 
-struct AdamOptions {
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double epsilon = 1e-8;
-};
+using kernels::AdamRule;
+using kernels::AdamState;
+using kernels::LearningRate;
 
 // Adam (Kingma & Ba 2015), as PyTorch's torch.optim.Adam computes it. Takes over a parameter list:
-// values, gradients and moments then lie in flat buffers, and a step is one pass over them.
+// values, gradients and moments then lie in flat buffers, and a step is one pass over them. Steps
+// are counted on the device, which takes its learning rate from there: a step may be part of one
+// that repeats itself.
 class Adam {
  public:
-  explicit Adam(ParameterList& list, AdamOptions options = {});
+  Adam(ParameterList& list, const AdamRule& rule);
 
-  // One update from the gradients that stand in the parameters.
-  void step(double learning_rate);
-  std::int64_t steps() const { return steps_; }
+  // One update from the gradients that stand in the parameters. When one of them, or `loss` (one
+  // number) where it is given, is not finite, training halts instead: from this step on nothing
+  // changes any more, whenever the host comes to look.
+  void step(const Tensor& loss = {});
 
-  // The Euclidean norm of all gradients; not finite when any of them is not.
-  double gradient_norm() const;
+  // Where training stands; these wait for the device.
+  AdamState state() const { return state_.get(); }
+  std::int64_t steps() const { return state().steps; }
+  bool halted() const { return state().halted != 0; }
+  // Of the last step, and of the one that halted: the rate that it used, and the Euclidean norm of
+  // all its gradients.
+  double learning_rate() const { return state().learning_rate; }
+  double gradient_norm() const { return state().gradient_norm(); }
+
+  // Where the device keeps whether training has halted, for what must stop with it.
+  const std::int64_t* halted_flag() const { return &state_.data()->halted; }
 
   // State for exact resume: PREFIX.m, PREFIX.v (flat) and PREFIX.steps.
   void save(std::map<std::string, HostArray>& tensors, const std::string& prefix) const;
@@ -33,11 +45,12 @@ class Adam {
             const std::string& prefix);
 
  private:
-  AdamOptions options_;
+  AdamRule rule_;
   ParameterList::Flat flat_;
   Tensor m_;
   Tensor v_;
-  std::int64_t steps_ = 0;
+  DeviceValue<double> squares_;  // of the gradients of the step that runs
+  DeviceValue<AdamState> state_;
 };
 
 }  // namespace sidechannel
