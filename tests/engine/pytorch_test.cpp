@@ -196,7 +196,7 @@ Training train(const Tensors& fixture, NormKind norm) {
   config.samples_per_set = 2;
   Localizer net(device(), dtype, config, 0);
   net.parameters().load(part(fixture, "initial."), "initial");
-  Adam adam(net.parameters());
+  Adam adam(net.parameters(), {LearningRate{kRate}});
   Tape tape(device(), dtype);
   const Tensor target = Tensor::from(device(), fixture.at("target"));
   Training run;
@@ -207,7 +207,7 @@ Training train(const Tensors& fixture, NormKind norm) {
     const Var loss = mse(net(tape.constant(x)), target);
     run.losses.push_back(loss.value().item());
     tape.backward(loss);
-    adam.step(kRate);
+    adam.step(loss.value());
   }
   net.parameters().save(run.final);
   const auto statistics =
@@ -353,7 +353,7 @@ TEST(PyTorch, LoadsOurModels) {
   config.samples_per_set = 2;
   Localizer net(device(), DType::kF32, config, 1);
   Tape tape(device(), DType::kF32);
-  const Var x = tape.normal({6, 40, 1}, Stream::kEvaluationNoise, {1, 0});
+  const Var x = tape.normal({6, 40, 1}, Stream::kEvaluationNoise, Random(device(), 1));
   net(x, Statistics::kTraining);  // so that the running statistics are something
   SafetensorsFile file;
   net.parameters().save(file.tensors);

@@ -153,7 +153,7 @@ TEST(Tape, RecordsOnlyWhatAsksForAGradient) {
   Tape tape(device(), DType::kF64);
   EXPECT_FALSE(relu(tape.constant(tensor_of({1}, {1}))).requires_grad());
   EXPECT_TRUE(relu(tape.leaf(tensor_of({1}, {1}))).requires_grad());
-  EXPECT_FALSE(tape.normal({1, 2}, Stream::kNoise, {}).requires_grad());
+  EXPECT_FALSE(tape.normal({1, 2}, Stream::kNoise, Random(device(), 0)).requires_grad());
 }
 
 TEST(Tape, RecordsNothingUnderNoGrad) {
@@ -212,7 +212,7 @@ std::vector<const double*> train_step(Tape& tape, ParameterList& list) {
   Parameter& w = list.parameters()[0];
   Parameter& b = list.parameters()[1];
   std::vector<const double*> addresses;
-  Var z = tape.normal({40, 300, 1}, Stream::kNoise, {});
+  Var z = tape.normal({40, 300, 1}, Stream::kNoise, Random(device(), 0));
   for (int layer = 0; layer < 6; ++layer) {
     z = conv1d(z, tape.parameter(w), tape.parameter(b), 1);
     addresses.push_back(z.data<double>());
@@ -269,11 +269,12 @@ TEST(Tape, RefusesWhatItCannotDo) {
             "backward: an output of shape [2] needs a cotangent of that shape");
   EXPECT_EQ(error_of([&] { tape.gradient(y); }), "gradient: not a leaf or parameter of this tape");
   EXPECT_EQ(error_of([&] { other.gradient(x); }), "gradient: not a leaf or parameter of this tape");
+  const Random random(device(), 0);
   EXPECT_EQ(error_of([&] {
-              tape.normal({2, 3, 2}, Stream::kNoise, {});
+              tape.normal({2, 3, 2}, Stream::kNoise, random);
             }),
             "normal: expected a shape [samples, length] or [samples, length, 1], got [2, 3, 2]");
-  EXPECT_EQ(error_of([&] { tape.normal({2}, Stream::kNoise, {}); }),
+  EXPECT_EQ(error_of([&] { tape.normal({2}, Stream::kNoise, random); }),
             "normal: expected a shape [samples, length] or [samples, length, 1], got [2]");
   // Tensors of another type than the tape's.
   const Var single = tape.constant(Tensor::zeros(device(), DType::kF32, {2}));

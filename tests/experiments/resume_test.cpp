@@ -99,6 +99,103 @@ TEST_P(Resume, StoppedInEveryPhaseGivesTheSameResults) {
 INSTANTIATE_TEST_SUITE_P(Norms, Resume, testing::Values("none", "instance", "group", "batch"),
                          [](const auto& norm) { return std::string(norm.param); });
 
+// The last line of a program's errors.
+std::string last_line(const std::string& text) {
+  const std::size_t end = text.find_last_not_of('\n');
+  const std::size_t begin = text.rfind('\n', end);
+  return text.substr(begin + 1, end - begin);
+}
+
+// A run whose step 21 has an infinite loss, whether the host looks at each step, rarely, or only
+// where a curriculum ends: the state that it keeps is the one before that step, as a run has it
+// that was stopped there, with its averages and without a line more in metrics.jsonl.
+TEST(ResumeAfterFailure, KeepsTheStateBeforeTheStep) {
+  const std::vector<std::string> curriculum = {"--curriculum-iterations",    "24",
+                                               "--curriculum-length",        "12",
+                                               "--curriculum-learning-rate", "1e-3"};
+  struct Case {
+    const char* norm;
+    const char* log_every;
+    const char* checkpoint_every;
+    std::vector<std::string> more;
+  };
+  for (const auto& [norm, log_every, checkpoint_every, more] :
+       {Case{"instance", "1", "0", {}}, Case{"instance", "7", "0", {}},
+        Case{"instance", "1000", "0", {}}, Case{"none", "7", "4", {}}, Case{"batch", "7", "1", {}},
+        Case{"instance", "1000", "0", curriculum}}) {
+    SCOPED_TRACE(fmt::format("{} {} {} {}", norm, log_every, checkpoint_every, more.size()));
+    const TemporaryFolder folder;
+    const auto arguments = [&](const std::string& out) {
+      auto all = with(tiny("train", norm, folder / out),
+                      {"--log-every", log_every, "--checkpoint-every", checkpoint_every});
+      all.insert(all.end(), more.begin(), more.end());
+      return all;
+    };
+    ASSERT_EQ(run_program("localization", with(arguments("failed"), {"--stop-after", "20"})).code,
+              kInterrupted);
+    // Step 20 is made well, but moves the last layer's bias out of all bounds.
+    const std::string checkpoint = folder / "failed" + "/checkpoint.safetensors";
+    SafetensorsFile state = read_safetensors(checkpoint);
+    state.tensors.at("adam.m").as<float>().back() = 1e30f;
+    save_checkpoint(checkpoint, state);
+    std::filesystem::copy(folder / "failed", folder / "stopped",
+                          std::filesystem::copy_options::recursive);
+
+    const ProgramResult failed = run_program("localization", arguments("failed"));
+    EXPECT_EQ(failed.code, 1);
+    EXPECT_TRUE(
+        last_line(failed.err).starts_with("localization: step 21: loss inf, gradient norm "))
+        << failed.err;
+    EXPECT_TRUE(last_line(failed.err)
+                    .ends_with("; stopped before the update, the state is kept in " +
+                               (folder / "failed") +
+                               "/failure.safetensors (try a lower --learning-rate)"))
+        << failed.err;
+    ASSERT_EQ(run_program("localization", with(arguments("stopped"), {"--stop-after", "1"})).code,
+              kInterrupted);
+    EXPECT_EQ(content_of(folder / "failed" + "/metrics.jsonl"),
+              content_of(folder / "stopped" + "/metrics.jsonl"));
+    const SafetensorsFile kept = read_safetensors(folder / "failed" + "/failure.safetensors");
+    const SafetensorsFile expected =
+        read_safetensors(folder / "stopped" + "/checkpoint.safetensors");
+    EXPECT_EQ(kept.metadata.at("step"), "21");
+    EXPECT_EQ(kept.metadata.at("metrics_bytes"), expected.metadata.at("metrics_bytes"));
+    ASSERT_EQ(kept.tensors.size(), expected.tensors.size());
+    for (const auto& [name, array] : expected.tensors) {
+      // These move with forward passes, those of steps that are not made included.
+      if (name.find(".running_") != std::string::npos) continue;
+      EXPECT_EQ(kept.tensors.at(name).bytes, array.bytes) << name;
+    }
+
+    // Loading it repeats the step.
+    std::filesystem::copy_file(folder / "failed" + "/failure.safetensors", checkpoint,
+                               std::filesystem::copy_options::overwrite_existing);
+    const ProgramResult again = run_program("localization", arguments("failed"));
+    EXPECT_EQ(again.code, 1);
+    EXPECT_EQ(last_line(again.err), last_line(failed.err));
+  }
+}
+
+TEST(ResumeAfterFailure, ProbesStopBeforeTheUpdateToo) {
+  const TemporaryFolder folder;
+  for (const char* log_every : {"1", "1000"}) {
+    const std::string out = folder / log_every;
+    const ProgramResult failed = run_program(
+        "localization", with(tiny("run", "instance", out),
+                             {"--probe-learning-rate", "1e30", "--log-every", log_every}));
+    EXPECT_EQ(failed.code, 1);
+    EXPECT_TRUE(last_line(failed.err).starts_with("localization: probe step 1: gradient norm "));
+    EXPECT_TRUE(last_line(failed.err).ends_with("nan; stopped before the update")) << failed.err;
+    // The one step that was made is logged, if each is; nothing after it.
+    const std::string lines = content_of(out + "/metrics.jsonl");
+    const std::size_t first = lines.find(R"({"phase":"probe","step":1,)");
+    EXPECT_EQ(first != std::string::npos, log_every == std::string("1"));
+    EXPECT_EQ(lines.find(R"("phase":"probe","step":2,)"), std::string::npos);
+    const SafetensorsFile state = read_safetensors(out + "/probes_checkpoint.safetensors");
+    EXPECT_EQ(state.metadata.at("step"), "0");
+  }
+}
+
 TEST(ResumeAfterKill, LeavesALoadableStateAndTheSameEnd) {
   const TemporaryFolder folder;
   const auto arguments = [&](const char* out, const char* checkpoint_every) {

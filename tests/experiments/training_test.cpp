@@ -59,19 +59,20 @@ TEST(Plateau, IsToldInWordsWithARetry) {
   EXPECT_EQ(plateau_notice(settings, 0.0, 0.001), "");
 }
 
+TrainingStep demo_step(Localizer& network) {
+  return {network, LearningRate{2e-3}, 8, 64, 1};
+}
+
 TEST(TrainingStep, IsTheSameForAnyNumberOfThreads) {
   const Settings settings = settings_from_preset("demo", "instance");
   std::vector<HostArray> first;
   for (const int threads : {1, 2, 3}) {
     const Device device = Device::cpu(threads);
     Localizer network(device, DType::kF32, settings.network(), 1);
-    TrainingStep step(network, 8, 64);
-    Adam adam(network.parameters());
+    TrainingStep step = demo_step(network);
     std::vector<HostArray> state;
-    for (std::uint32_t i = 0; i < 10; ++i) {
-      step({1, i});
-      adam.step(2e-3);
-    }
+    for (int i = 0; i < 10; ++i) step();
+    EXPECT_EQ(step.adam().steps(), 10);
     for (const Parameter& p : network.parameters().parameters()) state.push_back(p.value.to_host());
     if (first.empty()) first = state;
     for (std::size_t i = 0; i < state.size(); ++i) EXPECT_EQ(state[i].bytes, first[i].bytes);
@@ -81,13 +82,13 @@ TEST(TrainingStep, IsTheSameForAnyNumberOfThreads) {
 TEST(TrainingStep, ReusesItsMemoryFromTheSecondStepOn) {
   const Settings settings = settings_from_preset("demo", "instance");
   Localizer network(Device::cpu(1), DType::kF32, settings.network(), 1);
-  TrainingStep step(network, 8, 64);
-  step({1, 0});
-  step({1, 1});
+  TrainingStep step = demo_step(network);
+  step();
+  step();
   const std::size_t bytes = step.arena_bytes();
   const auto* predictions = step.predictions().data<float>();
-  for (std::uint32_t i = 2; i < 5; ++i) {
-    step({1, i});
+  for (int i = 2; i < 5; ++i) {
+    step();
     EXPECT_EQ(step.arena_bytes(), bytes);
     EXPECT_EQ(step.predictions().data<float>(), predictions);
   }
@@ -96,9 +97,9 @@ TEST(TrainingStep, ReusesItsMemoryFromTheSecondStepOn) {
 TEST(TrainingStep, ThePaperScaleStepStaysUnderAGigabyte) {
   const Settings settings = settings_from_preset("paper", "instance");
   Localizer network(Device::cpu(), DType::kF32, settings.network(), 1);
-  TrainingStep step(network, settings.batch, settings.length);
-  step({1, 0});
-  step({1, 1});
+  TrainingStep step(network, settings.training_rate(), settings.batch, settings.length, 1);
+  step();
+  step();
   EXPECT_LE(step.arena_bytes(), 1'000'000'000u);
 }
 

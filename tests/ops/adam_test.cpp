@@ -12,20 +12,34 @@ namespace {
 using harness::Draw;
 using harness::error_of;
 using harness::Walled;
-using kernels::AdamStep;
+using kernels::begin_step;
 using kernels::CpuQueue;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+// The rule of most tests, and where it stands when step `number`, counted from 1, has begun.
+AdamRule constant_rate(double rate) {
+  return {LearningRate{rate}};
+}
+AdamState at_step(const AdamRule& rule, std::int64_t number) {
+  AdamState before;
+  before.steps = number - 1;
+  return begin_step(rule, before, 1, 1);
+}
 
 // Algorithm 1 of the paper, its bias-corrected moments written out.
 struct Adam64 {
   std::vector<double> p, m, v;
-  void step(const AdamStep& adam, const std::vector<double>& g) {
-    const auto t = static_cast<double>(adam.step);
+  void step(double learning_rate, std::int64_t number, const std::vector<double>& g) {
+    const AdamRule adam;
+    const auto t = static_cast<double>(number);
     for (std::size_t i = 0; i < p.size(); ++i) {
       m[i] = adam.beta1 * m[i] + (1 - adam.beta1) * g[i];
       v[i] = adam.beta2 * v[i] + (1 - adam.beta2) * g[i] * g[i];
       const double m_hat = m[i] / (1 - std::pow(adam.beta1, t));
       const double v_hat = v[i] / (1 - std::pow(adam.beta2, t));
-      p[i] -= adam.learning_rate * m_hat / (std::sqrt(v_hat) + adam.epsilon);
+      p[i] -= learning_rate * m_hat / (std::sqrt(v_hat) + adam.epsilon);
     }
   }
 };
@@ -35,7 +49,8 @@ struct Adam64 {
 template <class T>
 void check_step(std::int64_t size, std::int64_t number) {
   SCOPED_TRACE(fmt::format("size={} step={}", size, number));
-  const AdamStep adam{3e-3, 0.9, 0.999, 1e-8, number};
+  const AdamRule rule = constant_rate(3e-3);
+  const AdamState state = at_step(rule, number);
   Draw draw(static_cast<std::uint64_t>(size + number));
   const auto g = draw.normals<T>(size), p = draw.normals<T>(size),
              m = draw.normals<T>(size, 0, 0.3);
@@ -43,11 +58,11 @@ void check_step(std::int64_t size, std::int64_t number) {
   for (T& value : v) value *= value;
   const auto wide = [](const std::vector<T>& x) { return std::vector<double>(x.begin(), x.end()); };
   Adam64 expected{wide(p), wide(m), wide(v)};
-  expected.step(adam, wide(g));
+  expected.step(3e-3, number, wide(g));
 
   const Walled<T> gradient(g);
   Walled<T> out_p(p), out_m(m), out_v(v);
-  adam_update(harness::queue(2), adam, size, gradient.data(), out_p.data(), out_m.data(),
+  adam_update(harness::queue(2), rule, &state, size, gradient.data(), out_p.data(), out_m.data(),
               out_v.data());
   EXPECT_TRUE(out_p.walls_stand() && out_m.walls_stand() && out_v.walls_stand());
   // The double of the reference rounds too.
@@ -55,8 +70,8 @@ void check_step(std::int64_t size, std::int64_t number) {
   const double u_p = harness::kUnitRoundoff<T> + harness::kUnitRoundoff<double>;
   for (std::size_t i = 0; i < p.size(); ++i) {
     const double e_m = u * (0.9 * std::abs(m[i]) + 0.1 * std::abs(g[i]));
-    const double scale = adam.learning_rate / (1 - std::pow(adam.beta1, number)) /
-                         std::sqrt(expected.v[i] / (1 - std::pow(adam.beta2, number)));
+    const double scale = 3e-3 / (1 - std::pow(rule.beta1, number)) /
+                         std::sqrt(expected.v[i] / (1 - std::pow(rule.beta2, number)));
     ASSERT_NEAR(out_m.values()[i], expected.m[i], e_m);
     ASSERT_NEAR(out_v.values()[i], expected.v[i], u * expected.v[i]);
     ASSERT_NEAR(out_p.values()[i], expected.p[i],
@@ -77,12 +92,78 @@ TEST(AdamUpdate, SameBitsWithAnyNumberOfThreads) {
   const auto g = Draw(1).normals<float>(20011);
   harness::expect_same_bits("adam", [&](CpuQueue& queue) {
     std::vector<float> all(3 * g.size());
-    for (std::int64_t step = 1; step <= 3; ++step) {
-      adam_update(queue, {1e-3, 0.9, 0.999, 1e-8, step}, static_cast<std::int64_t>(g.size()),
-                  g.data(), all.data(), all.data() + g.size(), all.data() + 2 * g.size());
+    const AdamRule rule = constant_rate(1e-3);
+    AdamState state;
+    for (int step = 0; step < 3; ++step) {
+      const double squares = 1;
+      adam_begin<float>(queue, rule, &squares, nullptr, &state);
+      adam_update(queue, rule, &state, static_cast<std::int64_t>(g.size()), g.data(), all.data(),
+                  all.data() + g.size(), all.data() + 2 * g.size());
     }
     return all;
   });
+}
+
+TEST(AdamBegin, CountsTheStepAndTakesItsRate) {
+  const AdamRule rule{{2e-3, LearningRate::Schedule::kTail, 5, 20}};
+  AdamState state;
+  for (std::int64_t number = 1; number <= 20; ++number) {
+    const auto squares = static_cast<double>(number * number);
+    const auto loss = static_cast<float>(number) / 2;
+    adam_begin(harness::queue(), rule, &squares, &loss, &state);
+    const auto t = static_cast<double>(number);
+    EXPECT_EQ(state.steps, number);
+    EXPECT_EQ(state.learning_rate, rule.rate.at(number - 1));
+    EXPECT_EQ(state.rate, state.learning_rate / (1 - std::pow(0.9, t)));
+    EXPECT_EQ(state.correction, 1 / std::sqrt(1 - std::pow(0.999, t)));
+    EXPECT_EQ(state.gradient_norm(), t);
+    EXPECT_EQ(state.loss, t / 2);
+    EXPECT_EQ(state.halted, 0);
+  }
+}
+
+// What a step with these numbers makes of a state of ten steps.
+AdamState after(double squares, double loss) {
+  const AdamRule rule = constant_rate(1e-2);
+  AdamState state = at_step(rule, 10);
+  adam_begin(harness::queue(), rule, &squares, &loss, &state);
+  return state;
+}
+
+TEST(AdamBegin, HaltsBeforeAStepWhoseNumbersAreNotFinite) {
+  EXPECT_EQ(after(4, 0.5).steps, 11);
+  for (const double bad : {kNan, kInfinity, -kInfinity}) {
+    for (const AdamState& state : {after(bad, 0.5), after(4, bad), after(bad, bad)}) {
+      EXPECT_NE(state.halted, 0) << bad;
+      EXPECT_EQ(state.steps, 10) << bad;
+    }
+  }
+  // The numbers that halted it stay, whatever comes after them.
+  const AdamRule rule = constant_rate(1e-2);
+  AdamState state = after(9, kInfinity);
+  const double squares = 1;
+  const double loss = 1;
+  adam_begin(harness::queue(), rule, &squares, &loss, &state);
+  EXPECT_NE(state.halted, 0);
+  EXPECT_EQ(state.steps, 10);
+  EXPECT_EQ(state.loss, kInfinity);
+  EXPECT_EQ(state.gradient_norm(), 3);
+}
+
+TEST(AdamUpdate, ChangesNothingOnceHalted) {
+  const AdamRule rule = constant_rate(1e-2);
+  AdamState state = at_step(rule, 3);
+  const std::vector<float> g(100, 1), start(100, 2);
+  std::vector<float> p = start, m = start, v = start;
+  const auto update = [&] {
+    adam_update(harness::queue(2), rule, &state, 100, g.data(), p.data(), m.data(), v.data());
+  };
+  state.halted = 1;
+  update();
+  EXPECT_TRUE(p == start && m == start && v == start);
+  state.halted = 0;
+  update();
+  EXPECT_TRUE(p != start && m != start && v != start);
 }
 
 TEST(SumOfSquares, AgreesWithTheDefinition) {
@@ -106,14 +187,17 @@ struct Model {
   ParameterList list{harness::device(), DType::kF32, 5};
   Parameter& w = list.add_uniform("w", {3, 2, 4}, 0.5, Layout::kConv1dWeight);
   Parameter& b = list.add_uniform("b", {5}, 0.5);
-  Adam adam{list};
+  Adam adam{list, constant_rate(1e-2)};
 
+  void draw_gradients() {
+    Draw draw(static_cast<std::uint64_t>(adam.steps()));
+    w.grad.copy_from(HostArray::from<float>(draw.normals<float>(24), {3, 2, 4}));
+    b.grad.copy_from(HostArray::from<float>(draw.normals<float>(5), {5}));
+  }
   void run(int steps) {
     for (int i = 0; i < steps; ++i) {
-      Draw draw(static_cast<std::uint64_t>(adam.steps()));
-      w.grad.copy_from(HostArray::from<float>(draw.normals<float>(24), {3, 2, 4}));
-      b.grad.copy_from(HostArray::from<float>(draw.normals<float>(5), {5}));
-      adam.step(1e-2);
+      draw_gradients();
+      adam.step();
     }
   }
   std::map<std::string, HostArray> state() const {
@@ -149,8 +233,8 @@ TEST(Adam, UpdatesEveryParameter) {
   Adam64 b{harness::values_of(model.b.value), std::vector<double>(5), std::vector<double>(5)};
   for (std::int64_t step = 1; step <= 10; ++step) {
     Draw draw(static_cast<std::uint64_t>(step - 1));
-    w.step({1e-2, 0.9, 0.999, 1e-8, step}, harness::widened(draw.normals<float>(24)));
-    b.step({1e-2, 0.9, 0.999, 1e-8, step}, harness::widened(draw.normals<float>(5)));
+    w.step(1e-2, step, harness::widened(draw.normals<float>(24)));
+    b.step(1e-2, step, harness::widened(draw.normals<float>(5)));
     model.run(1);
   }
   EXPECT_EQ(model.adam.steps(), 10);
@@ -193,15 +277,53 @@ TEST(Adam, RefusesAnotherModelsState) {
   EXPECT_EQ(load([](auto& t) { t["adam.steps"] = HostArray(DType::kF64, {}); }), kOther);
 }
 
-TEST(Adam, GradientNormIsNotFiniteWhenAGradientIsNot) {
+TEST(Adam, TellsWhatItsLastStepUsed) {
   Model model;
   model.w.grad.fill(2);
   model.b.grad.fill(-2);
+  model.adam.step();
   EXPECT_NEAR(model.adam.gradient_norm(), 2 * std::sqrt(29.0), 1e-14);
-  for (float bad :
-       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    model.b.grad.data<float>()[3] = bad;
-    EXPECT_FALSE(std::isfinite(model.adam.gradient_norm()));
+  EXPECT_EQ(model.adam.learning_rate(), 1e-2);
+  EXPECT_FALSE(model.adam.halted());
+  EXPECT_EQ(*model.adam.halted_flag(), 0);
+  EXPECT_EQ(error_of([&] { model.adam.step(Tensor::zeros(harness::device(), DType::kF32, {2})); }),
+            "adam: expected a loss of one number, got [2]");
+}
+
+// One gradient or the loss is not finite: nothing changes from there on, though later steps are
+// fine again, and the state that is saved goes on as if nothing had happened.
+TEST(Adam, KeepsTheStateBeforeAStepThatIsNotFinite) {
+  const auto loss = [](double value) {
+    const Tensor tensor(harness::device(), DType::kF32, {1});
+    tensor.fill(value);
+    return tensor;
+  };
+  for (const double bad : {kNan, kInfinity}) {
+    for (const bool in_loss : {false, true}) {
+      Model model;
+      model.run(7);
+      const auto before = model.state();
+      model.draw_gradients();
+      if (!in_loss) model.b.grad.data<float>()[3] = static_cast<float>(bad);
+      model.adam.step(loss(in_loss ? bad : 0.5));
+      EXPECT_TRUE(model.adam.halted());
+      EXPECT_EQ(std::isfinite(model.adam.gradient_norm()), in_loss);
+      EXPECT_EQ(std::isfinite(model.adam.state().loss), !in_loss);
+      expect_equal(model.state(), before);
+      model.run(3);
+      EXPECT_TRUE(model.adam.halted());
+      EXPECT_EQ(model.adam.steps(), 7);
+      expect_equal(model.state(), before);
+
+      Model again;
+      again.list.load(before, "state", LoadUnknown::kIgnore);
+      again.adam.load(before, "state", "adam");
+      EXPECT_FALSE(again.adam.halted());
+      again.run(3);
+      Model whole;
+      whole.run(10);
+      expect_equal(again.state(), whole.state());
+    }
   }
 }
 

@@ -49,10 +49,11 @@ void check_merged(const std::vector<T>& x, std::int64_t length,
   Walled<double> mean(std::vector<double>(static_cast<std::size_t>(length)));
   Walled<double> m2 = mean;
   std::int64_t count = 0;
+  std::int64_t total = 0;
   for (std::int64_t samples : batches) {
-    moments_update(harness::queue(threads), samples, length, x.data() + count * length, count,
-                   mean.data(), m2.data());
-    count += samples;
+    moments_update(harness::queue(threads), samples, length, x.data() + count * length, nullptr,
+                   &count, mean.data(), m2.data());
+    ASSERT_EQ(count, total += samples);
   }
   ASSERT_EQ(count * length, static_cast<std::int64_t>(x.size()));
   EXPECT_TRUE(mean.walls_stand() && m2.walls_stand());
@@ -104,8 +105,7 @@ TEST(Moments, OfAConstantHaveNoVarianceAtAll) {
   std::vector<double> mean(3), m2(3);
   std::int64_t count = 0;
   for (std::int64_t samples : {7, 1, 12}) {
-    moments_update(harness::queue(), samples, 3, x.data(), count, mean.data(), m2.data());
-    count += samples;
+    moments_update(harness::queue(), samples, 3, x.data(), nullptr, &count, mean.data(), m2.data());
   }
   for (std::size_t l = 0; l < 3; ++l) {
     EXPECT_NEAR(mean[l], double(0.1f), 1e-16);
@@ -117,13 +117,47 @@ TEST(Moments, SameBitsWithAnyNumberOfThreads) {
   const auto x = Draw(4).normals<float>(50 * 203);
   harness::expect_same_bits("moments", [&](kernels::CpuQueue& queue) {
     std::vector<double> mean(203), m2(203);
-    moments_update(queue, 20, 203, x.data(), 0, mean.data(), m2.data());
-    moments_update(queue, 30, 203, x.data() + 20 * 203, 20, mean.data(), m2.data());
+    std::int64_t count = 0;
+    for (std::int64_t samples : {20, 30}) {
+      moments_update(queue, samples, 203, x.data() + count * 203, nullptr, &count, mean.data(),
+                     m2.data());
+    }
     std::vector<float> bits(4 * 203);
     std::memcpy(bits.data(), mean.data(), 203 * sizeof(double));
     std::memcpy(bits.data() + 2 * 203, m2.data(), 203 * sizeof(double));
     return bits;
   });
+}
+
+// Also a count that is written before all positions have read it: positions would disagree.
+TEST(Moments, CountSamplesForAllPositionsAlike) {
+  const std::int64_t length = 203;
+  const std::vector<float> x(7 * length, 2.5f);
+  for (int threads : {1, 3}) {
+    std::vector<double> mean(length, -1), m2(length, 6);
+    std::int64_t count = 3;
+    moments_update(harness::queue(threads), 7, length, x.data(), nullptr, &count, mean.data(),
+                   m2.data());
+    EXPECT_EQ(count, 10);
+    for (std::size_t l = 0; l < length; ++l) {
+      EXPECT_NEAR(mean[l], 0.3 * -1 + 0.7 * 2.5, 1e-15);
+      EXPECT_NEAR(m2[l], 6 + 3.5 * 3.5 * 2.1, 1e-13);
+    }
+  }
+}
+
+TEST(Moments, NothingIsAddedOnceHalted) {
+  const auto x = Draw(6).normals<float>(5 * 3);
+  std::vector<double> mean(3, 1), m2(3, 2);
+  std::int64_t count = 4;
+  const std::int64_t halted = 1;
+  moments_update(harness::queue(), 5, 3, x.data(), &halted, &count, mean.data(), m2.data());
+  EXPECT_EQ(count, 4);
+  EXPECT_EQ(mean, std::vector<double>(3, 1));
+  EXPECT_EQ(m2, std::vector<double>(3, 2));
+  const std::int64_t running = 0;
+  moments_update(harness::queue(), 5, 3, x.data(), &running, &count, mean.data(), m2.data());
+  EXPECT_EQ(count, 9);
 }
 
 TEST(StreamingMoments, GiveTheUnbiasedVariance) {
@@ -149,11 +183,12 @@ TEST(StreamingMoments, GiveTheUnbiasedVariance) {
   std::map<std::string, HostArray> saved;
   moments.save(saved, "layer");
   StreamingMoments again(harness::device(), 4);
-  again.load(saved, "layer");
+  again.load(saved, "state", "layer");
   moments.add(batch(3, 5, {5, 4}));
   again.add(batch(3, 5, {5, 4}));
   EXPECT_EQ(again.variance().bytes, moments.variance().bytes);
   EXPECT_EQ(again.mean().bytes, moments.mean().bytes);
+  EXPECT_EQ(again.count(), 35);
   moments.clear();
   EXPECT_EQ(moments.count(), 0);
   EXPECT_EQ(moments.mean().as<double>()[0], 0);
@@ -163,6 +198,26 @@ TEST(StreamingMoments, GiveTheUnbiasedVariance) {
             "moments: expected samples of 4 positions, got [4, 5]");
   EXPECT_EQ(error_of([&] { moments.add(batch(0, 1, {4})); }),
             "moments: expected samples of 4 positions, got [4]");
+}
+
+TEST(StreamingMoments, RefuseAStateThatIsNotTheirs) {
+  StreamingMoments moments(harness::device(), 4);
+  std::map<std::string, HostArray> saved;
+  moments.save(saved, "window");
+  const auto load = [&](auto change) {
+    auto tensors = saved;
+    change(tensors);
+    return error_of([&] { moments.load(tensors, "run/checkpoint", "window"); });
+  };
+  EXPECT_EQ(load([](auto&) {}), "no error");
+  for (const char* name : {"window.mean", "window.m2", "window.count"}) {
+    EXPECT_EQ(load([&](auto& t) { t.erase(name); }),
+              fmt::format("run/checkpoint: has no tensor {}", name));
+  }
+  EXPECT_EQ(load([](auto& t) { t["window.mean"] = HostArray(DType::kF64, {5}); }),
+            "run/checkpoint: window.mean is f64 [5], expected f64 [4]");
+  EXPECT_EQ(load([](auto& t) { t["window.count"] = HostArray(DType::kI64, {1}); }),
+            "run/checkpoint: window.count is i64 [1], expected i64 []");
 }
 
 }  // namespace

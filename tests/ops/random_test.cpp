@@ -14,14 +14,16 @@ namespace sidechannel {
 namespace {
 
 using kernels::CpuQueue;
-using kernels::RandomCounter;
+using kernels::RandomPosition;
+using kernels::RandomStream;
 
-constexpr RandomCounter kCounter{20250131, 1, 7};
+constexpr RandomStream kStream{20250131, 1};
+constexpr std::uint32_t kStep = 7;
 
-std::vector<float> normals(const RandomCounter& counter, std::uint32_t first_sample,
+std::vector<float> normals(const RandomStream& random, const RandomPosition& at,
                            std::int64_t samples, std::int64_t length, int threads = 1) {
   harness::Walled<float> out(samples * length);
-  normal_fill(harness::queue(threads), counter, first_sample, samples, length, out.data());
+  normal_fill(harness::queue(threads), random, &at, samples, length, out.data());
   EXPECT_TRUE(out.walls_stand());
   return {out.values().begin(), out.values().end()};
 }
@@ -61,63 +63,106 @@ TEST(Normal, DrawsTheStoredBits) {
       0xbf4dc1a5, 0x3f7ba0cc, 0x3f7959ed, 0xbe40a9f8, 0x3f810841, 0x3e41dd72, 0x3cddeb45,
       0x3faffd6e, 0x4009ab75, 0x3eec4b84, 0xbf84ff2c, 0xbfdc362d, 0x3e920041, 0xbdea6ce8,
       0xbd5bff5a, 0x3f2150e2, 0xbf50cc21, 0x3fa4e9dd, 0xbfa12bad, 0xbfffb33f};
-  const auto values = normals(kCounter, 3, 2, 10);
+  const auto values = normals(kStream, {kStep, 3}, 2, 10);
   std::vector<std::uint32_t> bits;
   for (float value : values) bits.push_back(std::bit_cast<std::uint32_t>(value));
   EXPECT_EQ(bits, stored) << fmt::format("{:#010x}", fmt::join(bits, ", "));
-  EXPECT_EQ(hash_of(normals({1, 4, 0}, 0, 500, 601)), 8576096083556125235u);
-  EXPECT_EQ(hash_of(normals({0xfedcba9876543210, 1, 99999}, 4000000000, 3, 5)),
+  EXPECT_EQ(hash_of(normals({1, 4}, {0, 0}, 500, 601)), 8576096083556125235u);
+  EXPECT_EQ(hash_of(normals({0xfedcba9876543210, 1}, {99999, 4000000000}, 3, 5)),
             6928434359623379406u);
 }
 
 TEST(Uniform, DrawsTheStoredBits) {
   std::vector<float> values(10001);
-  uniform_fill(harness::queue(2), {5, 0, 3}, 0.25, 10001, values.data());
+  uniform_fill(harness::queue(2), {5, 0}, 3, 0.25, 10001, values.data());
   EXPECT_EQ(std::bit_cast<std::uint32_t>(values[0]), 3189814810u);
   EXPECT_EQ(hash_of(values), 4891574343632545335u);
 }
 
 TEST(Normal, DependsOnItsPlaceAlone) {
   const std::int64_t length = 37;  // no multiple of the generator's four
-  const auto whole = normals(kCounter, 10, 9, length);
+  const auto whole = normals(kStream, {kStep, 10}, 9, length);
   for (int threads : {1, 2, 3}) {
-    EXPECT_EQ(normals(kCounter, 10, 9, length, threads), whole) << threads;
+    EXPECT_EQ(normals(kStream, {kStep, 10}, 9, length, threads), whole) << threads;
     for (std::int64_t first = 0; first < 9; ++first) {  // one sample at a time
       const auto one =
-          normals(kCounter, static_cast<std::uint32_t>(10 + first), 1, length, threads);
+          normals(kStream, {kStep, static_cast<std::uint32_t>(10 + first)}, 1, length, threads);
       EXPECT_TRUE(std::equal(one.begin(), one.end(), whole.begin() + first * length));
     }
   }
-  const auto shorter = normals(kCounter, 10, 1, 22);  // a prefix of a longer sequence
+  const auto shorter = normals(kStream, {kStep, 10}, 1, 22);  // a prefix of a longer sequence
   EXPECT_TRUE(std::equal(shorter.begin(), shorter.end(), whole.begin()));
   harness::expect_same_bits("normal", [](CpuQueue& queue) {
     std::vector<float> out(300 * 61);
-    normal_fill(queue, kCounter, 0, 300, 61, out.data());
+    const RandomPosition at{kStep, 0};
+    normal_fill(queue, kStream, &at, 300, 61, out.data());
     return out;
   });
 }
 
 TEST(Normal, InDoubleAreTheSameNumbers) {
-  const auto single = normals(kCounter, 0, 3, 21);
+  const auto single = normals(kStream, {kStep, 0}, 3, 21);
   std::vector<double> values(63);
-  normal_fill(harness::queue(), kCounter, 0, 3, 21, values.data());
+  const RandomPosition at{kStep, 0};
+  normal_fill(harness::queue(), kStream, &at, 3, 21, values.data());
   EXPECT_EQ(values, harness::widened(single));
 }
 
 TEST(Normal, OnTheTapeAreIndexedBySampleToo) {
   Tape tape(harness::device(), DType::kF32);
-  const Random random{kCounter.seed, kCounter.step};
+  Random random(harness::device(), kStream.seed);
   const auto draw = [&](Shape shape, std::uint32_t first) {
-    return harness::values_of(tape.normal(shape, Stream::kNoise, random, first).value());
+    random.seek(kStep, first);
+    return harness::values_of(tape.normal(shape, Stream::kNoise, random).value());
   };
   const auto whole = draw({8, 13, 1}, 0);
-  EXPECT_EQ(whole, harness::widened(normals(kCounter, 0, 8, 13)));
+  EXPECT_EQ(whole, harness::widened(normals(kStream, {kStep, 0}, 8, 13)));
   std::vector<double> parts;
   for (std::uint32_t first : {0u, 2u, 4u, 6u}) {
     const auto part = draw({2, 13}, first);
     parts.insert(parts.end(), part.begin(), part.end());
   }
   EXPECT_EQ(parts, whole);
+}
+
+// --- Positions ----------------------------------------------------------------------------------
+
+bool operator==(const RandomPosition& a, const RandomPosition& b) {
+  return a.step == b.step && a.first_sample == b.first_sample;
+}
+
+TEST(RandomPosition, AdvancesCounterByCounterAndWraps) {
+  RandomPosition at{7, 100};
+  kernels::random_advance(harness::queue(), &at, {1, 0});
+  EXPECT_TRUE((at == RandomPosition{8, 100}));
+  kernels::random_advance(harness::queue(), &at, {0, 32});
+  EXPECT_TRUE((at == RandomPosition{8, 132}));
+  kernels::random_advance(harness::queue(), &at, {2, 3});
+  EXPECT_TRUE((at == RandomPosition{10, 135}));
+  at = {0xffffffff, 0xfffffffe};
+  kernels::random_advance(harness::queue(), &at, {1, 5});
+  EXPECT_TRUE((at == RandomPosition{0, 3}));
+}
+
+// A body that draws and advances, repeated without a number from the host, gives what a seek to
+// each place gives.
+TEST(Random, WalksThroughStepsAndSamplesOnItsOwn) {
+  Tape tape(harness::device(), DType::kF32);
+  Random walking(harness::device(), 5);
+  Random seeking(harness::device(), 5);
+  const auto draw = [&](const Random& random) {
+    return harness::values_of(tape.normal({4, 9}, Stream::kEvaluationNoise, random).value());
+  };
+  walking.seek(3, 8);
+  std::vector<std::vector<double>> seen;
+  for (std::uint32_t i = 0; i < 5; ++i) {
+    const auto values = draw(walking);
+    seeking.seek(3 + i, 8 + 4 * i);
+    EXPECT_EQ(values, draw(seeking)) << i;
+    for (const auto& other : seen) EXPECT_NE(values, other);
+    seen.push_back(values);
+    walking.advance(1, 4);
+  }
 }
 
 // --- Their distribution -------------------------------------------------------------------------
@@ -133,7 +178,7 @@ double cdf(double x) {
 }
 
 TEST(Normal, HasTheMomentsOfTheNormalDistribution) {
-  const auto values = normals({42, 1, 0}, 0, 2000, 500);
+  const auto values = normals({42, 1}, {0, 0}, 2000, 500);
   const auto n = static_cast<double>(values.size());
   double power[9] = {};
   for (float value : values) {
@@ -152,7 +197,7 @@ TEST(Normal, HasTheMomentsOfTheNormalDistribution) {
 }
 
 TEST(Normal, HasTheNormalDistribution) {
-  auto values = normals({43, 1, 0}, 0, 2000, 500);
+  auto values = normals({43, 1}, {0, 0}, 2000, 500);
   std::sort(values.begin(), values.end());
   const auto n = static_cast<double>(values.size());
   double distance = 0;
@@ -192,14 +237,14 @@ void expect_independent(const std::vector<float>& a, const std::vector<float>& b
 TEST(Normal, NumbersOfDifferentCountersAreIndependent) {
   const std::int64_t samples = 400;
   const std::int64_t length = 500;
-  const auto first = normals({44, 1, 5}, 0, samples, length);
-  expect_independent(first, normals({45, 1, 5}, 0, samples, length), "the next seed");
-  expect_independent(first, normals({44 + (std::uint64_t{1} << 32), 1, 5}, 0, samples, length),
+  const auto first = normals({44, 1}, {5, 0}, samples, length);
+  expect_independent(first, normals({45, 1}, {5, 0}, samples, length), "the next seed");
+  expect_independent(first, normals({44 + (std::uint64_t{1} << 32), 1}, {5, 0}, samples, length),
                      "a seed that differs in its upper half");
-  expect_independent(first, normals({44, 1, 6}, 0, samples, length), "the next step");
-  expect_independent(first, normals({44, 1, 5}, 400, samples, length), "other samples");
+  expect_independent(first, normals({44, 1}, {6, 0}, samples, length), "the next step");
+  expect_independent(first, normals({44, 1}, {5, 400}, samples, length), "other samples");
   for (std::uint32_t stream : {0u, 2u, 3u, 4u}) {
-    expect_independent(first, normals({44, stream, 5}, 0, samples, length),
+    expect_independent(first, normals({44, stream}, {5, 0}, samples, length),
                        fmt::format("stream {}", stream));
   }
   // Neighbours of one sequence, the pairs of one radius among them.
@@ -211,7 +256,7 @@ TEST(Normal, NumbersOfDifferentCountersAreIndependent) {
 
 TEST(Uniform, IsUniformWithinItsBound) {
   std::vector<float> values(1000003);
-  uniform_fill(harness::queue(2), {46, 0, 0}, 0.25, 1000003, values.data());
+  uniform_fill(harness::queue(2), {46, 0}, 0, 0.25, 1000003, values.data());
   const auto n = static_cast<double>(values.size());
   double mean = 0;
   for (float value : values) mean += value / n;
