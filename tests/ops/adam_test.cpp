@@ -315,14 +315,13 @@ TEST(Adam, KeepsTheStateBeforeAStepThatIsNotFinite) {
       EXPECT_EQ(model.adam.steps(), 7);
       expect_equal(model.state(), before);
 
-      Model again;
-      again.list.load(before, "state", LoadUnknown::kIgnore);
-      again.adam.load(before, "state", "adam");
-      EXPECT_FALSE(again.adam.halted());
-      again.run(3);
+      model.list.load(before, "state", LoadUnknown::kIgnore);
+      model.adam.load(before, "state", "adam");
+      EXPECT_FALSE(model.adam.halted());
+      model.run(3);
       Model whole;
       whole.run(10);
-      expect_equal(again.state(), whole.state());
+      expect_equal(model.state(), whole.state());
     }
   }
 }
