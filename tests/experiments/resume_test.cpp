@@ -184,11 +184,13 @@ TEST(ResumeAfterFailure, KeepsTheStateBeforeTheStep) {
 
 TEST(ResumeAfterFailure, ProbesStopBeforeTheUpdateToo) {
   const TemporaryFolder folder;
-  for (const char* log_every : {"1", "1000"}) {
-    const std::string out = folder / log_every;
+  for (const auto& [log_every, checkpoint_every] :
+       {std::pair{"1", "0"}, std::pair{"1000", "0"}, std::pair{"1000", "4"}}) {
+    const std::string out = folder / fmt::format("{}-{}", log_every, checkpoint_every);
     const ProgramResult failed = run_program(
-        "localization", with(tiny("run", "instance", out),
-                             {"--probe-learning-rate", "1e30", "--log-every", log_every}));
+        "localization",
+        with(tiny("run", "instance", out), {"--probe-learning-rate", "1e30", "--log-every",
+                                            log_every, "--checkpoint-every", checkpoint_every}));
     EXPECT_EQ(failed.code, 1);
     EXPECT_TRUE(last_line(failed.err).starts_with("localization: probe step 1: gradient norm "));
     EXPECT_TRUE(last_line(failed.err).ends_with("nan; stopped before the update")) << failed.err;
