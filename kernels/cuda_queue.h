@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -35,6 +36,15 @@ struct CudaDeviceInfo {
   std::size_t shared_per_block = 0;  // bytes of shared memory that one block may ask for
   int driver_version = 0;            // 1000 * major + 10 * minor of the CUDA version it supports
   int runtime_version = 0;
+};
+
+// One launch of a kernel, as far as a message about it needs.
+struct CudaLaunch {
+  const char* operation = "";  // a literal
+  std::array<unsigned, 3> grid = {};
+  std::array<unsigned, 3> block = {};
+  std::size_t dynamic_shared = 0;
+  unsigned cluster = 1;  // blocks
 };
 
 // A recorded sequence of launches, to be replayed in one call.
@@ -99,9 +109,9 @@ class CudaQueue {
   };
   const Counters& counters() const { return counters_; }
 
-  // For the launch wrapper in kernels/cuda/launch.h: keeps the launch's name for the message about
-  // a fault, and reports what the runtime said about the launch itself.
-  void launched(const char* operation, const std::string& geometry, int error);
+  // For the launch wrapper in kernels/cuda/launch.h: counts the launch, keeps it for the message
+  // about a fault, and throws when `error` (a cudaError_t) says that the runtime refused it.
+  void launched(const CudaLaunch& launch, int error);
 
  private:
   void check(int error, const char* what);
@@ -114,8 +124,8 @@ class CudaQueue {
   std::size_t scratch_bytes_ = 0;
   bool capturing_ = false;
   Counters counters_;
-  std::vector<std::string> recent_;  // launches since the last wait, the newest few
-  struct Memory;                     // what this process holds on the device
+  std::vector<CudaLaunch> recent_;  // launches since the last wait, the newest few
+  struct Memory;                    // what this process holds on the device
   std::shared_ptr<Memory> memory_;
 };
 
