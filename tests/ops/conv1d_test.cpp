@@ -37,9 +37,24 @@ const std::vector<Conv1dDims> kNamedDims = {
 
 // Larger ones, for the f32 kernels: several chunks of positions, tiles of every width.
 const std::vector<Conv1dDims> kLargeDims = {
-    {3, 131, 5, 7, 5, 2},   {2, 200, 32, 32, 5, 2}, {2, 97, 64, 64, 5, 2},  {1, 70, 24, 40, 7, 0},
-    {2, 129, 1, 64, 5, 2},  {2, 129, 64, 1, 5, 2},  {2, 65, 1, 1, 5, 2},    {1, 64, 63, 65, 3, 2},
-    {4, 33, 100, 12, 5, 4}, {1, 300, 3, 3, 9, 8},   {2, 90, 130, 66, 1, 0},
+    {3, 131, 5, 7, 5, 2},
+    {2, 200, 32, 32, 5, 2},
+    {2, 97, 64, 64, 5, 2},
+    {1, 70, 24, 40, 7, 0},
+    {2, 129, 1, 64, 5, 2},
+    {2, 129, 64, 1, 5, 2},
+    {2, 65, 1, 1, 5, 2},
+    {1, 64, 63, 65, 3, 2},
+    {4, 33, 100, 12, 5, 4},
+    {1, 300, 3, 3, 9, 8},
+    {2, 90, 130, 66, 1, 0},
+    // Gradients by minimal filtering, four positions and 16 channels at a time:
+    {1, 8, 32, 32, 5, 2},    // the fewest outputs
+    {1, 7, 32, 32, 5, 2},    // one fewer than it takes
+    {3, 11, 32, 64, 5, 0},   // valid; a last tile of three positions
+    {2, 9, 64, 32, 5, 4},    // more outputs than inputs
+    {5, 13, 32, 96, 5, 1},   // uneven padding
+    {4, 601, 32, 32, 5, 2},  // all slices of the weight gradient, each of more than one chunk
 };
 
 Conv1dDims draw_dims(Draw& draw) {
