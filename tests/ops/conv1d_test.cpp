@@ -7,37 +7,21 @@
 #include <type_traits>
 
 #include "engine/gradcheck.h"
+#include "tests/harness/conv1d_case.h"
 #include "tests/harness/op_check.h"
 
 namespace sidechannel {
 namespace {
 
+using harness::brute_force;
+using harness::conv1d_dims;
 using harness::Draw;
 using harness::error_of;
-using harness::Reference;
+using harness::text;
 using harness::Walled;
 using kernels::Conv1dDims;
 using kernels::CpuQueue;
 using kernels::GradOut;
-
-// Each is here for a reason; generated ones follow.
-const std::vector<Conv1dDims> kNamedDims = {
-    {1, 1, 1, 1, 1, 0},     // the smallest
-    {2, 1, 3, 2, 5, 2},     // one position, shorter than the kernel
-    {1, 2, 2, 3, 5, 4},     // l < k with the widest padding: more outputs than inputs
-    {3, 3, 1, 4, 5, 2},     // l < k, one input channel
-    {2, 4, 5, 1, 7, 6},     // l < k, one output channel
-    {2, 5, 3, 3, 5, 0},     // valid, one output position
-    {2, 11, 4, 6, 5, 0},    // valid
-    {2, 13, 7, 5, 3, 1},    // primes
-    {1, 17, 16, 16, 5, 2},  // whole vectors
-    {1, 9, 17, 33, 3, 1},   // one channel more than whole vectors
-    {1, 9, 15, 31, 3, 1},   // one fewer
-    {2, 7, 1, 33, 5, 2},    // the first layer's kind: one channel in
-    {2, 7, 33, 1, 5, 2},    // the last layer's kind: one channel out
-    {2, 12, 8, 8, 4, 1},    // an even kernel: the two sides differ
-    {2, 12, 8, 8, 4, 3},    //
-};
 
 // Larger ones, for the f32 kernels: several chunks of positions, tiles of every width.
 const std::vector<Conv1dDims> kLargeDims = {
@@ -60,70 +44,6 @@ const std::vector<Conv1dDims> kLargeDims = {
     {5, 13, 32, 96, 5, 1},   // uneven padding
     {4, 601, 32, 32, 5, 2},  // all slices of the weight gradient, each of more than one chunk
 };
-
-Conv1dDims draw_dims(Draw& draw) {
-  Conv1dDims dims{};
-  do {
-    dims.batch = draw.integer(1, 3);
-    dims.length = draw.pick({1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 16});
-    dims.channels_in = draw.pick({1, 1, 2, 3, 4, 5, 7, 8, 9});
-    dims.channels_out = draw.pick({1, 1, 2, 3, 4, 5, 7, 8, 9, 17});
-    dims.kernel_size = draw.integer(1, 7);
-    dims.padding = draw.integer(0, dims.kernel_size - 1);
-  } while (dims.length_out() < 1);
-  return dims;
-}
-
-std::vector<Conv1dDims> generated(int count) {
-  std::vector<Conv1dDims> all = kNamedDims;
-  Draw draw(2024);
-  while (static_cast<int>(all.size()) < count) all.push_back(draw_dims(draw));
-  return all;
-}
-
-std::string text(const Conv1dDims& d) {
-  return fmt::format("N={} L={} C_in={} C_out={} k={} padding={}", d.batch, d.length, d.channels_in,
-                     d.channels_out, d.kernel_size, d.padding);
-}
-
-// The three sums of the definition, term by term.
-struct References {
-  Reference y, dx, dw, db;
-};
-
-References brute_force(const Conv1dDims& d, const std::vector<double>& x,
-                       const std::vector<double>& w, const std::vector<double>& b,
-                       const std::vector<double>& dy) {
-  const std::int64_t length_out = d.length_out();
-  References r{Reference(d.batch * length_out * d.channels_out),
-               Reference(d.batch * d.length * d.channels_in),
-               Reference(d.kernel_size * d.channels_in * d.channels_out),
-               Reference(d.channels_out)};
-  const auto at = [](const std::vector<double>& v, std::int64_t i) {
-    return v[static_cast<std::size_t>(i)];
-  };
-  for (std::int64_t n = 0; n < d.batch; ++n) {
-    for (std::int64_t l = 0; l < length_out; ++l) {
-      for (std::int64_t co = 0; co < d.channels_out; ++co) {
-        const std::int64_t out = (n * length_out + l) * d.channels_out + co;
-        r.y.add(out, at(b, co));
-        r.db.add(co, at(dy, out));
-        for (std::int64_t t = 0; t < d.kernel_size; ++t) {
-          const std::int64_t position = l + t - d.padding;
-          if (position < 0 || position >= d.length) continue;
-          for (std::int64_t ci = 0; ci < d.channels_in; ++ci) {
-            const std::int64_t in = (n * d.length + position) * d.channels_in + ci;
-            const std::int64_t tap = (t * d.channels_in + ci) * d.channels_out + co;
-            r.y.add(out, at(x, in) * at(w, tap));
-            r.dx.add(in, at(dy, out) * at(w, tap));
-            r.dw.add(tap, at(dy, out) * at(x, in));
-          }
-        }
-      }
-    }
-  }
-  return r;
-}
 
 // The matrices of minimal filtering with `outputs` outputs and 9 - outputs taps at the points 0, 1,
 // -1, 2, -2, 1/2, -1/2 and infinity (Winograd 1980, as in Lavin & Gray 2016), absolute values.
@@ -162,7 +82,7 @@ struct Filtering {
 // those of the definition. Tiles hold four positions of y, from the first on.
 void widen_for_filtering(const Conv1dDims& d, const std::vector<double>& x,
                          const std::vector<double>& w, const std::vector<double>& dy,
-                         References& r) {
+                         harness::Conv1dReferences& r) {
   constexpr int kPoints = Filtering::kPoints;
   const auto at = [](const std::vector<double>& v, std::int64_t sample, std::int64_t length,
                      std::int64_t position, std::int64_t channels, std::int64_t c) {
@@ -251,7 +171,7 @@ void check_kernels(const Conv1dDims& d) {
   const auto b = draw.normals<T>(d.channels_out);
   const auto dy = draw.normals<T>(d.batch * d.length_out() * d.channels_out);
   const auto wide = [](const std::vector<T>& v) { return std::vector<double>(v.begin(), v.end()); };
-  References r = brute_force(d, wide(x), wide(w), wide(b), wide(dy));
+  harness::Conv1dReferences r = brute_force(d, wide(x), wide(w), wide(b), wide(dy));
   // Where vectors of some width fill the channels, gradients may come by minimal filtering. A term
   // then passes up to 16 roundings more, in the transforms and in the sum of slices.
   const bool filtered = std::is_same_v<T, float> && d.kernel_size == 5 && d.channels_in % 4 == 0 &&
@@ -288,12 +208,12 @@ void check_kernels(const Conv1dDims& d) {
 }
 
 TEST(Conv1d, KernelsAgreeWithTheDefinition) {
-  for (const Conv1dDims& dims : generated(150)) check_kernels<float>(dims);
+  for (const Conv1dDims& dims : conv1d_dims(150)) check_kernels<float>(dims);
   for (const Conv1dDims& dims : kLargeDims) check_kernels<float>(dims);
 }
 
 TEST(Conv1d, KernelsAgreeWithTheDefinitionInDouble) {
-  for (const Conv1dDims& dims : generated(60)) check_kernels<double>(dims);
+  for (const Conv1dDims& dims : conv1d_dims(60)) check_kernels<double>(dims);
   for (const Conv1dDims& dims : kLargeDims) check_kernels<double>(dims);
 }
 
@@ -347,7 +267,7 @@ TEST(Conv1d, SameBitsInAnyBatch) {
 TEST(Conv1d, Gradients) {
   Draw draw(1);
   std::uint64_t seed = 0;
-  for (const Conv1dDims& d : generated(150)) {
+  for (const Conv1dDims& d : conv1d_dims(150)) {
     const std::vector<Tensor> inputs = {draw.tensor({d.batch, d.length, d.channels_in}),
                                         draw.tensor({d.kernel_size, d.channels_in, d.channels_out}),
                                         draw.tensor({d.channels_out})};
