@@ -58,12 +58,6 @@ struct Correction {
   }
 };
 
-template <int kVec>
-__device__ __forceinline__ void write(Pack<kVec> value, GradOut<float> to, std::int64_t at) {
-  if (to.write == Write::kAccumulate) value.add(Pack<kVec>::load(to.data + at));
-  value.store(to.data + at);
-}
-
 // What a tile is part of.
 enum class Part {
   kSets,        // it holds whole sets: sums and dx

@@ -45,13 +45,16 @@ struct TilePlan {
 // ptxas aims at more of them, and spills registers where they do not suffice.
 constexpr int kMaxTileThreads = 512;
 
-// 4 where rows of `channels` floats can be moved by 16 bytes from all of these addresses.
+// Whether Packs of four can be moved from and to all of these addresses.
+inline bool packable(std::initializer_list<const void*> addresses) {
+  return std::all_of(addresses.begin(), addresses.end(), [](const void* address) {
+    return reinterpret_cast<std::uintptr_t>(address) % 16 == 0;
+  });
+}
+
+// Channels that a thread moves at once, of matrices [.., channels] at these addresses.
 inline int pack_size(std::int64_t channels, std::initializer_list<const void*> addresses) {
-  if (channels % 4 != 0) return 1;
-  for (const void* address : addresses) {
-    if (reinterpret_cast<std::uintptr_t>(address) % 16 != 0) return 1;
-  }
-  return 4;
+  return channels % 4 == 0 && packable(addresses) ? 4 : 1;
 }
 
 // Tiles of a fixed number of positions: as many blocks as there is work, in whatever shape.

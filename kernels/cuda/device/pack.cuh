@@ -4,6 +4,10 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdint>
+
+#include "kernels/write.h"
+
 namespace sidechannel::kernels::device {
 
 // kVec is 1, or 4: loaded and stored by 16 bytes, at addresses that are multiples of 16.
@@ -47,5 +51,11 @@ struct Pack {
     for (int j = 0; j < kVec; ++j) v[j] += other.v[j];
   }
 };
+
+template <int kVec>
+__device__ __forceinline__ void write(Pack<kVec> value, GradOut<float> to, std::int64_t at) {
+  if (to.write == Write::kAccumulate) value.add(Pack<kVec>::load(to.data + at));
+  value.store(to.data + at);
+}
 
 }  // namespace sidechannel::kernels::device
