@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/copy.h"
+#include "kernels/fill.h"
 #include "kernels/mse.h"
 #include "kernels/relu.h"
 #include "tests/harness/cuda_check.h"
@@ -56,6 +57,22 @@ TEST_F(CudaElementwise, CopyIsTheCpus) {
         [&](GradOut<float> y) { copy(cuda_queue(), size, device_x.data(), y); });
   });
   copy(cuda_queue(), 3, nullptr, {});  // nobody asked
+}
+
+template <class T>
+void check_fill(std::int64_t size) {
+  DeviceBuffer<T> x(size);
+  fill(cuda_queue(), size, T(-1.5), x.data());
+  EXPECT_TRUE(x.walls_stand());
+  for (const T value : x.values()) ASSERT_EQ(value, T(-1.5));
+}
+
+TEST_F(CudaElementwise, FillFillsAll) {
+  for (const std::int64_t size : {1, 255, 256, 257, 3000}) {
+    check_fill<float>(size);
+    check_fill<double>(size);
+  }
+  fill(cuda_queue(), 0, 1.0f, nullptr);
 }
 
 TEST_F(CudaElementwise, ReluIsTheCpus) {
