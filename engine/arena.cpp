@@ -1,7 +1,6 @@
 #include "engine/arena.h"
 
 #include <algorithm>
-#include <cstdlib>
 
 namespace sidechannel {
 namespace {
@@ -15,13 +14,6 @@ std::size_t round_up(std::size_t bytes) {
 
 }  // namespace
 
-std::shared_ptr<void> allocate_aligned(std::size_t bytes) {
-  void* memory = std::aligned_alloc(kAlignment, round_up(bytes));
-  SC_CHECK(memory != nullptr, "out of memory: could not get {:.1f} MiB",
-           static_cast<double>(bytes) / (1 << 20));
-  return {memory, [](void* p) { std::free(p); }};
-}
-
 Tensor Arena::allocate(DType dtype, Shape shape) {
   const std::size_t bytes =
       round_up(std::max<std::size_t>(1, static_cast<std::size_t>(shape.size()) * size_of(dtype)));
@@ -30,7 +22,7 @@ Tensor Arena::allocate(DType dtype, Shape shape) {
   }
   if (at_.block == blocks_.size()) {
     const std::size_t size = std::max({bytes, kSmallestBlock, capacity()});
-    blocks_.push_back({allocate_aligned(size), size});
+    blocks_.push_back({device_.allocate(size), size});
   }
   const Block& block = blocks_[at_.block];
   void* data = static_cast<std::byte*>(block.memory.get()) + at_.used;
@@ -42,7 +34,7 @@ void Arena::reset() {
   if (blocks_.size() > 1) {
     const std::size_t total = capacity();
     blocks_.clear();
-    blocks_.push_back({allocate_aligned(total), total});
+    blocks_.push_back({device_.allocate(total), total});
   }
   at_ = {};
 }

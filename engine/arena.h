@@ -8,9 +8,6 @@
 
 namespace sidechannel {
 
-// 64-byte aligned memory; std::bad_alloc becomes an Error that names the size.
-std::shared_ptr<void> allocate_aligned(std::size_t bytes);
-
 // Memory for the tensors of one training step: allocation moves a pointer, everything is given back
 // at once. A step that repeats itself gets the same addresses every time from its second run on,
 // which is what lets it be captured as a CUDA graph.

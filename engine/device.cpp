@@ -1,18 +1,123 @@
 #include "engine/device.h"
 
-namespace sidechannel {
+#include <algorithm>
+#include <new>
 
-Device Device::cpu(int threads) {
-  return Device(std::make_shared<kernels::CpuQueue>(threads));
+namespace sidechannel {
+namespace {
+
+// N of "cuda[:N]"; -1 when the name is something else.
+int cuda_index(const std::string& name) {
+  if (name == "cuda") return 0;
+  const std::string digits = name.starts_with("cuda:") ? name.substr(5) : "";
+  const bool number =
+      !digits.empty() && digits.size() <= 3 &&
+      std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return number ? std::stoi(digits) : -1;
 }
 
-Device Device::from_name(const std::string& name, int threads) {
-  if (name == "cpu" || name == "auto") return cpu(threads);
-  if (name == "cuda" || name.starts_with("cuda:")) {
+}  // namespace
+
+Precision precision_from(const std::string& name) {
+  if (name == "fp32") return Precision::kFp32;
+  if (name == "tf32") return Precision::kTf32;
+  throw UsageError(fmt::format("precision {}: expected fp32 or tf32", name));
+}
+
+std::string name_of(Precision precision) {
+  return precision == Precision::kFp32 ? "fp32" : "tf32";
+}
+
+Device Device::cpu(int threads) {
+  Device device;
+  device.cpu_ = std::make_shared<kernels::CpuQueue>(threads);
+  return device;
+}
+
+Device Device::cuda([[maybe_unused]] int index, [[maybe_unused]] Precision precision) {
+#if SIDECHANNEL_HAS_CUDA
+  Device device;
+  device.cuda_ = std::make_shared<kernels::CudaQueue>(index, precision);
+  return device;
+#else
+  throw UsageError("this build has no CUDA backend; use --device cpu");
+#endif
+}
+
+Device Device::from_name(const std::string& name, int threads, Precision precision,
+                         std::string* why) {
+  std::string reason;
+  if (name == "cpu") return cpu(threads);
+  if (const int index = cuda_index(name); index >= 0) {
+    if (SIDECHANNEL_HAS_CUDA) return cuda(index, precision);
     throw UsageError(
         fmt::format("--device {}: this build has no CUDA backend; use --device cpu", name));
   }
-  throw UsageError(fmt::format("--device {}: expected auto, cpu or cuda[:N]", name));
+  if (name != "auto")
+    throw UsageError(fmt::format("--device {}: expected auto, cpu or cuda[:N]", name));
+#if SIDECHANNEL_HAS_CUDA
+  try {
+    const auto gpus = kernels::cuda_devices(&reason);
+    if (!gpus.empty() && gpus.front().emulated) {
+      reason = "the GPU of this build is emulated and only taken when asked for";
+    } else if (!gpus.empty()) {
+      Device device = cuda(0, precision);
+      if (why) *why = fmt::format("{} ({})", device.name(), device.description());
+      return device;
+    }
+  } catch (const std::exception& error) {
+    reason = error.what();
+  }
+#else
+  reason = "this build has no CUDA backend";
+#endif
+  if (why) *why = fmt::format("cpu ({})", reason);
+  return cpu(threads);
+}
+
+std::string Device::name() const {
+  return is_cuda() ? fmt::format("cuda:{}", cuda_->info().index) : "cpu";
+}
+
+std::string Device::description() const {
+  return is_cuda() ? cuda_->info().name : "cpu";
+}
+
+kernels::CpuQueue& Device::cpu_queue() const {
+  SC_CHECK(cpu_ != nullptr, "device: {} is not a CPU", name());
+  return *cpu_;
+}
+
+kernels::CudaQueue& Device::cuda_queue() const {
+  SC_CHECK(cuda_ != nullptr, "device: {} is not a GPU", name());
+  return *cuda_;
+}
+
+std::shared_ptr<void> Device::allocate(std::size_t bytes) const {
+  // Never a null pointer, so that an empty tensor is a tensor too.
+  bytes = std::max<std::size_t>(bytes, 1);
+  try {
+    return on_queue(*this, [&](auto& queue) { return queue.allocate(bytes); });
+  } catch (const std::bad_alloc&) {
+    throw Error(fmt::format("out of memory: could not get {:.1f} MiB",
+                            static_cast<double>(bytes) / (1 << 20)));
+  }
+}
+
+void Device::copy_from_host(void* to, const void* from, std::size_t bytes) const {
+  if (bytes > 0) on_queue(*this, [&](auto& queue) { queue.copy_to_device(to, from, bytes); });
+}
+
+void Device::copy_to_host(void* to, const void* from, std::size_t bytes) const {
+  if (bytes > 0) on_queue(*this, [&](auto& queue) { queue.copy_to_host(to, from, bytes); });
+}
+
+void Device::copy(void* to, const void* from, std::size_t bytes) const {
+  if (bytes > 0) on_queue(*this, [&](auto& queue) { queue.copy_on_device(to, from, bytes); });
+}
+
+void Device::synchronize() const {
+  on_queue(*this, [](auto& queue) { queue.synchronize(); });
 }
 
 }  // namespace sidechannel

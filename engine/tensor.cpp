@@ -1,16 +1,12 @@
 #include "engine/tensor.h"
 
-#include <algorithm>
-#include <cstring>
-
-#include "engine/arena.h"
+#include "kernels/fill.h"
 
 namespace sidechannel {
 
 Tensor::Tensor(Device device, DType dtype, Shape shape)
     : device_(std::move(device)), dtype_(dtype), shape_(shape) {
-  // Never a null pointer, so that an empty tensor is a tensor too.
-  owner_ = allocate_aligned(std::max<std::size_t>(bytes(), 1));
+  owner_ = device_->allocate(bytes());
   data_ = owner_.get();
 }
 
@@ -44,34 +40,37 @@ Tensor Tensor::slice(std::int64_t first, std::int64_t count) const {
 }
 
 void Tensor::fill(double value) const {
-  on(device(), dtype_, [&](auto&, auto zero) {
-    using T = decltype(zero);
-    std::fill_n(data<T>(), size(), static_cast<T>(value));
+  SC_CHECK(dtype_ == DType::kF32 || dtype_ == DType::kF64,
+           "tensors compute in f32 or f64, not in {}", name_of(dtype_));
+  on_queue(device(), [&](auto& queue) {
+    if (dtype_ == DType::kF64) return kernels::fill(queue, size(), value, data<double>());
+    kernels::fill(queue, size(), static_cast<float>(value), data<float>());
   });
 }
 
 void Tensor::copy_from(const Tensor& other) const {
   SC_CHECK(other.shape() == shape_ && other.dtype() == dtype_, "copy: {} {} into {} {}",
            name_of(other.dtype()), other.shape().str(), name_of(dtype_), shape_.str());
-  std::memcpy(data_, other.data_, bytes());
+  if (!(other.device() == device())) return copy_from(other.to_host());
+  device().copy(data_, other.data_, bytes());
 }
 
 void Tensor::copy_from(const HostArray& array) const {
   SC_CHECK(array.shape == shape_ && array.dtype == dtype_, "copy: {} {} into {} {}",
            name_of(array.dtype), array.shape.str(), name_of(dtype_), shape_.str());
-  if (!array.bytes.empty()) std::memcpy(data_, array.bytes.data(), bytes());
+  device().copy_from_host(data_, array.bytes.data(), bytes());
 }
 
 HostArray Tensor::to_host() const {
   HostArray array(dtype_, shape_);
-  if (!array.bytes.empty()) std::memcpy(array.bytes.data(), data_, bytes());
+  device().copy_to_host(array.bytes.data(), data_, bytes());
   return array;
 }
 
 double Tensor::item() const {
   SC_CHECK(size() == 1, "item: expected one element, got shape {}", shape_.str());
-  return on(device(), dtype_,
-            [&](auto&, auto zero) { return static_cast<double>(*data<decltype(zero)>()); });
+  const HostArray host = to_host();
+  return dtype_ == DType::kF64 ? host.as<double>()[0] : host.as<float>()[0];
 }
 
 }  // namespace sidechannel

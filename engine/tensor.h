@@ -52,6 +52,7 @@ class Tensor {
   Tensor slice(std::int64_t first, std::int64_t count) const;
 
   void fill(double value) const;
+  // Also from another device.
   void copy_from(const Tensor& other) const;
   void copy_from(const HostArray& array) const;
   HostArray to_host() const;

@@ -28,15 +28,21 @@ struct Conv1dDims {
 template <class T>
 void conv1d_forward(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* w, const T* b,
                     T* y);
+void conv1d_forward(CudaQueue& queue, const Conv1dDims& dims, const float* x, const float* w,
+                    const float* b, float* y);
 
 // dx[n, l, ci] = sum over t, co of dy[n, l + padding - t, co] * w[t, ci, co]
 template <class T>
 void conv1d_backward_input(CpuQueue& queue, const Conv1dDims& dims, const T* dy, const T* w,
                            GradOut<T> dx);
+void conv1d_backward_input(CudaQueue& queue, const Conv1dDims& dims, const float* dy,
+                           const float* w, GradOut<float> dx);
 
 // dw[t, ci, co] = sum over n, l of x[n, l + t - padding, ci] * dy[n, l, co];  db[co] = sum of dy.
 template <class T>
 void conv1d_backward_params(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* dy,
                             GradOut<T> dw, GradOut<T> db);
+void conv1d_backward_params(CudaQueue& queue, const Conv1dDims& dims, const float* x,
+                            const float* dy, GradOut<float> dw, GradOut<float> db);
 
 }  // namespace sidechannel::kernels

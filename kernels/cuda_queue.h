@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -37,20 +38,30 @@ struct CudaDeviceInfo {
   int runtime_version = 0;
 };
 
-// A recorded sequence of launches, to be replayed in one call.
+// One launch of a kernel, as far as a message about it needs.
+struct CudaLaunch {
+  const char* operation = "";  // a literal
+  std::array<unsigned, 3> grid = {};
+  std::array<unsigned, 3> block = {};
+  std::size_t dynamic_shared = 0;
+  unsigned cluster = 1;  // blocks
+};
+
+// A recorded sequence of launches, to be replayed in one call. Copies share it.
 class CudaGraph {
  public:
   CudaGraph() = default;
-  explicit operator bool() const { return static_cast<bool>(exec_); }
+  explicit operator bool() const { return recording_ != nullptr; }
 
  private:
   friend class CudaQueue;
-  std::shared_ptr<void> exec_;
+  struct Recording;
+  std::shared_ptr<Recording> recording_;
 };
 
-// Where CUDA kernels run: a stream of one device. Kernels are launched in order and return before
-// they are done; synchronize() waits. Everything that one operation passes to the next lies in
-// device memory.
+// Where CUDA kernels run: a stream of one device, which becomes the calling thread's device.
+// Kernels are launched in order and return before they are done; synchronize() waits. Everything
+// that one operation passes to the next lies in device memory.
 //
 // Not thread-safe.
 class CudaQueue {
@@ -67,26 +78,30 @@ class CudaQueue {
   CUstream_st* stream() const { return stream_; }
   cublasLtContext* blas();
 
-  // Device memory, 256-byte aligned. CudaError that says what was asked for, what is free, how much
-  // this process holds and held at most. Not while capturing.
+  // Device memory, 256-byte aligned; null for 0 bytes. CudaError that says what was asked for, what
+  // is free, how much this queue holds and held at most, and what would fit. Not while capturing;
+  // but what is released meanwhile is kept until the capture ends.
   std::shared_ptr<void> allocate(std::size_t bytes);
   // Scratch memory on the device for the operation that runs: valid until the next call. Grows as
   // operations need it, which a captured step does in its eager runs before.
   void* scratch(std::size_t bytes);
 
-  // In stream order. Copies to the host wait until they are done, the others do not (host memory is
-  // read before they return).
+  // In stream order. Copies to the host wait until they are done, the others do not (ordinary host
+  // memory is read before they return). Copies from and to the host not while capturing.
   void copy_to_device(void* to, const void* from, std::size_t bytes);
   void copy_to_host(void* to, const void* from, std::size_t bytes);
   void copy_on_device(void* to, const void* from, std::size_t bytes);
 
   // Waits for everything launched so far. A fault of a kernel shows here: CudaError with the
-  // operations that were launched since the last wait.
+  // operations that were launched since the last wait. With CUDA_LAUNCH_BLOCKING=1 in the
+  // environment every launch is waited for, and the error names the one.
   void synchronize();
 
-  // Records what is launched between the two calls instead of running it.
+  // Records what is launched between the two calls instead of running it. The graph keeps the
+  // scratch memory that its launches use. After an error in between: abandon_capture().
   void begin_capture();
   CudaGraph end_capture();
+  void abandon_capture() noexcept;
   bool capturing() const { return capturing_; }
   void launch(const CudaGraph& graph);
 
@@ -98,25 +113,36 @@ class CudaQueue {
     std::int64_t synchronizations = 0;  // waits of the host, copies to the host included
   };
   const Counters& counters() const { return counters_; }
+  // Bytes of device memory that this queue gave out and that are still held, and the most so far.
+  std::size_t memory_held() const;
+  std::size_t memory_peak() const;
 
-  // For the launch wrapper in kernels/cuda/launch.h: keeps the launch's name for the message about
-  // a fault, and reports what the runtime said about the launch itself.
-  void launched(const char* operation, const std::string& geometry, int error);
+  // For the launch wrapper in kernels/cuda/launch.h and calls of libraries: counts the launch,
+  // keeps it for the message about a fault, and throws when `error` (a cudaError_t) says that the
+  // runtime refused it.
+  void launched(const CudaLaunch& launch, int error);
 
  private:
-  void check(int error, const char* what);
+  void check(int error, const char* what) const;
+  void wait();
+  void remember(const CudaLaunch& launch);
+  std::string launches_since_wait() const;
+  [[noreturn]] void out_of_memory(std::size_t bytes) const;
 
   CudaDeviceInfo info_;
   Precision precision_ = Precision::kFp32;
   CUstream_st* stream_ = nullptr;
   std::shared_ptr<cublasLtContext> blas_;
+  bool blocking_ = false;  // CUDA_LAUNCH_BLOCKING
+  bool capturing_ = false;
+  std::int64_t launches_before_capture_ = 0;
+  Counters counters_;
+  std::array<CudaLaunch, 8> recent_;  // the newest launches: number i at i % size
+  std::int64_t unwaited_ = 0;         // launches since the last wait
+  struct Memory;                      // what is held on the device; outlives the queue
+  std::shared_ptr<Memory> memory_;
   std::shared_ptr<void> scratch_;
   std::size_t scratch_bytes_ = 0;
-  bool capturing_ = false;
-  Counters counters_;
-  std::vector<std::string> recent_;  // launches since the last wait, the newest few
-  struct Memory;                     // what this process holds on the device
-  std::shared_ptr<Memory> memory_;
 };
 
 // The GPUs of this machine; empty, with a reason in `why`, where there is none or no driver.

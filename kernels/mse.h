@@ -16,10 +16,14 @@ struct MseDims {
 
 template <class T>
 void mse_forward(CpuQueue& queue, const MseDims& dims, const T* y, const T* target, T* loss);
+void mse_forward(CudaQueue& queue, const MseDims& dims, const float* y, const float* target,
+                 float* loss);
 
 // dy[i] = dloss * 2 / size * (y[i] - target[i % target_size]); dloss is one number.
 template <class T>
 void mse_backward(CpuQueue& queue, const MseDims& dims, const T* y, const T* target, const T* dloss,
                   GradOut<T> dy);
+void mse_backward(CudaQueue& queue, const MseDims& dims, const float* y, const float* target,
+                  const float* dloss, GradOut<float> dy);
 
 }  // namespace sidechannel::kernels

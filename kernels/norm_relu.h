@@ -41,22 +41,34 @@ struct NormDims {
 template <class T>
 void norm_relu_forward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
                        const T* beta, T* y, T* mean, T* rstd);
+void norm_relu_forward(CudaQueue& queue, const NormDims& dims, const float* x, const float* gamma,
+                       const float* beta, float* y, float* mean, float* rstd);
 
 // From x, gamma and beta (the ReLU's mask is computed again rather than stored) and the statistics.
 template <class T>
 void norm_relu_backward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
                         const T* beta, const T* mean, const T* rstd, const T* dy, GradOut<T> dx,
                         GradOut<T> dgamma, GradOut<T> dbeta);
+void norm_relu_backward(CudaQueue& queue, const NormDims& dims, const float* x, const float* gamma,
+                        const float* beta, const float* mean, const float* rstd, const float* dy,
+                        GradOut<float> dx, GradOut<float> dgamma, GradOut<float> dbeta);
 
 // With fixed population statistics `mean` and `variance` [channels] instead of the batch's.
 template <class T>
 void norm_relu_population_forward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
                                   const T* beta, const T* mean, const T* variance, T* y);
+void norm_relu_population_forward(CudaQueue& queue, const NormDims& dims, const float* x,
+                                  const float* gamma, const float* beta, const float* mean,
+                                  const float* variance, float* y);
 
 template <class T>
 void norm_relu_population_backward(CpuQueue& queue, const NormDims& dims, const T* x,
                                    const T* gamma, const T* beta, const T* mean, const T* variance,
                                    const T* dy, GradOut<T> dx, GradOut<T> dgamma, GradOut<T> dbeta);
+void norm_relu_population_backward(CudaQueue& queue, const NormDims& dims, const float* x,
+                                   const float* gamma, const float* beta, const float* mean,
+                                   const float* variance, const float* dy, GradOut<float> dx,
+                                   GradOut<float> dgamma, GradOut<float> dbeta);
 
 // Moves the exponential moving averages [channels] towards the batch's statistics, as PyTorch does:
 // running = (1 - momentum) * running + momentum * current, with the unbiased variance. Sets of one
@@ -65,5 +77,7 @@ void norm_relu_population_backward(CpuQueue& queue, const NormDims& dims, const 
 template <class T>
 void norm_update_running(CpuQueue& queue, const NormDims& dims, double momentum, const T* mean,
                          const T* rstd, T* running_mean, T* running_variance);
+void norm_update_running(CudaQueue& queue, const NormDims& dims, double momentum, const float* mean,
+                         const float* rstd, float* running_mean, float* running_variance);
 
 }  // namespace sidechannel::kernels

@@ -38,12 +38,21 @@ class CpuQueue {
         const_cast<std::remove_const_t<B>*>(&body));
   }
 
+  // The same as CudaQueue has, for memory of the host: allocate() aligns to 64 bytes and throws
+  // std::bad_alloc, the copies are done when they return.
+  std::shared_ptr<void> allocate(std::size_t bytes);
+  void copy_to_device(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
+  void copy_to_host(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
+  void copy_on_device(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
+  void synchronize() {}
+
   // Scratch memory of at least `bytes`, 64-byte aligned, valid until the next call; for the kernel
   // that runs, before it goes parallel.
   void* scratch(std::size_t bytes);
 
  private:
   using Function = void (*)(void* body, std::int64_t begin, std::int64_t end);
+  static void copy(void* to, const void* from, std::size_t bytes);
   void run(std::int64_t count, std::int64_t grain, Function function, void* body);
 
   struct Team;

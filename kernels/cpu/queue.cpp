@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <thread>
 #include <vector>
@@ -15,6 +16,8 @@
 
 namespace sidechannel::kernels {
 namespace {
+
+constexpr std::size_t kAlignment = 64;  // of a cache line, and of the widest vectors
 
 // How long a thread spins before it sleeps. Kernels of one training step follow each other within
 // microseconds, and waking a sleeping thread costs more than a small kernel does.
@@ -136,11 +139,21 @@ void CpuQueue::run(std::int64_t count, std::int64_t grain, Function function, vo
   }
 }
 
+std::shared_ptr<void> CpuQueue::allocate(std::size_t bytes) {
+  void* memory = std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+  if (memory == nullptr) throw std::bad_alloc();
+  return {memory, [](void* p) { std::free(p); }};
+}
+
+void CpuQueue::copy(void* to, const void* from, std::size_t bytes) {
+  std::memcpy(to, from, bytes);
+}
+
 void* CpuQueue::scratch(std::size_t bytes) {
   Team& team = *team_;
   if (bytes > team.scratch_bytes) {
     const std::size_t rounded = (bytes + 4095) / 4096 * 4096;
-    team.scratch.reset(std::aligned_alloc(64, rounded));
+    team.scratch.reset(std::aligned_alloc(kAlignment, rounded));
     if (team.scratch == nullptr) throw std::bad_alloc();
     team.scratch_bytes = rounded;
   }

@@ -57,6 +57,10 @@ class Draw {
 Tensor tensor_of(const std::vector<double>& values, Shape shape);
 std::vector<double> values_of(const Tensor& tensor);
 std::vector<double> widened(const std::vector<float>& values);
+template <class T>
+std::vector<T> narrowed(const std::vector<double>& values) {
+  return {values.begin(), values.end()};
+}
 
 // ||a - b|| / max(||b||, tiny), Euclidean.
 double relative_difference(std::span<const double> a, std::span<const double> b);
@@ -164,11 +168,12 @@ class Walled {
 
 // Runs `run(out)` for an output that is overwritten and for one that is accumulated to, and holds
 // both to the reference (`roundings` of the plain sum; one more where it is added to something).
-template <class T>
+// Buffer is where the output lies: Walled, or DeviceBuffer of cuda_check.h.
+template <class T, template <class> class Buffer = Walled>
 void expect_gradient(std::string_view what, const Reference& expected, std::int64_t roundings,
                      const std::function<void(kernels::GradOut<T>)>& run) {
   const auto size = static_cast<std::int64_t>(expected.value.size());
-  Walled<T> out(size);
+  Buffer<T> out(size);
   run({out.data(), kernels::Write::kOverwrite});
   expect_near<T>(what, out.values(), expected, roundings);
   EXPECT_TRUE(out.walls_stand()) << what;

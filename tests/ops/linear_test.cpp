@@ -10,6 +10,7 @@ namespace {
 
 using harness::Draw;
 using harness::error_of;
+using harness::narrowed;
 using harness::Reference;
 using harness::Walled;
 using kernels::CpuQueue;
@@ -64,11 +65,6 @@ Case make_case(const LinearDims& d, std::uint64_t seed) {
     c.b.push_back(static_cast<T>(harness::clear_of(negated)));
   }
   return c;
-}
-
-template <class T>
-std::vector<T> narrowed(const std::vector<double>& values) {
-  return {values.begin(), values.end()};
 }
 
 template <class T>

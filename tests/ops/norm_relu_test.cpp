@@ -3,138 +3,20 @@
 #include <gtest/gtest.h>
 
 #include "engine/gradcheck.h"
-#include "tests/harness/norm_case.h"
+#include "tests/harness/norm_check.h"
 
 namespace sidechannel {
 namespace {
 
+using harness::check_norm_backward;
+using harness::check_norm_forward;
 using harness::Draw;
 using harness::error_of;
+using harness::narrowed;
 using harness::NormCase;
-using harness::Reference;
-using harness::SetStatistics;
-using harness::Walled;
 using kernels::CpuQueue;
 using kernels::GradOut;
 using kernels::NormDims;
-
-template <class T>
-std::vector<T> narrowed(const std::vector<double>& values) {
-  return {values.begin(), values.end()};
-}
-
-double pre_activation(const NormCase& c, const SetStatistics& s, std::size_t i) {
-  const std::size_t set = c.statistic_of(i);
-  const std::size_t channel = c.channel_of(i);
-  return c.gamma[channel] * (c.x[i] - s.mean[set]) * s.rstd[set] + c.beta[channel];
-}
-
-// Forward, with the bound on its rounding errors worked out along the way; u is T's unit roundoff,
-// g(n) the relative error of n roundings, m the size of a set:
-//
-//   mean      a sum of m values and a product by a rounded 1 / m: off by e_mean = g(m+1) mean|x|
-//   variance  moves by e_mean^2 for the wrong mean, and by g(m+5) for its own sums and products
-//   rstd      half the relative error of variance + epsilon, and a few roundings: e_rstd
-//   y         |gamma| rstd (e_mean + 2u|x - mean|) + |gamma x_hat| (e_rstd + 3u) + 2u (|gamma
-//   x_hat| + |beta|)
-//
-// ReLU makes no error larger.
-template <class T>
-void check_forward(const NormCase& c) {
-  const double u = harness::kUnitRoundoff<T>;
-  const SetStatistics s = harness::statistics_of(c);
-  const auto sets = static_cast<std::int64_t>(s.mean.size());
-  const Walled<T> x(narrowed<T>(c.x)), gamma(narrowed<T>(c.gamma)), beta(narrowed<T>(c.beta));
-  Walled<T> y(static_cast<std::int64_t>(c.x.size())), mean(sets), rstd(sets);
-  norm_relu_forward(harness::queue(2), c.dims, x.data(), gamma.data(), beta.data(), y.data(),
-                    mean.data(), rstd.data());
-  EXPECT_TRUE(y.walls_stand() && mean.walls_stand() && rstd.walls_stand());
-
-  const std::int64_t m = c.dims.set_size();
-  std::vector<double> e_mean(s.mean.size()), e_rstd(s.mean.size());
-  for (std::size_t i = 0; i < s.mean.size(); ++i) {
-    e_mean[i] = harness::gamma_of<T>(m + 1) * s.mean_magnitude[i];
-    const double shift = e_mean[i] * e_mean[i];
-    const double e_variance = shift + harness::gamma_of<T>(m + 5) * (s.variance[i] + shift);
-    e_rstd[i] = e_variance / (s.variance[i] + c.dims.epsilon) + 5 * u;
-    ASSERT_LE(std::abs(mean.values()[i] - s.mean[i]), e_mean[i]) << "mean[" << i << "]";
-    ASSERT_LE(std::abs(rstd.values()[i] - s.rstd[i]), e_rstd[i] * s.rstd[i]) << "rstd[" << i << "]";
-  }
-  for (std::size_t i = 0; i < c.x.size(); ++i) {
-    const std::size_t set = c.statistic_of(i);
-    const std::size_t channel = c.channel_of(i);
-    const double deviation = std::abs(c.x[i] - s.mean[set]);
-    const double scale = std::abs(c.gamma[channel]) * s.rstd[set];
-    const double bound = scale * (e_mean[set] + 2 * u * deviation) +
-                         scale * deviation * (e_rstd[set] + 3 * u) +
-                         2 * u * (scale * deviation + std::abs(c.beta[channel]));
-    double expected = pre_activation(c, s, i);
-    if (c.dims.relu) expected = std::max(expected, 0.0);
-    ASSERT_TRUE(std::abs(static_cast<double>(y.values()[i]) - expected) <= bound)
-        << "y[" << i << "] is " << y.values()[i] << ", expected " << expected << " within "
-        << bound;
-  }
-}
-
-// Backward, given statistics rounded to T (so that only the rule's own sums round).
-template <class T>
-void check_backward(const NormCase& c) {
-  SetStatistics s = harness::statistics_of(c);
-  const Walled<T> mean(narrowed<T>(s.mean)), rstd(narrowed<T>(s.rstd));
-  s.mean.assign(mean.values().begin(), mean.values().end());
-  s.rstd.assign(rstd.values().begin(), rstd.values().end());
-
-  const auto size = static_cast<std::int64_t>(c.x.size());
-  Reference dx(size), dgamma(c.dims.channels), dbeta(c.dims.channels);
-  const auto count = static_cast<double>(c.dims.set_size());
-  const auto first_of_set = [&](std::size_t i) {
-    return c.statistic_of(i) - c.channel_of(i) % static_cast<std::size_t>(c.dims.channels_per_set);
-  };
-  Reference mean_dy(static_cast<std::int64_t>(s.mean.size())), mean_dy_x_hat = mean_dy;
-  std::vector<double> through(c.x.size()), x_hat(c.x.size());
-  for (std::size_t i = 0; i < c.x.size(); ++i) {
-    const std::size_t channel = c.channel_of(i);
-    const auto set = static_cast<std::int64_t>(first_of_set(i));
-    x_hat[i] = (c.x[i] - s.mean[c.statistic_of(i)]) * s.rstd[c.statistic_of(i)];
-    through[i] = !c.dims.relu || pre_activation(c, s, i) > 0 ? c.dy[i] : 0;
-    dbeta.add(static_cast<std::int64_t>(channel), through[i]);
-    dgamma.add(static_cast<std::int64_t>(channel), through[i] * x_hat[i]);
-    mean_dy.add(set, c.gamma[channel] * through[i] / count);
-    mean_dy_x_hat.add(set, c.gamma[channel] * through[i] * x_hat[i] / count);
-  }
-  for (std::size_t i = 0; i < c.x.size(); ++i) {
-    const std::size_t set = first_of_set(i);
-    const double r = s.rstd[c.statistic_of(i)];
-    const double own = r * c.gamma[c.channel_of(i)] * through[i];
-    dx.value[i] = own - r * mean_dy.value[set] - r * x_hat[i] * mean_dy_x_hat.value[set];
-    dx.magnitude[i] = std::abs(own) + r * mean_dy.magnitude[set] +
-                      r * std::abs(x_hat[i]) * mean_dy_x_hat.magnitude[set];
-  }
-
-  CpuQueue& queue = harness::queue(2);
-  const Walled<T> x(narrowed<T>(c.x)), gamma(narrowed<T>(c.gamma)), beta(narrowed<T>(c.beta)),
-      dy(narrowed<T>(c.dy));
-  const auto run = [&](GradOut<T> to_x, GradOut<T> to_gamma, GradOut<T> to_beta) {
-    norm_relu_backward(queue, c.dims, x.data(), gamma.data(), beta.data(), mean.data(), rstd.data(),
-                       dy.data(), to_x, to_gamma, to_beta);
-  };
-  // Beside the sums: products by rstd (3), gamma, 1 / m (2), x - mean (2) and the last sum (3).
-  constexpr std::int64_t kProducts = 11;
-  const std::int64_t values = c.dims.batch * c.dims.length;
-  harness::expect_gradient<T>("dx", dx, c.dims.set_size() + kProducts,
-                              [&](GradOut<T> out) { run(out, {}, {}); });
-  harness::expect_gradient<T>("dgamma", dgamma, values + kProducts,
-                              [&](GradOut<T> out) { run({}, out, {}); });
-  harness::expect_gradient<T>("dbeta", dbeta, values, [&](GradOut<T> out) { run({}, {}, out); });
-  // All three at once.
-  Walled<T> a(size), b(c.dims.channels), d(c.dims.channels);
-  run({a.data()}, {b.data()}, {d.data()});
-  harness::expect_near<T>("dx", a.values(), dx, c.dims.set_size() + kProducts);
-  harness::expect_near<T>("dgamma", b.values(), dgamma, values + kProducts);
-  harness::expect_near<T>("dbeta", d.values(), dbeta, values);
-  EXPECT_TRUE(a.walls_stand() && b.walls_stand() && d.walls_stand());
-  run({}, {}, {});
-}
 
 TEST(NormRelu, KernelsAgreeWithTheDefinition) {
   std::vector<NormDims> all = harness::norm_dims(140);
@@ -143,8 +25,8 @@ TEST(NormRelu, KernelsAgreeWithTheDefinition) {
   for (const NormDims& dims : all) {
     const auto c = harness::make_norm_case<float>(dims, ++seed);
     SCOPED_TRACE(c.text());
-    check_forward<float>(c);
-    check_backward<float>(c);
+    check_norm_forward<float>(harness::queue(2), c);
+    check_norm_backward<float>(harness::queue(2), c);
   }
 }
 
@@ -153,8 +35,8 @@ TEST(NormRelu, KernelsAgreeWithTheDefinitionInDouble) {
   for (const NormDims& dims : harness::norm_dims(70)) {
     const auto c = harness::make_norm_case<double>(dims, ++seed);
     SCOPED_TRACE(c.text());
-    check_forward<double>(c);
-    check_backward<double>(c);
+    check_norm_forward<double>(harness::queue(2), c);
+    check_norm_backward<double>(harness::queue(2), c);
   }
 }
 

@@ -4,7 +4,7 @@
 
 #include "engine/gradcheck.h"
 #include "engine/modules.h"
-#include "tests/harness/norm_case.h"
+#include "tests/harness/norm_check.h"
 
 // Where a normalization's mean and variance come from: accuracy far from zero, running statistics,
 // and the evaluation by population statistics.
@@ -12,19 +12,17 @@
 namespace sidechannel {
 namespace {
 
+using harness::check_population;
 using harness::Draw;
 using harness::error_of;
+using harness::make_population;
+using harness::narrowed;
 using harness::NormCase;
-using harness::Reference;
+using harness::Population;
 using harness::Walled;
 using kernels::CpuQueue;
 using kernels::GradOut;
 using kernels::NormDims;
-
-template <class T>
-std::vector<T> narrowed(const std::vector<double>& values) {
-  return {values.begin(), values.end()};
-}
 
 // --- Accuracy -----------------------------------------------------------------------------------
 
@@ -205,87 +203,14 @@ TEST(NormStatistics, TheModuleSaysWhenNoneWereTracked) {
 
 // --- Population statistics ----------------------------------------------------------------------
 
-// A case whose statistics are given: the contents of an instance norm, but other means and
-// variances, and a beta behind all values of some channels.
-struct Population {
-  NormCase c;
-  std::vector<double> mean, variance;
-
-  double scale(std::size_t channel) const {
-    return 1 / std::sqrt(variance[channel] + c.dims.epsilon);
-  }
-  double x_hat(std::size_t i) const {
-    return (c.x[i] - mean[c.channel_of(i)]) * scale(c.channel_of(i));
-  }
-  double pre_activation(std::size_t i) const {
-    return c.gamma[c.channel_of(i)] * x_hat(i) + c.beta[c.channel_of(i)];
-  }
-};
-
-template <class T>
-Population make_population(const NormDims& dims, std::uint64_t seed) {
-  Population p{harness::make_norm_case<T>(dims, seed), {}, {}};
-  Draw draw(seed + 1000);
-  for (std::int64_t c = 0; c < dims.channels; ++c) {
-    p.mean.push_back(static_cast<T>(draw.normal(0.5, 1)));
-    p.variance.push_back(static_cast<T>(std::exp(draw.normal())));
-  }
-  // Moves values that come near the kink away from it.
-  for (std::size_t i = 0; i < p.c.x.size(); ++i) {
-    while (std::abs(p.pre_activation(i)) < 1e-3) p.c.x[i] = static_cast<T>(p.c.x[i] + 0.25);
-  }
-  return p;
-}
-
-// y = relu(x_hat gamma + beta) with a few roundings; gradients with those of their sums.
-template <class T>
-void check_population(const Population& p) {
-  const NormDims& dims = p.c.dims;
-  SCOPED_TRACE(p.c.text());
-  const auto size = static_cast<std::int64_t>(p.c.x.size());
-  Reference y(size), dx(size), dgamma(dims.channels), dbeta(dims.channels);
-  for (std::size_t i = 0; i < p.c.x.size(); ++i) {
-    const auto at = static_cast<std::int64_t>(i);
-    const std::size_t channel = p.c.channel_of(i);
-    const double z = p.pre_activation(i);
-    y.value[i] = dims.relu ? std::max(z, 0.0) : z;
-    y.magnitude[i] = std::abs(z - p.c.beta[channel]) + std::abs(p.c.beta[channel]);
-    const double through = !dims.relu || z > 0 ? p.c.dy[i] : 0;
-    dx.add(at, through * p.c.gamma[channel] * p.scale(channel));
-    dgamma.add(static_cast<std::int64_t>(channel), through * p.x_hat(i));
-    dbeta.add(static_cast<std::int64_t>(channel), through);
-  }
-  const Walled<T> x(narrowed<T>(p.c.x)), gamma(narrowed<T>(p.c.gamma)), beta(narrowed<T>(p.c.beta)),
-      dy(narrowed<T>(p.c.dy)), mean(narrowed<T>(p.mean)), variance(narrowed<T>(p.variance));
-  // rstd (5, with the root of a rounded sum), x - mean, the products and the sum.
-  constexpr std::int64_t kRoundings = 10;
-  CpuQueue& queue = harness::queue(2);
-  Walled<T> out(size);
-  norm_relu_population_forward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
-                               variance.data(), out.data());
-  harness::expect_near<T>("y", out.values(), y, kRoundings);
-  EXPECT_TRUE(out.walls_stand());
-
-  const auto run = [&](GradOut<T> a, GradOut<T> b, GradOut<T> c) {
-    norm_relu_population_backward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
-                                  variance.data(), dy.data(), a, b, c);
-  };
-  const std::int64_t values = dims.batch * dims.length;
-  harness::expect_gradient<T>("dx", dx, kRoundings, [&](GradOut<T> a) { run(a, {}, {}); });
-  harness::expect_gradient<T>("dgamma", dgamma, values + kRoundings,
-                              [&](GradOut<T> b) { run({}, b, {}); });
-  harness::expect_gradient<T>("dbeta", dbeta, values, [&](GradOut<T> c) { run({}, {}, c); });
-  run({}, {}, {});
-}
-
 TEST(NormPopulation, KernelsAgreeWithTheDefinition) {
   std::uint64_t seed = 0;
   for (const NormDims& dims : harness::norm_dims(110)) {
-    check_population<float>(make_population<float>(dims, ++seed));
-    check_population<double>(make_population<double>(dims, seed));
+    check_population<float>(harness::queue(2), make_population<float>(dims, ++seed));
+    check_population<double>(harness::queue(2), make_population<double>(dims, seed));
   }
   for (const NormDims& dims : harness::large_norm_dims()) {
-    check_population<float>(make_population<float>(dims, ++seed));
+    check_population<float>(harness::queue(2), make_population<float>(dims, ++seed));
   }
 }
 
@@ -293,9 +218,9 @@ TEST(NormPopulation, KernelsAgreeWithTheDefinition) {
 TEST(NormPopulation, TakesAnyBatch) {
   Population p = make_population<double>({3, 7, 6, 1, 1, 1e-5, true}, 6);
   p.c.dims.samples_per_set = 4;
-  check_population<double>(p);
+  check_population<double>(harness::queue(2), p);
   p.c.dims.channels_per_set = 5;
-  check_population<double>(p);
+  check_population<double>(harness::queue(2), p);
 }
 
 TEST(NormPopulation, SameBitsWithAnyNumberOfThreads) {

@@ -1,0 +1,60 @@
+#pragma once
+
+// The sum over i < size of term(i), in double, in two stages of fixed order: blocks take ranges of
+// kSumRange elements and leave their sums in scratch memory, one more block adds those. One launch
+// where one block is enough. Within a block thread t takes elements t, t + threads, ...; then the
+// block's tree.
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/device/warp.cuh"
+#include "kernels/cuda/launch.h"
+
+namespace sidechannel::kernels {
+
+constexpr std::int64_t kSumRange = 32768;
+
+// Grid: one block for each range, which hands its sum to finish(block, sum) in one thread.
+template <class Term, class Finish>
+__global__ void sum_ranges(std::int64_t size, std::int64_t range, Term term, Finish finish) {
+  const std::int64_t first = blockIdx.x * range;
+  const std::int64_t last = min(size, first + range);
+  double sum = 0;
+  for (std::int64_t i = first + threadIdx.x; i < last; i += blockDim.x) sum += term(i);
+  sum = device::block_sum(sum);
+  if (threadIdx.x == 0) finish(blockIdx.x, sum);
+}
+
+struct StoreSum {
+  double* sums;
+  __device__ __forceinline__ void operator()(unsigned i, double sum) const { sums[i] = sum; }
+};
+
+struct LoadSum {
+  const double* sums;
+  __device__ __forceinline__ double operator()(std::int64_t i) const { return sums[i]; }
+};
+
+// finish(0, total) writes the result.
+template <class Term, class Finish>
+void blocked_sum(CudaQueue& queue, const char* operation, std::int64_t size, const Term& term,
+                 const Finish& finish) {
+  constexpr unsigned kThreads = 1024;
+  const std::int64_t ranges = (size + kSumRange - 1) / kSumRange;
+  if (ranges <= 1) {
+    launch(queue, operation, sum_ranges<Term, Finish>, Launch{dim3(1), dim3(kThreads)}, size,
+           kSumRange, term, finish);
+    return;
+  }
+  auto* sums =
+      static_cast<double*>(queue.scratch(static_cast<std::size_t>(ranges) * sizeof(double)));
+  launch(queue, operation, sum_ranges<Term, StoreSum>,
+         Launch{dim3(static_cast<unsigned>(ranges)), dim3(kThreads)}, size, kSumRange, term,
+         StoreSum{sums});
+  launch(queue, operation, sum_ranges<LoadSum, Finish>, Launch{dim3(1), dim3(kThreads)}, ranges,
+         ranges, LoadSum{sums}, finish);
+}
+
+}  // namespace sidechannel::kernels

@@ -1,0 +1,229 @@
+// conv1d on CUDA, channels last: the choice of the kernel. The kernels themselves:
+//
+//   conv1d_tiled.cu      any shape, fp32; the second stage of the parameter gradients
+//   conv1d_single.cu     one channel on one side: bound by memory
+//   conv1d_ffma.cu       C_in = C_out = 32 or 64, 5 taps, in fp32
+//   conv1d_mma.cu        the same on tensor cores, in TF32
+//   conv1d_weights.cu    parameter gradients of the same layers, in fp32 and TF32
+//
+// The forward pass and the input gradient are the same problem, RowProduct: the input gradient's
+// rows are dy's, its weights are flipped in t and transposed. All results are the same bits in
+// every run.
+
+#include "kernels/conv1d.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <initializer_list>
+#include <stdexcept>
+
+#include "kernels/cuda/conv1d_kernels.h"
+#include "kernels/cuda/conv1d_variants.h"
+#include "kernels/cuda_queue.h"
+
+namespace sidechannel::kernels {
+namespace {
+
+std::string& forced_variant() {
+  static std::string name;  // empty: conv1d chooses
+  return name;
+}
+
+bool aligned(std::initializer_list<const void*> pointers) {
+  return std::all_of(pointers.begin(), pointers.end(),
+                     [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; });
+}
+
+// Tensor cores take TF32 from sm_80 on.
+bool tensor_cores(const CudaQueue& queue) {
+  return queue.precision() == Precision::kTf32 && queue.info().compute_capability >= 80;
+}
+
+// --- Row products
+// ----------------------------------------------------------------------------------
+
+// About how long a variant takes: rounds of blocks on all multiprocessors, each as long as its tile
+// and what comes before and after it, which is about 32 positions' worth.
+std::int64_t duration(const CudaQueue& queue, const RowVariant& variant, const RowProduct& p) {
+  constexpr std::int64_t kOverhead = 32;
+  const std::int64_t blocks = std::int64_t{p.batch} * ceil_div(p.length_out, variant.positions);
+  return ceil_div(blocks, std::max(queue.info().multiprocessors, 1)) *
+         (variant.positions + kOverhead);
+}
+
+// What can compute the product, the best first.
+std::vector<RowVariant> variants(const CudaQueue& queue, const RowProduct& p) {
+  std::vector<RowVariant> all;
+  // Of those made for this layer, the ones whose tiles fit the problem best.
+  const auto append = [&](const std::vector<RowVariant>& made) {
+    const auto first = static_cast<std::ptrdiff_t>(all.size());
+    for (const RowVariant& variant : made) {
+      if (variant.channels == p.channels && variant.shared <= queue.info().shared_per_block) {
+        all.push_back(variant);
+      }
+    }
+    std::stable_sort(all.begin() + first, all.end(), [&](const RowVariant& a, const RowVariant& b) {
+      return duration(queue, a, p) < duration(queue, b, p);
+    });
+  };
+  if (p.channels == p.columns && p.taps == 5 && aligned({p.x, p.w, p.bias, p.y})) {
+    if (tensor_cores(queue)) append(tf32_mma_rows());
+    append(ffma_rows());
+  }
+  if (p.columns == 1) all.push_back(kOneChannelOut);
+  if (p.channels == 1) all.push_back(kOneChannelIn);
+  all.push_back(kTiledRows);
+  return all;
+}
+
+RowProduct forward_product(const Conv1dDims& dims, const float* x, const float* w, const float* b,
+                           float* y) {
+  RowProduct p = {};
+  p.batch = static_cast<int>(dims.batch);
+  p.length = static_cast<int>(dims.length);
+  p.channels = static_cast<int>(dims.channels_in);
+  p.length_out = static_cast<int>(dims.length_out());
+  p.columns = static_cast<int>(dims.channels_out);
+  p.taps = static_cast<int>(dims.kernel_size);
+  p.offset = static_cast<int>(dims.padding);
+  p.x = x;
+  p.w = w;
+  p.bias = b;
+  p.y = y;
+  p.write = Write::kOverwrite;
+  return p;
+}
+
+RowProduct input_product(const Conv1dDims& dims, const float* dy, const float* w,
+                         GradOut<float> dx) {
+  const Conv1dDims reversed = {dims.batch,        dims.length_out(),
+                               dims.channels_out, dims.channels_in,
+                               dims.kernel_size,  dims.kernel_size - 1 - dims.padding};
+  RowProduct p = forward_product(reversed, dy, w, nullptr, dx.data);
+  p.flip = true;
+  p.write = dx.write;
+  return p;
+}
+
+// --- Parameter gradients
+// ---------------------------------------------------------------------------
+
+std::vector<WeightVariant> variants(const CudaQueue& queue, const WeightSums& p) {
+  std::vector<WeightVariant> all;
+  const auto append = [&](const std::vector<WeightVariant>& made) {
+    for (const WeightVariant& variant : made) {
+      if (variant.channels == p.channels_in && variant.shared <= queue.info().shared_per_block) {
+        all.push_back(variant);
+      }
+    }
+  };
+  if (p.channels_in == p.channels_out && p.taps == 5 && aligned({p.x, p.dy})) {
+    if (tensor_cores(queue)) append(tf32_mma_weights());
+    append(ffma_weights());
+  }
+  if (p.channels_in == 1 || p.channels_out == 1) all.push_back(kOneChannelWeights);
+  all.push_back(kTiledWeights);
+  return all;
+}
+
+WeightSums weight_sums(const Conv1dDims& dims, const float* x, const float* dy) {
+  WeightSums p = {};
+  p.batch = static_cast<int>(dims.batch);
+  p.length = static_cast<int>(dims.length);
+  p.length_out = static_cast<int>(dims.length_out());
+  p.channels_in = static_cast<int>(dims.channels_in);
+  p.channels_out = static_cast<int>(dims.channels_out);
+  p.taps = static_cast<int>(dims.kernel_size);
+  p.padding = static_cast<int>(dims.padding);
+  p.x = x;
+  p.dy = dy;
+  p.weight_sums = dims.kernel_size * dims.channels_in * dims.channels_out;
+  p.row = p.weight_sums + dims.channels_out;
+  return p;
+}
+
+// Cuts the positions such that the blocks of all splits keep every multiprocessor busy, but none
+// has more than a chunk too few.
+void split(const CudaQueue& queue, const WeightVariant& variant, WeightSums& p) {
+  p.chunk = variant.chunk;
+  p.chunks_per_sample = ceil_div(p.length_out, p.chunk);
+  p.chunks = std::int64_t{p.batch} * p.chunks_per_sample;
+  const int blocks = std::max(queue.info().multiprocessors, 1);
+  p.splits =
+      static_cast<int>(std::clamp<std::int64_t>(blocks / variant.blocks_per_split(p), 1, p.chunks));
+}
+
+// --- For both
+// --------------------------------------------------------------------------------------
+
+template <class Problem>
+auto choose(const CudaQueue& queue, const Problem& problem) {
+  const auto all = variants(queue, problem);
+  const std::string& forced = forced_variant();
+  for (const auto& variant : all) {
+    if (forced.empty() || forced == variant.name) return variant;
+  }
+  throw std::logic_error("conv1d: \"" + forced + "\" cannot compute this");
+}
+
+template <class Problem>
+std::vector<std::string> names(const CudaQueue& queue, const Problem& problem) {
+  std::vector<std::string> all;
+  for (const auto& variant : variants(queue, problem)) all.emplace_back(variant.name);
+  return all;
+}
+
+}  // namespace
+
+std::vector<std::string> conv1d_variants(const CudaQueue& queue, Conv1dPass pass,
+                                         const Conv1dDims& dims) {
+  switch (pass) {
+    case Conv1dPass::kForward:
+      return names(queue, forward_product(dims, nullptr, nullptr, nullptr, nullptr));
+    case Conv1dPass::kBackwardInput:
+      return names(queue, input_product(dims, nullptr, nullptr, {}));
+    case Conv1dPass::kBackwardParams:
+      break;
+  }
+  return names(queue, weight_sums(dims, nullptr, nullptr));
+}
+
+ForceConv1dVariant::ForceConv1dVariant(std::string name) {
+  forced_variant() = std::move(name);
+}
+ForceConv1dVariant::~ForceConv1dVariant() {
+  forced_variant().clear();
+}
+
+void conv1d_forward(CudaQueue& queue, const Conv1dDims& dims, const float* x, const float* w,
+                    const float* b, float* y) {
+  const RowProduct product = forward_product(dims, x, w, b, y);
+  choose(queue, product).run(queue, product);
+}
+
+void conv1d_backward_input(CudaQueue& queue, const Conv1dDims& dims, const float* dy,
+                           const float* w, GradOut<float> dx) {
+  if (dx.data == nullptr) return;
+  const RowProduct product = input_product(dims, dy, w, dx);
+  choose(queue, product).run(queue, product);
+}
+
+void conv1d_backward_params(CudaQueue& queue, const Conv1dDims& dims, const float* x,
+                            const float* dy, GradOut<float> dw, GradOut<float> db) {
+  WeightSums sums = weight_sums(dims, x, dy);
+  sums.weights = dw.data != nullptr;
+  sums.bias = db.data != nullptr;
+  if (!sums.weights && !sums.bias) return;
+  const WeightVariant variant = choose(queue, sums);
+  split(queue, variant, sums);
+  sums.partial = static_cast<float*>(
+      queue.scratch(static_cast<std::size_t>(sums.splits * sums.row) * sizeof(float)));
+  if (sums.weights) {
+    variant.run(queue, sums);
+  } else {
+    sum_columns(queue, sums);
+  }
+  add_splits(queue, sums, dw, db);
+}
+
+}  // namespace sidechannel::kernels

@@ -1,0 +1,201 @@
+// Row products of conv1d in fp32: C_in = C_out = h, 5 taps. The problem is defined in
+// conv1d_kernels.h, how operands come into shared memory in device/conv1d_stage.cuh.
+//
+// A block computes a tile of positions of one sample x all h columns. Its threads form kGroups
+// groups: each computes the whole tile, but sums only every kGroups-th plane of four channels, so
+// that there are warps enough to hide latencies although each thread has many sums (the more it
+// has, the fewer operands it reads for each). Within a group, h / 8 neighbouring threads share
+// positions:
+//
+//   thread's columns    4 * quad + {0, 1, 2, 3} and the same h / 2 further on, quad < h / 8
+//   thread's positions  kRun neighbours, whose inputs (of two channels) stay in registers for all
+//   taps
+//
+// Order of a sum: in a group, plane by plane, two channels at a time: tap by tap, then the two
+// channels. Then the groups' sums one after the other, last the start.
+
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/conv1d_kernels.h"
+#include "kernels/cuda/device/conv1d_index.cuh"
+#include "kernels/cuda/device/conv1d_stage.cuh"
+#include "kernels/cuda/device/shared.cuh"
+#include "kernels/cuda/launch.h"
+
+namespace sidechannel::kernels {
+namespace {
+
+using device::kStageChannels;
+using device::kTaps;
+using device::load2;
+using device::load4;
+
+// Where rows of weights lie in a stage. Lanes that read at once, of h / 8 different quads, take
+//
+//   - 4 columns at 4 * quad of one row: neighbours as they are;
+//   - flipped: 2 channels of the rows of columns 4 * quad + e: these rows are made neighbours, and
+//     rows are an odd multiple of 4 banks apart.
+template <int kChannels, bool kFlipped>
+struct FfmaPlace {
+  static constexpr int kColumns = kChannels;
+  static constexpr bool kFlip = kFlipped;
+  static constexpr int kRows = kFlip ? kChannels : kStageChannels;
+  static constexpr int kWidth = kFlip ? kStageChannels : kChannels;
+  static constexpr int kPitch = kFlip ? kWidth + 4 : kWidth;
+
+  // Of column j = h / 2 * side + 4 * quad + e: (4 * side + e) * h / 8 + quad.
+  __device__ static constexpr int place(int row) {
+    constexpr int kHalf = kChannels / 2;
+    constexpr int kQuads = kChannels / 8;
+    return kFlip ? (row / kHalf * 4 + row % 4) * kQuads + row % kHalf / 4 : row;
+  }
+};
+
+template <int kChannels, int kWarps, int kRun, int kGroups, bool kFlip>
+struct FfmaRows {
+  static constexpr int kQuads = kChannels / 8;
+  static constexpr int kGroupThreads = kWarps * 32;
+  static constexpr int kThreads = kGroupThreads * kGroups;
+  static constexpr int kPositions = kGroupThreads / kQuads * kRun;
+  using Place = FfmaPlace<kChannels, kFlip>;
+  using Stage = device::RowStage<Place, kPositions>;
+  // The sums of the groups, after the stages are done with.
+  using Sums = float[kGroups - 1][8 * kRun][kGroupThreads];
+  static constexpr std::size_t kShared = 2 * sizeof(Stage) > sizeof(Sums) ? 2 * sizeof(Stage)
+                                                                          : sizeof(Sums);
+};
+
+// The thread's eight weights of channels c and c + 1: columns as above.
+struct Weights {
+  float at[2][8];
+};
+
+template <class Place>
+__device__ __forceinline__ Weights load_weights(const float (*w)[Place::kPitch], int c, int quad) {
+  Weights weights;
+#pragma unroll
+  for (int side = 0; side < 2; ++side) {
+    if constexpr (Place::kFlip) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const float2 two = load2(&w[(4 * side + e) * (Place::kColumns / 8) + quad][c]);
+        weights.at[0][4 * side + e] = two.x;
+        weights.at[1][4 * side + e] = two.y;
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const float4 four = load4(&w[c + i][Place::kColumns / 2 * side + 4 * quad]);
+        weights.at[i][4 * side + 0] = four.x;
+        weights.at[i][4 * side + 1] = four.y;
+        weights.at[i][4 * side + 2] = four.z;
+        weights.at[i][4 * side + 3] = four.w;
+      }
+    }
+  }
+  return weights;
+}
+
+template <int kChannels, int kWarps, int kRun, int kGroups, bool kFlip>
+__global__ void __launch_bounds__(kWarps * 32 * kGroups) ffma_rows_kernel(RowProduct p) {
+  using Rows = FfmaRows<kChannels, kWarps, kRun, kGroups, kFlip>;
+  const int group = static_cast<int>(threadIdx.x) / Rows::kGroupThreads;
+  const int rank = static_cast<int>(threadIdx.x) % Rows::kGroupThreads;
+  const int quad = rank % Rows::kQuads;
+  const int position = rank / Rows::kQuads * kRun;
+  const device::RowTile tile(p, Rows::kPositions);
+
+  float sum[8][kRun] = {};
+  device::for_stages<Rows::kThreads, false>(
+      p, kChannels, tile.n, tile.first, tile.count, device::dynamic_shared<typename Rows::Stage>(),
+      [&](const typename Rows::Stage& stage) {
+#pragma unroll 1
+        for (int c = 4 * group; c < kStageChannels; c += 4 * kGroups) {
+#pragma unroll
+          for (int half = 0; half < 4; half += 2) {
+            float2 x[kRun + kTaps - 1];
+#pragma unroll
+            for (int i = 0; i < kRun + kTaps - 1; ++i) {
+              x[i] = load2(&stage.x.at[c / 4][position + i][half]);
+            }
+#pragma unroll
+            for (int tap = 0; tap < kTaps; ++tap) {
+              const Weights w = load_weights<typename Rows::Place>(stage.w.at[tap], c + half, quad);
+#pragma unroll
+              for (int i = 0; i < kRun; ++i) {
+#pragma unroll
+                for (int o = 0; o < 8; ++o) sum[o][i] += w.at[0][o] * x[i + tap].x;
+              }
+#pragma unroll
+              for (int i = 0; i < kRun; ++i) {
+#pragma unroll
+                for (int o = 0; o < 8; ++o) sum[o][i] += w.at[1][o] * x[i + tap].y;
+              }
+            }
+          }
+        }
+      });
+
+  // The first group adds the others' sums to its own.
+  auto& others = *device::dynamic_shared<typename Rows::Sums>();
+  if (group > 0) {
+#pragma unroll
+    for (int o = 0; o < 8; ++o) {
+#pragma unroll
+      for (int i = 0; i < kRun; ++i) others[group - 1][o * kRun + i][rank] = sum[o][i];
+    }
+  }
+  __syncthreads();  // the others' sums stand
+  if (group > 0) return;
+#pragma unroll
+  for (int i = 0; i < kRun; ++i) {
+#pragma unroll
+    for (int o = 0; o < 8; ++o) {
+#pragma unroll
+      for (int g = 0; g < kGroups - 1; ++g) sum[o][i] += others[g][o * kRun + i][rank];
+    }
+    if (position + i >= tile.count) continue;
+    const std::int64_t row =
+        (std::int64_t{tile.n} * p.length_out + tile.first + position + i) * kChannels;
+    device::store(p, row, 4 * quad, make_float4(sum[0][i], sum[1][i], sum[2][i], sum[3][i]));
+    device::store(p, row, kChannels / 2 + 4 * quad,
+                  make_float4(sum[4][i], sum[5][i], sum[6][i], sum[7][i]));
+  }
+}
+
+template <int kChannels, int kWarps, int kRun, int kGroups>
+void ffma_rows(CudaQueue& queue, const RowProduct& p) {
+  using Forward = FfmaRows<kChannels, kWarps, kRun, kGroups, false>;
+  using Flipped = FfmaRows<kChannels, kWarps, kRun, kGroups, true>;
+  Launch how;
+  how.grid = dim3(p.batch * ceil_div(p.length_out, Forward::kPositions));
+  how.block = dim3(Forward::kThreads);
+  how.dynamic_shared = p.flip ? Flipped::kShared : Forward::kShared;
+  launch(queue, "conv1d rows, fp32",
+         p.flip ? ffma_rows_kernel<kChannels, kWarps, kRun, kGroups, true>
+                : ffma_rows_kernel<kChannels, kWarps, kRun, kGroups, false>,
+         how, p);
+}
+
+template <int kChannels, int kWarps, int kRun, int kGroups>
+RowVariant variant(const char* name) {
+  using Forward = FfmaRows<kChannels, kWarps, kRun, kGroups, false>;
+  using Flipped = FfmaRows<kChannels, kWarps, kRun, kGroups, true>;
+  return {name, kChannels, Forward::kPositions,
+          Forward::kShared > Flipped::kShared ? Forward::kShared : Flipped::kShared,
+          ffma_rows<kChannels, kWarps, kRun, kGroups>};
+}
+
+}  // namespace
+
+const std::vector<RowVariant>& ffma_rows() {
+  static const std::vector<RowVariant> variants = {
+      variant<64, 4, 10, 2>("fp32 h = 64, 160 positions"),
+      variant<64, 2, 4, 4>("fp32 h = 64, 32 positions"),
+      variant<32, 2, 10, 2>("fp32 h = 32, 160 positions"),
+      variant<32, 1, 4, 4>("fp32 h = 32, 32 positions"),
+  };
+  return variants;
+}
+
+}  // namespace sidechannel::kernels

@@ -1,0 +1,285 @@
+// conv1d for any shape, in fp32 (the problems are defined in conv1d_kernels.h).
+//
+// All kernels here stage tiles in shared memory with zeros in place of what lies outside, so that
+// the inner loops need no bounds, and keep a small tile of sums in each thread's registers.
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include "kernels/cuda/conv1d_kernels.h"
+#include "kernels/cuda/device/conv1d_index.cuh"
+#include "kernels/cuda/device/shared.cuh"
+#include "kernels/cuda/launch.h"
+
+namespace sidechannel::kernels {
+namespace {
+
+using device::static_shared;
+
+// --- Row products
+// ----------------------------------------------------------------------------------
+//
+// A block computes kRowPositions positions of one sample x kRowColumns columns: grid.x counts tiles
+// of positions of all samples, grid.y tiles of columns. A thread sums 4 positions, 16 apart, x 4
+// neighbouring columns. Order of a sum: channels in steps of 8; for each, taps in steps of 8; for
+// each, tap by tap and channel by channel. The start is added last.
+
+constexpr int kRowPositions = 64;
+constexpr int kRowColumns = 32;
+constexpr int kRowChannels = 8;  // of x that are staged at a time
+constexpr int kRowTaps = 8;      // of w, likewise
+constexpr int kRowThreads = 128;
+
+struct RowsShared {
+  // One float more than a multiple of 8: neighbouring channels begin in different banks.
+  float x[kRowChannels][kRowPositions + kRowTaps + 1];
+  alignas(16) float w[kRowTaps][kRowChannels][kRowColumns];
+};
+
+__global__ void __launch_bounds__(kRowThreads) tiled_rows_kernel(RowProduct p, int tiles) {
+  RowsShared& shared = static_shared<RowsShared>();
+  const int thread = static_cast<int>(threadIdx.x);
+  const int n = static_cast<int>(blockIdx.x) / tiles;
+  const int first = static_cast<int>(blockIdx.x) % tiles * kRowPositions;
+  const int first_column = static_cast<int>(blockIdx.y) * kRowColumns;
+  const float* x = p.x + std::int64_t{n} * p.length * p.channels;
+
+  const int quad = thread % 8;      // columns 4 * quad + {0, 1, 2, 3} of the tile
+  const int position = thread / 8;  // positions position + {0, 16, 32, 48}
+  float sum[4][4] = {};
+
+  for (int c0 = 0; c0 < p.channels; c0 += kRowChannels) {
+    for (int t0 = 0; t0 < p.taps; t0 += kRowTaps) {
+      const int taps = min(kRowTaps, p.taps - t0);
+      __syncthreads();  // the tiles before have been read
+      for (int i = thread; i < kRowChannels * (kRowPositions + taps - 1); i += kRowThreads) {
+        const int c = i % kRowChannels;
+        const int q = i / kRowChannels;
+        const int l = first + q + t0 - p.offset;
+        const bool inside = c0 + c < p.channels && l >= 0 && l < p.length;
+        shared.x[c][q] = inside ? x[std::int64_t{l} * p.channels + c0 + c] : 0.0f;
+      }
+      // Whichever index of w is the inner one in memory runs fastest here too.
+      for (int i = thread; i < taps * kRowChannels * kRowColumns; i += kRowThreads) {
+        const int t = i / (kRowChannels * kRowColumns);
+        const int c = p.flip ? i % kRowChannels : i / kRowColumns % kRowChannels;
+        const int j = p.flip ? i / kRowChannels % kRowColumns : i % kRowColumns;
+        const bool inside = c0 + c < p.channels && first_column + j < p.columns;
+        shared.w[t][c][j] =
+            inside ? p.w[device::weight_index(p, t0 + t, c0 + c, first_column + j)] : 0.0f;
+      }
+      __syncthreads();  // the tiles are complete
+      for (int t = 0; t < taps; ++t) {
+#pragma unroll
+        for (int c = 0; c < kRowChannels; ++c) {
+          const float4 w = *reinterpret_cast<const float4*>(&shared.w[t][c][4 * quad]);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const float value = shared.x[c][position + 16 * i + t];
+            sum[i][0] += value * w.x;
+            sum[i][1] += value * w.y;
+            sum[i][2] += value * w.z;
+            sum[i][3] += value * w.w;
+          }
+        }
+      }
+    }
+  }
+
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int l = first + position + 16 * i;
+    if (l >= p.length_out) continue;
+    const std::int64_t row = (std::int64_t{n} * p.length_out + l) * p.columns;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int column = first_column + 4 * quad + e;
+      if (column < p.columns) device::store(p, row, column, sum[i][e]);
+    }
+  }
+}
+
+void tiled_rows(CudaQueue& queue, const RowProduct& p) {
+  const int tiles = ceil_div(p.length_out, kRowPositions);
+  Launch how;
+  how.grid = dim3(p.batch * tiles, ceil_div(p.columns, kRowColumns));
+  how.block = dim3(kRowThreads);
+  launch(queue, "conv1d rows, any shape", tiled_rows_kernel, how, p, tiles);
+}
+
+// --- Weight gradient, first stage
+// ------------------------------------------------------------------
+//
+// A block sums kSide x kSide weights (ci, co) of one tap over one split: grid.x counts the tiles of
+// co, ci and the taps, grid.y the splits. A thread sums 4 neighbouring ci x 4 neighbouring co.
+// Order of a sum: position by position.
+
+constexpr int kSide = 32;
+constexpr int kWeightChunk = 64;
+constexpr int kWeightThreads = kSide * kSide / 16;
+
+struct WeightsShared {
+  alignas(16) float x[kWeightChunk][kSide];
+  alignas(16) float dy[kWeightChunk][kSide];
+};
+
+// Rows [first, first + count) of a sample's data [length, channels], columns [c0, c0 + kSide).
+__device__ __forceinline__ void stage(float (*to)[kSide], const float* data, int length,
+                                      int channels, int first, int count, int c0) {
+  for (int i = static_cast<int>(threadIdx.x); i < count * kSide; i += kWeightThreads) {
+    const int c = c0 + i % kSide;
+    const int l = first + i / kSide;
+    const bool inside = c < channels && l >= 0 && l < length;
+    to[i / kSide][i % kSide] = inside ? data[std::int64_t{l} * channels + c] : 0.0f;
+  }
+}
+
+__global__ void __launch_bounds__(kWeightThreads) tiled_weights_kernel(WeightSums p) {
+  WeightsShared& shared = static_shared<WeightsShared>();
+  const int co_tiles = (p.channels_out + kSide - 1) / kSide;
+  const int ci_tiles = (p.channels_in + kSide - 1) / kSide;
+  const int tile = static_cast<int>(blockIdx.x);
+  const int co0 = tile % co_tiles * kSide;
+  const int ci0 = tile / co_tiles % ci_tiles * kSide;
+  const int tap = tile / co_tiles / ci_tiles;
+
+  const int co = static_cast<int>(threadIdx.x) % 8 * 4;
+  const int ci = static_cast<int>(threadIdx.x) / 8 * 4;
+  float sum[4][4] = {};
+
+  const device::Chunks chunks(p, static_cast<int>(blockIdx.y));
+  for (int index = chunks.begin; index < chunks.end; ++index) {
+    const device::Chunk chunk(p, index);
+    __syncthreads();  // the chunk before has been read
+    stage(shared.x, p.x + std::int64_t{chunk.n} * p.length * p.channels_in, p.length, p.channels_in,
+          chunk.first + tap - p.padding, chunk.count, ci0);
+    stage(shared.dy, p.dy + std::int64_t{chunk.n} * p.length_out * p.channels_out, p.length_out,
+          p.channels_out, chunk.first, chunk.count, co0);
+    __syncthreads();  // this chunk is complete
+#pragma unroll 4
+    for (int l = 0; l < chunk.count; ++l) {
+      const float4 left = *reinterpret_cast<const float4*>(&shared.x[l][ci]);
+      const float4 right = *reinterpret_cast<const float4*>(&shared.dy[l][co]);
+      const float a[4] = {left.x, left.y, left.z, left.w};
+      const float b[4] = {right.x, right.y, right.z, right.w};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sum[i][j] += a[i] * b[j];
+      }
+    }
+  }
+
+  float* out = p.partial + blockIdx.y * p.row;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      if (ci0 + ci + i < p.channels_in && co0 + co + j < p.channels_out) {
+        out[(std::int64_t{tap} * p.channels_in + ci0 + ci + i) * p.channels_out + co0 + co + j] =
+            sum[i][j];
+      }
+    }
+  }
+}
+
+int tiled_weights_blocks(const WeightSums& p) {
+  return p.taps * ceil_div(p.channels_in, kSide) * ceil_div(p.channels_out, kSide);
+}
+
+void tiled_weights(CudaQueue& queue, const WeightSums& p) {
+  Launch how;
+  how.grid = dim3(tiled_weights_blocks(p), p.splits);
+  how.block = dim3(kWeightThreads);
+  launch(queue, "conv1d weight gradient, any shape", tiled_weights_kernel, how, p);
+  if (p.bias) sum_columns(queue, p);
+}
+
+// --- Bias gradient, first stage
+// --------------------------------------------------------------------
+//
+// A block sums 32 channels over one split: grid.x counts tiles of channels, grid.y splits. Order of
+// a sum: each of 8 threads every eighth position, then their sums one after the other.
+
+constexpr int kLanes = 32;
+constexpr int kGroups = 8;
+
+__global__ void __launch_bounds__(kLanes* kGroups) sum_columns_kernel(WeightSums p) {
+  struct Shared {
+    float sum[kGroups][kLanes];
+  };
+  Shared& shared = static_shared<Shared>();
+  const int lane = static_cast<int>(threadIdx.x);
+  const int group = static_cast<int>(threadIdx.y);
+  const int c = static_cast<int>(blockIdx.x) * kLanes + lane;
+
+  float sum = 0;
+  const device::Chunks chunks(p, static_cast<int>(blockIdx.y));
+  for (int index = chunks.begin; index < chunks.end; ++index) {
+    const device::Chunk chunk(p, index);
+    const float* dy =
+        p.dy + (std::int64_t{chunk.n} * p.length_out + chunk.first) * p.channels_out + c;
+    for (int l = group; c < p.channels_out && l < chunk.count; l += kGroups) {
+      sum += dy[std::int64_t{l} * p.channels_out];
+    }
+  }
+  shared.sum[group][lane] = sum;
+  __syncthreads();  // all groups' sums stand
+  if (group != 0 || c >= p.channels_out) return;
+  for (int g = 1; g < kGroups; ++g) sum += shared.sum[g][lane];
+  p.partial[blockIdx.y * p.row + p.weight_sums + c] = sum;
+}
+
+// --- Second stage
+// ----------------------------------------------------------------------------------
+//
+// A block adds up the splits of 32 of a row's sums. Order: each of 8 threads every eighth split,
+// then their sums one after the other.
+
+__global__ void __launch_bounds__(kLanes* kGroups)
+    add_splits_kernel(WeightSums p, GradOut<float> dw, GradOut<float> db) {
+  struct Shared {
+    float sum[kGroups][kLanes];
+  };
+  Shared& shared = static_shared<Shared>();
+  const int lane = static_cast<int>(threadIdx.x);
+  const int group = static_cast<int>(threadIdx.y);
+  const std::int64_t index = std::int64_t{blockIdx.x} * kLanes + lane;
+  const bool is_weight = index < p.weight_sums;
+  const GradOut<float> out = is_weight ? dw : db;
+  const bool wanted = index < p.row && out.data != nullptr;
+
+  float sum = 0;
+#pragma unroll 4
+  for (int s = group; wanted && s < p.splits; s += kGroups) sum += p.partial[s * p.row + index];
+  shared.sum[group][lane] = sum;
+  __syncthreads();  // all groups' sums stand
+  if (group != 0 || !wanted) return;
+  for (int g = 1; g < kGroups; ++g) sum += shared.sum[g][lane];
+  float* to = out.data + (is_weight ? index : index - p.weight_sums);
+  *to = out.write == Write::kAccumulate ? *to + sum : sum;
+}
+
+}  // namespace
+
+const RowVariant kTiledRows = {"any shape", 0, kRowPositions, sizeof(RowsShared), tiled_rows};
+
+const WeightVariant kTiledWeights = {
+    "any shape", 0, kWeightChunk, sizeof(WeightsShared), tiled_weights_blocks, tiled_weights};
+
+void sum_columns(CudaQueue& queue, const WeightSums& p) {
+  Launch how;
+  how.grid = dim3(ceil_div(p.channels_out, kLanes), p.splits);
+  how.block = dim3(kLanes, kGroups);
+  launch(queue, "conv1d bias gradient", sum_columns_kernel, how, p);
+}
+
+void add_splits(CudaQueue& queue, const WeightSums& p, GradOut<float> dw, GradOut<float> db) {
+  Launch how;
+  how.grid = dim3(ceil_div(p.row, kLanes));
+  how.block = dim3(kLanes, kGroups);
+  launch(queue, "conv1d parameter gradient, second stage", add_splits_kernel, how, p, dw, db);
+}
+
+}  // namespace sidechannel::kernels

@@ -1,0 +1,272 @@
+// Fused normalization and ReLU, backward. With g = dy where the ReLU let x through, else 0:
+//
+//   dbeta = sum of g,  dgamma = sum of g * x_hat              over all samples and positions
+//   dx = rstd * (gamma * g - a - x_hat * b)                   a, b: the means over the set of
+//                                                             gamma * g and of gamma * g * x_hat
+//
+// (a = b = 0 where the statistics are a population's.) x, dy, dx [groups, positions, channels];
+// mean, rstd [groups, channels]. The mask of the ReLU is computed again from x. Which of the two
+// ways a shape goes is told in norm_relu.cuh; how threads map to elements, and the order of sums,
+// in device/tile.cuh.
+//
+// Each tile leaves its sums of g and g * x_hat in scratch memory, `partial` [groups, channels,
+// chunks]; those of a channel are then added in order.
+
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/norm_relu.cuh"
+
+namespace sidechannel::kernels {
+namespace {
+
+using device::add_up;
+using device::ColumnSums;
+using device::NormConstants;
+using device::Pack;
+using device::Tile;
+
+// Of g and of g * x_hat.
+struct Sums {
+  float g;
+  float g_x_hat;
+};
+
+// What a thread takes off its gradients: dx = scale * g - shift - slope * (x - mean).
+template <int kVec>
+struct Correction {
+  Pack<kVec> shift, slope;
+
+  // From a and b of the thread's channels.
+  __device__ __forceinline__ Correction(const Pack<kVec>& a, const Pack<kVec>& b,
+                                        const Pack<kVec>& rstd) {
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) {
+      shift.v[j] = rstd.v[j] * a.v[j];
+      slope.v[j] = rstd.v[j] * rstd.v[j] * b.v[j];
+    }
+  }
+
+  __device__ __forceinline__ Pack<kVec> dx(const Pack<kVec>& centred, const Pack<kVec>& g,
+                                           const Pack<kVec>& scale) const {
+    Pack<kVec> result;
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) {
+      result.v[j] = fmaf(-centred.v[j], slope.v[j], fmaf(g.v[j], scale.v[j], -shift.v[j]));
+    }
+    return result;
+  }
+};
+
+// What a tile is part of.
+enum class Part {
+  kSets,        // it holds whole sets: sums and dx
+  kChunk,       // of larger sets: sums alone
+  kPopulation,  // of a population, whose statistics do not depend on x: sums, and dx without them
+};
+
+// Grid (groups * chunks, tiles of channels). A null dx or partial: nobody asked.
+template <int kVec, int kItems, Part kPart>
+__global__ void __launch_bounds__(kMaxTileThreads, 1)
+    backward_tile(Tiling tiling, NormArguments norm, const float* x, const float* gamma,
+                  const float* beta, const float* mean, const float* rstd_or_variance,
+                  const float* dy, GradOut<float> dx, Sums* partial) {
+  auto& sums = device::static_shared<ColumnSums<kVec, 2>>();
+  const Tile<kVec, kItems> tile(tiling);
+  const int channels = device::tile_channels<kVec>(tiling);
+
+  Pack<kVec> item[kItems], g[kItems];
+  tile.load(x, item);
+  tile.load(dy, g);
+  NormConstants<kVec> constants = {};
+  if (tile.inside(tiling)) {
+    const std::int64_t statistic = tile.group * tiling.channels + tile.channel;
+    if constexpr (kPart == Part::kPopulation) {
+      constants.set_population(mean + statistic, rstd_or_variance + statistic, norm.epsilon);
+    } else {
+      constants.set_statistics(mean + statistic, rstd_or_variance + statistic);
+    }
+    constants.set_scale(gamma + tile.channel, beta + tile.channel);
+  }
+  Pack<kVec> sum[2] = {};
+  tile.each([&](int i, std::int64_t) {
+    constants.centre_and_mask(item[i], g[i], norm.relu);
+    sum[0].add(g[i]);
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) {
+      sum[1].v[j] = fmaf(g[i].v[j], item[i].v[j], sum[1].v[j]);
+    }
+  });
+  // Each row's thread brings x - mean to x_hat, so that the sums need no statistics any more.
+#pragma unroll
+  for (int j = 0; j < kVec; ++j) sum[1].v[j] *= constants.rstd.v[j];
+
+  const int first_channel = static_cast<int>(blockIdx.y * blockDim.x) * kVec;
+  const std::int64_t first = tile.group * tiling.channels + first_channel;
+  add_up(
+      sums, sum, kPart == Part::kSets ? norm.set_channels : 1, channels,
+      [&](int c, float(&total)[2]) {
+        if (partial) partial[(first + c) * tiling.chunks + tile.chunk] = {total[0], total[1]};
+        const float share = gamma[first_channel + c] * norm.per_value;
+        total[0] *= share;
+        total[1] *= share;
+      },
+      [](int, float(&)[2]) {});
+  if constexpr (kPart != Part::kChunk) {
+    if (!dx.data || !tile.inside(tiling)) return;
+    Pack<kVec> a = {}, b = {};
+    if constexpr (kPart == Part::kSets) {
+      a = sums.mine(0);
+      b = sums.mine(1);
+    }
+    const Correction<kVec> correction(a, b, constants.rstd);
+    tile.each([&](int i, std::int64_t at) {
+      write(correction.dx(item[i], g[i], constants.scale), dx, at);
+    });
+  }
+}
+
+// Grid (groups * sets). a and b of each set, from the sums of its channels and tiles
+// [set_channels, chunks], which lie one after the other. Order: thread t takes parts t,
+// t + threads, ...; then the block's tree.
+__global__ void merge_set(Tiling tiling, NormArguments norm, const float* gamma,
+                          const Sums* partial, Sums* of_sets) {
+  const std::int64_t parts = std::int64_t{norm.set_channels} * tiling.chunks;
+  const std::int64_t sets = tiling.channels / norm.set_channels;
+  const Sums* of_set = partial + blockIdx.x * parts;
+  const float* set_gamma = gamma + blockIdx.x % sets * norm.set_channels;
+  float a = 0;
+  float b = 0;
+  for (std::int64_t part = threadIdx.x; part < parts; part += blockDim.x) {
+    const float share = set_gamma[part / tiling.chunks];
+    a = fmaf(share, of_set[part].g, a);
+    b = fmaf(share, of_set[part].g_x_hat, b);
+  }
+  a = device::block_sum(a);
+  b = device::block_sum(b);
+  if (threadIdx.x == 0) of_sets[blockIdx.x] = {a * norm.per_value, b * norm.per_value};
+}
+
+// Grid (groups * chunks, tiles of channels). dx, when a and b of the sets are known.
+template <int kVec, int kItems>
+__global__ void __launch_bounds__(kMaxTileThreads, 1)
+    apply_backward(Tiling tiling, NormArguments norm, const float* x, const float* gamma,
+                   const float* beta, const float* mean, const float* rstd, const float* dy,
+                   const Sums* of_sets, GradOut<float> dx) {
+  const Tile<kVec, kItems> tile(tiling);
+  if (!tile.inside(tiling)) return;
+  NormConstants<kVec> constants;
+  const std::int64_t statistic = tile.group * tiling.channels + tile.channel;
+  constants.set_statistics(mean + statistic, rstd + statistic);
+  constants.set_scale(gamma + tile.channel, beta + tile.channel);
+  Pack<kVec> a, b;
+#pragma unroll
+  for (int j = 0; j < kVec; ++j) {
+    const Sums of_set = of_sets[(statistic + j) / norm.set_channels];
+    a.v[j] = of_set.g;
+    b.v[j] = of_set.g_x_hat;
+  }
+  const Correction<kVec> correction(a, b, constants.rstd);
+  tile.each([&](int, std::int64_t at) {
+    auto centred = Pack<kVec>::load(x + at);
+    auto g = Pack<kVec>::load(dy + at);
+    constants.centre_and_mask(centred, g, norm.relu);
+    write(correction.dx(centred, g, constants.scale), dx, at);
+  });
+}
+
+// One warp for each channel: its sums [groups, chunks] of all groups. Order: lane i takes parts i,
+// i + 32, ...; then the warp's tree.
+__global__ void sum_params(Tiling tiling, std::int64_t groups, const Sums* partial,
+                           GradOut<float> dgamma, GradOut<float> dbeta) {
+  const int channel = static_cast<int>(blockIdx.x * blockDim.y + threadIdx.y);
+  if (channel >= tiling.channels) return;  // the whole warp
+  float sum_g = 0;
+  float sum_g_x_hat = 0;
+  for (std::int64_t part = threadIdx.x; part < groups * tiling.chunks; part += device::kWarpSize) {
+    const std::int64_t row = part / tiling.chunks * tiling.channels + channel;
+    const Sums sums = partial[row * tiling.chunks + part % tiling.chunks];
+    sum_g += sums.g;
+    sum_g_x_hat += sums.g_x_hat;
+  }
+  sum_g = device::warp_sum(sum_g);
+  sum_g_x_hat = device::warp_sum(sum_g_x_hat);
+  if (threadIdx.x != 0) return;
+  if (dbeta.data) write(Pack<1>{{sum_g}}, dbeta, channel);
+  if (dgamma.data) write(Pack<1>{{sum_g_x_hat}}, dgamma, channel);
+}
+
+void launch_sum_params(CudaQueue& queue, const TilePlan& plan, const Sums* partial,
+                       GradOut<float> dgamma, GradOut<float> dbeta) {
+  constexpr unsigned kWarps = 8;
+  const auto channels = static_cast<unsigned>(plan.tiling.channels);
+  launch(queue, "norm_relu_backward: parameters", sum_params,
+         Launch{dim3((channels + kWarps - 1) / kWarps), dim3(device::kWarpSize, kWarps)},
+         plan.tiling, plan.groups, partial, dgamma, dbeta);
+}
+
+std::size_t partial_bytes(const TilePlan& plan) {
+  return static_cast<std::size_t>(plan.groups * plan.tiling.channels * plan.tiling.chunks) *
+         sizeof(Sums);
+}
+
+}  // namespace
+
+void norm_relu_backward(CudaQueue& queue, const NormDims& dims, const float* x, const float* gamma,
+                        const float* beta, const float* mean, const float* rstd, const float* dy,
+                        GradOut<float> dx, GradOut<float> dgamma, GradOut<float> dbeta) {
+  const bool params = dgamma.data || dbeta.data;
+  if (!dx.data && !params) return;
+  const NormArguments norm = arguments_of(dims);
+  const int vec = pack_size(dims.channels, {x, dy, dx.data});
+  TilePlan whole;
+  if (cut_in_whole_sets(dims, vec, {4, 8}, whole)) {
+    Sums* partial = params ? static_cast<Sums*>(queue.scratch(partial_bytes(whole))) : nullptr;
+    with_constants<4, 8>(whole, [&](auto kVec, auto kItems) {
+      launch(queue, "norm_relu_backward", backward_tile<kVec(), kItems(), Part::kSets>,
+             Launch{whole.grid(), whole.block()}, whole.tiling, norm, x, gamma, beta, mean, rstd,
+             dy, dx, partial);
+    });
+    if (params) launch_sum_params(queue, whole, partial, dgamma, dbeta);
+    return;
+  }
+  const std::int64_t groups = dims.sample_groups();
+  const std::int64_t sets = groups * (dims.channels / dims.channels_per_set);
+  const TilePlan plan =
+      cut_in_chunks(groups, dims.samples_per_set * dims.length, dims.channels, vec);
+  auto* partial = static_cast<Sums*>(
+      queue.scratch(partial_bytes(plan) + static_cast<std::size_t>(sets) * sizeof(Sums)));
+  Sums* of_sets = partial + partial_bytes(plan) / sizeof(Sums);
+  with_constants<8>(plan, [&](auto kVec, auto kItems) {
+    launch(queue, "norm_relu_backward: sums", backward_tile<kVec(), kItems(), Part::kChunk>,
+           Launch{plan.grid(), plan.block()}, plan.tiling, norm, x, gamma, beta, mean, rstd, dy,
+           GradOut<float>{}, partial);
+    if (!dx.data) return;
+    launch(queue, "norm_relu_backward: sets", merge_set,
+           Launch{dim3(static_cast<unsigned>(sets)), dim3(128)}, plan.tiling, norm, gamma, partial,
+           of_sets);
+    launch(queue, "norm_relu_backward: apply", apply_backward<kVec(), kItems()>,
+           Launch{plan.grid(), plan.block()}, plan.tiling, norm, x, gamma, beta, mean, rstd, dy,
+           of_sets, dx);
+  });
+  if (params) launch_sum_params(queue, plan, partial, dgamma, dbeta);
+}
+
+void norm_relu_population_backward(CudaQueue& queue, const NormDims& dims, const float* x,
+                                   const float* gamma, const float* beta, const float* mean,
+                                   const float* variance, const float* dy, GradOut<float> dx,
+                                   GradOut<float> dgamma, GradOut<float> dbeta) {
+  const bool params = dgamma.data || dbeta.data;
+  if (!dx.data && !params) return;
+  const TilePlan plan = cut_in_chunks(1, dims.batch * dims.length, dims.channels,
+                                      pack_size(dims.channels, {x, dy, dx.data}));
+  Sums* partial = params ? static_cast<Sums*>(queue.scratch(partial_bytes(plan))) : nullptr;
+  with_constants<8>(plan, [&](auto kVec, auto kItems) {
+    launch(queue, "norm_relu_population_backward",
+           backward_tile<kVec(), kItems(), Part::kPopulation>, Launch{plan.grid(), plan.block()},
+           plan.tiling, arguments_of(dims), x, gamma, beta, mean, variance, dy, dx, partial);
+  });
+  if (params) launch_sum_params(queue, plan, partial, dgamma, dbeta);
+}
+
+}  // namespace sidechannel::kernels

@@ -1,0 +1,221 @@
+// Fused normalization and ReLU, forward:
+//
+//   mean = sum of x / m,  variance = sum of (x - mean)^2 / m,  rstd = 1 / sqrt(variance + epsilon)
+//   y = relu((x - mean) * (rstd * gamma) + beta)
+//
+// over sets of m values. x, y [groups, positions, channels]; mean, rstd [groups, channels]. Which
+// of the two ways a shape goes is told in norm_relu.cuh; how threads map to elements, and the order
+// of sums, in device/tile.cuh. The variance is always summed from centred values.
+
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/norm_relu.cuh"
+
+namespace sidechannel::kernels {
+namespace {
+
+using device::add_up;
+using device::ColumnSums;
+using device::NormConstants;
+using device::Pack;
+using device::Tile;
+
+struct Nothing {
+  template <class... Any>
+  __device__ __forceinline__ void operator()(Any&&...) const {}
+};
+
+// Grid (groups, tiles of channels). Loads its whole sets, sums, centres and sums again from
+// registers, and stores.
+template <int kVec, int kItems>
+__global__ void __launch_bounds__(kMaxTileThreads, 1)
+    forward_whole_sets(Tiling tiling, NormArguments norm, const float* x, const float* gamma,
+                       const float* beta, float* y, float* mean, float* rstd) {
+  auto& sums = device::static_shared<ColumnSums<kVec, 1>>();
+  const Tile<kVec, kItems> tile(tiling);
+  const int channels = device::tile_channels<kVec>(tiling);
+  const std::int64_t first_statistic =
+      tile.group * tiling.channels + static_cast<int>(blockIdx.y * blockDim.x) * kVec;
+
+  Pack<kVec> item[kItems];
+  tile.load(x, item);
+  Pack<kVec> sum[1] = {};
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) sum[0].add(item[i]);
+  add_up(sums, sum, norm.set_channels, channels, Nothing(), [&](int c, float(&total)[1]) {
+    total[0] *= norm.per_value;
+    mean[first_statistic + c] = total[0];
+  });
+  NormConstants<kVec> constants = {};
+  if (tile.inside(tiling)) constants.mean = sums.mine(0);
+
+  sum[0] = {};
+  tile.each([&](int i, std::int64_t) {
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) {
+      const float centred = item[i].v[j] - constants.mean.v[j];
+      sum[0].v[j] = fmaf(centred, centred, sum[0].v[j]);
+    }
+  });
+  add_up(sums, sum, norm.set_channels, channels, Nothing(), [&](int c, float(&total)[1]) {
+    total[0] = 1.0f / sqrtf(total[0] * norm.per_value + norm.epsilon);
+    rstd[first_statistic + c] = total[0];
+  });
+  if (!tile.inside(tiling)) return;
+  constants.rstd = sums.mine(0);
+  constants.set_scale(gamma + tile.channel, beta + tile.channel);
+  tile.each([&](int i, std::int64_t at) { constants.forward(item[i], norm.relu).store(y + at); });
+}
+
+// Mean and sum of squared deviations of one channel over one tile's positions.
+struct Moments {
+  double mean;
+  double m2;
+};
+
+// Grid (groups * chunks, tiles of channels). moments [groups, channels, chunks].
+//
+// Centres by the tile's rounded mean and then corrects both results for its rounding:
+// mean + sum of d / n, and sum of d^2 - (sum of d)^2 / n for d = x - mean.
+template <int kVec, int kItems>
+__global__ void __launch_bounds__(kMaxTileThreads, 1)
+    sum_chunks(Tiling tiling, const float* x, Moments* moments) {
+  auto& sums = device::static_shared<ColumnSums<kVec, 2>>();
+  const Tile<kVec, kItems> tile(tiling);
+  const int channels = device::tile_channels<kVec>(tiling);
+  const auto count = static_cast<float>(tile.positions_of_chunk(tiling));
+
+  Pack<kVec> item[kItems];
+  tile.load(x, item);
+  Pack<kVec> sum[2] = {};
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) sum[0].add(item[i]);
+  add_up(sums, sum, 1, channels, Nothing(), [&](int, float(&total)[2]) { total[0] /= count; });
+  Pack<kVec> mean = {};
+  if (tile.inside(tiling)) mean = sums.mine(0);
+
+  sum[0] = {};
+  sum[1] = {};
+  tile.each([&](int i, std::int64_t) {
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) {
+      const float centred = item[i].v[j] - mean.v[j];
+      sum[0].v[j] += centred;
+      sum[1].v[j] = fmaf(centred, centred, sum[1].v[j]);
+    }
+  });
+  const std::int64_t first =
+      tile.group * tiling.channels + static_cast<int>(blockIdx.y * blockDim.x) * kVec;
+  add_up(sums, sum, 1, channels, Nothing(), [&](int c, float(&total)[2]) {
+    const double centred = total[0];
+    const double n = count;
+    // The tile's mean of this channel still stands where this call will leave its own result.
+    const double rounded = sums.result[0][c];
+    moments[(first + c) * tiling.chunks + tile.chunk] = {rounded + centred / n,
+                                                         total[1] - centred * centred / n};
+  });
+}
+
+// Grid (groups * sets). Merges the moments of a set's channels and tiles [set_channels, chunks],
+// which lie one after the other, in double (Chan, Golub & LeVeque 1979, for many parts at once):
+//
+//   mean = sum of n_i mean_i / m,  m2 = sum of (m2_i + n_i (mean_i - mean)^2)
+//
+// Order: thread t takes parts t, t + threads, ...; then the block's tree.
+__global__ void merge_chunks(Tiling tiling, NormArguments norm, double epsilon,
+                             const Moments* moments, float* mean, float* rstd) {
+  const std::int64_t parts = std::int64_t{norm.set_channels} * tiling.chunks;
+  const Moments* of_set = moments + blockIdx.x * parts;
+  const std::int64_t last = tiling.positions - std::int64_t{tiling.chunk} * (tiling.chunks - 1);
+  const auto positions_of = [&](std::int64_t part) {
+    const bool whole = part % tiling.chunks + 1 < tiling.chunks;
+    return static_cast<double>(whole ? tiling.chunk : last);
+  };
+  const double m = static_cast<double>(norm.set_channels) * static_cast<double>(tiling.positions);
+
+  double sum = 0;
+  for (std::int64_t part = threadIdx.x; part < parts; part += blockDim.x) {
+    sum += positions_of(part) * of_set[part].mean;
+  }
+  const double set_mean = device::block_sum(sum) / m;
+  double squares = 0;
+  for (std::int64_t part = threadIdx.x; part < parts; part += blockDim.x) {
+    const double deviation = of_set[part].mean - set_mean;
+    squares += of_set[part].m2 + positions_of(part) * deviation * deviation;
+  }
+  const double variance = device::block_sum(squares) / m;
+
+  const std::int64_t first = std::int64_t{blockIdx.x} * norm.set_channels;
+  for (int c = static_cast<int>(threadIdx.x); c < norm.set_channels;
+       c += static_cast<int>(blockDim.x)) {
+    mean[first + c] = static_cast<float>(set_mean);
+    rstd[first + c] = static_cast<float>(1 / sqrt(variance + epsilon));
+  }
+}
+
+// Grid (groups * chunks, tiles of channels): y from given statistics. Those of a population have no
+// groups, and a variance instead of rstd.
+template <int kVec, int kItems, bool kPopulation>
+__global__ void __launch_bounds__(kMaxTileThreads, 1)
+    apply(Tiling tiling, NormArguments norm, const float* x, const float* mean,
+          const float* rstd_or_variance, const float* gamma, const float* beta, float* y) {
+  const Tile<kVec, kItems> tile(tiling);
+  if (!tile.inside(tiling)) return;
+  Pack<kVec> item[kItems];
+  tile.load(x, item);
+  NormConstants<kVec> constants;
+  const std::int64_t statistic = tile.group * tiling.channels + tile.channel;
+  if constexpr (kPopulation) {
+    constants.set_population(mean + statistic, rstd_or_variance + statistic, norm.epsilon);
+  } else {
+    constants.set_statistics(mean + statistic, rstd_or_variance + statistic);
+  }
+  constants.set_scale(gamma + tile.channel, beta + tile.channel);
+  tile.each([&](int i, std::int64_t at) { constants.forward(item[i], norm.relu).store(y + at); });
+}
+
+}  // namespace
+
+void norm_relu_forward(CudaQueue& queue, const NormDims& dims, const float* x, const float* gamma,
+                       const float* beta, float* y, float* mean, float* rstd) {
+  const NormArguments norm = arguments_of(dims);
+  const int vec = pack_size(dims.channels, {x, y});
+  TilePlan whole;
+  if (cut_in_whole_sets(dims, vec, {4, 8, 16}, whole)) {
+    with_constants<4, 8, 16>(whole, [&](auto kVec, auto kItems) {
+      launch(queue, "norm_relu_forward", forward_whole_sets<kVec(), kItems()>,
+             Launch{whole.grid(), whole.block()}, whole.tiling, norm, x, gamma, beta, y, mean,
+             rstd);
+    });
+    return;
+  }
+  const std::int64_t groups = dims.sample_groups();
+  const TilePlan plan =
+      cut_in_chunks(groups, dims.samples_per_set * dims.length, dims.channels, vec);
+  auto* moments = static_cast<Moments*>(queue.scratch(
+      static_cast<std::size_t>(groups * dims.channels * plan.tiling.chunks) * sizeof(Moments)));
+  with_constants<8>(plan, [&](auto kVec, auto kItems) {
+    launch(queue, "norm_relu_forward: sums", sum_chunks<kVec(), kItems()>,
+           Launch{plan.grid(), plan.block()}, plan.tiling, x, moments);
+    const auto sets = static_cast<unsigned>(groups * (dims.channels / dims.channels_per_set));
+    launch(queue, "norm_relu_forward: statistics", merge_chunks, Launch{dim3(sets), dim3(128)},
+           plan.tiling, norm, dims.epsilon, moments, mean, rstd);
+    launch(queue, "norm_relu_forward: apply", apply<kVec(), kItems(), false>,
+           Launch{plan.grid(), plan.block()}, plan.tiling, norm, x, mean, rstd, gamma, beta, y);
+  });
+}
+
+void norm_relu_population_forward(CudaQueue& queue, const NormDims& dims, const float* x,
+                                  const float* gamma, const float* beta, const float* mean,
+                                  const float* variance, float* y) {
+  const TilePlan plan =
+      cut_in_chunks(1, dims.batch * dims.length, dims.channels, pack_size(dims.channels, {x, y}));
+  with_constants<8>(plan, [&](auto kVec, auto kItems) {
+    launch(queue, "norm_relu_population_forward", apply<kVec(), kItems(), true>,
+           Launch{plan.grid(), plan.block()}, plan.tiling, arguments_of(dims), x, mean, variance,
+           gamma, beta, y);
+  });
+}
+
+}  // namespace sidechannel::kernels

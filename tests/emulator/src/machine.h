@@ -1,0 +1,206 @@
+#pragma once
+
+// What the emulator's files share: the threads and blocks that run, their memory, the logical clock
+// of the race check.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "emu/device.h"
+#include "emu/emulator.h"
+#include "emu/runtime.h"
+#include "fiber.h"
+
+namespace emu {
+
+constexpr unsigned kMaxThreadsPerBlock = 1024;
+constexpr unsigned kMaxBlocksPerCluster = 8;  // what every device with clusters has
+constexpr std::size_t kSharedWithoutAsking = 48 * 1024;
+
+// --- Threads and blocks of the running cluster
+// ------------------------------------------------------
+
+struct Block;
+
+// A copy to shared memory that its thread has not waited for yet.
+struct PendingCopy {
+  void* to;
+  const void* from;
+  unsigned bytes;
+  unsigned source_bytes;
+  unsigned group;
+};
+
+struct Thread {
+  ThreadPlace place;
+  uint3 index;
+  Block* block;
+  Fiber* fiber;
+  bool done;
+  bool blocked;
+  const char* waits_in;  // what it is blocked in,
+  Site site;             // and where
+  bool arrived_at_cluster_barrier;
+  unsigned cluster_barrier;  // that it arrived at
+  std::vector<PendingCopy> copies;
+  unsigned copy_groups;  // committed so far
+  // Race check: up to when the accesses of each lane of its warp happened before this thread's next
+  // one. Empty when accesses are not checked.
+  std::vector<std::uint32_t> seen;
+};
+
+// Lanes of a warp that wait for each other.
+struct WarpMeeting {
+  unsigned mask;
+  unsigned arrived;
+  WarpFunction function;
+  Site site;
+  void* arguments[32];
+  Thread* threads[32];
+};
+
+struct Block {
+  uint3 index;
+  unsigned number;      // in the grid
+  unsigned in_cluster;  // its place in the cluster
+  Thread* threads;
+  unsigned char* shared;
+  unsigned exited;  // threads
+  // __syncthreads. Votes alternate between two places: threads of the last barrier may not have
+  // read theirs when the first comes to the next one.
+  unsigned arrived;
+  unsigned barrier;
+  int votes[2];
+  Site site;
+  std::vector<Thread*> waiting;
+  std::vector<std::vector<WarpMeeting>> meetings;  // by warp
+  std::uint32_t barrier_time;                      // race check
+};
+
+struct Cluster {
+  std::vector<Block> blocks;
+  std::vector<Thread> threads;  // of all blocks
+  unsigned arrived;
+  unsigned barrier;
+  Site site;
+  std::vector<Thread*> waiting;
+  std::uint32_t barrier_time;  // race check
+};
+
+extern Cluster cluster;
+// The running thread; null in host code. Of one thread of the system: others run host code
+// meanwhile.
+extern thread_local Thread* current;
+
+inline unsigned threads_per_block() {
+  return blockDim.x * blockDim.y * blockDim.z;
+}
+
+// Runs all threads of the cluster to their end, as fibers. Throws the Error of device_fail.
+void run_cluster(const KernelCall& call);
+
+// Runs a kernel's whole grid; in all three orders, where the options say so.
+struct LaunchShape {
+  dim3 grid;
+  dim3 block;
+  dim3 cluster;
+  std::size_t dynamic_shared;
+};
+void run_launch(const LaunchShape& shape, const KernelCall& call);
+
+// Puts work into a stream, or into the graph that it captures.
+cudaError_t enqueue(cudaStream_t stream, std::function<void()> work);
+// The error that all calls return now: no driver, no device, an earlier fault; or cudaSuccess.
+cudaError_t machine_error();
+void reset_options();
+
+// Random numbers for the random order; seeded for each launch.
+void seed_order(std::uint64_t seed);
+std::uint64_t random_number();
+template <class T>
+void shuffle_order(std::vector<T>& values) {
+  for (std::size_t n = values.size(); n > 1; --n)
+    std::swap(values[n - 1], values[random_number() % n]);
+}
+
+extern Counters counts;
+
+// --- Shared memory
+// ----------------------------------------------------------------------------------
+
+// Every block of the cluster has its own stretch, at a fixed distance from the next.
+constexpr std::size_t kSharedStride = 320 * 1024;
+constexpr std::size_t kRedzone = 128;  // between objects
+extern unsigned char* shared_base;
+
+// A part of a block's stretch that the running kernel may use: the same in every block.
+struct SharedRange {
+  std::size_t offset;
+  std::size_t bytes;
+};
+extern std::vector<SharedRange> shared_ranges;
+
+void begin_shared_memory(std::size_t dynamic_bytes, unsigned blocks);  // once a launch
+void poison_shared_memory(const Block& block);                         // before a block begins
+void retire_shared_memory(const Block& block);  // once its threads have exited
+
+// --- Device memory
+// ------------------------------------------------------------------------------------
+
+constexpr std::size_t kHeapBytes = std::size_t{8} << 30;  // of addresses
+extern unsigned char* heap_base;
+
+bool on_device(const void* p);
+void* heap_allocate(std::size_t bytes);  // null when the addresses are used up
+bool heap_free(void* p);                 // false for what is no live allocation
+std::size_t heap_bytes();
+// The live allocation that holds `p`, or one of 0 bytes.
+struct Allocation {
+  unsigned char* begin;
+  std::size_t bytes;
+};
+Allocation heap_find(const void* p);
+// Calls f(allocation) in the order of addresses.
+void heap_each(const std::function<void(const Allocation&)>& f);
+
+// While one lives, device memory can be touched.
+class HeapAccess {
+ public:
+  HeapAccess();
+  ~HeapAccess();
+  HeapAccess(const HeapAccess&) = delete;
+  HeapAccess& operator=(const HeapAccess&) = delete;
+};
+
+// --- Reports
+// ------------------------------------------------------------------------------------------
+
+std::string format(const char* format, ...) __attribute__((format(printf, 1, 2)));
+std::string kernel_name(const void* function);
+std::string place_of(const Thread& thread);
+std::string source_line(const void* return_address);
+// Messages for what would else be a bare crash.
+void catch_signals();
+extern const void* running_kernel;  // null outside of launches
+
+// --- Race check (race_check.cpp, only in that build)
+// ----------------------------------------------------
+
+// Counts barriers, launches and what else orders memory.
+extern std::uint32_t logical_time;
+extern std::uint32_t launch_time;
+// Host memory that the running kernel may read: its arguments.
+extern const unsigned char* arguments_begin;
+extern const unsigned char* arguments_end;
+extern unsigned char* stacks_begin;
+extern unsigned char* stacks_end;
+
+void check_access(const void* p, std::size_t bytes, bool write, bool atomic, const void* caller)
+    __attribute__((weak));
+void note_allocation(const void* p, std::size_t bytes) __attribute__((weak));
+void note_written(const void* p, std::size_t bytes) __attribute__((weak));
+
+}  // namespace emu

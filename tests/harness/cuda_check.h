@@ -1,0 +1,123 @@
+#pragma once
+
+// What the tests of CUDA kernels share, on a GPU or on its emulation.
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/cuda_queue.h"
+#include "tests/harness/op_check.h"
+
+namespace sidechannel::harness {
+
+// One queue on the first GPU for each precision, for the whole program.
+inline kernels::CudaQueue& cuda_queue(kernels::Precision precision = kernels::Precision::kFp32) {
+  static kernels::CudaQueue fp32(0, kernels::Precision::kFp32);
+  static kernels::CudaQueue tf32(0, kernels::Precision::kTf32);
+  return precision == kernels::Precision::kFp32 ? fp32 : tf32;
+}
+
+// Of tests that need a GPU or its emulation: a visible skip where there is none.
+class CudaTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string why;
+    if (kernels::cuda_devices(&why).empty()) GTEST_SKIP() << why;
+  }
+};
+
+// As Walled, in device memory. Kernels move four elements at once where addresses allow it, so
+// tests run both with buffers that begin at multiples of 16 bytes and with ones that do not.
+template <class T>
+class DeviceBuffer {
+ public:
+  // While one lives, new buffers begin one element off.
+  class Misaligned {
+   public:
+    Misaligned() { shift() = 1; }
+    ~Misaligned() { shift() = 0; }
+    Misaligned(const Misaligned&) = delete;
+    Misaligned& operator=(const Misaligned&) = delete;
+  };
+
+  explicit DeviceBuffer(std::int64_t size)
+      : DeviceBuffer(std::vector<T>(static_cast<std::size_t>(size), wall())) {}
+  explicit DeviceBuffer(const std::vector<T>& values)
+      : size_(values.size()),
+        begin_(kWall + shift()),
+        host_(size_ + 2 * kWall + shift(), wall()),
+        memory_(cuda_queue().allocate(host_.size() * sizeof(T))) {
+    set(values);
+  }
+
+  T* data() { return static_cast<T*>(memory_.get()) + begin_; }
+  const T* data() const { return static_cast<const T*>(memory_.get()) + begin_; }
+
+  void set(const std::vector<T>& values) {
+    std::copy(values.begin(), values.end(), host_.begin() + static_cast<std::ptrdiff_t>(begin_));
+    cuda_queue().copy_to_device(memory_.get(), host_.data(), host_.size() * sizeof(T));
+  }
+  // Waits for the device. Valid until the next call.
+  std::span<const T> values() const {
+    download();
+    return {host_.data() + begin_, size_};
+  }
+  T value() const { return values()[0]; }
+
+  bool walls_stand() const {
+    download();
+    const T expected = wall();
+    for (std::size_t i = 0; i < host_.size(); ++i) {
+      if (i >= begin_ && i < begin_ + size_) continue;
+      if (std::memcmp(&host_[i], &expected, sizeof(T)) != 0) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr std::size_t kWall = 64;  // a multiple of 16 bytes
+  static std::size_t& shift() {
+    static std::size_t elements = 0;
+    return elements;
+  }
+  // NaN where T has one: who reads outside finds it in the result.
+  static T wall() {
+    if constexpr (std::numeric_limits<T>::has_quiet_NaN) {
+      return std::numeric_limits<T>::quiet_NaN();
+    } else {
+      T value;
+      std::memset(&value, 0x7b, sizeof value);
+      return value;
+    }
+  }
+  void download() const {
+    cuda_queue().copy_to_host(host_.data(), memory_.get(), host_.size() * sizeof(T));
+  }
+
+  std::size_t size_;
+  std::size_t begin_;
+  mutable std::vector<T> host_;
+  std::shared_ptr<void> memory_;
+};
+
+// Runs three times: the same bits every time.
+inline void expect_same_device_bits(std::string_view what,
+                                    const std::function<std::vector<float>()>& run) {
+  const std::vector<float> first = run();
+  for (int i = 0; i < 2; ++i) {
+    const std::vector<float> again = run();
+    ASSERT_EQ(first.size(), again.size()) << what;
+    EXPECT_EQ(std::memcmp(first.data(), again.data(), first.size() * sizeof(float)), 0) << what;
+  }
+}
+
+}  // namespace sidechannel::harness

@@ -1,0 +1,204 @@
+#pragma once
+
+// Kernels of normalization against their definition, for every backend: Buffer is where its kernels
+// find their data (Walled, or DeviceBuffer of cuda_check.h).
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/norm_relu.h"
+#include "tests/harness/norm_case.h"
+
+namespace sidechannel::harness {
+
+using kernels::GradOut;
+
+inline double pre_activation(const NormCase& c, const SetStatistics& s, std::size_t i) {
+  const std::size_t set = c.statistic_of(i);
+  const std::size_t channel = c.channel_of(i);
+  return c.gamma[channel] * (c.x[i] - s.mean[set]) * s.rstd[set] + c.beta[channel];
+}
+
+// Forward, with the bound on its rounding errors worked out along the way; u is T's unit roundoff,
+// g(n) the relative error of n roundings, m the size of a set:
+//
+//   mean      a sum of m values and a product by a rounded 1 / m: off by e_mean = g(m+1) mean|x|
+//   variance  moves by e_mean^2 for the wrong mean, and by g(m+5) for its own sums and products
+//   rstd      half the relative error of variance + epsilon, and a few roundings: e_rstd
+//   y         |gamma| rstd (e_mean + 2u|x - mean|) + |gamma x_hat| (e_rstd + 3u) + 2u (|gamma
+//   x_hat| + |beta|)
+//
+// ReLU makes no error larger.
+template <class T, template <class> class Buffer = Walled, class Queue>
+void check_norm_forward(Queue& queue, const NormCase& c) {
+  const double u = kUnitRoundoff<T>;
+  const SetStatistics s = statistics_of(c);
+  const auto sets = static_cast<std::int64_t>(s.mean.size());
+  const Buffer<T> x(narrowed<T>(c.x)), gamma(narrowed<T>(c.gamma)), beta(narrowed<T>(c.beta));
+  Buffer<T> y(static_cast<std::int64_t>(c.x.size())), mean(sets), rstd(sets);
+  norm_relu_forward(queue, c.dims, x.data(), gamma.data(), beta.data(), y.data(), mean.data(),
+                    rstd.data());
+  EXPECT_TRUE(y.walls_stand() && mean.walls_stand() && rstd.walls_stand());
+  const auto y_values = y.values(), mean_values = mean.values(), rstd_values = rstd.values();
+
+  const std::int64_t m = c.dims.set_size();
+  std::vector<double> e_mean(s.mean.size()), e_rstd(s.mean.size());
+  for (std::size_t i = 0; i < s.mean.size(); ++i) {
+    e_mean[i] = gamma_of<T>(m + 1) * s.mean_magnitude[i];
+    const double shift = e_mean[i] * e_mean[i];
+    const double e_variance = shift + gamma_of<T>(m + 5) * (s.variance[i] + shift);
+    e_rstd[i] = e_variance / (s.variance[i] + c.dims.epsilon) + 5 * u;
+    ASSERT_LE(std::abs(mean_values[i] - s.mean[i]), e_mean[i]) << "mean[" << i << "]";
+    ASSERT_LE(std::abs(rstd_values[i] - s.rstd[i]), e_rstd[i] * s.rstd[i]) << "rstd[" << i << "]";
+  }
+  for (std::size_t i = 0; i < c.x.size(); ++i) {
+    const std::size_t set = c.statistic_of(i);
+    const std::size_t channel = c.channel_of(i);
+    const double deviation = std::abs(c.x[i] - s.mean[set]);
+    const double scale = std::abs(c.gamma[channel]) * s.rstd[set];
+    const double bound = scale * (e_mean[set] + 2 * u * deviation) +
+                         scale * deviation * (e_rstd[set] + 3 * u) +
+                         2 * u * (scale * deviation + std::abs(c.beta[channel]));
+    double expected = pre_activation(c, s, i);
+    if (c.dims.relu) expected = std::max(expected, 0.0);
+    ASSERT_TRUE(std::abs(static_cast<double>(y_values[i]) - expected) <= bound)
+        << "y[" << i << "] is " << y_values[i] << ", expected " << expected << " within " << bound;
+  }
+}
+
+// Backward, given statistics rounded to T (so that only the rule's own sums round).
+template <class T, template <class> class Buffer = Walled, class Queue>
+void check_norm_backward(Queue& queue, const NormCase& c) {
+  SetStatistics s = statistics_of(c);
+  const Buffer<T> mean(narrowed<T>(s.mean)), rstd(narrowed<T>(s.rstd));
+  const auto mean_values = mean.values(), rstd_values = rstd.values();
+  s.mean.assign(mean_values.begin(), mean_values.end());
+  s.rstd.assign(rstd_values.begin(), rstd_values.end());
+
+  const auto size = static_cast<std::int64_t>(c.x.size());
+  Reference dx(size), dgamma(c.dims.channels), dbeta(c.dims.channels);
+  const auto count = static_cast<double>(c.dims.set_size());
+  const auto first_of_set = [&](std::size_t i) {
+    return c.statistic_of(i) - c.channel_of(i) % static_cast<std::size_t>(c.dims.channels_per_set);
+  };
+  Reference mean_dy(static_cast<std::int64_t>(s.mean.size())), mean_dy_x_hat = mean_dy;
+  std::vector<double> through(c.x.size()), x_hat(c.x.size());
+  for (std::size_t i = 0; i < c.x.size(); ++i) {
+    const std::size_t channel = c.channel_of(i);
+    const auto set = static_cast<std::int64_t>(first_of_set(i));
+    x_hat[i] = (c.x[i] - s.mean[c.statistic_of(i)]) * s.rstd[c.statistic_of(i)];
+    through[i] = !c.dims.relu || pre_activation(c, s, i) > 0 ? c.dy[i] : 0;
+    dbeta.add(static_cast<std::int64_t>(channel), through[i]);
+    dgamma.add(static_cast<std::int64_t>(channel), through[i] * x_hat[i]);
+    mean_dy.add(set, c.gamma[channel] * through[i] / count);
+    mean_dy_x_hat.add(set, c.gamma[channel] * through[i] * x_hat[i] / count);
+  }
+  for (std::size_t i = 0; i < c.x.size(); ++i) {
+    const std::size_t set = first_of_set(i);
+    const double r = s.rstd[c.statistic_of(i)];
+    const double own = r * c.gamma[c.channel_of(i)] * through[i];
+    dx.value[i] = own - r * mean_dy.value[set] - r * x_hat[i] * mean_dy_x_hat.value[set];
+    dx.magnitude[i] = std::abs(own) + r * mean_dy.magnitude[set] +
+                      r * std::abs(x_hat[i]) * mean_dy_x_hat.magnitude[set];
+  }
+
+  const Buffer<T> x(narrowed<T>(c.x)), gamma(narrowed<T>(c.gamma)), beta(narrowed<T>(c.beta)),
+      dy(narrowed<T>(c.dy));
+  const auto run = [&](GradOut<T> to_x, GradOut<T> to_gamma, GradOut<T> to_beta) {
+    norm_relu_backward(queue, c.dims, x.data(), gamma.data(), beta.data(), mean.data(), rstd.data(),
+                       dy.data(), to_x, to_gamma, to_beta);
+  };
+  // Beside the sums: products by rstd (3), gamma, 1 / m (2), x - mean (2) and the last sum (3).
+  constexpr std::int64_t kProducts = 11;
+  const std::int64_t values = c.dims.batch * c.dims.length;
+  expect_gradient<T, Buffer>("dx", dx, c.dims.set_size() + kProducts,
+                             [&](GradOut<T> out) { run(out, {}, {}); });
+  expect_gradient<T, Buffer>("dgamma", dgamma, values + kProducts,
+                             [&](GradOut<T> out) { run({}, out, {}); });
+  expect_gradient<T, Buffer>("dbeta", dbeta, values, [&](GradOut<T> out) { run({}, {}, out); });
+  // All three at once.
+  Buffer<T> a(size), b(c.dims.channels), d(c.dims.channels);
+  run({a.data()}, {b.data()}, {d.data()});
+  expect_near<T>("dx", a.values(), dx, c.dims.set_size() + kProducts);
+  expect_near<T>("dgamma", b.values(), dgamma, values + kProducts);
+  expect_near<T>("dbeta", d.values(), dbeta, values);
+  EXPECT_TRUE(a.walls_stand() && b.walls_stand() && d.walls_stand());
+  run({}, {}, {});
+}
+
+// A case whose statistics are given: the contents of an instance norm, but other means and
+// variances, and a beta behind all values of some channels.
+struct Population {
+  NormCase c;
+  std::vector<double> mean, variance;
+
+  double scale(std::size_t channel) const {
+    return 1 / std::sqrt(variance[channel] + c.dims.epsilon);
+  }
+  double x_hat(std::size_t i) const {
+    return (c.x[i] - mean[c.channel_of(i)]) * scale(c.channel_of(i));
+  }
+  double pre_activation(std::size_t i) const {
+    return c.gamma[c.channel_of(i)] * x_hat(i) + c.beta[c.channel_of(i)];
+  }
+};
+
+template <class T>
+Population make_population(const kernels::NormDims& dims, std::uint64_t seed) {
+  Population p{make_norm_case<T>(dims, seed), {}, {}};
+  Draw draw(seed + 1000);
+  for (std::int64_t c = 0; c < dims.channels; ++c) {
+    p.mean.push_back(static_cast<T>(draw.normal(0.5, 1)));
+    p.variance.push_back(static_cast<T>(std::exp(draw.normal())));
+  }
+  // Moves values that come near the kink away from it.
+  for (std::size_t i = 0; i < p.c.x.size(); ++i) {
+    while (std::abs(p.pre_activation(i)) < 1e-3) p.c.x[i] = static_cast<T>(p.c.x[i] + 0.25);
+  }
+  return p;
+}
+
+// y = relu(x_hat gamma + beta) with a few roundings; gradients with those of their sums.
+template <class T, template <class> class Buffer = Walled, class Queue>
+void check_population(Queue& queue, const Population& p) {
+  const kernels::NormDims& dims = p.c.dims;
+  SCOPED_TRACE(p.c.text());
+  const auto size = static_cast<std::int64_t>(p.c.x.size());
+  Reference y(size), dx(size), dgamma(dims.channels), dbeta(dims.channels);
+  for (std::size_t i = 0; i < p.c.x.size(); ++i) {
+    const auto at = static_cast<std::int64_t>(i);
+    const std::size_t channel = p.c.channel_of(i);
+    const double z = p.pre_activation(i);
+    y.value[i] = dims.relu ? std::max(z, 0.0) : z;
+    y.magnitude[i] = std::abs(z - p.c.beta[channel]) + std::abs(p.c.beta[channel]);
+    const double through = !dims.relu || z > 0 ? p.c.dy[i] : 0;
+    dx.add(at, through * p.c.gamma[channel] * p.scale(channel));
+    dgamma.add(static_cast<std::int64_t>(channel), through * p.x_hat(i));
+    dbeta.add(static_cast<std::int64_t>(channel), through);
+  }
+  const Buffer<T> x(narrowed<T>(p.c.x)), gamma(narrowed<T>(p.c.gamma)), beta(narrowed<T>(p.c.beta)),
+      dy(narrowed<T>(p.c.dy)), mean(narrowed<T>(p.mean)), variance(narrowed<T>(p.variance));
+  // rstd (5, with the root of a rounded sum), x - mean, the products and the sum.
+  constexpr std::int64_t kRoundings = 10;
+  Buffer<T> out(size);
+  norm_relu_population_forward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
+                               variance.data(), out.data());
+  expect_near<T>("y", out.values(), y, kRoundings);
+  EXPECT_TRUE(out.walls_stand());
+
+  const auto run = [&](GradOut<T> a, GradOut<T> b, GradOut<T> c) {
+    norm_relu_population_backward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
+                                  variance.data(), dy.data(), a, b, c);
+  };
+  const std::int64_t values = dims.batch * dims.length;
+  expect_gradient<T, Buffer>("dx", dx, kRoundings, [&](GradOut<T> a) { run(a, {}, {}); });
+  expect_gradient<T, Buffer>("dgamma", dgamma, values + kRoundings,
+                             [&](GradOut<T> b) { run({}, b, {}); });
+  expect_gradient<T, Buffer>("dbeta", dbeta, values, [&](GradOut<T> c) { run({}, {}, c); });
+  run({}, {}, {});
+}
+
+}  // namespace sidechannel::harness

@@ -1,0 +1,283 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "kernels/conv1d.h"
+#include "kernels/cuda/conv1d_variants.h"
+#include "tests/harness/conv1d_case.h"
+#include "tests/harness/cuda_check.h"
+
+namespace sidechannel {
+namespace {
+
+using harness::brute_force;
+using harness::Conv1dReferences;
+using harness::cuda_queue;
+using harness::DeviceBuffer;
+using harness::Draw;
+using harness::text;
+using kernels::Conv1dDims;
+using kernels::Conv1dPass;
+using kernels::ForceConv1dVariant;
+using kernels::GradOut;
+using kernels::Precision;
+
+class CudaConv1d : public harness::CudaTest {};
+
+// For the tiles of the kernels that take any shape: 64 positions x 32 columns, steps of 8 channels
+// and 8 taps; weight gradients of 32 x 32 channels and chunks of 64 positions; one channel on a
+// side: runs of 4 positions, 8 lanes, groups of 5 taps, chunks of 128 positions.
+const std::vector<Conv1dDims> kAnyShape = {
+    {1, 64, 8, 32, 8, 3},    // whole tiles everywhere, an even kernel
+    {2, 65, 9, 33, 9, 4},    // one more everywhere
+    {2, 63, 7, 31, 7, 3},    // one fewer
+    {1, 130, 33, 65, 3, 1},  // several tiles of each kind
+    {1, 20, 5, 6, 17, 9},    // three steps of taps, nearly as many as positions
+    {3, 2, 4, 4, 21, 20},    // far more taps than positions
+    {1, 129, 1, 64, 5, 2},   // first layer, 16-byte accesses, one more than a chunk
+    {2, 130, 64, 1, 5, 2},   // last layer
+    {2, 9, 1, 6, 11, 5},     // one channel in: three groups of taps, no 16-byte accesses
+    {2, 12, 6, 1, 11, 0},    // one channel out, valid: two outputs
+    {2, 11, 1, 1, 5, 2},     // one channel on both sides
+    {1, 3, 1, 40, 5, 4},     // l < k, more channels than a warp
+    {1, 3, 40, 1, 5, 4},     //
+    {70, 4, 2, 3, 3, 1},     // more samples than splits have room for
+};
+
+// For the kernels made for h = 32 and h = 64 and 5 taps: tiles of 32, 64 and 160 positions, chunks
+// of 64, products of 8.
+const std::vector<Conv1dDims> kHidden = {
+    {1, 160, 64, 64, 5, 2},  // one whole tile
+    {2, 64, 32, 32, 5, 2},   // the demo's layers
+    {1, 161, 64, 64, 5, 2},  // one position more: two tiles of half the size
+    {1, 161, 32, 32, 5, 2},  //
+    {2, 77, 64, 64, 5, 0},   // valid; no multiple of 4 or 8
+    {2, 77, 32, 32, 5, 0},   //
+    {3, 1, 64, 64, 5, 2},    // one position
+    {3, 1, 32, 32, 5, 2},    //
+    {2, 3, 64, 64, 5, 4},    // l < k, the widest padding: more outputs than inputs
+    {2, 3, 32, 32, 5, 4},    //
+    {2, 5, 64, 64, 5, 0},    // valid, one output position
+    {1, 130, 64, 64, 5, 1},  // uneven padding: one output fewer than 129 positions
+    {1, 130, 32, 32, 5, 3},  //
+    {70, 9, 64, 64, 5, 2},   // more chunks than splits: several chunks of different samples in one
+    {140, 9, 32, 32, 5, 2},  //
+};
+
+float to_tf32(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  bits = (bits + 0x1000u) & ~0x1fffu;
+  std::memcpy(&x, &bits, sizeof bits);
+  return x;
+}
+
+// The operands of a case, and what comes out of them: exactly, and from operands rounded to TF32.
+struct Case {
+  Conv1dDims dims;
+  std::vector<float> x, w, b, dy;
+
+  explicit Case(const Conv1dDims& d) : dims(d) {
+    Draw draw(7);
+    x = draw.normals<float>(d.batch * d.length * d.channels_in);
+    w = draw.normals<float>(d.kernel_size * d.channels_in * d.channels_out);
+    b = draw.normals<float>(d.channels_out);
+    dy = draw.normals<float>(d.batch * d.length_out() * d.channels_out);
+  }
+
+  Conv1dReferences references(bool tf32) const {
+    const auto wide = [](const std::vector<float>& v, bool round) {
+      std::vector<double> values;
+      for (const float value : v) values.push_back(round ? to_tf32(value) : value);
+      return values;
+    };
+    Conv1dReferences r =
+        brute_force(dims, wide(x, tf32), wide(w, tf32), wide(b, false), wide(dy, tf32));
+    if (tf32) {  // the bias gradient takes dy as it is
+      r.db = brute_force(dims, wide(x, true), wide(w, true), wide(b, false), wide(dy, false)).db;
+    }
+    return r;
+  }
+};
+
+// Every kernel that can compute a pass of this layer, against the definition. Products of TF32
+// operands are exact in fp32 (11 + 11 bits), so against the definition on rounded operands only the
+// sums' roundings count. Tensor cores cut off where others round: twice the error, at most.
+void check_variants(kernels::CudaQueue& queue, const Conv1dDims& d) {
+  SCOPED_TRACE(text(d));
+  const Case c(d);
+  const Conv1dReferences exact = c.references(false);
+  const Conv1dReferences rounded =
+      queue.precision() == Precision::kTf32 ? c.references(true) : exact;
+  const DeviceBuffer<float> x(c.x), w(c.w), b(c.b), dy(c.dy);
+  const auto for_variants = [&](Conv1dPass pass, const auto& check) {
+    for (const std::string& name : conv1d_variants(queue, pass, d)) {
+      SCOPED_TRACE(name);
+      const ForceConv1dVariant force(name);
+      const bool tf32 = name.rfind("TF32", 0) == 0;
+      check(tf32 ? rounded : exact, tf32 ? 2 : 1);
+    }
+  };
+
+  for_variants(Conv1dPass::kForward, [&](const Conv1dReferences& r, std::int64_t factor) {
+    DeviceBuffer<float> y(static_cast<std::int64_t>(c.dy.size()));
+    conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
+    harness::expect_near<float>("y", y.values(), r.y, factor * (d.kernel_size * d.channels_in + 1));
+    EXPECT_TRUE(y.walls_stand());
+  });
+  for_variants(Conv1dPass::kBackwardInput, [&](const Conv1dReferences& r, std::int64_t factor) {
+    harness::expect_gradient<float, DeviceBuffer>(
+        "dx", r.dx, factor * d.kernel_size * d.channels_out,
+        [&](GradOut<float> dx) { conv1d_backward_input(queue, d, dy.data(), w.data(), dx); });
+  });
+  const std::int64_t positions = d.batch * d.length_out();
+  for_variants(Conv1dPass::kBackwardParams, [&](const Conv1dReferences& r, std::int64_t factor) {
+    harness::expect_gradient<float, DeviceBuffer>(
+        "dw", r.dw, factor * positions,
+        [&](GradOut<float> dw) { conv1d_backward_params(queue, d, x.data(), dy.data(), dw, {}); });
+    harness::expect_gradient<float, DeviceBuffer>("db", r.db, positions, [&](GradOut<float> db) {
+      conv1d_backward_params(queue, d, x.data(), dy.data(), {}, db);
+    });
+    // Both at once, each with its own way of writing.
+    DeviceBuffer<float> dw(static_cast<std::int64_t>(c.w.size()));
+    harness::expect_gradient<float, DeviceBuffer>(
+        "db beside dw", r.db, positions, [&](GradOut<float> db) {
+          conv1d_backward_params(queue, d, x.data(), dy.data(), {dw.data()}, db);
+        });
+    harness::expect_near<float>("dw beside db", dw.values(), r.dw, factor * positions);
+    EXPECT_TRUE(dw.walls_stand());
+  });
+  // Nobody asks for anything: nothing happens.
+  const std::int64_t launches = queue.counters().launches;
+  conv1d_backward_input(queue, d, dy.data(), w.data(), {});
+  conv1d_backward_params(queue, d, x.data(), dy.data(), {}, {});
+  EXPECT_EQ(queue.counters().launches, launches);
+}
+
+TEST_F(CudaConv1d, AnyShapeAgreesWithTheDefinition) {
+  for (const Conv1dDims& dims : harness::conv1d_dims(90)) check_variants(cuda_queue(), dims);
+  for (const Conv1dDims& dims : kAnyShape) check_variants(cuda_queue(), dims);
+}
+
+TEST_F(CudaConv1d, HiddenLayersAgreeWithTheDefinition) {
+  for (const Conv1dDims& dims : kHidden) check_variants(cuda_queue(), dims);
+}
+
+TEST_F(CudaConv1d, HiddenLayersInTf32AgreeWithTheDefinitionOnRoundedOperands) {
+  for (const Conv1dDims& dims : kHidden) check_variants(cuda_queue(Precision::kTf32), dims);
+}
+
+// Kernels of 16-byte accesses leave the rest to others.
+TEST_F(CudaConv1d, BuffersNeedNoAlignment) {
+  const DeviceBuffer<float>::Misaligned misaligned;
+  for (const Conv1dDims& d : {Conv1dDims{2, 20, 64, 64, 5, 2}, Conv1dDims{2, 20, 1, 32, 5, 2},
+                              Conv1dDims{2, 20, 32, 1, 5, 2}}) {
+    const Case c(d);
+    const Conv1dReferences r = c.references(false);
+    const DeviceBuffer<float> x(c.x), w(c.w), b(c.b), dy(c.dy);
+    kernels::CudaQueue& queue = cuda_queue(Precision::kTf32);
+    SCOPED_TRACE(text(d));
+    DeviceBuffer<float> y(static_cast<std::int64_t>(c.dy.size()));
+    conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
+    harness::expect_near<float>("y", y.values(), r.y, d.kernel_size * d.channels_in + 1);
+    EXPECT_TRUE(y.walls_stand());
+    harness::expect_gradient<float, DeviceBuffer>(
+        "dx", r.dx, d.kernel_size * d.channels_out,
+        [&](GradOut<float> dx) { conv1d_backward_input(queue, d, dy.data(), w.data(), dx); });
+    const std::int64_t positions = d.batch * d.length_out();
+    harness::expect_gradient<float, DeviceBuffer>("dw", r.dw, positions, [&](GradOut<float> dw) {
+      conv1d_backward_params(queue, d, x.data(), dy.data(), dw, {});
+    });
+  }
+}
+
+TEST_F(CudaConv1d, SameBitsInEveryRun) {
+  for (const Precision precision : {Precision::kFp32, Precision::kTf32}) {
+    kernels::CudaQueue& queue = cuda_queue(precision);
+    for (const Conv1dDims& d : {Conv1dDims{3, 200, 64, 64, 5, 2}, Conv1dDims{6, 64, 32, 32, 5, 2},
+                                Conv1dDims{3, 131, 5, 7, 5, 2}, Conv1dDims{2, 300, 1, 64, 5, 2},
+                                Conv1dDims{2, 300, 64, 1, 5, 2}}) {
+      const Case c(d);
+      const DeviceBuffer<float> x(c.x), w(c.w), b(c.b), dy(c.dy);
+      DeviceBuffer<float> y(static_cast<std::int64_t>(c.dy.size())),
+          dx(static_cast<std::int64_t>(c.x.size())), dw(static_cast<std::int64_t>(c.w.size())),
+          db(d.channels_out);
+      harness::expect_same_device_bits(text(d), [&] {
+        conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
+        conv1d_backward_input(queue, d, dy.data(), w.data(), {dx.data()});
+        conv1d_backward_params(queue, d, x.data(), dy.data(), {dw.data()}, {db.data()});
+        std::vector<float> all;
+        for (const auto* part : {&y, &dx, &dw, &db}) {
+          const auto values = part->values();
+          all.insert(all.end(), values.begin(), values.end());
+        }
+        return all;
+      });
+    }
+  }
+}
+
+// A value that is not a number reaches the outputs that depend on it, and no others.
+TEST_F(CudaConv1d, LetsNaNThrough) {
+  const Conv1dDims d{2, 40, 64, 64, 5, 2};
+  for (const Precision precision : {Precision::kFp32, Precision::kTf32}) {
+    kernels::CudaQueue& queue = cuda_queue(precision);
+    Case c(d);
+    c.x[(40 + 17) * 64 + 5] = std::numeric_limits<float>::quiet_NaN();
+    const DeviceBuffer<float> x(c.x), w(c.w), b(c.b);
+    for (const std::string& name : conv1d_variants(queue, Conv1dPass::kForward, d)) {
+      SCOPED_TRACE(name);
+      const ForceConv1dVariant force(name);
+      DeviceBuffer<float> y(2 * 40 * 64);
+      conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
+      const auto values = y.values();
+      for (int i = 0; i < 2 * 40 * 64; ++i) {
+        const int position = i / 64;
+        ASSERT_EQ(std::isnan(values[static_cast<std::size_t>(i)]),
+                  position >= 40 + 15 && position <= 40 + 19)
+            << i;
+      }
+    }
+  }
+}
+
+TEST_F(CudaConv1d, ChoosesByPrecisionDeviceAndShape) {
+  const auto chosen = [](Precision precision, Conv1dPass pass, const Conv1dDims& d) {
+    return conv1d_variants(cuda_queue(precision), pass, d)[0];
+  };
+  const bool tensor_cores = cuda_queue().info().compute_capability >= 80;
+  for (const std::int64_t h : {32, 64}) {
+    for (const std::int64_t padding : {0, 2}) {
+      const Conv1dDims d{32, 600, h, h, 5, padding};
+      for (const Conv1dPass pass :
+           {Conv1dPass::kForward, Conv1dPass::kBackwardInput, Conv1dPass::kBackwardParams}) {
+        EXPECT_EQ(chosen(Precision::kFp32, pass, d).substr(0, 7), "fp32 h ");
+        EXPECT_EQ(chosen(Precision::kTf32, pass, d).substr(0, 7),
+                  tensor_cores ? "TF32 h " : "fp32 h ");
+      }
+    }
+  }
+  const Precision fp32 = Precision::kFp32;
+  EXPECT_EQ(chosen(fp32, Conv1dPass::kForward, {2, 9, 1, 64, 5, 2}), "one input channel");
+  EXPECT_EQ(chosen(fp32, Conv1dPass::kForward, {2, 9, 64, 1, 5, 2}), "one output channel");
+  EXPECT_EQ(chosen(fp32, Conv1dPass::kBackwardInput, {2, 9, 64, 1, 5, 2}), "one input channel");
+  EXPECT_EQ(chosen(fp32, Conv1dPass::kBackwardParams, {2, 9, 64, 1, 5, 2}), "one channel");
+  EXPECT_EQ(chosen(fp32, Conv1dPass::kForward, {2, 9, 64, 64, 3, 1}), "any shape");
+  EXPECT_EQ(chosen(fp32, Conv1dPass::kForward, {2, 9, 32, 64, 5, 2}), "any shape");
+  EXPECT_EQ(chosen(fp32, Conv1dPass::kBackwardParams, {2, 9, 48, 48, 5, 2}), "any shape");
+}
+
+TEST_F(CudaConv1d, RefusesAForcedVariantThatCannotComputeThis) {
+  const ForceConv1dVariant force("one input channel");
+  const Conv1dDims d{1, 4, 2, 2, 3, 1};
+  const DeviceBuffer<float> x(8), w(12), b(2);
+  DeviceBuffer<float> y(8);
+  EXPECT_THROW(conv1d_forward(cuda_queue(), d, x.data(), w.data(), b.data(), y.data()),
+               std::logic_error);
+}
+
+}  // namespace
+}  // namespace sidechannel

@@ -1,0 +1,212 @@
+#include "kernels/norm_relu.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/harness/cuda_check.h"
+#include "tests/harness/norm_check.h"
+
+namespace sidechannel {
+namespace {
+
+using harness::check_norm_backward;
+using harness::check_norm_forward;
+using harness::check_population;
+using harness::cuda_queue;
+using harness::DeviceBuffer;
+using harness::Draw;
+using harness::narrowed;
+using harness::NormCase;
+using kernels::GradOut;
+using kernels::NormDims;
+
+class CudaNormRelu : public harness::CudaTest {};
+
+constexpr double kEpsilon = 1e-5;
+
+// Beside the shapes of all backends, the edges of this one's tiles.
+std::vector<NormDims> shapes() {
+  std::vector<NormDims> all = harness::norm_dims(60);
+  for (const NormDims& dims : harness::large_norm_dims()) all.push_back(dims);
+  for (const NormDims& dims : {
+           NormDims{2, 600, 64, 1, 1, kEpsilon, true},  // W1's layers, two samples of them
+           {2, 64, 32, 1, 1, kEpsilon, true},           // the demo's
+           {3, 127, 8, 1, 1, kEpsilon, true},           // a warp's rows but one
+           {1, 129, 8, 1, 1, kEpsilon, true},           // one more position than fits a warp's rows
+           {2, 257, 12, 3, 1, kEpsilon, true},   // sets that are no power of two, a tile part empty
+           {1, 300, 36, 9, 1, kEpsilon, true},   // sets across the packs of four channels
+           {1, 150, 132, 4, 1, kEpsilon, true},  // more channels than a tile's 128, in whole sets
+           {1, 150, 132, 132, 1, kEpsilon, true},  // a set wider than any tile: in chunks
+           {1, 2050, 8, 1, 1, kEpsilon, true},     // too long for columns of 32 bytes backward
+           {1, 4097, 8, 1, 1, kEpsilon, true},     // the same forward; in chunks backward
+           {1, 8193, 4, 1, 1, kEpsilon, true},     // one more position than any block holds
+           {1, 600, 64, 64, 1, kEpsilon, true},    // LayerNorm of W1: in chunks
+           {8, 250, 64, 1, 4, kEpsilon, true},     // W5: BatchNorm in groups of 4
+           {8, 600, 32, 1, 8, kEpsilon, true},     // BatchNorm of a whole batch: in chunks
+           {4, 301, 32, 4, 2, kEpsilon, false},    // channels and samples
+       }) {
+    all.push_back(dims);
+  }
+  return all;
+}
+
+TEST_F(CudaNormRelu, KernelsAgreeWithTheDefinition) {
+  std::uint64_t seed = 0;
+  for (const NormDims& dims : shapes()) {
+    const NormCase c = harness::make_norm_case<float>(dims, ++seed);
+    SCOPED_TRACE(c.text());
+    check_norm_forward<float, DeviceBuffer>(cuda_queue(), c);
+    check_norm_backward<float, DeviceBuffer>(cuda_queue(), c);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_F(CudaNormRelu, BuffersNeedNoAlignment) {
+  const DeviceBuffer<float>::Misaligned misaligned;
+  for (const NormDims& dims :
+       {NormDims{2, 70, 32, 1, 1, kEpsilon, true}, NormDims{2, 300, 64, 64, 1, kEpsilon, true}}) {
+    const NormCase c = harness::make_norm_case<float>(dims, 3);
+    SCOPED_TRACE(c.text());
+    check_norm_forward<float, DeviceBuffer>(cuda_queue(), c);
+    check_norm_backward<float, DeviceBuffer>(cuda_queue(), c);
+    check_population<float, DeviceBuffer>(cuda_queue(), harness::make_population<float>(dims, 3));
+  }
+}
+
+TEST_F(CudaNormRelu, PopulationKernelsAgreeWithTheDefinition) {
+  std::uint64_t seed = 0;
+  for (const NormDims& dims : shapes()) {
+    check_population<float, DeviceBuffer>(cuda_queue(),
+                                          harness::make_population<float>(dims, ++seed));
+    if (HasFatalFailure()) return;
+  }
+}
+
+// One launch where a block holds the sets, three where it does not: what the shapes above rely on.
+TEST_F(CudaNormRelu, LargeSetsGoInChunks) {
+  const auto launches = [](const NormDims& dims, bool backward) {
+    const std::int64_t size = dims.batch * dims.length * dims.channels;
+    const std::vector<float> ones(static_cast<std::size_t>(dims.channels), 1);
+    const DeviceBuffer<float> x(Draw(1).normals<float>(size)), gamma(ones), beta(ones);
+    DeviceBuffer<float> y(size), dx(size), mean(dims.sample_groups() * dims.channels),
+        rstd(dims.sample_groups() * dims.channels);
+    const std::int64_t before = cuda_queue().counters().launches;
+    norm_relu_forward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
+                      mean.data(), rstd.data());
+    const std::int64_t between = cuda_queue().counters().launches;
+    norm_relu_backward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), mean.data(),
+                       rstd.data(), x.data(), {dx.data()}, {}, {});
+    return backward ? cuda_queue().counters().launches - between : between - before;
+  };
+  EXPECT_EQ(launches({2, 600, 64, 1, 1, kEpsilon, true}, false), 1);
+  EXPECT_EQ(launches({2, 600, 64, 1, 1, kEpsilon, true}, true), 1);
+  EXPECT_EQ(launches({1, 4097, 8, 1, 1, kEpsilon, true}, false), 1);
+  EXPECT_EQ(launches({1, 4097, 8, 1, 1, kEpsilon, true}, true), 3);
+  EXPECT_EQ(launches({1, 8193, 4, 1, 1, kEpsilon, true}, false), 3);
+  EXPECT_EQ(launches({1, 600, 64, 64, 1, kEpsilon, true}, false), 3);
+  EXPECT_EQ(launches({1, 600, 64, 64, 1, kEpsilon, true}, true), 3);
+}
+
+// As on the CPU: see NormStatistics.StayAccurateFarFromZero.
+TEST_F(CudaNormRelu, StatisticsStayAccurateFarFromZero) {
+  for (const NormDims& dims :
+       {NormDims{2, 600, 3, 1, 1, kEpsilon, false}, NormDims{2, 600, 64, 64, 1, kEpsilon, false},
+        NormDims{4, 150, 5, 1, 4, kEpsilon, false}, NormDims{1, 9000, 4, 1, 1, kEpsilon, false}}) {
+    NormCase c{dims, {}, {}, {}, {}};
+    for (float x : Draw(1).normals<float>(dims.batch * dims.length * dims.channels, 4096, 1.25)) {
+      c.x.push_back(x);
+    }
+    SCOPED_TRACE(c.text());
+    const harness::SetStatistics s = harness::statistics_of(c);
+    const auto sets = static_cast<std::int64_t>(s.mean.size());
+    const DeviceBuffer<float> x(narrowed<float>(c.x)),
+        gamma(std::vector<float>(static_cast<std::size_t>(dims.channels), 1)),
+        beta(std::vector<float>(static_cast<std::size_t>(dims.channels), 0));
+    DeviceBuffer<float> y(static_cast<std::int64_t>(c.x.size())), mean(sets), rstd(sets);
+    norm_relu_forward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
+                      mean.data(), rstd.data());
+    const auto mean_values = mean.values(), rstd_values = rstd.values();
+    for (std::size_t i = 0; i < s.mean.size(); ++i) {
+      // Two units in the last place of 4096 for the mean; in the variance, its square.
+      EXPECT_NEAR(mean_values[i], s.mean[i], 2 * 4096 * std::numeric_limits<float>::epsilon());
+      const double variance = 1 / (double(rstd_values[i]) * double(rstd_values[i])) - kEpsilon;
+      EXPECT_NEAR(variance / s.variance[i], 1, 1e-5);
+    }
+  }
+}
+
+TEST_F(CudaNormRelu, SameBitsInEveryRun) {
+  for (const NormDims& dims : harness::large_norm_dims()) {
+    const NormCase c = harness::make_norm_case<float>(dims, 5);
+    const DeviceBuffer<float> x(narrowed<float>(c.x)), gamma(narrowed<float>(c.gamma)),
+        beta(narrowed<float>(c.beta)), dy(narrowed<float>(c.dy));
+    const auto size = static_cast<std::int64_t>(c.x.size());
+    const std::int64_t sets = dims.sample_groups() * dims.channels;
+    DeviceBuffer<float> y(size), mean(sets), rstd(sets), dx(size), dgamma(dims.channels),
+        dbeta(dims.channels);
+    harness::expect_same_device_bits(c.text(), [&] {
+      norm_relu_forward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
+                        mean.data(), rstd.data());
+      norm_relu_backward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), mean.data(),
+                         rstd.data(), dy.data(), {dx.data()}, {dgamma.data()}, {dbeta.data()});
+      std::vector<float> all;
+      for (const auto* part : {&y, &mean, &rstd, &dx, &dgamma, &dbeta}) {
+        const auto values = part->values();
+        all.insert(all.end(), values.begin(), values.end());
+      }
+      return all;
+    });
+  }
+}
+
+// A value that is not a number spoils its set, and nothing else; whole sets and chunks.
+TEST_F(CudaNormRelu, LetsNaNThrough) {
+  for (const std::int64_t length : {9, 9000}) {
+    for (const bool relu : {false, true}) {
+      const NormDims dims{1, length, 20, 1, 1, kEpsilon, relu};
+      auto values = Draw(1).normals<float>(length * 20);
+      values[3 * 20 + 6] = std::numeric_limits<float>::quiet_NaN();
+      const DeviceBuffer<float> x(values), gamma(std::vector<float>(20, 1)),
+          beta(std::vector<float>(20, -0.1f));
+      DeviceBuffer<float> y(length * 20), mean(20), rstd(20);
+      norm_relu_forward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
+                        mean.data(), rstd.data());
+      const auto y_values = y.values();
+      for (std::size_t i = 0; i < y_values.size(); ++i) {
+        ASSERT_EQ(std::isnan(y_values[i]), i % 20 == 6) << i;
+      }
+    }
+  }
+}
+
+// Running averages follow the CPU's, which are tested against a direct computation.
+TEST_F(CudaNormRelu, RunningAveragesAreTheCpus) {
+  for (const NormDims& dims :
+       {NormDims{4, 30, 7, 1, 1, kEpsilon, true}, NormDims{6, 21, 3, 1, 2, kEpsilon, true},
+        NormDims{8, 5, 65, 1, 4, kEpsilon, true}, NormDims{2, 1, 1, 1, 1, kEpsilon, true}}) {
+    const std::int64_t sets = dims.sample_groups() * dims.channels;
+    Draw draw(9);
+    const auto mean = draw.normals<float>(sets, 3, 2);
+    auto rstd = draw.normals<float>(sets, 1, 0.1);
+    rstd[0] = 1 / std::sqrt(1e-5f);  // a variance of zero, or a little less by rounding
+    const DeviceBuffer<float> device_mean(mean), device_rstd(rstd);
+    std::vector<double> running_mean(static_cast<std::size_t>(dims.channels), 0.5),
+        running_variance(running_mean.size(), 2);
+    DeviceBuffer<float> device_running_mean(narrowed<float>(running_mean)),
+        device_running_variance(narrowed<float>(running_variance));
+    norm_update_running(harness::queue(), dims, 0.3,
+                        std::vector<double>(mean.begin(), mean.end()).data(),
+                        std::vector<double>(rstd.begin(), rstd.end()).data(), running_mean.data(),
+                        running_variance.data());
+    norm_update_running(cuda_queue(), dims, 0.3, device_mean.data(), device_rstd.data(),
+                        device_running_mean.data(), device_running_variance.data());
+    EXPECT_TRUE(device_running_mean.walls_stand() && device_running_variance.walls_stand());
+    const auto means = device_running_mean.values(), variances = device_running_variance.values();
+    for (std::size_t c = 0; c < running_mean.size(); ++c) {
+      EXPECT_FLOAT_EQ(means[c], static_cast<float>(running_mean[c]));
+      EXPECT_FLOAT_EQ(variances[c], static_cast<float>(running_variance[c]));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sidechannel
