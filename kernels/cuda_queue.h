@@ -36,6 +36,8 @@ struct CudaDeviceInfo {
   std::size_t shared_per_block = 0;  // bytes of shared memory that one block may ask for
   int driver_version = 0;            // 1000 * major + 10 * minor of the CUDA version it supports
   int runtime_version = 0;
+  bool emulated =
+      false;  // no GPU, but the emulator of the tests: nothing timed on it means anything
 };
 
 // One launch of a kernel, as far as a message about it needs.

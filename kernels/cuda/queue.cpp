@@ -88,6 +88,9 @@ CudaDeviceInfo describe(int device) {
   info.shared_per_block = properties.sharedMemPerBlockOptin;
   cudaDriverGetVersion(&info.driver_version);
   cudaRuntimeGetVersion(&info.runtime_version);
+#if defined(CUDA_EMULATION)
+  info.emulated = true;
+#endif
   return info;
 }
 
@@ -320,8 +323,8 @@ void CudaQueue::launched(const CudaLaunch& launch, int error) {
     // Any call returns the fault of an earlier kernel, if there was one; it does not go away.
     const cudaError_t state = cudaStreamQuery(stream_);
     const bool healthy = state == cudaSuccess || state == cudaErrorNotReady || capturing_;
-    throw CudaError(healthy ? "CUDA: the launch of " + launch_text(launch) + " was refused: " +
-                                  text_of(error)
+    throw CudaError(healthy ? "CUDA: the launch of " + launch_text(launch) +
+                                  " was refused: " + text_of(error)
                             : "CUDA: " + text_of(state) + ", in " + launches_since_wait());
   }
   ++counters_.launches;
