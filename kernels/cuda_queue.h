@@ -46,7 +46,8 @@ struct CudaLaunch {
   std::array<unsigned, 3> grid = {};
   std::array<unsigned, 3> block = {};
   std::size_t dynamic_shared = 0;
-  unsigned cluster = 1;  // blocks
+  unsigned cluster = 1;       // blocks
+  std::int64_t recorded = 0;  // of a recorded step: its launches, and none of the above
 };
 
 // A recorded sequence of launches, to be replayed in one call. Copies share it.
