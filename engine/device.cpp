@@ -45,8 +45,7 @@ Device Device::cuda([[maybe_unused]] int index, [[maybe_unused]] Precision preci
 }
 
 Device Device::from_name(const std::string& name, int threads, Precision precision,
-                         std::string* why) {
-  std::string reason;
+                         [[maybe_unused]] std::string* why) {
   if (name == "cpu") return cpu(threads);
   if (const int index = cuda_index(name); index >= 0) {
     if (SIDECHANNEL_HAS_CUDA) return cuda(index, precision);
@@ -56,10 +55,11 @@ Device Device::from_name(const std::string& name, int threads, Precision precisi
   if (name != "auto")
     throw UsageError(fmt::format("--device {}: expected auto, cpu or cuda[:N]", name));
 #if SIDECHANNEL_HAS_CUDA
+  std::string reason;
   try {
     const auto gpus = kernels::cuda_devices(&reason);
     if (!gpus.empty() && gpus.front().emulated) {
-      reason = "the GPU of this build is emulated and only taken when asked for";
+      reason = "the GPU of this build is emulated, and only taken when asked for";
     } else if (!gpus.empty()) {
       Device device = cuda(0, precision);
       if (why) *why = fmt::format("{} ({})", device.name(), device.description());
@@ -68,10 +68,8 @@ Device Device::from_name(const std::string& name, int threads, Precision precisi
   } catch (const std::exception& error) {
     reason = error.what();
   }
-#else
-  reason = "this build has no CUDA backend";
-#endif
   if (why) *why = fmt::format("cpu ({})", reason);
+#endif
   return cpu(threads);
 }
 

@@ -32,7 +32,7 @@ class Device {
   // From a command line: "auto" (a GPU where one is usable, else the CPU), "cpu" or "cuda[:N]".
   // An explicit wish never falls back to another device: UsageError for an unknown name or a build
   // without CUDA, Error for a GPU that cannot be used. `why`, if given, is told what auto took and
-  // why.
+  // why; nothing where a build without CUDA leaves no choice.
   static Device from_name(const std::string& name, int threads = 0,
                           Precision precision = Precision::kTf32, std::string* why = nullptr);
 

@@ -8,6 +8,7 @@
 
 #include "engine/npy.h"
 #include "experiments/build_info.h"
+#include "experiments/device_choice.h"
 #include "experiments/interrupt.h"
 #include "experiments/probing.h"
 #include "experiments/run_folder.h"
@@ -86,8 +87,8 @@ std::filesystem::path out_folder(const Arguments& arguments, const Settings& set
 enum class UpTo { kTraining, kProbes, kMap };
 
 int run(const Arguments& arguments, UpTo last, bool only_last) {
-  const Settings settings = resolve(arguments);
-  const Device device = Device::from_name(settings.device, static_cast<int>(settings.threads));
+  Settings settings = resolve(arguments);
+  const Device device = choose_device(settings);
   const Resume resume = arguments.resume == "only"    ? Resume::kOnly
                         : arguments.resume == "never" ? Resume::kNever
                                                       : Resume::kAuto;
@@ -151,8 +152,10 @@ int predict(const Arguments& arguments) {
   };
   Settings settings;
   settings.eval_statistics = given("eval_statistics", "minibatch");
-  const Device device =
-      Device::from_name(given("device", "auto"), std::stoi(given("threads", "0")));
+  settings.device = given("device", "auto");
+  settings.precision = given("precision", "auto");
+  settings.threads = std::stoll(given("threads", "0"));
+  const Device device = choose_device(settings);
   const Localizer network =
       load_model(arguments.model, device, given("norm", ""), std::stoll(given("groups", "1")),
                  std::stoll(given("samples_per_set", "1")));
@@ -205,7 +208,7 @@ int main_program(int argc, char** argv) {
   apply->add_option("--input", arguments.input, "sequences [n, l], .npy, f32 or f64")->required();
   apply->add_option("--output", arguments.output, "predictions [n, l], .npy, f32")->required();
   for (const char* name :
-       {"norm", "groups", "samples_per_set", "eval_statistics", "device", "threads"}) {
+       {"norm", "groups", "samples_per_set", "eval_statistics", "device", "precision", "threads"}) {
     apply->add_option_function<std::string>(
         flag_of(name),
         [&arguments, name](const std::string& value) { arguments.given[name] = value; },

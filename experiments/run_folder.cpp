@@ -27,8 +27,15 @@ Json describe(const Settings& settings, const Device& device) {
   json["compiler"] = build.compiler;
   json["build"] = build.flags;
   json["device"] = device.name();
+  if (device.is_cuda()) {
+    const kernels::CudaDeviceInfo& gpu = device.cuda_queue().info();
+    json["gpu"] = gpu.name;
+    json["driver"] = gpu.driver_version;
+    json["cuda"] = gpu.runtime_version;
+  } else {
+    json["threads"] = device.cpu_queue().threads();
+  }
   json["machine"] = cpu_description();
-  json["threads"] = device.cpu_queue().threads();
   return json;
 }
 

@@ -118,7 +118,8 @@ void Settings::check() const {
   require(curriculum_iterations == 0 || curriculum_learning_rate > 0,
           "curriculum learning rate: expected more than 0");
   require(p_threshold > 0 && p_threshold < 1, "p threshold: expected a number between 0 and 1");
-  require(precision == "fp32", fmt::format("precision {}: the CPU computes in fp32", precision));
+  require(precision == "auto" || precision == "fp32" || precision == "tf32",
+          fmt::format("precision {}: expected auto, fp32 or tf32", precision));
   network().check();
   training_rate();
   evaluation_statistics();

@@ -46,7 +46,7 @@ struct Settings {
   std::string eval_statistics = "minibatch";
 
   std::int64_t seed = 0;
-  std::string precision = "fp32";
+  std::string precision = "auto";
 
   // How a run is carried out; results do not depend on these.
   std::string device = "auto";
@@ -95,7 +95,7 @@ void for_each_setting(AnySettings&& s, const Visit& visit) {
   visit("p_threshold", s.p_threshold, "Welch's test rejects below this p-value");
   visit("eval_statistics", s.eval_statistics, "minibatch or population, for probes and map");
   visit("seed", s.seed, "of weights and noise");
-  visit("precision", s.precision, "fp32 (tf32 on CUDA)");
+  visit("precision", s.precision, "auto, fp32 or tf32 (CUDA; what auto takes there)");
   visit("device", s.device, "auto, cpu or cuda[:N]");
   visit("threads", s.threads, "CPU threads, 0 for all cores");
   visit("log_every", s.log_every, "steps between lines of metrics.jsonl");

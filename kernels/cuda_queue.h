@@ -36,6 +36,8 @@ struct CudaDeviceInfo {
   std::size_t shared_per_block = 0;  // bytes of shared memory that one block may ask for
   int driver_version = 0;            // 1000 * major + 10 * minor of the CUDA version it supports
   int runtime_version = 0;
+  bool emulated =
+      false;  // no GPU, but the emulator of the tests: nothing timed on it means anything
 };
 
 // One launch of a kernel, as far as a message about it needs.
@@ -44,7 +46,8 @@ struct CudaLaunch {
   std::array<unsigned, 3> grid = {};
   std::array<unsigned, 3> block = {};
   std::size_t dynamic_shared = 0;
-  unsigned cluster = 1;  // blocks
+  unsigned cluster = 1;       // blocks
+  std::int64_t recorded = 0;  // of a recorded step: its launches, and none of the above
 };
 
 // A recorded sequence of launches, to be replayed in one call. Copies share it.

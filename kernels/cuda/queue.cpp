@@ -47,6 +47,9 @@ std::string extent_text(const std::array<unsigned, 3>& extent) {
 
 // "conv1d_forward (grid 19 x 32, block 128, 40960 bytes of dynamic shared memory)"
 std::string launch_text(const CudaLaunch& launch) {
+  if (launch.recorded > 0) {
+    return "a recorded step of " + std::to_string(launch.recorded) + " launches";
+  }
   std::string text = launch.operation;
   text += " (grid " + extent_text(launch.grid) + ", block " + extent_text(launch.block);
   if (launch.cluster > 1) text += ", clusters of " + std::to_string(launch.cluster);
@@ -88,6 +91,9 @@ CudaDeviceInfo describe(int device) {
   info.shared_per_block = properties.sharedMemPerBlockOptin;
   cudaDriverGetVersion(&info.driver_version);
   cudaRuntimeGetVersion(&info.runtime_version);
+#if defined(CUDA_EMULATION)
+  info.emulated = true;
+#endif
   return info;
 }
 
@@ -319,10 +325,12 @@ void CudaQueue::launched(const CudaLaunch& launch, int error) {
     cudaGetLastError();
     // Any call returns the fault of an earlier kernel, if there was one; it does not go away.
     const cudaError_t state = cudaStreamQuery(stream_);
-    const bool healthy = state == cudaSuccess || state == cudaErrorNotReady || capturing_;
-    throw CudaError(healthy ? "CUDA: the launch of " + launch_text(launch) + " was refused: " +
-                                  text_of(error)
-                            : "CUDA: " + text_of(state) + ", in " + launches_since_wait());
+    if (state == cudaSuccess || state == cudaErrorNotReady || capturing_) {
+      throw CudaError("CUDA: the launch of " + launch_text(launch) +
+                      " was refused: " + text_of(error));
+    }
+    throw CudaError("CUDA: " + text_of(state) + ", in " +
+                    (blocking_ ? launch_text(launch) : launches_since_wait()));
   }
   ++counters_.launches;
   if (capturing_) return;
@@ -380,6 +388,7 @@ void CudaQueue::launch(const CudaGraph& graph) {
   ++counters_.graph_launches;
   CudaLaunch record;
   record.operation = "a recorded step";
+  record.recorded = graph.recording_->launches;
   remember(record);
   if (blocking_) wait();
 }

@@ -58,6 +58,8 @@ TEST(CommandLine, BadUsageIsOneLineAndExitCode2) {
                "--device cuda: this build has no CUDA backend; use --device cpu");
   expect_error({"run", "--device", "tpu", "--out", out}, 2,
                "--device tpu: expected auto, cpu or cuda[:N]");
+  expect_error({"run", "--device", "cpu", "--precision", "tf32", "--out", out}, 2,
+               "precision tf32: the CPU computes in fp32");
   EXPECT_FALSE(std::filesystem::exists(out));  // nothing of this leaves a trace
 }
 

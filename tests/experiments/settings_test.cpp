@@ -92,8 +92,8 @@ TEST(Settings, ImpossibleValuesAreRefusedInWords) {
             "eval statistics some: expected minibatch or population");
   EXPECT_EQ(check_error([](S s) { s.schedule = "cosine"; }),
             "schedule cosine: expected constant or tail");
-  EXPECT_EQ(check_error([](S s) { s.precision = "tf32"; }),
-            "precision tf32: the CPU computes in fp32");
+  EXPECT_EQ(check_error([](S s) { s.precision = "fp16"; }),
+            "precision fp16: expected auto, fp32 or tf32");
   EXPECT_EQ(check_error([](S s) { s.p_threshold = 1; }),
             "p threshold: expected a number between 0 and 1");
   EXPECT_EQ(check_error([](S s) { s.learning_rate = 0; }), "learning rate: expected more than 0");

@@ -2,6 +2,8 @@
 
 #include <cooperative_groups.h>
 
+#include <memory>
+
 #include "kernels.h"
 #include "kernels/cuda/device/shared.cuh"
 #include "kernels/cuda/device/warp.cuh"
@@ -197,7 +199,7 @@ __global__ void order_dependent(float* x) {
 }  // namespace
 
 void run_buggy(CudaQueue& queue, Bug bug, float* x) {
-  static const float on_the_host = 1;
+  static const auto on_the_heap = std::make_unique<float>(1.0f);
   const Launch one_block = {1, kThreads, kThreads * sizeof(float)};
   const auto run = [&](const char* name, void (*kernel)(float*), const Launch& how) {
     launch(queue, name, kernel, how, x);
@@ -241,7 +243,7 @@ void run_buggy(CudaQueue& queue, Bug bug, float* x) {
       return run("misaligned", misaligned, one_block);
     case Bug::kHostPointerInStruct:
       return launch(queue, "host_pointer_in_struct", host_pointer_in_struct, one_block,
-                    Pointer{&on_the_host}, x);
+                    Pointer{on_the_heap.get()}, x);
     case Bug::kDeadlock:
       return run("deadlock", deadlock, one_block);
     case Bug::kStaticSharedTooLarge:
