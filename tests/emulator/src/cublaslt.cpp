@@ -404,8 +404,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
   product.alpha = *static_cast<const float*>(alpha);
   product.beta = *static_cast<const float*>(beta);
   // A permission, which devices without TF32 do not use.
-  product.tf32 = desc->compute == CUBLAS_COMPUTE_32F_FAST_TF32 &&
-                 emu::device_model().compute_capability >= 80;
+  product.tf32 =
+      desc->compute == CUBLAS_COMPUTE_32F_FAST_TF32 && emu::device_model().compute_capability >= 80;
   product.epilogue = desc->epilogue;
   product.bias = desc->bias;
   check_shapes(product.a, product.b, *c_layout, *d_layout);

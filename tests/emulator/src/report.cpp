@@ -120,6 +120,8 @@ std::string source_line(const void* return_address) {
   const std::size_t newline = lines.find('\n');
   if (newline == std::string::npos) return format("%p", return_address);
   std::string line = first_line(lines.substr(newline + 1));
+  const std::string root = EMU_SOURCE_ROOT;
+  if (line.compare(0, root.size(), root) == 0) line.erase(0, root.size());
   const std::size_t note = line.find(" (discriminator");
   return note == std::string::npos ? line : line.substr(0, note);
 }

@@ -104,8 +104,8 @@ bool toss() {
   std::abort();  // nobody switches back
 }
 
-// Everybody waits: says for what.
-[[noreturn]] void report_deadlock() {
+// Where everybody waits.
+std::string deadlock_text() {
   struct Waiting {
     int threads = 0;
     std::string first;
@@ -117,14 +117,19 @@ bool toss() {
         by_site[format("%s at %s:%d", thread.waits_in, thread.site.file, thread.site.line)];
     if (waiting.threads++ == 0) waiting.first = place_of(thread);
   }
-  error = "deadlock in kernel " + kernel_name(running_kernel) + ":";
+  std::string text = "deadlock in kernel " + kernel_name(running_kernel) + ":";
   const char* separator = " ";
   for (const auto& [site, waiting] : by_site) {
-    error += format("%s%d threads wait in %s (the first is %s)", separator, waiting.threads,
-                    site.c_str(), waiting.first.c_str());
+    text += format("%s%d threads wait in %s (the first is %s)", separator, waiting.threads,
+                   site.c_str(), waiting.first.c_str());
     separator = "; ";
   }
-  leave_kernel();
+  return text;
+}
+
+[[noreturn]] void report_deadlock() {
+  error = deadlock_text();
+  leave_kernel();  // with nothing on this stack that needs a destructor
 }
 
 void worker();
