@@ -12,7 +12,7 @@ namespace {
 
 // Multiply-adds of all convolutions, forward; training takes about three times as many: the input
 // gradient (not of the first layer) and the weight gradient.
-double step_flops(const experiments::Settings& s) {
+double step_flops(const experiments::LocalizationSettings& s) {
   const auto positions = static_cast<double>(s.batch * s.length);
   const auto h = static_cast<double>(s.channels);
   const auto k = static_cast<double>(s.kernel_size);
@@ -21,7 +21,8 @@ double step_flops(const experiments::Settings& s) {
 }
 
 void training_step(benchmark::State& state, const char* preset) {
-  const experiments::Settings settings = experiments::settings_from_preset(preset);
+  const experiments::LocalizationSettings settings =
+      experiments::settings_from_preset<experiments::LocalizationSettings>(preset);
   const Device device = Device::cpu();
   Localizer network(device, DType::kF32, settings.network(), 0);
   experiments::TrainingStep step(network, settings.training_rate(), settings.batch, settings.length,

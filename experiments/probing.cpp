@@ -12,14 +12,12 @@
 namespace sidechannel::experiments {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 constexpr std::int64_t kMapBatch = 32;           // sequences in one forward pass of the map
 constexpr std::int64_t kSamplePredictions = 32;  // predictions kept for the figure
 
 class ProbeTraining {
  public:
-  ProbeTraining(const Settings& settings, const Localizer& network, Probes& probes,
+  ProbeTraining(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
                 RunFolder& folder)
       : settings_(settings),
         network_(network),
@@ -62,7 +60,7 @@ class ProbeTraining {
   }
 
  private:
-  static AdamRule rule(const Settings& settings) {
+  static AdamRule rule(const LocalizationSettings& settings) {
     AdamRule rule;
     rule.rate.base = settings.probe_learning_rate;
     return rule;
@@ -117,7 +115,7 @@ class ProbeTraining {
     window_.clear();
   }
 
-  const Settings& settings_;
+  const LocalizationSettings& settings_;
   const Localizer& network_;
   Probes& probes_;
   RunFolder& folder_;
@@ -135,7 +133,8 @@ class ProbeTraining {
 // Streams the moments of every layer's predictions.
 class Map {
  public:
-  Map(const Settings& settings, const Localizer& network, Probes& probes, RunFolder& folder)
+  Map(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
+      RunFolder& folder)
       : settings_(settings),
         network_(network),
         probes_(probes),
@@ -246,7 +245,7 @@ class Map {
     write_npy(folder_.file("localized.npy"), localized);
   }
 
-  const Settings& settings_;
+  const LocalizationSettings& settings_;
   const Localizer& network_;
   Probes& probes_;
   RunFolder& folder_;
@@ -274,7 +273,7 @@ double fraction(const HostArray& localized, std::int64_t row, std::int64_t begin
 
 }  // namespace
 
-Probes::Probes(const Settings& settings, const Device& device)
+Probes::Probes(const LocalizationSettings& settings, const Device& device)
     : parameters_(std::make_unique<ParameterList>(
           device, DType::kF32, static_cast<std::uint64_t>(settings.seed), Stream::kProbeWeights)) {
   for (std::int64_t layer = 1; layer < settings.depth; ++layer) {
@@ -283,7 +282,7 @@ Probes::Probes(const Settings& settings, const Device& device)
   }
 }
 
-double train_probes(const Settings& settings, const Localizer& network, Probes& probes,
+double train_probes(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
                     RunFolder& folder) {
   const double seconds = ProbeTraining(settings, network, probes, folder).run();
   if (!folder.has("probes.safetensors")) {
@@ -295,12 +294,12 @@ double train_probes(const Settings& settings, const Localizer& network, Probes& 
   return seconds;
 }
 
-double make_map(const Settings& settings, const Localizer& network, Probes& probes,
+double make_map(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
                 RunFolder& folder) {
   return Map(settings, network, probes, folder).run();
 }
 
-Json summarize(const Settings& settings, RunFolder& folder, double seconds) {
+Json summarize(const LocalizationSettings& settings, RunFolder& folder, double seconds) {
   const HostArray localized = read_npy(folder.file("localized.npy"));
   const HostArray mean = read_npy(folder.file("predictions_mean.npy"));
   const HostArray variance = read_npy(folder.file("layer_variance.npy"));

@@ -10,17 +10,16 @@
 namespace sidechannel::experiments {
 namespace {
 
-using Json = nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
 constexpr const char* kConfig = "config.json";
 constexpr const char* kMetrics = "metrics.jsonl";
 constexpr double kCheckpointSeconds = 30;
 
-Json describe(const Settings& settings, const Device& device) {
+Json describe(const Json& settings, const Device& device) {
   const BuildInfo build = build_info();
   Json json;
-  json["settings"] = to_json(settings);
+  json["settings"] = settings;
   json["version"] = build.version;
   json["commit"] = build.commit;
   json["modified"] = build.modified;
@@ -48,7 +47,8 @@ std::int64_t number(const SafetensorsFile& state, const std::string& key, const 
 
 }  // namespace
 
-RunFolder::RunFolder(fs::path path, const Settings& settings, const Device& device, Resume resume)
+RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, Resume resume,
+                     const std::vector<std::string>& do_not_matter)
     : path_(std::move(path)) {
   std::error_code error;
   fs::create_directories(path_, error);
@@ -60,14 +60,13 @@ RunFolder::RunFolder(fs::path path, const Settings& settings, const Device& devi
       throw UsageError(fmt::format("{} already holds a run; choose another --out", path_.string()));
     }
     const Json config = read_json(kConfig);
-    const Json mine = to_json(settings);
     const Json theirs = config.value("settings", Json::object());
-    const std::vector<std::string> names = differences(mine, theirs);
+    const std::vector<std::string> names = differences(settings, theirs, do_not_matter);
     if (!names.empty()) {
       const std::string& name = names.front();
       throw UsageError(fmt::format(
           "{} holds a run with other settings ({} is {} there, {} here{}); choose another --out",
-          path_.string(), name, theirs.value(name, Json()).dump(), mine.at(name).dump(),
+          path_.string(), name, theirs.value(name, Json()).dump(), settings.at(name).dump(),
           names.size() > 1 ? fmt::format("; {} more differ", names.size() - 1) : ""));
     }
   } else {

@@ -8,8 +8,6 @@
 namespace sidechannel::experiments {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 // The mean over positions of the standard deviation between samples.
 double mean_spread(const StreamingMoments& moments) {
   const HostArray variance = moments.variance();
@@ -24,7 +22,7 @@ Json number_or_null(double value) {
 
 class Training {
  public:
-  Training(const Settings& settings, Localizer& network, RunFolder& folder)
+  Training(const LocalizationSettings& settings, Localizer& network, RunFolder& folder)
       : settings_(settings), network_(network), folder_(folder) {
     enter_stage(0);
   }
@@ -139,7 +137,7 @@ class Training {
     last_loss_ = shown[2];
   }
 
-  const Settings& settings_;
+  const LocalizationSettings& settings_;
   Localizer& network_;
   RunFolder& folder_;
   std::int64_t first_ = 0;  // step of the stage
@@ -206,7 +204,7 @@ void TrainingStep::run() {
   predictions_ = y.value();
 }
 
-std::string plateau_notice(const Settings& settings, double slope, double spread) {
+std::string plateau_notice(const LocalizationSettings& settings, double slope, double spread) {
   constexpr double kNoSlope = 0.01;
   constexpr double kNoSpread = 0.01;
   if (settings.norm == "none" || !(std::abs(slope) < kNoSlope && spread < kNoSpread)) return {};
@@ -217,7 +215,7 @@ std::string plateau_notice(const Settings& settings, double slope, double spread
       slope, spread, settings.seed + 1, settings.learning_rate / 2);
 }
 
-TrainingResult train(const Settings& settings, Localizer& network, RunFolder& folder) {
+TrainingResult train(const LocalizationSettings& settings, Localizer& network, RunFolder& folder) {
   TrainingResult result = Training(settings, network, folder).run();
   if (!folder.has("model.safetensors")) save_model(folder.file("model.safetensors"), network);
   return result;

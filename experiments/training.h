@@ -6,8 +6,8 @@
 #include "engine/moments.h"
 #include "engine/optim/adam.h"
 #include "engine/replay.h"
+#include "experiments/localization_settings.h"
 #include "experiments/run_folder.h"
-#include "experiments/settings.h"
 #include "models/localizer.h"
 
 namespace sidechannel::experiments {
@@ -75,11 +75,11 @@ struct TrainingResult {
 
 // Trains `network` as `settings` say, in `folder`: metrics.jsonl, checkpoint.safetensors and, at
 // the end, model.safetensors. Continues where an earlier call stopped.
-TrainingResult train(const Settings& settings, Localizer& network, RunFolder& folder);
+TrainingResult train(const LocalizationSettings& settings, Localizer& network, RunFolder& folder);
 
 // A run that sits on the plateau where a normalized network answers the sequence's mean everywhere:
 // slope 0 and no spread between samples. It does not leave it by waiting. Empty when it does not.
-std::string plateau_notice(const Settings& settings, double slope, double spread);
+std::string plateau_notice(const LocalizationSettings& settings, double slope, double spread);
 
 // The network in a file that PyTorch's safetensors reads, with what it takes to rebuild it here.
 void save_model(const std::filesystem::path& path, const Localizer& network);

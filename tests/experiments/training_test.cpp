@@ -47,7 +47,7 @@ TEST(InteriorSlope, IsNoNumberWithoutAnInterior) {
 }
 
 TEST(Plateau, IsToldInWordsWithARetry) {
-  Settings settings = settings_from_preset("demo", "instance");
+  LocalizationSettings settings = settings_from_preset<LocalizationSettings>("demo", "instance");
   settings.seed = 4;
   const std::string notice = plateau_notice(settings, 0.0001, 0.001);
   EXPECT_NE(notice.find("plateau"), std::string::npos);
@@ -64,7 +64,8 @@ TrainingStep demo_step(Localizer& network) {
 }
 
 TEST(TrainingStep, IsTheSameForAnyNumberOfThreads) {
-  const Settings settings = settings_from_preset("demo", "instance");
+  const LocalizationSettings settings =
+      settings_from_preset<LocalizationSettings>("demo", "instance");
   std::vector<HostArray> first;
   for (const int threads : {1, 2, 3}) {
     const Device device = Device::cpu(threads);
@@ -80,7 +81,8 @@ TEST(TrainingStep, IsTheSameForAnyNumberOfThreads) {
 }
 
 TEST(TrainingStep, ReusesItsMemoryFromTheSecondStepOn) {
-  const Settings settings = settings_from_preset("demo", "instance");
+  const LocalizationSettings settings =
+      settings_from_preset<LocalizationSettings>("demo", "instance");
   Localizer network(Device::cpu(1), DType::kF32, settings.network(), 1);
   TrainingStep step = demo_step(network);
   step();
@@ -95,7 +97,8 @@ TEST(TrainingStep, ReusesItsMemoryFromTheSecondStepOn) {
 }
 
 TEST(TrainingStep, ThePaperScaleStepStaysUnderAGigabyte) {
-  const Settings settings = settings_from_preset("paper", "instance");
+  const LocalizationSettings settings =
+      settings_from_preset<LocalizationSettings>("paper", "instance");
   Localizer network(Device::cpu(), DType::kF32, settings.network(), 1);
   TrainingStep step(network, settings.training_rate(), settings.batch, settings.length, 1);
   step();
