@@ -64,7 +64,9 @@ class DeviceBuffer {
 
   void set(const std::vector<T>& values) {
     std::copy(values.begin(), values.end(), host_.begin() + static_cast<std::ptrdiff_t>(begin_));
+    settle();  // kernels of either queue may still read what was there, or read this next
     cuda_queue().copy_to_device(memory_.get(), host_.data(), host_.size() * sizeof(T));
+    settle();
   }
   // Waits for the device. Valid until the next call.
   std::span<const T> values() const {
@@ -99,7 +101,12 @@ class DeviceBuffer {
       return value;
     }
   }
+  static void settle() {
+    cuda_queue().synchronize();
+    cuda_queue(kernels::Precision::kTf32).synchronize();
+  }
   void download() const {
+    settle();
     cuda_queue().copy_to_host(host_.data(), memory_.get(), host_.size() * sizeof(T));
   }
 
