@@ -22,12 +22,18 @@ enum class Resume {
   kNever,  // fail when there is one
 };
 
+// Another process works in the folder.
+class FolderInUse : public Error {
+ public:
+  using Error::Error;
+};
+
 // The folder of a run: config.json, metrics.jsonl, checkpoints, results. Holds one run; opening it
 // with other settings is a UsageError that names them, so that nothing is ever overwritten.
 class RunFolder {
  public:
   // `settings` are those of a run on `device` (to_json); those named in `do_not_matter` may differ
-  // from what is there.
+  // from what is there. FolderInUse while another process has it.
   RunFolder(std::filesystem::path path, const Json& settings, const Device& device, Resume resume,
             const std::vector<std::string>& do_not_matter = kDoNotMatter);
 
