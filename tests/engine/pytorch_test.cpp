@@ -347,7 +347,8 @@ TEST(PyTorch, PackedLocalizer) {
   const Tensors gradients = part(fixture, "grad.");
   ASSERT_EQ(gradients.size(), net.parameters().parameters().size());
   for (const Parameter& parameter : net.parameters().parameters()) {
-    if (is_without_effect(parameter.name)) continue;
+    // Without padding the first bias, too, is the same at all positions and taken away by a norm.
+    if (is_without_effect(parameter.name) || parameter.name == "conv_in.bias") continue;
     HostArray ours = parameter.grad.to_host();
     if (parameter.layout == Layout::kConv1dWeight) ours = reverse_axes(ours);
     EXPECT_LE(relative_difference(values_of(ours), values_of(gradients.at(parameter.name))), kSame)
