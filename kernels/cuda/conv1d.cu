@@ -4,7 +4,7 @@
 //   conv1d_single.cu     one channel on one side: bound by memory
 //   conv1d_ffma.cu       C_in = C_out = 32 or 64, 5 taps, in fp32
 //   conv1d_mma.cu        the same on tensor cores, in TF32
-//   conv1d_weights.cu    parameter gradients of the same layers, in fp32 and TF32
+//   conv1d_weights_ffma.cu, conv1d_weights_mma.cu    parameter gradients of the same layers
 //
 // The forward pass and the input gradient are the same problem, RowProduct: the input gradient's
 // rows are dy's, its weights are flipped in t and transposed. All results are the same bits in
