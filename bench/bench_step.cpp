@@ -25,8 +25,8 @@ void training_step(benchmark::State& state, const char* preset) {
       experiments::settings_from_preset<experiments::LocalizationSettings>(preset);
   const Device device = Device::cpu();
   Localizer network(device, DType::kF32, settings.network(), 0);
-  experiments::TrainingStep step(network, settings.training_rate(), settings.batch, settings.length,
-                                 0);
+  experiments::LocalizationStep step(network, settings.training_rate(), settings.batch,
+                                     settings.length, 0);
   const int threads = device.cpu_queue().threads();
   const double peak = fma_peak(threads);
   step();

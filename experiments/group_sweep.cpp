@@ -9,6 +9,7 @@
 #include <span>
 
 #include "engine/file.h"
+#include "experiments/run_folder.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -22,14 +23,6 @@ const std::vector<std::string> kAxes = {"norm", "groups", "seed", "learning_rate
 // By which cells are judged, as collect() names them.
 const std::vector<std::string> kMeasures = {"localization_distance", "interior_slope",
                                             "localized_fraction", "interior_localized_fraction"};
-
-Json read_json(const fs::path& path) {
-  const std::vector<std::byte> bytes = read_file(path);
-  const auto* text = reinterpret_cast<const char*>(bytes.data());
-  Json json = Json::parse(text, text + bytes.size(), nullptr, false);
-  SC_CHECK(json.is_object(), "{}: not a JSON object", path.string());
-  return json;
-}
 
 template <class T>
 std::vector<T> list(const Json& json, const std::string& source, const char* name) {

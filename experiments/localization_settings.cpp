@@ -1,5 +1,7 @@
 #include "experiments/localization_settings.h"
 
+#include "experiments/input.h"
+
 namespace sidechannel::experiments {
 
 void LocalizationSettings::check() const {
@@ -20,6 +22,7 @@ void LocalizationSettings::check() const {
   require(p_threshold > 0 && p_threshold < 1, "p threshold: expected a number between 0 and 1");
   RunSettings::check();
   network().check();
+  input_from(input);
   training_rate();
   evaluation_statistics();
   probed_layers();
@@ -51,11 +54,7 @@ kernels::LearningRate LocalizationSettings::curriculum_rate() const {
 }
 
 kernels::LearningRate LocalizationSettings::training_rate() const {
-  using Schedule = kernels::LearningRate::Schedule;
-  require(schedule == "constant" || schedule == "tail",
-          fmt::format("schedule {}: expected constant or tail", schedule));
-  return {learning_rate, schedule == "tail" ? Schedule::kTail : Schedule::kConstant, warmup,
-          iterations};
+  return learning_rate_from(learning_rate, schedule, warmup, iterations);
 }
 
 Statistics LocalizationSettings::evaluation_statistics() const {

@@ -22,6 +22,7 @@ struct LocalizationSettings : RunSettings {
   std::string norm = "instance";
   std::int64_t groups = 1;
   std::int64_t samples_per_set = 1;
+  std::string input = "noise";
 
   // Training. A first stage at another length (a curriculum, which the paper does not have) comes
   // before the `iterations` where curriculum_iterations > 0.
@@ -68,6 +69,7 @@ struct LocalizationSettings : RunSettings {
     visit("norm", s.norm, "none, instance, group, layer or batch");
     visit("groups", s.groups, "groups G of group norm");
     visit("samples_per_set", s.samples_per_set, "samples that share batch norm's statistics");
+    visit("input", s.input, "noise, or constant: 1 everywhere, which tells nothing");
     visit("batch", s.batch, "sequences in a training step");
     visit("learning_rate", s.learning_rate, "Adam's base learning rate");
     visit("schedule", s.schedule, "constant, or tail: 70 % constant, then linear to 5 %");

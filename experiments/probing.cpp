@@ -1,11 +1,13 @@
 #include "experiments/probing.h"
 
 #include <cmath>
+#include <optional>
 
 #include "engine/moments.h"
 #include "engine/npy.h"
 #include "engine/optim/adam.h"
 #include "engine/replay.h"
+#include "experiments/input.h"
 #include "experiments/training.h"
 #include "experiments/welch.h"
 
@@ -26,6 +28,8 @@ class ProbeTraining {
         device_(probes.parameters().device()),
         tape_(device_),
         random_(device_, static_cast<std::uint64_t>(settings.seed)),
+        input_(device_, input_from(settings.input), settings.probe_batch, settings.length,
+               Stream::kProbeNoise),
         adam_(probes.parameters(), rule(settings)),
         target_(Tensor::from(device_, target_positions(settings.length))),
         losses_(device_, DType::kF32, {1, static_cast<std::int64_t>(probes.size())}),
@@ -85,8 +89,7 @@ class ProbeTraining {
     std::vector<Var> hidden;
     {
       const NoGrad frozen(tape_);
-      const Var x =
-          tape_.normal({settings_.probe_batch, settings_.length, 1}, Stream::kProbeNoise, random_);
+      const Var x = input_(tape_, random_, settings_.probe_batch);
       network_(x, settings_.evaluation_statistics(), &hidden);
     }
     const Tape::Mark mark = tape_.mark();
@@ -122,6 +125,7 @@ class ProbeTraining {
   Device device_;
   Tape tape_;
   Random random_;
+  InputSource input_;
   Adam adam_;
   Tensor target_;
   Tensor losses_;            // of the last step, [1, probes]
@@ -146,6 +150,8 @@ class Map {
     const LocalizerConfig config = settings.network();
     const std::int64_t per_set = config.norm == NormKind::kBatch ? config.samples_per_set : 1;
     batch_ = (kMapBatch + per_set - 1) / per_set * per_set;
+    input_.emplace(device_, input_from(settings.input), batch_, settings.length,
+                   Stream::kEvaluationNoise);
     kept_ = std::min(kSamplePredictions, settings.map_samples);
     samples_ = HostArray(DType::kF32, {kept_, settings.length});
     layers_ = settings.probed_layers();
@@ -195,7 +201,7 @@ class Map {
     tape_.reset();
     const NoGrad frozen(tape_);
     std::vector<Var> hidden;
-    const Var x = tape_.normal({count, settings_.length, 1}, Stream::kEvaluationNoise, random_);
+    const Var x = (*input_)(tape_, random_, count);
     const Var y = network_(x, settings_.evaluation_statistics(), &hidden);
     predictions_ = y.value();
     moments_.back().add(predictions_);
@@ -254,6 +260,7 @@ class Map {
   Device device_;
   Tape tape_;
   Random random_;
+  std::optional<InputSource> input_;
   Replay replay_;
   Tensor predictions_;  // the network's, of the last batch
   std::int64_t batch_ = 0;
@@ -352,6 +359,7 @@ Json summarize(const LocalizationSettings& settings, RunFolder& folder, double s
 
   Json json;
   json["norm"] = settings.norm;
+  json["input"] = settings.input;
   json["length"] = length;
   json["depth"] = config.depth;
   json["channels"] = config.channels;

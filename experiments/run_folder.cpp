@@ -47,6 +47,14 @@ std::int64_t number(const SafetensorsFile& state, const std::string& key, const 
 
 }  // namespace
 
+Json read_json(const fs::path& path) {
+  const std::vector<std::byte> bytes = read_file(path);
+  const auto* text = reinterpret_cast<const char*>(bytes.data());
+  Json json = Json::parse(text, text + bytes.size(), nullptr, false);
+  SC_CHECK(json.is_object(), "{}: not a JSON object", path.string());
+  return json;
+}
+
 RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, Resume resume,
                      const std::vector<std::string>& do_not_matter)
     : path_(std::move(path)) {
@@ -86,14 +94,6 @@ void RunFolder::write_json(const std::string& name, const Json& json) const {
   write_file_durably(file(name), std::as_bytes(std::span(text)));
 }
 
-Json RunFolder::read_json(const std::string& name) const {
-  const std::vector<std::byte> bytes = read_file(file(name));
-  const auto* text = reinterpret_cast<const char*>(bytes.data());
-  Json json = Json::parse(text, text + bytes.size(), nullptr, false);
-  SC_CHECK(json.is_object(), "{}: not a JSON object", file(name).string());
-  return json;
-}
-
 void RunFolder::log(const Json& line) {
   metrics_->append(line.dump());
 }
@@ -122,6 +122,7 @@ double run_phase(RunFolder& folder, const Phase& phase) {
   using Clock = std::chrono::steady_clock;
   std::int64_t step = 0;
   double seconds_before = 0;
+  bool resumed = false;
   const fs::path state_file = folder.file(phase.state_file);
   if (const std::optional<SafetensorsFile> state = folder.load_state(phase.state_file)) {
     step = number(*state, "step", state_file);
@@ -129,7 +130,7 @@ double run_phase(RunFolder& folder, const Phase& phase) {
     phase.load(*state);
     if (step >= phase.steps) return seconds_before;
     folder.rewind_log(*state, phase.state_file);
-    fmt::print(stderr, "{}: resumed at step {}\n", phase.name, step);
+    resumed = true;
   }
   const Clock::time_point start = Clock::now();
   const auto seconds = [&] {
@@ -144,8 +145,9 @@ double run_phase(RunFolder& folder, const Phase& phase) {
     folder.save_state(phase.state_file, std::move(state));
     saved_at = Clock::now();
   };
-  save();
   Progress progress(phase.name, phase.steps, phase.unit, step);
+  if (resumed) progress.note(fmt::format("{}: resumed at step {}", phase.name, step));
+  save();
   const std::int64_t first = step;
   while (step < phase.steps) {
     const bool enough = phase.stop_after > 0 && step - first >= phase.stop_after;

@@ -28,6 +28,9 @@ class FolderInUse : public Error {
   using Error::Error;
 };
 
+// A file that holds a JSON object; Error for anything else.
+Json read_json(const std::filesystem::path& path);
+
 // The folder of a run: config.json, metrics.jsonl, checkpoints, results. Holds one run; opening it
 // with other settings is a UsageError that names them, so that nothing is ever overwritten.
 class RunFolder {
@@ -42,7 +45,7 @@ class RunFolder {
   bool has(const std::string& name) const { return std::filesystem::exists(file(name)); }
 
   void write_json(const std::string& name, const Json& json) const;
-  Json read_json(const std::string& name) const;
+  Json read_json(const std::string& name) const { return experiments::read_json(file(name)); }
 
   // Appends a line to metrics.jsonl. Lines hold nothing that depends on the clock.
   void log(const Json& line);

@@ -25,6 +25,14 @@ void RunSettings::check() const {
           fmt::format("precision {}: expected auto, fp32 or tf32", precision));
 }
 
+kernels::LearningRate learning_rate_from(double base, const std::string& schedule,
+                                         std::int64_t warmup, std::int64_t steps) {
+  using Schedule = kernels::LearningRate::Schedule;
+  require(schedule == "constant" || schedule == "tail",
+          fmt::format("schedule {}: expected constant or tail", schedule));
+  return {base, schedule == "tail" ? Schedule::kTail : Schedule::kConstant, warmup, steps};
+}
+
 Json read_preset(const std::string& experiment, const std::string& preset) {
   std::string names;
   for (const EmbeddedPreset& known : kEmbeddedPresets) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "kernels/learning_rate.h"
 
 namespace sidechannel::experiments {
 
@@ -55,6 +56,10 @@ inline const std::vector<std::string> kDoNotMatter = {"preset", "device", "threa
 void require(bool condition, const std::string& message);
 // "NAME VALUE: expected at least LEAST" where that is not so.
 void require_at_least(const char* name, std::int64_t value, std::int64_t least);
+
+// How a learning rate moves over `steps` steps, by a schedule's name ("constant" or "tail").
+kernels::LearningRate learning_rate_from(double base, const std::string& schedule,
+                                         std::int64_t warmup, std::int64_t steps);
 
 // A preset of an experiment by name ("demo", "small", "paper") or by the path of a JSON file of the
 // same form. UsageError for an unknown name and for a file that is no JSON object.

@@ -72,3 +72,27 @@ class Localizer(nn.Module):
         for block in self.blocks:
             z = block(z)
         return self.conv_out(z).transpose(1, 2)
+
+
+class PackedLocalizer(nn.Module):
+    """The network of Section 3.2: pairs of sequences, [2 N, l, 1] with the two of a pair side by
+    side, through valid convolutions; they hear each other through PackNorm alone, InstanceNorm over
+    both of them end to end. [2 N, 1, 1] for l = 1 + 2 R(d)."""
+
+    def __init__(self, depth, channels, kernel_size=5):
+        super().__init__()
+        self.conv_in = nn.Conv1d(1, channels, kernel_size)
+        self.blocks = nn.ModuleList(
+            Block(channels, kernel_size, make_norm("instance", channels)) for _ in range(depth - 2))
+        for block in self.blocks:
+            block.conv.padding = (0,)
+        self.conv_out = nn.Conv1d(channels, 1, kernel_size)
+
+    def forward(self, x):
+        z = self.conv_in(x.transpose(1, 2))
+        for block in self.blocks:
+            u = block.conv(z)
+            packed = torch.cat([u[0::2], u[1::2]], dim=2)
+            v, v_other = block.norm(packed).chunk(2, dim=2)
+            z = torch.relu(torch.stack([v, v_other], dim=1).flatten(0, 1))
+        return self.conv_out(z).transpose(1, 2)

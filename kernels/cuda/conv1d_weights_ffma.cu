@@ -193,6 +193,7 @@ WeightVariant variant(const char* name) {
           S::kChannels,
           kChunk,
           sizeof(Shared<S>),
+          1,
           [](const WeightSums&) { return S::kChannels / S::kSlice; },
           ffma_weights_of<S>};
 }

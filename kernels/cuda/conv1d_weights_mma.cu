@@ -224,6 +224,7 @@ WeightVariant variant(const char* name) {
           S::kChannels,
           kChunk,
           sizeof(Shared<S>),
+          1,
           [](const WeightSums&) { return S::kChannels / S::kSlice; },
           mma_weights<S>};
 }

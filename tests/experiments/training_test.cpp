@@ -59,7 +59,7 @@ TEST(Plateau, IsToldInWordsWithARetry) {
   EXPECT_EQ(plateau_notice(settings, 0.0, 0.001), "");
 }
 
-TrainingStep demo_step(Localizer& network) {
+LocalizationStep demo_step(Localizer& network) {
   return {network, LearningRate{2e-3}, 8, 64, 1};
 }
 
@@ -70,7 +70,7 @@ TEST(TrainingStep, IsTheSameForAnyNumberOfThreads) {
   for (const int threads : {1, 2, 3}) {
     const Device device = Device::cpu(threads);
     Localizer network(device, DType::kF32, settings.network(), 1);
-    TrainingStep step = demo_step(network);
+    LocalizationStep step = demo_step(network);
     std::vector<HostArray> state;
     for (int i = 0; i < 10; ++i) step();
     EXPECT_EQ(step.adam().steps(), 10);
@@ -84,7 +84,7 @@ TEST(TrainingStep, ReusesItsMemoryFromTheSecondStepOn) {
   const LocalizationSettings settings =
       settings_from_preset<LocalizationSettings>("demo", "instance");
   Localizer network(Device::cpu(1), DType::kF32, settings.network(), 1);
-  TrainingStep step = demo_step(network);
+  LocalizationStep step = demo_step(network);
   step();
   step();
   const std::size_t bytes = step.arena_bytes();
@@ -100,7 +100,7 @@ TEST(TrainingStep, ThePaperScaleStepStaysUnderAGigabyte) {
   const LocalizationSettings settings =
       settings_from_preset<LocalizationSettings>("paper", "instance");
   Localizer network(Device::cpu(), DType::kF32, settings.network(), 1);
-  TrainingStep step(network, settings.training_rate(), settings.batch, settings.length, 1);
+  LocalizationStep step(network, settings.training_rate(), settings.batch, settings.length, 1);
   step();
   step();
   EXPECT_LE(step.arena_bytes(), 1'000'000'000u);

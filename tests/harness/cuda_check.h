@@ -19,11 +19,15 @@
 
 namespace sidechannel::harness {
 
-// One queue on the first GPU for each precision, for the whole program.
-inline kernels::CudaQueue& cuda_queue(kernels::Precision precision = kernels::Precision::kFp32) {
-  static kernels::CudaQueue fp32(0, kernels::Precision::kFp32);
-  static kernels::CudaQueue tf32(0, kernels::Precision::kTf32);
-  return precision == kernels::Precision::kFp32 ? fp32 : tf32;
+// The first GPU in each precision, for the whole program.
+inline const Device& cuda_device(Precision precision = Precision::kFp32) {
+  static const Device fp32 = Device::cuda(0, Precision::kFp32);
+  static const Device tf32 = Device::cuda(0, Precision::kTf32);
+  return precision == Precision::kFp32 ? fp32 : tf32;
+}
+
+inline kernels::CudaQueue& cuda_queue(Precision precision = Precision::kFp32) {
+  return cuda_device(precision).cuda_queue();
 }
 
 // Of tests that need a GPU or its emulation: a visible skip where there is none.

@@ -148,8 +148,8 @@ TEST_F(Runtime, GraphsReplayLaunchesCopiesAndFillsWithTheirArguments) {
   const Device<float> x(queue, std::vector<float>(100));
   const Device<float> y(queue, std::vector<float>(100));
   queue.begin_capture();
-  for (float value = 1; value <= 3; ++value) {  // each launch keeps its own value
-    fill(queue, 100, value, x.data());
+  for (int i = 1; i <= 3; ++i) {  // each launch keeps its own value
+    fill(queue, 100, static_cast<float>(i), x.data());
     add(queue, 100, x.data(), y.data());
   }
   queue.copy_on_device(x.data(), y.data(), 50 * sizeof(float));
