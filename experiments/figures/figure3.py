@@ -112,7 +112,7 @@ def draw(run, title=None):
     curve = overlap < length
 
     width = 3.35  # a column of a paper
-    words = textwrap.wrap("Reading: " + reading(run), 62)
+    words = textwrap.wrap("Reading: " + reading(run).replace(" = ", "\u00a0=\u00a0"), 62)
     heading = textwrap.wrap(title or "", 50)
     head = 0.15 * len(heading) + 0.22
     height = 1.75
