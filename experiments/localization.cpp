@@ -35,7 +35,7 @@ int run(const Arguments& arguments, Phases phases) {
           : out,
       to_json(settings), device, arguments.run.resume_policy());
   const std::string where = folder.path().string();
-  if (phases == Phases::kAll && folder.has("summary.json")) {
+  if (phases == Phases::kAll && folder.has("summary.json") && arguments.model.empty()) {
     fmt::print("{}: done already, see summary.json\n", where);
     return 0;
   }

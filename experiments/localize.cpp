@@ -1,7 +1,10 @@
 #include "experiments/localize.h"
 
+#include <algorithm>
+#include <map>
 #include <optional>
 
+#include "engine/safetensors.h"
 #include "experiments/probing.h"
 #include "experiments/training.h"
 
@@ -24,6 +27,21 @@ Localizer other_model(const LocalizationSettings& settings, const Device& device
   return network;
 }
 
+// Keeps the weights that the run's results are of. UsageError where they are of others.
+void keep_model(const RunFolder& folder, const Localizer& network, const std::string& source) {
+  const std::filesystem::path kept = folder.file("model.safetensors");
+  if (!folder.has("model.safetensors")) save_model(kept, network);
+  const auto theirs = read_safetensors(kept).tensors;
+  std::map<std::string, HostArray> mine;
+  network.parameters().save(mine);
+  const bool same = std::equal(mine.begin(), mine.end(), theirs.begin(), theirs.end(),
+                               [](const auto& a, const auto& b) {
+                                 return a.first == b.first && a.second.bytes == b.second.bytes;
+                               });
+  require(same, fmt::format("{} holds a run of another model than {}; choose another --out",
+                            folder.path().string(), source));
+}
+
 void expect(const RunFolder& folder, const char* file, const char* instead) {
   SC_CHECK(folder.has(file), "{} has no {} yet; run {}", folder.path().string(), file, instead);
 }
@@ -32,11 +50,15 @@ void expect(const RunFolder& folder, const char* file, const char* instead) {
 
 Json run_localization(const LocalizationSettings& settings, RunFolder& folder, const Device& device,
                       Phases phases, const std::string& model) {
-  if (phases == Phases::kAll && folder.has("summary.json")) return folder.read_json("summary.json");
-  double seconds = 0;
   std::optional<Localizer> network;
   if (!model.empty()) {
     network = other_model(settings, device, model);
+    keep_model(folder, *network, model);
+  }
+  if (phases == Phases::kAll && folder.has("summary.json")) return folder.read_json("summary.json");
+  double seconds = 0;
+  if (network) {
+    // trained already
   } else if (phases == Phases::kTrain || phases == Phases::kAll) {
     network.emplace(device, DType::kF32, settings.network(),
                     static_cast<std::uint64_t>(settings.seed));

@@ -14,7 +14,7 @@ enum class LocalizationPhases { kTrain, kProbe, kMap, kAll };
 // which indices each layer can tell apart and writes summary.json, which it returns. Or only one of
 // these phases, and returns nothing before there is a summary. Continues where an earlier call
 // stopped; a finished run costs nothing. `model`, where given, is a file with weights to use
-// instead of training.
+// instead of training; the folder keeps them, and refuses others from then on.
 //
 // `settings` are the folder's, on `device` (see choose_device). Throws Interrupted when a signal
 // asks for it, Error and UsageError otherwise.

@@ -160,7 +160,7 @@ def draw(results, title=None):
     mark(slope, 1, "knows every index")
     slope.axhline(0, color=INK, lw=0.6, ls=(0, (1.5, 2)), zorder=1)
 
-    page.text(0.08, bottom + 0.36, "circles: mean over the seeds, with their standard deviation; "
+    page.text(0.08, bottom + 0.36, "circles: mean ± standard deviation over the seeds; "
               "bars: each seed", fontsize=6.5)
     page.text(0.08, bottom + 0.52, "\n".join(words), linespacing=1.25, fontsize=6.8)
     return page.figure

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "engine/checkpoint.h"
+#include "engine/npy.h"
 #include "experiments/interrupt.h"
 #include "tests/harness/program.h"
 
@@ -271,6 +272,74 @@ TEST(ResumePolicy, AFolderHoldsOneRun) {
   EXPECT_EQ(never.code, 2);
   EXPECT_EQ(never.err,
             "localization: " + (folder / "run") + " already holds a run; choose another --out\n");
+}
+
+// One network with BatchNorm, evaluated with both kinds of statistics and trained once.
+TEST(OtherModel, IsKeptAndNotTrained) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(run_program("localization", tiny("run", "batch", folder / "minibatch")).code, 0);
+  const std::string model = folder / "minibatch" + "/model.safetensors";
+  const std::string out = folder / "population";
+  const auto arguments =
+      with(tiny("run", "batch", out), {"--eval-statistics", "population", "--model", model});
+  const ProgramResult result = run_program("localization", arguments);
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_FALSE(std::filesystem::exists(out + "/checkpoint.safetensors"));
+  EXPECT_EQ(content_of(out + "/model.safetensors"), content_of(model));
+  EXPECT_NE(content_of(out + "/localized.npy"), "");
+  EXPECT_NE(content_of(out + "/summary.json").find("\"eval_statistics\": \"population\""),
+            std::string::npos);
+  EXPECT_NE(content_of(out + "/layer_mean.npy"),
+            content_of(folder / "minibatch" + "/layer_mean.npy"));
+  EXPECT_EQ(run_program("localization", arguments).code, 0);
+
+  ASSERT_EQ(
+      run_program("localization", with(tiny("train", "batch", folder / "other"), {"--seed", "1"}))
+          .code,
+      0);
+  const std::string other = folder / "other" + "/model.safetensors";
+  const ProgramResult refused = run_program("localization", with(arguments, {"--model", other}));
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_EQ(refused.err, "localization: " + out + " holds a run of another model than " + other +
+                             "; choose another --out\n");
+}
+
+// The rows of a map are those of the probes that there are, and the output's.
+TEST(SomeProbes, AreThoseOfTheMap) {
+  const TemporaryFolder folder;
+  const auto run = [&](const std::string& probes) {
+    const std::string out = folder / probes;
+    const ProgramResult result =
+        run_program("localization", with(tiny("run", "instance", out), {"--probes", probes}));
+    EXPECT_EQ(result.code, 0) << result.err;
+    return out;
+  };
+  const std::string all = run("all");
+  const std::string last = run("last");
+  const std::string none = run("none");
+  EXPECT_EQ(read_npy(all + "/localized.npy").shape, (Shape{4, 20}));
+  EXPECT_EQ(read_npy(last + "/localized.npy").shape, (Shape{2, 20}));
+  EXPECT_EQ(read_npy(none + "/localized.npy").shape, (Shape{1, 20}));
+  EXPECT_TRUE(std::filesystem::exists(last + "/probes.safetensors"));
+  EXPECT_FALSE(std::filesystem::exists(none + "/probes.safetensors"));
+  const auto summary = [](const std::string& out) {
+    return nlohmann::ordered_json::parse(content_of(out + "/summary.json"));
+  };
+  EXPECT_EQ(summary(all)["layers"], (std::vector<int>{1, 2, 3, 4}));
+  EXPECT_EQ(summary(last)["layers"], (std::vector<int>{3, 4}));
+  EXPECT_EQ(summary(none)["layers"], (std::vector<int>{4}));
+  for (const char* key : {"localized_fraction", "interior_localized_fraction",
+                          "outside_cone_localized_fraction", "localization_distances"}) {
+    EXPECT_EQ(summary(all)[key].size(), 4u) << key;
+    EXPECT_EQ(summary(last)[key].size(), 2u) << key;
+    EXPECT_EQ(summary(none)[key].size(), 1u) << key;
+  }
+  // The output does not know of the probes.
+  for (const char* key : {"final_loss", "interior_slope", "localization_distance"}) {
+    EXPECT_EQ(summary(all)[key], summary(none)[key]) << key;
+    EXPECT_EQ(summary(all)[key], summary(last)[key]) << key;
+  }
+  EXPECT_EQ(content_of(all + "/predictions_mean.npy"), content_of(none + "/predictions_mean.npy"));
 }
 
 TEST(ResumePolicy, ADamagedStateGivesWayToTheOneBefore) {
