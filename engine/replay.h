@@ -11,6 +11,11 @@ namespace sidechannel {
 // time, and what changes from step to step (counters, rates, averages) changes on the device: its
 // launches may then be recorded once and repeated as one, without running its host code again. So a
 // body depends on no value of the host that changes, and reads nothing back.
+//
+// On a GPU the first two calls run as they are (after the first, arena and scratch memory know how
+// large they must be, after the second they have stopped moving), the third is recorded as a CUDA
+// graph, and from then on a step is one launch. With CUDA_LAUNCH_BLOCKING=1 nothing is recorded, so
+// that a fault names its operation.
 class Replay {
  public:
   explicit Replay(Device device) : device_(std::move(device)) {}
@@ -19,7 +24,9 @@ class Replay {
   void operator()(const std::function<void()>& body);
 
  private:
-  [[maybe_unused]] Device device_;
+  Device device_;
+  int runs_ = 0;
+  kernels::CudaGraph graph_;
 };
 
 }  // namespace sidechannel

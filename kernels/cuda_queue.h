@@ -78,6 +78,8 @@ class CudaQueue {
 
   const CudaDeviceInfo& info() const { return info_; }
   Precision precision() const { return precision_; }
+  // Whether every launch is waited for (CUDA_LAUNCH_BLOCKING=1), to find the one that fails.
+  bool blocking() const { return blocking_; }
   CUstream_st* stream() const { return stream_; }
   cublasLtContext* blas();
 

@@ -63,6 +63,7 @@ HWY_INLINE void multiply_tile(D d, const T* HWY_RESTRICT x, std::int64_t ldx,
       sum[i][j] = start ? hn::LoadU(d, start + i * ld_start + j * lanes) : hn::Zero(d);
     }
   }
+#pragma GCC unroll 4
   for (std::int64_t k = 0; k < depth; ++k) {
     Vec<D> b[kVectors];
 #pragma GCC unroll 4

@@ -4,7 +4,7 @@
 //   conv1d_single.cu     one channel on one side: bound by memory
 //   conv1d_ffma.cu       C_in = C_out = 32 or 64, 5 taps, in fp32
 //   conv1d_mma.cu        the same on tensor cores, in TF32
-//   conv1d_weights.cu    parameter gradients of the same layers, in fp32 and TF32
+//   conv1d_weights_*.cu  the parameter gradients of these layers, likewise
 //
 // The forward pass and the input gradient are the same problem, RowProduct: the input gradient's
 // rows are dy's, its weights are flipped in t and transposed. All results are the same bits in
@@ -34,40 +34,50 @@ bool aligned(std::initializer_list<const void*> pointers) {
                      [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; });
 }
 
-// Tensor cores take TF32 from sm_80 on.
-bool tensor_cores(const CudaQueue& queue) {
-  return queue.precision() == Precision::kTf32 && queue.info().compute_capability >= 80;
-}
+// What the choice depends on, beside the problem.
+struct Target {
+  const CudaDeviceInfo& device;
+  Precision precision;
+
+  explicit Target(const CudaQueue& queue) : Target(queue.info(), queue.precision()) {}
+  Target(const CudaDeviceInfo& device_, Precision precision_)
+      : device(device_), precision(precision_) {}
+
+  // Tensor cores take TF32 from sm_80 on.
+  bool tensor_cores() const {
+    return precision == Precision::kTf32 && device.compute_capability >= 80;
+  }
+  int multiprocessors() const { return std::max(device.multiprocessors, 1); }
+};
 
 // --- Row products
 // ----------------------------------------------------------------------------------
 
 // About how long a variant takes: rounds of blocks on all multiprocessors, each as long as its tile
 // and what comes before and after it, which is about 32 positions' worth.
-std::int64_t duration(const CudaQueue& queue, const RowVariant& variant, const RowProduct& p) {
+std::int64_t duration(const Target& target, const RowVariant& variant, const RowProduct& p) {
   constexpr std::int64_t kOverhead = 32;
   const std::int64_t blocks = std::int64_t{p.batch} * ceil_div(p.length_out, variant.positions);
-  return ceil_div(blocks, std::max(queue.info().multiprocessors, 1)) *
-         (variant.positions + kOverhead);
+  return ceil_div(blocks, target.multiprocessors()) * (variant.positions + kOverhead);
 }
 
 // What can compute the product, the best first.
-std::vector<RowVariant> variants(const CudaQueue& queue, const RowProduct& p) {
+std::vector<RowVariant> variants(const Target& target, const RowProduct& p) {
   std::vector<RowVariant> all;
   // Of those made for this layer, the ones whose tiles fit the problem best.
   const auto append = [&](const std::vector<RowVariant>& made) {
     const auto first = static_cast<std::ptrdiff_t>(all.size());
     for (const RowVariant& variant : made) {
-      if (variant.channels == p.channels && variant.shared <= queue.info().shared_per_block) {
+      if (variant.channels == p.channels && variant.shared <= target.device.shared_per_block) {
         all.push_back(variant);
       }
     }
     std::stable_sort(all.begin() + first, all.end(), [&](const RowVariant& a, const RowVariant& b) {
-      return duration(queue, a, p) < duration(queue, b, p);
+      return duration(target, a, p) < duration(target, b, p);
     });
   };
   if (p.channels == p.columns && p.taps == 5 && aligned({p.x, p.w, p.bias, p.y})) {
-    if (tensor_cores(queue)) append(tf32_mma_rows());
+    if (target.tensor_cores()) append(tf32_mma_rows());
     append(ffma_rows());
   }
   if (p.columns == 1) all.push_back(kOneChannelOut);
@@ -108,17 +118,17 @@ RowProduct input_product(const Conv1dDims& dims, const float* dy, const float* w
 // --- Parameter gradients
 // ---------------------------------------------------------------------------
 
-std::vector<WeightVariant> variants(const CudaQueue& queue, const WeightSums& p) {
+std::vector<WeightVariant> variants(const Target& target, const WeightSums& p) {
   std::vector<WeightVariant> all;
   const auto append = [&](const std::vector<WeightVariant>& made) {
     for (const WeightVariant& variant : made) {
-      if (variant.channels == p.channels_in && variant.shared <= queue.info().shared_per_block) {
+      if (variant.channels == p.channels_in && variant.shared <= target.device.shared_per_block) {
         all.push_back(variant);
       }
     }
   };
   if (p.channels_in == p.channels_out && p.taps == 5 && aligned({p.x, p.dy})) {
-    if (tensor_cores(queue)) append(tf32_mma_weights());
+    if (target.tensor_cores()) append(tf32_mma_weights());
     append(ffma_weights());
   }
   if (p.channels_in == 1 || p.channels_out == 1) all.push_back(kOneChannelWeights);
@@ -142,13 +152,12 @@ WeightSums weight_sums(const Conv1dDims& dims, const float* x, const float* dy) 
   return p;
 }
 
-// Cuts the positions such that the blocks of all splits keep every multiprocessor busy, but none
-// has more than a chunk too few.
-void split(const CudaQueue& queue, const WeightVariant& variant, WeightSums& p) {
+// Cuts the positions into chunks and splits, such that all multiprocessors are busy.
+void split(const Target& target, const WeightVariant& variant, WeightSums& p) {
   p.chunk = variant.chunk;
   p.chunks_per_sample = ceil_div(p.length_out, p.chunk);
   p.chunks = std::int64_t{p.batch} * p.chunks_per_sample;
-  const int blocks = std::max(queue.info().multiprocessors, 1);
+  const int blocks = target.multiprocessors() * variant.blocks_per_multiprocessor;
   p.splits =
       static_cast<int>(std::clamp<std::int64_t>(blocks / variant.blocks_per_split(p), 1, p.chunks));
 }
@@ -158,7 +167,7 @@ void split(const CudaQueue& queue, const WeightVariant& variant, WeightSums& p) 
 
 template <class Problem>
 auto choose(const CudaQueue& queue, const Problem& problem) {
-  const auto all = variants(queue, problem);
+  const auto all = variants(Target(queue), problem);
   const std::string& forced = forced_variant();
   for (const auto& variant : all) {
     if (forced.empty() || forced == variant.name) return variant;
@@ -167,25 +176,26 @@ auto choose(const CudaQueue& queue, const Problem& problem) {
 }
 
 template <class Problem>
-std::vector<std::string> names(const CudaQueue& queue, const Problem& problem) {
+std::vector<std::string> names(const Target& target, const Problem& problem) {
   std::vector<std::string> all;
-  for (const auto& variant : variants(queue, problem)) all.emplace_back(variant.name);
+  for (const auto& variant : variants(target, problem)) all.emplace_back(variant.name);
   return all;
 }
 
 }  // namespace
 
-std::vector<std::string> conv1d_variants(const CudaQueue& queue, Conv1dPass pass,
-                                         const Conv1dDims& dims) {
+std::vector<std::string> conv1d_variants(const CudaDeviceInfo& device, Precision precision,
+                                         Conv1dPass pass, const Conv1dDims& dims) {
+  const Target target(device, precision);
   switch (pass) {
     case Conv1dPass::kForward:
-      return names(queue, forward_product(dims, nullptr, nullptr, nullptr, nullptr));
+      return names(target, forward_product(dims, nullptr, nullptr, nullptr, nullptr));
     case Conv1dPass::kBackwardInput:
-      return names(queue, input_product(dims, nullptr, nullptr, {}));
+      return names(target, input_product(dims, nullptr, nullptr, {}));
     case Conv1dPass::kBackwardParams:
       break;
   }
-  return names(queue, weight_sums(dims, nullptr, nullptr));
+  return names(target, weight_sums(dims, nullptr, nullptr));
 }
 
 ForceConv1dVariant::ForceConv1dVariant(std::string name) {
@@ -215,7 +225,7 @@ void conv1d_backward_params(CudaQueue& queue, const Conv1dDims& dims, const floa
   sums.bias = db.data != nullptr;
   if (!sums.weights && !sums.bias) return;
   const WeightVariant variant = choose(queue, sums);
-  split(queue, variant, sums);
+  split(Target(queue), variant, sums);
   sums.partial = static_cast<float*>(
       queue.scratch(static_cast<std::size_t>(sums.splits * sums.row) * sizeof(float)));
   if (sums.weights) {

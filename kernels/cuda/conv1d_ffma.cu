@@ -1,18 +1,17 @@
 // Row products of conv1d in fp32: C_in = C_out = h, 5 taps. The problem is defined in
-// conv1d_kernels.h, how operands come into shared memory in device/conv1d_stage.cuh.
+// conv1d_kernels.h.
 //
 // A block computes a tile of positions of one sample x all h columns. Its threads form kGroups
-// groups: each computes the whole tile, but sums only every kGroups-th plane of four channels, so
-// that there are warps enough to hide latencies although each thread has many sums (the more it
-// has, the fewer operands it reads for each). Within a group, h / 8 neighbouring threads share
-// positions:
+// groups: each computes the whole tile, but sums only every kGroups-th pair of channels, so that
+// there are warps enough to hide latencies although each thread has many sums (the more it has, the
+// fewer operands it reads for each). Within a group, h / 8 neighbouring threads share positions:
 //
 //   thread's columns    4 * quad + {0, 1, 2, 3} and the same h / 2 further on, quad < h / 8
 //   thread's positions  kRun neighbours, whose inputs (of two channels) stay in registers for all
 //   taps
 //
-// Order of a sum: in a group, plane by plane, two channels at a time: tap by tap, then the two
-// channels. Then the groups' sums one after the other, last the start.
+// Order of a sum: in a group, pair by pair of channels, tap by tap, then the two channels. Then the
+// groups' sums one after the other, last the start.
 
 #include <cuda_runtime.h>
 
@@ -51,6 +50,37 @@ struct FfmaPlace {
   }
 };
 
+// What a stage holds: 16 channels of x, and their weights for all columns and taps, as they stand
+// in the layer's memory: a row of columns for each tap and channel; flipped, a row of channels for
+// each tap and column.
+template <class Place, int kPositions>
+struct Stage {
+  device::Planes<kStageChannels, kPositions + kTaps - 1> x;
+  alignas(16) float w[kTaps][Place::kRows][Place::kPitch];
+};
+
+// Begins to copy a stage, from channel c0 on. Each thread copies one chunk of weights for each tap.
+template <int kThreads, class Place, int kPositions>
+__device__ __forceinline__ void begin_stage(const RowProduct& p, const device::RowTile& tile,
+                                            int c0, Stage<Place, kPositions>& stage) {
+  constexpr int kColumns = Place::kColumns;
+  const int thread = static_cast<int>(threadIdx.x);
+  stage.x.template for_own_chunks<kThreads, kColumns>(
+      thread, p.x + std::int64_t{tile.n} * p.length * kColumns, p.length, c0, tile.first - p.offset,
+      tile.count + kTaps - 1, device::BeginCopy());
+  constexpr int kQuads = Place::kWidth / 4;
+  static_assert(kThreads == kQuads * Place::kRows);
+  const int row = thread / kQuads;
+  const int quad = thread % kQuads;
+#pragma unroll
+  for (int tap = 0; tap < kTaps; ++tap) {
+    const float* from = Place::kFlip ? p.w + ((kTaps - 1 - tap) * kColumns + row) * kColumns + c0
+                                     : p.w + (tap * kColumns + c0 + row) * kColumns;
+    device::copy_async(&stage.w[tap][Place::place(row)][4 * quad], from + 4 * quad, true);
+  }
+  device::copy_async_commit();
+}
+
 template <int kChannels, int kWarps, int kRun, int kGroups, bool kFlip>
 struct FfmaRows {
   static constexpr int kQuads = kChannels / 8;
@@ -58,11 +88,11 @@ struct FfmaRows {
   static constexpr int kThreads = kGroupThreads * kGroups;
   static constexpr int kPositions = kGroupThreads / kQuads * kRun;
   using Place = FfmaPlace<kChannels, kFlip>;
-  using Stage = device::RowStage<Place, kPositions>;
-  // The sums of the groups, after the stages are done with.
+  using Stages = Stage<Place, kPositions>[2];
+  // The sums of all groups but the first, after the stages are done with.
   using Sums = float[kGroups - 1][8 * kRun][kGroupThreads];
-  static constexpr std::size_t kShared = 2 * sizeof(Stage) > sizeof(Sums) ? 2 * sizeof(Stage)
-                                                                          : sizeof(Sums);
+  static constexpr std::size_t kShared = sizeof(Stages) > sizeof(Sums) ? sizeof(Stages)
+                                                                       : sizeof(Sums);
 };
 
 // The thread's eight weights of channels c and c + 1: columns as above.
@@ -97,7 +127,7 @@ __device__ __forceinline__ Weights load_weights(const float (*w)[Place::kPitch],
 }
 
 template <int kChannels, int kWarps, int kRun, int kGroups, bool kFlip>
-__global__ void __launch_bounds__(kWarps * 32 * kGroups) ffma_rows_kernel(RowProduct p) {
+__global__ void __launch_bounds__(kWarps * 32 * kGroups, 1) ffma_rows_kernel(RowProduct p) {
   using Rows = FfmaRows<kChannels, kWarps, kRun, kGroups, kFlip>;
   const int group = static_cast<int>(threadIdx.x) / Rows::kGroupThreads;
   const int rank = static_cast<int>(threadIdx.x) % Rows::kGroupThreads;
@@ -106,35 +136,45 @@ __global__ void __launch_bounds__(kWarps * 32 * kGroups) ffma_rows_kernel(RowPro
   const device::RowTile tile(p, Rows::kPositions);
 
   float sum[8][kRun] = {};
-  device::for_stages<Rows::kThreads, false>(
-      p, kChannels, tile.n, tile.first, tile.count, device::dynamic_shared<typename Rows::Stage>(),
-      [&](const typename Rows::Stage& stage) {
+  const auto multiply = [&](const auto& stage) {
 #pragma unroll 1
-        for (int c = 4 * group; c < kStageChannels; c += 4 * kGroups) {
+    for (int c = 2 * group; c < kStageChannels; c += 2 * kGroups) {
+      float2 x[kRun + kTaps - 1];
 #pragma unroll
-          for (int half = 0; half < 4; half += 2) {
-            float2 x[kRun + kTaps - 1];
+      for (int i = 0; i < kRun + kTaps - 1; ++i) {
+        x[i] = load2(&stage.x.at[c / 4][position + i][c % 4]);
+      }
 #pragma unroll
-            for (int i = 0; i < kRun + kTaps - 1; ++i) {
-              x[i] = load2(&stage.x.at[c / 4][position + i][half]);
-            }
+      for (int tap = 0; tap < kTaps; ++tap) {
+        const Weights w = load_weights<typename Rows::Place>(stage.w[tap], c, quad);
 #pragma unroll
-            for (int tap = 0; tap < kTaps; ++tap) {
-              const Weights w = load_weights<typename Rows::Place>(stage.w.at[tap], c + half, quad);
+        for (int i = 0; i < kRun; ++i) {
 #pragma unroll
-              for (int i = 0; i < kRun; ++i) {
-#pragma unroll
-                for (int o = 0; o < 8; ++o) sum[o][i] += w.at[0][o] * x[i + tap].x;
-              }
-#pragma unroll
-              for (int i = 0; i < kRun; ++i) {
-#pragma unroll
-                for (int o = 0; o < 8; ++o) sum[o][i] += w.at[1][o] * x[i + tap].y;
-              }
-            }
-          }
+          for (int o = 0; o < 8; ++o) sum[o][i] += w.at[0][o] * x[i + tap].x;
         }
-      });
+#pragma unroll
+        for (int i = 0; i < kRun; ++i) {
+#pragma unroll
+          for (int o = 0; o < 8; ++o) sum[o][i] += w.at[1][o] * x[i + tap].y;
+        }
+      }
+    }
+  };
+
+  auto& stages = *device::dynamic_shared<typename Rows::Stages>();
+  begin_stage<Rows::kThreads>(p, tile, 0, stages[0]);
+#pragma unroll 1
+  for (int c0 = 0, s = 0; c0 < kChannels; c0 += kStageChannels, s ^= 1) {
+    if (c0 + kStageChannels < kChannels) {
+      begin_stage<Rows::kThreads>(p, tile, c0 + kStageChannels, stages[s ^ 1]);
+      device::copy_async_wait<1>();
+    } else {
+      device::copy_async_wait<0>();
+    }
+    __syncthreads();  // the stage is complete, with what the other threads copied
+    multiply(stages[s]);
+    __syncthreads();  // all have read it, before it is filled again
+  }
 
   // The first group adds the others' sums to its own.
   auto& others = *device::dynamic_shared<typename Rows::Sums>();

@@ -77,6 +77,7 @@ struct WeightVariant {
   int channels;  // C_in = C_out that it is made for; 0: any
   int chunk;
   std::size_t shared;
+  int blocks_per_multiprocessor;  // so many that it has warps enough to hide latencies
   int (*blocks_per_split)(const WeightSums& sums);
   void (*run)(CudaQueue& queue, const WeightSums& sums);
 };

@@ -262,7 +262,7 @@ void one_channel_weights(CudaQueue& queue, const WeightSums& p) {
 const RowVariant kOneChannelIn = {"one input channel", 0, kRun, 0, one_channel_in};
 const RowVariant kOneChannelOut = {"one output channel", 0, kRun, 0, one_channel_out};
 const WeightVariant kOneChannelWeights = {
-    "one channel",      0, kGroupsOfBlock* kPositionsOfThread, 0, one_channel_weights_blocks,
+    "one channel",      0, kGroupsOfBlock* kPositionsOfThread, 0, 4, one_channel_weights_blocks,
     one_channel_weights};
 
 }  // namespace sidechannel::kernels

@@ -266,7 +266,7 @@ __global__ void __launch_bounds__(kLanes* kGroups)
 const RowVariant kTiledRows = {"any shape", 0, kRowPositions, sizeof(RowsShared), tiled_rows};
 
 const WeightVariant kTiledWeights = {
-    "any shape", 0, kWeightChunk, sizeof(WeightsShared), tiled_weights_blocks, tiled_weights};
+    "any shape", 0, kWeightChunk, sizeof(WeightsShared), 8, tiled_weights_blocks, tiled_weights};
 
 void sum_columns(CudaQueue& queue, const WeightSums& p) {
   Launch how;

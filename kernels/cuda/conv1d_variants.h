@@ -7,15 +7,16 @@
 #include <vector>
 
 #include "kernels/conv1d.h"
+#include "kernels/cuda_queue.h"
 
 namespace sidechannel::kernels {
 
 enum class Conv1dPass { kForward, kBackwardInput, kBackwardParams };
 
-// The names of all kernels that can compute this pass on this queue's device, the one that conv1d
-// chooses first; never empty.
-std::vector<std::string> conv1d_variants(const CudaQueue& queue, Conv1dPass pass,
-                                         const Conv1dDims& dims);
+// The names of all kernels that can compute this pass on such a device, of buffers that are aligned
+// to 16 bytes; first the one that conv1d chooses. Never empty.
+std::vector<std::string> conv1d_variants(const CudaDeviceInfo& device, Precision precision,
+                                         Conv1dPass pass, const Conv1dDims& dims);
 
 // While one of these lives, a pass is computed by the kernel of that name, and refuses problems
 // that this kernel cannot compute: std::logic_error.

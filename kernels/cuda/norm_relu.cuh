@@ -74,13 +74,6 @@ __device__ __forceinline__ float before_relu(float centred, float scale, float b
   return fmaf(centred, scale, beta);
 }
 
-// Channels of the block's tile that exist.
-template <int kVec>
-__device__ __forceinline__ int tile_channels(const Tiling& tiling) {
-  const int width = static_cast<int>(blockDim.x) * kVec;
-  return min(width, tiling.channels - static_cast<int>(blockIdx.y) * width);
-}
-
 // The constants of a thread's channels.
 template <int kVec>
 struct NormConstants {

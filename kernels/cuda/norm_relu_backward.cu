@@ -10,10 +10,11 @@
 // in device/tile.cuh.
 //
 // Each tile leaves its sums of g and g * x_hat in scratch memory, `partial` [groups, channels,
-// chunks]; those of a channel are then added in order.
+// chunks]; those of a channel are then added up (column_totals.cuh).
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/column_totals.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/norm_relu.cuh"
 
@@ -26,11 +27,7 @@ using device::NormConstants;
 using device::Pack;
 using device::Tile;
 
-// Of g and of g * x_hat.
-struct Sums {
-  float g;
-  float g_x_hat;
-};
+using Sums = ColumnPartial<2>;  // of g, and of g * x_hat
 
 // What a thread takes off its gradients: dx = scale * g - shift - slope * (x - mean).
 template <int kVec>
@@ -101,12 +98,12 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
 #pragma unroll
   for (int j = 0; j < kVec; ++j) sum[1].v[j] *= constants.rstd.v[j];
 
-  const int first_channel = static_cast<int>(blockIdx.y * blockDim.x) * kVec;
+  const int first_channel = device::first_channel<kVec>();
   const std::int64_t first = tile.group * tiling.channels + first_channel;
   add_up(
       sums, sum, kPart == Part::kSets ? norm.set_channels : 1, channels,
       [&](int c, float(&total)[2]) {
-        if (partial) partial[(first + c) * tiling.chunks + tile.chunk] = {total[0], total[1]};
+        if (partial) partial[(first + c) * tiling.chunks + tile.chunk] = {{total[0], total[1]}};
         const float share = gamma[first_channel + c] * norm.per_value;
         total[0] *= share;
         total[1] *= share;
@@ -139,12 +136,12 @@ __global__ void merge_set(Tiling tiling, NormArguments norm, const float* gamma,
   float b = 0;
   for (std::int64_t part = threadIdx.x; part < parts; part += blockDim.x) {
     const float share = set_gamma[part / tiling.chunks];
-    a = fmaf(share, of_set[part].g, a);
-    b = fmaf(share, of_set[part].g_x_hat, b);
+    a = fmaf(share, of_set[part].v[0], a);
+    b = fmaf(share, of_set[part].v[1], b);
   }
   a = device::block_sum(a);
   b = device::block_sum(b);
-  if (threadIdx.x == 0) of_sets[blockIdx.x] = {a * norm.per_value, b * norm.per_value};
+  if (threadIdx.x == 0) of_sets[blockIdx.x] = {{a * norm.per_value, b * norm.per_value}};
 }
 
 // Grid (groups * chunks, tiles of channels). dx, when a and b of the sets are known.
@@ -163,8 +160,8 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
 #pragma unroll
   for (int j = 0; j < kVec; ++j) {
     const Sums of_set = of_sets[(statistic + j) / norm.set_channels];
-    a.v[j] = of_set.g;
-    b.v[j] = of_set.g_x_hat;
+    a.v[j] = of_set.v[0];
+    b.v[j] = of_set.v[1];
   }
   const Correction<kVec> correction(a, b, constants.rstd);
   tile.each([&](int, std::int64_t at) {
@@ -175,39 +172,11 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
   });
 }
 
-// One warp for each channel: its sums [groups, chunks] of all groups. Order: lane i takes parts i,
-// i + 32, ...; then the warp's tree.
-__global__ void sum_params(Tiling tiling, std::int64_t groups, const Sums* partial,
-                           GradOut<float> dgamma, GradOut<float> dbeta) {
-  const int channel = static_cast<int>(blockIdx.x * blockDim.y + threadIdx.y);
-  if (channel >= tiling.channels) return;  // the whole warp
-  float sum_g = 0;
-  float sum_g_x_hat = 0;
-  for (std::int64_t part = threadIdx.x; part < groups * tiling.chunks; part += device::kWarpSize) {
-    const std::int64_t row = part / tiling.chunks * tiling.channels + channel;
-    const Sums sums = partial[row * tiling.chunks + part % tiling.chunks];
-    sum_g += sums.g;
-    sum_g_x_hat += sums.g_x_hat;
-  }
-  sum_g = device::warp_sum(sum_g);
-  sum_g_x_hat = device::warp_sum(sum_g_x_hat);
-  if (threadIdx.x != 0) return;
-  if (dbeta.data) write(Pack<1>{{sum_g}}, dbeta, channel);
-  if (dgamma.data) write(Pack<1>{{sum_g_x_hat}}, dgamma, channel);
-}
-
-void launch_sum_params(CudaQueue& queue, const TilePlan& plan, const Sums* partial,
-                       GradOut<float> dgamma, GradOut<float> dbeta) {
-  constexpr unsigned kWarps = 8;
-  const auto channels = static_cast<unsigned>(plan.tiling.channels);
-  launch(queue, "norm_relu_backward: parameters", sum_params,
-         Launch{dim3((channels + kWarps - 1) / kWarps), dim3(device::kWarpSize, kWarps)},
-         plan.tiling, plan.groups, partial, dgamma, dbeta);
-}
-
-std::size_t partial_bytes(const TilePlan& plan) {
-  return static_cast<std::size_t>(plan.groups * plan.tiling.channels * plan.tiling.chunks) *
-         sizeof(Sums);
+void launch_total_params(CudaQueue& queue, const TilePlan& plan, const Sums* partial,
+                         GradOut<float> dgamma, GradOut<float> dbeta) {
+  const int channels = plan.tiling.channels;
+  launch_total_columns(queue, "norm_relu_backward: parameters", plan, partial,
+                       ColumnOutputs<2>{{dbeta, dgamma}, {channels, channels}});
 }
 
 }  // namespace
@@ -221,13 +190,14 @@ void norm_relu_backward(CudaQueue& queue, const NormDims& dims, const float* x, 
   const int vec = pack_size(dims.channels, {x, dy, dx.data});
   TilePlan whole;
   if (cut_in_whole_sets(dims, vec, {4, 8}, whole)) {
-    Sums* partial = params ? static_cast<Sums*>(queue.scratch(partial_bytes(whole))) : nullptr;
+    Sums* partial =
+        params ? static_cast<Sums*>(queue.scratch(column_partial_bytes<2>(whole))) : nullptr;
     with_constants<4, 8>(whole, [&](auto kVec, auto kItems) {
       launch(queue, "norm_relu_backward", backward_tile<kVec(), kItems(), Part::kSets>,
              Launch{whole.grid(), whole.block()}, whole.tiling, norm, x, gamma, beta, mean, rstd,
              dy, dx, partial);
     });
-    if (params) launch_sum_params(queue, whole, partial, dgamma, dbeta);
+    if (params) launch_total_params(queue, whole, partial, dgamma, dbeta);
     return;
   }
   const std::int64_t groups = dims.sample_groups();
@@ -235,8 +205,8 @@ void norm_relu_backward(CudaQueue& queue, const NormDims& dims, const float* x, 
   const TilePlan plan =
       cut_in_chunks(groups, dims.samples_per_set * dims.length, dims.channels, vec);
   auto* partial = static_cast<Sums*>(
-      queue.scratch(partial_bytes(plan) + static_cast<std::size_t>(sets) * sizeof(Sums)));
-  Sums* of_sets = partial + partial_bytes(plan) / sizeof(Sums);
+      queue.scratch(column_partial_bytes<2>(plan) + static_cast<std::size_t>(sets) * sizeof(Sums)));
+  Sums* of_sets = partial + column_partial_bytes<2>(plan) / sizeof(Sums);
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
     launch(queue, "norm_relu_backward: sums", backward_tile<kVec(), kItems(), Part::kChunk>,
            Launch{plan.grid(), plan.block()}, plan.tiling, norm, x, gamma, beta, mean, rstd, dy,
@@ -249,7 +219,7 @@ void norm_relu_backward(CudaQueue& queue, const NormDims& dims, const float* x, 
            Launch{plan.grid(), plan.block()}, plan.tiling, norm, x, gamma, beta, mean, rstd, dy,
            of_sets, dx);
   });
-  if (params) launch_sum_params(queue, plan, partial, dgamma, dbeta);
+  if (params) launch_total_params(queue, plan, partial, dgamma, dbeta);
 }
 
 void norm_relu_population_backward(CudaQueue& queue, const NormDims& dims, const float* x,
@@ -260,13 +230,14 @@ void norm_relu_population_backward(CudaQueue& queue, const NormDims& dims, const
   if (!dx.data && !params) return;
   const TilePlan plan = cut_in_chunks(1, dims.batch * dims.length, dims.channels,
                                       pack_size(dims.channels, {x, dy, dx.data}));
-  Sums* partial = params ? static_cast<Sums*>(queue.scratch(partial_bytes(plan))) : nullptr;
+  Sums* partial =
+      params ? static_cast<Sums*>(queue.scratch(column_partial_bytes<2>(plan))) : nullptr;
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
     launch(queue, "norm_relu_population_backward",
            backward_tile<kVec(), kItems(), Part::kPopulation>, Launch{plan.grid(), plan.block()},
            plan.tiling, arguments_of(dims), x, gamma, beta, mean, variance, dy, dx, partial);
   });
-  if (params) launch_sum_params(queue, plan, partial, dgamma, dbeta);
+  if (params) launch_total_params(queue, plan, partial, dgamma, dbeta);
 }
 
 }  // namespace sidechannel::kernels

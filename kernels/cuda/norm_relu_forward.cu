@@ -18,13 +18,9 @@ namespace {
 using device::add_up;
 using device::ColumnSums;
 using device::NormConstants;
+using device::Nothing;
 using device::Pack;
 using device::Tile;
-
-struct Nothing {
-  template <class... Any>
-  __device__ __forceinline__ void operator()(Any&&...) const {}
-};
 
 // Grid (groups, tiles of channels). Loads its whole sets, sums, centres and sums again from
 // registers, and stores.
@@ -35,8 +31,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
   auto& sums = device::static_shared<ColumnSums<kVec, 1>>();
   const Tile<kVec, kItems> tile(tiling);
   const int channels = device::tile_channels<kVec>(tiling);
-  const std::int64_t first_statistic =
-      tile.group * tiling.channels + static_cast<int>(blockIdx.y * blockDim.x) * kVec;
+  const std::int64_t first_statistic = tile.group * tiling.channels + device::first_channel<kVec>();
 
   Pack<kVec> item[kItems];
   tile.load(x, item);
@@ -105,8 +100,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
       sum[1].v[j] = fmaf(centred, centred, sum[1].v[j]);
     }
   });
-  const std::int64_t first =
-      tile.group * tiling.channels + static_cast<int>(blockIdx.y * blockDim.x) * kVec;
+  const std::int64_t first = tile.group * tiling.channels + device::first_channel<kVec>();
   add_up(sums, sum, 1, channels, Nothing(), [&](int c, float(&total)[2]) {
     const double centred = total[0];
     const double n = count;

@@ -50,6 +50,7 @@ std::string launch_text(const CudaLaunch& launch) {
   if (launch.recorded > 0) {
     return "a recorded step of " + std::to_string(launch.recorded) + " launches";
   }
+  if (launch.block[0] == 0) return launch.operation;  // a library's
   std::string text = launch.operation;
   text += " (grid " + extent_text(launch.grid) + ", block " + extent_text(launch.block);
   if (launch.cluster > 1) text += ", clusters of " + std::to_string(launch.cluster);

@@ -28,15 +28,16 @@ TEST(DeviceValue, GivesBackWhatWasSet) {
 }
 
 TEST(DeviceValue, LiesWhereKernelsFindIt) {
-  const DeviceValue<State> value(harness::device());
+  DeviceValue<State> value(harness::device());
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(value.data()) % alignof(State), 0u);
   State* on_device = value.data();  // which is this one, on a CPU
   on_device->steps += 4;
   EXPECT_EQ(value.get().steps, 7);
   const DeviceValue<State> same = value;
-  value.set({});
-  EXPECT_EQ(same.get().steps, 3);
-  EXPECT_EQ(value.data(), on_device);
+  same.set({});
+  EXPECT_EQ(value.get().steps, 3);
+  value = DeviceValue<State>(harness::device(), {1, 2, false});
+  EXPECT_EQ(same.data(), on_device);
 }
 
 TEST(Replay, RunsEveryStep) {

@@ -119,16 +119,16 @@ TEST(ResumeAfterFailure, KeepsTheStateBeforeTheStep) {
     const char* checkpoint_every;
     std::vector<std::string> more;
   };
-  for (const auto& [norm, log_every, checkpoint_every, more] :
-       {Case{"instance", "1", "0", {}}, Case{"instance", "7", "0", {}},
-        Case{"instance", "1000", "0", {}}, Case{"none", "1000", "4", {}},
-        Case{"batch", "7", "1", {}}, Case{"instance", "1000", "0", curriculum}}) {
-    SCOPED_TRACE(fmt::format("{} {} {} {}", norm, log_every, checkpoint_every, more.size()));
+  for (const Case& run : {Case{"instance", "1", "0", {}}, Case{"instance", "7", "0", {}},
+                          Case{"instance", "1000", "0", {}}, Case{"none", "1000", "4", {}},
+                          Case{"batch", "7", "1", {}}, Case{"instance", "1000", "0", curriculum}}) {
+    SCOPED_TRACE(
+        fmt::format("{} {} {} {}", run.norm, run.log_every, run.checkpoint_every, run.more.size()));
     const TemporaryFolder folder;
     const auto arguments = [&](const std::string& out) {
-      auto all = with(tiny("train", norm, folder / out),
-                      {"--log-every", log_every, "--checkpoint-every", checkpoint_every});
-      all.insert(all.end(), more.begin(), more.end());
+      auto all = with(tiny("train", run.norm, folder / out),
+                      {"--log-every", run.log_every, "--checkpoint-every", run.checkpoint_every});
+      all.insert(all.end(), run.more.begin(), run.more.end());
       return all;
     };
     ASSERT_EQ(run_program("localization", with(arguments("failed"), {"--stop-after", "20"})).code,

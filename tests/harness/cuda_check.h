@@ -19,11 +19,15 @@
 
 namespace sidechannel::harness {
 
-// One queue on the first GPU for each precision, for the whole program.
-inline kernels::CudaQueue& cuda_queue(kernels::Precision precision = kernels::Precision::kFp32) {
-  static kernels::CudaQueue fp32(0, kernels::Precision::kFp32);
-  static kernels::CudaQueue tf32(0, kernels::Precision::kTf32);
-  return precision == kernels::Precision::kFp32 ? fp32 : tf32;
+// The first GPU in each precision, for the whole program.
+inline const Device& cuda_device(Precision precision = Precision::kFp32) {
+  static const Device fp32 = Device::cuda(0, Precision::kFp32);
+  static const Device tf32 = Device::cuda(0, Precision::kTf32);
+  return precision == Precision::kFp32 ? fp32 : tf32;
+}
+
+inline kernels::CudaQueue& cuda_queue(Precision precision = Precision::kFp32) {
+  return cuda_device(precision).cuda_queue();
 }
 
 // Of tests that need a GPU or its emulation: a visible skip where there is none.
@@ -64,7 +68,9 @@ class DeviceBuffer {
 
   void set(const std::vector<T>& values) {
     std::copy(values.begin(), values.end(), host_.begin() + static_cast<std::ptrdiff_t>(begin_));
+    settle();  // kernels of either queue may still read what was there, or read this next
     cuda_queue().copy_to_device(memory_.get(), host_.data(), host_.size() * sizeof(T));
+    settle();
   }
   // Waits for the device. Valid until the next call.
   std::span<const T> values() const {
@@ -99,7 +105,12 @@ class DeviceBuffer {
       return value;
     }
   }
+  static void settle() {
+    cuda_queue().synchronize();
+    cuda_queue(kernels::Precision::kTf32).synchronize();
+  }
   void download() const {
+    settle();
     cuda_queue().copy_to_host(host_.data(), memory_.get(), host_.size() * sizeof(T));
   }
 

@@ -97,44 +97,52 @@ struct Case {
     Conv1dReferences r =
         brute_force(dims, wide(x, tf32), wide(w, tf32), wide(b, false), wide(dy, tf32));
     if (tf32) {  // the bias gradient takes dy as it is
-      r.db = brute_force(dims, wide(x, true), wide(w, true), wide(b, false), wide(dy, false)).db;
+      r.db = harness::Reference(dims.channels_out);
+      for (std::size_t i = 0; i < dy.size(); ++i) {
+        r.db.add(static_cast<std::int64_t>(i) % dims.channels_out, dy[i]);
+      }
     }
     return r;
   }
 };
 
-// Every kernel that can compute a pass of this layer, against the definition. Products of TF32
-// operands are exact in fp32 (11 + 11 bits), so against the definition on rounded operands only the
-// sums' roundings count. Tensor cores cut off where others round: twice the error, at most.
+bool takes_tf32(const std::string& variant) {
+  return variant.rfind("TF32", 0) == 0;
+}
+
+// Every kernel of the queue's precision that can compute a pass of this layer, against the
+// definition. Products of TF32 operands are exact in fp32 (11 + 11 bits), so against the definition
+// on rounded operands only the sums' roundings count. Tensor cores cut off where others round:
+// twice the error, at most.
 void check_variants(kernels::CudaQueue& queue, const Conv1dDims& d) {
   SCOPED_TRACE(text(d));
   const Case c(d);
-  const Conv1dReferences exact = c.references(false);
-  const Conv1dReferences rounded =
-      queue.precision() == Precision::kTf32 ? c.references(true) : exact;
+  const bool tf32 = queue.precision() == Precision::kTf32;
+  const Conv1dReferences r = c.references(tf32);
+  const std::int64_t factor = tf32 ? 2 : 1;
   const DeviceBuffer<float> x(c.x), w(c.w), b(c.b), dy(c.dy);
   const auto for_variants = [&](Conv1dPass pass, const auto& check) {
-    for (const std::string& name : conv1d_variants(queue, pass, d)) {
+    for (const std::string& name : conv1d_variants(queue.info(), queue.precision(), pass, d)) {
+      if (tf32 && !takes_tf32(name)) continue;  // as on a queue of fp32
       SCOPED_TRACE(name);
       const ForceConv1dVariant force(name);
-      const bool tf32 = name.rfind("TF32", 0) == 0;
-      check(tf32 ? rounded : exact, tf32 ? 2 : 1);
+      check();
     }
   };
 
-  for_variants(Conv1dPass::kForward, [&](const Conv1dReferences& r, std::int64_t factor) {
+  for_variants(Conv1dPass::kForward, [&] {
     DeviceBuffer<float> y(static_cast<std::int64_t>(c.dy.size()));
     conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
     harness::expect_near<float>("y", y.values(), r.y, factor * (d.kernel_size * d.channels_in + 1));
     EXPECT_TRUE(y.walls_stand());
   });
-  for_variants(Conv1dPass::kBackwardInput, [&](const Conv1dReferences& r, std::int64_t factor) {
+  for_variants(Conv1dPass::kBackwardInput, [&] {
     harness::expect_gradient<float, DeviceBuffer>(
         "dx", r.dx, factor * d.kernel_size * d.channels_out,
         [&](GradOut<float> dx) { conv1d_backward_input(queue, d, dy.data(), w.data(), dx); });
   });
   const std::int64_t positions = d.batch * d.length_out();
-  for_variants(Conv1dPass::kBackwardParams, [&](const Conv1dReferences& r, std::int64_t factor) {
+  for_variants(Conv1dPass::kBackwardParams, [&] {
     harness::expect_gradient<float, DeviceBuffer>(
         "dw", r.dw, factor * positions,
         [&](GradOut<float> dw) { conv1d_backward_params(queue, d, x.data(), dy.data(), dw, {}); });
@@ -167,6 +175,7 @@ TEST_F(CudaConv1d, HiddenLayersAgreeWithTheDefinition) {
 }
 
 TEST_F(CudaConv1d, HiddenLayersInTf32AgreeWithTheDefinitionOnRoundedOperands) {
+  if (cuda_queue().info().compute_capability < 80) GTEST_SKIP() << "no tensor cores for TF32";
   for (const Conv1dDims& dims : kHidden) check_variants(cuda_queue(Precision::kTf32), dims);
 }
 
@@ -228,7 +237,8 @@ TEST_F(CudaConv1d, LetsNaNThrough) {
     Case c(d);
     c.x[(40 + 17) * 64 + 5] = std::numeric_limits<float>::quiet_NaN();
     const DeviceBuffer<float> x(c.x), w(c.w), b(c.b);
-    for (const std::string& name : conv1d_variants(queue, Conv1dPass::kForward, d)) {
+    for (const std::string& name :
+         conv1d_variants(queue.info(), precision, Conv1dPass::kForward, d)) {
       SCOPED_TRACE(name);
       const ForceConv1dVariant force(name);
       DeviceBuffer<float> y(2 * 40 * 64);
@@ -244,30 +254,50 @@ TEST_F(CudaConv1d, LetsNaNThrough) {
   }
 }
 
-TEST_F(CudaConv1d, ChoosesByPrecisionDeviceAndShape) {
-  const auto chosen = [](Precision precision, Conv1dPass pass, const Conv1dDims& d) {
-    return conv1d_variants(cuda_queue(precision), pass, d)[0];
+// Not of the device at hand, but of any.
+TEST(CudaConv1dChoice, GoesByPrecisionDeviceAndShape) {
+  kernels::CudaDeviceInfo hopper, ampere, turing, small;
+  hopper.compute_capability = 90, hopper.multiprocessors = 132;
+  hopper.shared_per_block = 227 * 1024;
+  ampere.compute_capability = 86, ampere.multiprocessors = 84, ampere.shared_per_block = 99 * 1024;
+  turing.compute_capability = 75, turing.multiprocessors = 40, turing.shared_per_block = 64 * 1024;
+  small = turing;
+  small.shared_per_block = 16 * 1024;
+  const auto chosen = [](const kernels::CudaDeviceInfo& device, Precision precision,
+                         Conv1dPass pass, const Conv1dDims& d) {
+    return conv1d_variants(device, precision, pass, d)[0];
   };
-  const bool tensor_cores = cuda_queue().info().compute_capability >= 80;
-  for (const std::int64_t h : {32, 64}) {
-    for (const std::int64_t padding : {0, 2}) {
-      const Conv1dDims d{32, 600, h, h, 5, padding};
-      for (const Conv1dPass pass :
-           {Conv1dPass::kForward, Conv1dPass::kBackwardInput, Conv1dPass::kBackwardParams}) {
-        EXPECT_EQ(chosen(Precision::kFp32, pass, d).substr(0, 7), "fp32 h ");
-        EXPECT_EQ(chosen(Precision::kTf32, pass, d).substr(0, 7),
-                  tensor_cores ? "TF32 h " : "fp32 h ");
-      }
-    }
+  const Precision fp32 = Precision::kFp32, tf32 = Precision::kTf32;
+  const Conv1dPass forward = Conv1dPass::kForward, input = Conv1dPass::kBackwardInput,
+                   params = Conv1dPass::kBackwardParams;
+
+  const Conv1dDims w1{32, 600, 64, 64, 5, 2};  // 128 tiles of 150 positions
+  for (const Conv1dPass pass : {forward, input}) {
+    EXPECT_EQ(chosen(hopper, tf32, pass, w1), "TF32 h = 64, 160 positions");
+    EXPECT_EQ(chosen(ampere, tf32, pass, w1), "TF32 h = 64, 160 positions");
+    EXPECT_EQ(chosen(turing, tf32, pass, w1), "fp32 h = 64, 32 positions");
+    EXPECT_EQ(chosen(small, tf32, pass, w1), "any shape");
+    EXPECT_EQ(chosen(hopper, fp32, pass, w1), "fp32 h = 64, 160 positions");
   }
-  const Precision fp32 = Precision::kFp32;
-  EXPECT_EQ(chosen(fp32, Conv1dPass::kForward, {2, 9, 1, 64, 5, 2}), "one input channel");
-  EXPECT_EQ(chosen(fp32, Conv1dPass::kForward, {2, 9, 64, 1, 5, 2}), "one output channel");
-  EXPECT_EQ(chosen(fp32, Conv1dPass::kBackwardInput, {2, 9, 64, 1, 5, 2}), "one input channel");
-  EXPECT_EQ(chosen(fp32, Conv1dPass::kBackwardParams, {2, 9, 64, 1, 5, 2}), "one channel");
-  EXPECT_EQ(chosen(fp32, Conv1dPass::kForward, {2, 9, 64, 64, 3, 1}), "any shape");
-  EXPECT_EQ(chosen(fp32, Conv1dPass::kForward, {2, 9, 32, 64, 5, 2}), "any shape");
-  EXPECT_EQ(chosen(fp32, Conv1dPass::kBackwardParams, {2, 9, 48, 48, 5, 2}), "any shape");
+  EXPECT_EQ(chosen(hopper, tf32, params, w1), "TF32 h = 64");
+  EXPECT_EQ(chosen(hopper, fp32, params, w1), "fp32 h = 64");
+  EXPECT_EQ(chosen(turing, tf32, params, w1), "fp32 h = 64");
+  EXPECT_EQ(chosen(small, tf32, params, w1), "any shape");
+  // The demo's, and W5's 32 samples of 250 positions: small tiles keep all multiprocessors busy.
+  EXPECT_EQ(chosen(hopper, tf32, forward, {64, 64, 32, 32, 5, 2}), "TF32 h = 32, 32 positions");
+  EXPECT_EQ(chosen(hopper, fp32, forward, {64, 64, 32, 32, 5, 2}), "fp32 h = 32, 32 positions");
+  EXPECT_EQ(chosen(hopper, tf32, forward, {32, 250, 64, 64, 5, 2}), "TF32 h = 64, 64 positions");
+  EXPECT_EQ(chosen(hopper, tf32, input, {32, 250, 64, 64, 5, 0}), "TF32 h = 64, 64 positions");
+
+  EXPECT_EQ(chosen(hopper, tf32, forward, {2, 9, 1, 64, 5, 2}), "one input channel");
+  EXPECT_EQ(chosen(hopper, tf32, forward, {2, 9, 64, 1, 5, 2}), "one output channel");
+  EXPECT_EQ(chosen(hopper, tf32, input, {2, 9, 64, 1, 5, 2}), "one input channel");
+  EXPECT_EQ(chosen(hopper, tf32, input, {2, 9, 1, 64, 5, 2}), "one output channel");
+  EXPECT_EQ(chosen(hopper, tf32, params, {2, 9, 1, 64, 5, 2}), "one channel");
+  EXPECT_EQ(chosen(hopper, tf32, params, {2, 9, 64, 1, 5, 2}), "one channel");
+  EXPECT_EQ(chosen(hopper, tf32, forward, {2, 9, 64, 64, 3, 1}), "any shape");
+  EXPECT_EQ(chosen(hopper, tf32, forward, {2, 9, 32, 64, 5, 2}), "any shape");
+  EXPECT_EQ(chosen(hopper, tf32, params, {2, 9, 48, 48, 5, 2}), "any shape");
 }
 
 TEST_F(CudaConv1d, RefusesAForcedVariantThatCannotComputeThis) {

@@ -294,7 +294,7 @@ TEST(Adam, TellsWhatItsLastStepUsed) {
 // fine again, and the state that is saved goes on as if nothing had happened.
 TEST(Adam, KeepsTheStateBeforeAStepThatIsNotFinite) {
   const auto loss = [](double value) {
-    const Tensor tensor(harness::device(), DType::kF32, {1});
+    Tensor tensor(harness::device(), DType::kF32, {1});
     tensor.fill(value);
     return tensor;
   };

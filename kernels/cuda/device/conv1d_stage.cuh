@@ -1,12 +1,9 @@
 #pragma once
 
-// How the specialized kernels of conv1d (C_in = C_out = h, 5 taps) bring their operands into shared
-// memory: in stages that are filled in the background while the stage before is multiplied, 16
-// bytes a copy.
-//
-// Sequences lie in planes of four channels, [c / 4][position][4 channels]: the next tap is 16 bytes
-// further on, and as the number of positions of a plane is odd, the 16-byte pieces that eight lanes
-// read at once (two positions of four planes, or eight planes) lie in eight different groups of
+// How the specialized kernels of conv1d (C_in = C_out = h, 5 taps) keep sequences in shared memory:
+// in planes of four channels, [c / 4][position][4 channels]. The next tap is 16 bytes further on,
+// and as the number of positions of a plane is odd, what eight lanes read at once, 16 bytes each
+// (two positions of four planes, or one position of eight), lies in eight different groups of
 // banks.
 
 #include <cuda_runtime.h>
@@ -15,14 +12,13 @@
 
 #include "kernels/cuda/conv1d_kernels.h"
 #include "kernels/cuda/device/cp_async.cuh"
-#include "kernels/cuda/device/mma.cuh"
 
 namespace sidechannel::kernels::device {
 
 constexpr int kTaps = 5;
-constexpr int kStageChannels = 16;  // of x that one stage of a row product brings
+constexpr int kStageChannels = 16;  // of x that one stage of a row product holds
 
-// Four floats of shared memory, 16-byte aligned.
+// Floats of shared memory, aligned to 16 and 8 bytes.
 __device__ __forceinline__ float4 load4(const float* from) {
   return *reinterpret_cast<const float4*>(from);
 }
@@ -30,19 +26,11 @@ __device__ __forceinline__ float2 load2(const float* from) {
   return *reinterpret_cast<const float2*>(from);
 }
 
-// What is done with the chunks of four floats that a thread brings into shared memory:
-//
-// It begins to copy them.
+// Begins to copy a chunk of four floats from global memory.
 struct BeginCopy {
-  __device__ __forceinline__ void operator()(float* chunk, const float* global, bool inside) const {
-    copy_async(chunk, global, inside);
-  }
-};
-// When they have arrived, it rounds them where they stand, before the barrier that shows them to
-// the other threads: so every operand is rounded once.
-struct Round {
-  __device__ __forceinline__ void operator()(float* chunk, const float*, bool) const {
-    *reinterpret_cast<float4*>(chunk) = to_tf32(load4(chunk));
+  __device__ __forceinline__ void operator()(int /*pass*/, float* shared, const float* global,
+                                             bool inside) const {
+    copy_async(shared, global, inside);
   }
 };
 
@@ -53,91 +41,40 @@ struct Planes {
   static constexpr int kPitch = kPositions | 1;  // odd
   alignas(16) float at[kQuads][kPitch][4];
 
-  // Calls visit(shared, global, inside) for each chunk of four channels that is this thread's: of
-  // channels [c0, c0 + kChannels), positions [first, first + count) of `sequence` [length,
-  // channels]. Chunks outside of the sequence, and those beyond `count`, are not inside.
-  template <int kThreads, class Visit>
-  __device__ __forceinline__ void for_own_chunks(const float* sequence, int length, int channels,
+  // Which four channels the thread brings: the same in every pass.
+  __device__ static constexpr int own_quad(int thread) { return thread / 8 % kQuads; }
+  // How many chunks each of kThreads threads brings, at most.
+  template <int kThreads>
+  static constexpr int kPasses = (kPositions * kQuads + kThreads - 1) / kThreads;
+
+  // Calls visit(pass, shared, global, inside) for each chunk of four channels that is this
+  // thread's, one of kThreads: of channels [c0, c0 + kChannels), positions [first, first + count)
+  // of `sequence` [length, kStride]. Chunks that lie outside of the sequence, or beyond count, are
+  // not inside. Eight neighbouring threads take neighbouring positions, for the banks that they
+  // write to.
+  template <int kThreads, int kStride, class Visit>
+  __device__ __forceinline__ void for_own_chunks(int thread, const float* sequence, int length,
                                                  int c0, int first, int count, Visit visit) {
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < kQuads * kPositions; i += kThreads) {
-      const int quad = i % kQuads;
-      const int position = i / kQuads;
+    constexpr int kPass = kThreads / kQuads;  // positions
+    static_assert(kThreads % (8 * kQuads) == 0);
+    const int quad = own_quad(thread);
+    const int start = thread % 8 + thread / (8 * kQuads) * 8;
+    const std::int64_t offset = std::int64_t{first + start} * kStride + c0 + 4 * quad;
+#pragma unroll
+    for (int pass = 0; pass < kPasses<kThreads>; ++pass) {
+      const int position = start + pass * kPass;
       const int l = first + position;
       const bool inside = position < count && l >= 0 && l < length;
-      const std::int64_t index = inside ? std::int64_t{l} * channels + c0 + 4 * quad : 0;
-      visit(at[quad][position], sequence + index, inside);
+      if (position < kPositions) {
+        visit(pass, at[quad][position], sequence + (inside ? offset + pass * kPass * kStride : 0),
+              inside);
+      }
     }
   }
 };
 
-// The weights of kStageChannels channels for all kColumns columns and taps of a row product, as
-// they stand in the layer's memory: a row of columns for each tap and channel; flipped, a row of
-// channels for each tap and column. Place says in which order the rows lie and how far apart.
-template <class Place>
-struct WeightRows {
-  alignas(16) float at[kTaps][Place::kRows][Place::kPitch];
-
-  template <int kThreads, class Visit>
-  __device__ __forceinline__ void for_own_chunks(const float* w, int c0, Visit visit) {
-    constexpr int kQuads = Place::kWidth / 4;
-    constexpr int kChunks = kTaps * Place::kRows * kQuads;
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < kChunks; i += kThreads) {
-      const int quad = i % kQuads;
-      const int row = i / kQuads % Place::kRows;
-      const int tap = i / kQuads / Place::kRows;
-      const float* from =
-          Place::kFlip ? w + ((kTaps - 1 - tap) * Place::kColumns + row) * Place::kColumns + c0
-                       : w + (tap * Place::kColumns + c0 + row) * Place::kColumns;
-      visit(&at[tap][Place::place(row)][4 * quad], from + 4 * quad, true);
-    }
-  }
-};
-
-// What a stage of a row product holds.
-template <class Place, int kPositions>
-struct RowStage {
-  Planes<kStageChannels, kPositions + kTaps - 1> x;
-  WeightRows<Place> w;
-
-  template <int kThreads, class Visit>
-  __device__ __forceinline__ void for_own_chunks(const RowProduct& p, int n, int first, int count,
-                                                 int c0, Visit visit) {
-    const float* sample = p.x + std::int64_t{n} * p.length * Place::kColumns;
-    x.template for_own_chunks<kThreads>(sample, p.length, Place::kColumns, c0, first - p.offset,
-                                        count + kTaps - 1, visit);
-    w.template for_own_chunks<kThreads>(p.w, c0, visit);
-  }
-};
-
-// Brings the stages of a block's tile (positions [first, first + count) of sample n) one after the
-// other and calls multiply(stage) for each, with all threads, between barriers. kRound: operands
-// are rounded to TF32. Afterwards nothing is under way and the shared memory is free.
-template <int kThreads, bool kRound, class Stage, class Multiply>
-__device__ __forceinline__ void for_stages(const RowProduct& p, int channels, int n, int first,
-                                           int count, Stage* stages, Multiply multiply) {
-  const auto fill = [&](Stage& stage, int c0) {
-    stage.template for_own_chunks<kThreads>(p, n, first, count, c0, BeginCopy());
-  };
-  fill(stages[0], 0);
-  copy_async_commit();
-#pragma unroll 1
-  for (int c0 = 0, s = 0; c0 < channels; c0 += kStageChannels, s ^= 1) {
-    if (c0 + kStageChannels < channels) fill(stages[s ^ 1], c0 + kStageChannels);
-    copy_async_commit();  // one group a stage, in the last round an empty one
-    copy_async_wait<1>();
-    if constexpr (kRound) {
-      stages[s].template for_own_chunks<kThreads>(p, n, first, count, c0, Round());
-    }
-    __syncthreads();  // the stage is complete, with what the other threads copied
-    multiply(stages[s]);
-    __syncthreads();  // all have read the stage before it is filled again
-  }
-}
-
-// The tile of positions of a block: tiles of all samples in order, those of one sample of about the
-// same size.
+// The tile of positions of a block of a row product: [first, first + count) of sample n. Tiles of
+// all samples in order, those of one sample of about the same size.
 struct RowTile {
   int n, first, count;
 
@@ -149,5 +86,30 @@ struct RowTile {
     count = min(size, p.length_out - first);
   }
 };
+
+// Adds the sums of a block's groups of threads, one group after the other, to those of group 0:
+// each thread has kSums sums, those of equal rank belong together. Threads of a negative group have
+// none. All threads of the block take part, and have a barrier behind them when this returns.
+template <int kGroups, int kSums, int kGroupThreads>
+__device__ __forceinline__ void add_groups(float* sums, int group, int rank,
+                                           float (*shared)[kGroupThreads]) {
+#pragma unroll 1
+  for (int other = 1; other < kGroups; ++other) {
+    if (group == other) {
+#pragma unroll
+      for (int i = 0; i < kSums; ++i) shared[i][rank] = sums[i];
+    }
+    __syncthreads();  // this group's sums stand
+    if (group == 0) {
+#pragma unroll
+      for (int i = 0; i < kSums; ++i) sums[i] += shared[i][rank];
+    }
+    __syncthreads();  // they have been read before the next group writes
+  }
+}
+
+__device__ __forceinline__ void store4(float* to, float a, float b, float c, float d) {
+  *reinterpret_cast<float4*>(to) = make_float4(a, b, c, d);
+}
 
 }  // namespace sidechannel::kernels::device

@@ -20,6 +20,7 @@ struct Tile {
   int chunk;
   int channel;          // the thread's first
   int count;            // its positions: fewer than kItems at the end, 0 beyond the last channel
+  std::int64_t first;   // position in the group, blockDim.y before the next one
   std::int64_t offset;  // from the beginning of the tensor to the thread's first element
   std::int64_t step;    // from there to its next position
 
@@ -31,7 +32,7 @@ struct Tile {
     const int row = static_cast<int>(threadIdx.y);
     const int length = positions_of_chunk(tiling);
     count = channel < tiling.channels && row < length ? (length - row + rows - 1) / rows : 0;
-    const std::int64_t first = std::int64_t{chunk} * tiling.chunk + row;
+    first = std::int64_t{chunk} * tiling.chunk + row;
     offset = (group * tiling.positions + first) * tiling.channels + channel;
     step = std::int64_t{rows} * tiling.channels;
   }
@@ -65,6 +66,16 @@ struct Tile {
   }
 };
 
+// First channel of the block's tile, and how many of the tile's exist.
+template <int kVec>
+__device__ __forceinline__ int first_channel() {
+  return static_cast<int>(blockIdx.y * blockDim.x) * kVec;
+}
+template <int kVec>
+__device__ __forceinline__ int tile_channels(const Tiling& tiling) {
+  return min(static_cast<int>(blockDim.x) * kVec, tiling.channels - first_channel<kVec>());
+}
+
 // Where a block adds up kValues numbers for each channel of its tile.
 template <int kVec, int kValues>
 struct ColumnSums {
@@ -78,6 +89,12 @@ struct ColumnSums {
   __device__ __forceinline__ Pack<kVec> mine(int value) const {
     return Pack<kVec>::gather(&result[value][threadIdx.x * kVec]);
   }
+};
+
+// For add_up, where there is nothing to do.
+struct Nothing {
+  template <class... Any>
+  __device__ __forceinline__ void operator()(Any&&...) const {}
 };
 
 // Adds the `values` of all threads with the same channels, then of each `set` neighbouring channels

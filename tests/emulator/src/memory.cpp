@@ -16,6 +16,9 @@ unsigned char* heap_base = nullptr;
 namespace {
 
 constexpr std::size_t kAlignment = 256;  // cudaMalloc's
+// Of the size of the system's huge pages, where it has them: to protect and open a hundred thousand
+// small ones around every launch would take longer than most launches.
+constexpr std::size_t kPage = std::size_t{2} << 20;
 
 std::map<unsigned char*, std::size_t> live;   // bytes asked for
 std::map<unsigned char*, std::size_t> holes;  // bytes of the slot
@@ -28,22 +31,31 @@ std::size_t slot_bytes(std::size_t bytes) {
   return (bytes + kRedzone + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-void protect(bool writable) {
-  constexpr std::size_t kPage = 4096;
-  const std::size_t bytes =
-      (static_cast<std::size_t>(heap_top - heap_base) + kPage - 1) / kPage * kPage;
-  mprotect(heap_base, bytes, writable ? PROT_READ | PROT_WRITE : PROT_NONE);
+unsigned char* page_end(unsigned char* p) {
+  const auto offset = static_cast<std::size_t>(p - heap_base);
+  return heap_base + (offset + kPage - 1) / kPage * kPage;
+}
+
+void protect(unsigned char* begin, unsigned char* end, bool writable) {
+  if (begin == end) return;
+  mprotect(begin, static_cast<std::size_t>(end - begin),
+           writable ? PROT_READ | PROT_WRITE : PROT_NONE);
+}
+
+void protect_all(bool writable) {
+  protect(heap_base, page_end(heap_top), writable);
   open = writable;
 }
 
 void reserve() {
   if (heap_base != nullptr) return;
-  void* const p = mmap(nullptr, kHeapBytes, PROT_READ | PROT_WRITE,
+  void* const p = mmap(nullptr, kHeapBytes + kPage, PROT_NONE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) throw Error("the emulator gets no addresses for device memory");
-  heap_base = static_cast<unsigned char*>(p);
-  heap_top = heap_base + kAlignment;
-  poison_for_asan(heap_base, kAlignment);
+  heap_base = reinterpret_cast<unsigned char*>((reinterpret_cast<std::uintptr_t>(p) + kPage - 1) /
+                                               kPage * kPage);
+  madvise(heap_base, kHeapBytes, MADV_HUGEPAGE);
+  heap_top = heap_base;
   catch_signals();
 }
 
@@ -58,6 +70,7 @@ unsigned char* take_slot(std::size_t bytes) {
     if (kHeapBytes - static_cast<std::size_t>(heap_top - heap_base) < bytes) return nullptr;
     unsigned char* const p = heap_top;
     heap_top += bytes;
+    protect(page_end(p), page_end(heap_top), true);
     return p;
   }
   const auto [p, hole_bytes] = *best;
@@ -75,21 +88,33 @@ void give_slot_back(unsigned char* p, std::size_t bytes) {
   if (next != holes.begin()) {
     const auto before = std::prev(next);
     if (before->first + before->second == p) {
-      before->second += bytes;
-      return;
+      p = before->first;
+      bytes += before->second;
+      holes.erase(before);
     }
   }
-  holes[p] = bytes;
+  if (p + bytes < heap_top) {
+    holes[p] = bytes;
+    return;
+  }
+  // The end of what is used: those pages go back to the system.
+  unsigned char* const end = page_end(heap_top);
+  heap_top = p;
+  unsigned char* const begin = page_end(heap_top);
+  if (begin < end) madvise(begin, static_cast<std::size_t>(end - begin), MADV_DONTNEED);
+  protect(begin, end, false);
 }
 
 }  // namespace
 
 HeapAccess::HeapAccess() {
-  if (holders++ == 0 && !open) protect(true);
+  if (holders++ == 0 && !open) protect_all(true);
 }
 
 HeapAccess::~HeapAccess() {
-  if (--holders == 0 && heap_base != nullptr && options().protect_device_memory) protect(false);
+  if (--holders == 0 && heap_base != nullptr && options().protect_device_memory) {
+    protect_all(false);
+  }
 }
 
 bool on_device(const void* p) {

@@ -32,9 +32,12 @@ class Device {
   std::shared_ptr<void> memory_;
 };
 
-// A healthy machine, whatever a test before left behind.
+// A healthy machine, whatever a test before left behind and the environment says.
 struct FreshMachine {
-  FreshMachine() { emu::reset(); }
+  FreshMachine() {
+    emu::reset();
+    emu::options() = emu::Options();
+  }
   ~FreshMachine() { emu::reset(); }
 };
 

@@ -121,16 +121,16 @@ TEST_F(Queue, MemoryOutlivesIt) {
 }
 
 TEST_F(Queue, OutOfMemory) {
-  constexpr std::size_t kMiB = std::size_t{1} << 20;
-  emu::device_model().memory = 100 * kMiB;
+  constexpr std::size_t kKiB = 1024;
+  emu::device_model().memory = 100 * kKiB;
   CudaQueue queue(0, Precision::kFp32);
-  queue.allocate(30 * kMiB);
-  const std::shared_ptr<void> held = queue.allocate(20 * kMiB);
+  queue.allocate(30 * kKiB);
+  const std::shared_ptr<void> held = queue.allocate(20 * kKiB);
   EXPECT_EQ(
-      error_of([&] { queue.allocate(90 * kMiB); }),
-      "CUDA: out of memory on emulated GPU: 90.0 MiB are asked for, 80.0 MiB of 100.0 MiB are "
-      "free, this process holds 20.0 MiB (at most 30.0 MiB so far); up to 80.0 MiB would fit");
-  queue.allocate(80 * kMiB);  // nothing was lost
+      error_of([&] { queue.allocate(90 * kKiB); }),
+      "CUDA: out of memory on emulated GPU: 90.0 KiB are asked for, 80.0 KiB of 100.0 KiB are "
+      "free, this process holds 20.0 KiB (at most 30.0 KiB so far); up to 80.0 KiB would fit");
+  queue.allocate(80 * kKiB);  // nothing was lost
 }
 
 TEST_F(Queue, OutOfMemoryAtTheNthAllocation) {

@@ -102,18 +102,16 @@ TEST_F(Runtime, KernelErrorsOutliveTheirMemory) {
 TEST(RuntimeDeathTest, KernelErrorsThatNobodyWaitsForFailTheProgram) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   const auto forget = [] {
-    emu::reset();
     CudaQueue queue(0, Precision::kFp32);
-    const Device<float> x(queue, std::vector<float>(256));
-    run_buggy(queue, Bug::kEarlyReturn, x.data());
+    const Device<float> x(queue, std::vector<float>(256, 1.0f));
+    run_buggy(queue, Bug::kTrap, x.data());
   };
   EXPECT_EXIT(
       {
         forget();
         std::exit(0);
       },
-      testing::ExitedWithCode(1),
-      "emulated CUDA, an error that nobody waited for: the thread exits while");
+      testing::ExitedWithCode(1), "emulated CUDA, an error that nobody waited for: __trap");
 }
 
 // --- Memory
@@ -150,8 +148,8 @@ TEST_F(Runtime, GraphsReplayLaunchesCopiesAndFillsWithTheirArguments) {
   const Device<float> x(queue, std::vector<float>(100));
   const Device<float> y(queue, std::vector<float>(100));
   queue.begin_capture();
-  for (float value = 1; value <= 3; ++value) {  // each launch keeps its own value
-    fill(queue, 100, value, x.data());
+  for (int i = 1; i <= 3; ++i) {  // each launch keeps its own value
+    fill(queue, 100, static_cast<float>(i), x.data());
     add(queue, 100, x.data(), y.data());
   }
   queue.copy_on_device(x.data(), y.data(), 50 * sizeof(float));

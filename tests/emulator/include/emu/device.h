@@ -386,8 +386,8 @@ inline int __clz(int x) {
 }
 
 // Two arguments of different types are allowed, as in CUDA.
-using std::max;
-using std::min;
+using std::max;  // NOLINT(google-global-names-in-headers)
+using std::min;  // NOLINT(google-global-names-in-headers)
 template <class A, class B, class = std::enable_if_t<!std::is_same_v<A, B>>>
 constexpr std::common_type_t<A, B> max(A a, B b) {
   using T = std::common_type_t<A, B>;

@@ -1,0 +1,243 @@
+// Dense layers on rows: y = relu(x w^T + b), and back, with g = dy where y > 0:
+//
+//   dx = g w,  dw = g^T x,  db = sum of g's rows
+//
+// x [rows, in], w [out, in], y [rows, out], row by row in memory. The products are cuBLASLt's
+// (matmul.h), and so is the bias, as the epilogue of a product, where no ReLU follows. Its ReLU
+// epilogue turns NaN into 0, which would hide that a training has failed: bias and ReLU are then
+// added in place, in one pass.
+//
+// A layer with one output, the last one of a probe, is no matrix product: a few multiplications for
+// each element of x, which is read once. Its kernels are here.
+//
+// How threads map to elements, and the order of sums, is told in device/tile.cuh: positions are
+// rows here, channels are columns.
+
+#include "kernels/linear.h"
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstddef>
+
+#include "kernels/cuda/column_totals.cuh"
+#include "kernels/cuda/device/tile.cuh"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/matmul.h"
+
+namespace sidechannel::kernels {
+namespace {
+
+using device::add_up;
+using device::ColumnSums;
+using device::Pack;
+using device::Tile;
+
+// y = relu(y + b) in place; grid (chunks, tiles of columns).
+template <int kVec, int kItems>
+__global__ void __launch_bounds__(kMaxTileThreads, 1)
+    add_bias_and_relu(Tiling tiling, const float* b, float* y) {
+  const Tile<kVec, kItems> tile(tiling);
+  if (!tile.inside(tiling)) return;
+  const auto bias = Pack<kVec>::gather(b + tile.channel);
+  tile.each([&](int, std::int64_t at) {
+    auto value = Pack<kVec>::load(y + at);
+    value.add(bias);
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) value.v[j] = value.v[j] < 0.0f ? 0.0f : value.v[j];
+    value.store(y + at);
+  });
+}
+
+// g = dy where y > 0, unless y is null, and its sum over each tile's rows, unless partial is null;
+// grid (chunks, tiles of columns). partial [out, chunks].
+template <int kVec, int kItems>
+__global__ void __launch_bounds__(kMaxTileThreads, 1)
+    mask_and_sum(Tiling tiling, const float* y, const float* dy, float* g,
+                 ColumnPartial<1>* partial) {
+  const Tile<kVec, kItems> tile(tiling);
+  Pack<kVec> sum[1] = {};
+  tile.each([&](int, std::int64_t at) {
+    auto value = Pack<kVec>::load(dy + at);
+    if (y) {
+      const auto through = Pack<kVec>::load(y + at);
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) value.v[j] = through.v[j] > 0.0f ? value.v[j] : 0.0f;
+      value.store(g + at);
+    }
+    sum[0].add(value);
+  });
+  if (!partial) return;
+  add_up(device::static_shared<ColumnSums<kVec, 1>>(), sum, 1, device::tile_channels<kVec>(tiling),
+         device::Nothing(), [&](int c, float(&total)[1]) {
+           const int channel = device::first_channel<kVec>() + c;
+           partial[std::int64_t{channel} * tiling.chunks + tile.chunk] = {{total[0]}};
+         });
+}
+
+// One output. `columns` threads side by side share a row of x, each with its columns c,
+// c + columns, ...; then a tree over them.
+template <int kVec>
+__global__ void single_forward(std::int64_t rows, int in, bool relu, const float* x, const float* w,
+                               const float* b, float* y) {
+  const std::int64_t row = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
+  const int columns = static_cast<int>(blockDim.x);
+  float sum = 0;
+  if (row < rows) {
+    for (int c = static_cast<int>(threadIdx.x) * kVec; c < in; c += columns * kVec) {
+      const auto values = Pack<kVec>::load(x + row * in + c);
+      const auto weights = Pack<kVec>::gather(w + c);
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) sum = fmaf(values.v[j], weights.v[j], sum);
+    }
+  }
+  for (int distance = columns / 2; distance > 0; distance /= 2) {
+    sum += __shfl_xor_sync(device::kAllLanes, sum, distance);
+  }
+  if (threadIdx.x != 0 || row >= rows) return;
+  sum += *b;
+  y[row] = relu && sum < 0.0f ? 0.0f : sum;
+}
+
+// One output: dx = g w, and for each tile the sums over its rows of g x (for dw) and of g (for db),
+// each element of x read once; grid (chunks, tiles of columns). A null dx or partial: nobody asked.
+// partial [in, chunks].
+template <int kVec, int kItems>
+__global__ void __launch_bounds__(kMaxTileThreads, 1)
+    single_backward(Tiling tiling, bool relu, const float* x, const float* w, const float* y,
+                    const float* dy, GradOut<float> dx, ColumnPartial<2>* partial) {
+  const Tile<kVec, kItems> tile(tiling);
+  Pack<kVec> weights = {};
+  if (tile.inside(tiling)) weights = Pack<kVec>::gather(w + tile.channel);
+  Pack<kVec> sum[2] = {};
+  tile.each([&](int i, std::int64_t at) {
+    const std::int64_t row = tile.first + i * static_cast<int>(blockDim.y);
+    const float g = !relu || y[row] > 0.0f ? dy[row] : 0.0f;
+    if (partial) {
+      const auto values = Pack<kVec>::load(x + at);
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) {
+        sum[0].v[j] = fmaf(g, values.v[j], sum[0].v[j]);
+        sum[1].v[j] += g;
+      }
+    }
+    if (dx.data) {
+      Pack<kVec> product;
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) product.v[j] = g * weights.v[j];
+      device::write(product, dx, at);
+    }
+  });
+  if (!partial) return;
+  add_up(device::static_shared<ColumnSums<kVec, 2>>(), sum, 1, device::tile_channels<kVec>(tiling),
+         device::Nothing(), [&](int c, float(&total)[2]) {
+           const int channel = device::first_channel<kVec>() + c;
+           partial[std::int64_t{channel} * tiling.chunks + tile.chunk] = {{total[0], total[1]}};
+         });
+}
+
+void single_output_forward(CudaQueue& queue, const LinearDims& dims, const float* x, const float* w,
+                           const float* b, float* y) {
+  constexpr int kThreads = 256;
+  const int vec = pack_size(dims.in, {x});
+  int columns = 1;
+  while (columns < 32 && columns * vec < dims.in) columns *= 2;
+  const int rows = kThreads / columns;
+  const Launch how{dim3(static_cast<unsigned>((dims.rows + rows - 1) / rows)),
+                   dim3(static_cast<unsigned>(columns), static_cast<unsigned>(rows))};
+  launch(queue, "linear_forward", vec == 4 ? single_forward<4> : single_forward<1>, how, dims.rows,
+         static_cast<int>(dims.in), dims.relu, x, w, b, y);
+}
+
+void single_output_backward(CudaQueue& queue, const LinearDims& dims, const float* x,
+                            const float* w, const float* y, const float* dy, GradOut<float> dx,
+                            GradOut<float> dw, GradOut<float> db) {
+  const TilePlan plan = cut_in_chunks(1, dims.rows, dims.in, pack_size(dims.in, {x, dx.data}));
+  const bool params = dw.data || db.data;
+  auto* partial = params
+                      ? static_cast<ColumnPartial<2>*>(queue.scratch(column_partial_bytes<2>(plan)))
+                      : nullptr;
+  with_constants<8>(plan, [&](auto kVec, auto kItems) {
+    launch(queue, "linear_backward", single_backward<kVec(), kItems()>,
+           Launch{plan.grid(), plan.block()}, plan.tiling, dims.relu, x, w, y, dy, dx, partial);
+  });
+  if (!params) return;
+  launch_total_columns(queue, "linear_backward: parameters", plan, partial,
+                       ColumnOutputs<2>{{dw, db}, {static_cast<int>(dims.in), 1}});
+}
+
+}  // namespace
+
+void linear_forward(CudaQueue& queue, const LinearDims& dims, const float* x, const float* w,
+                    const float* b, float* y) {
+  if (dims.out == 1) {
+    single_output_forward(queue, dims, x, w, b, y);
+    return;
+  }
+  MatmulDims product{dims.rows, dims.out, dims.in};
+  product.transpose_b = true;
+  const char* name = "linear_forward";
+  const float* bias = dims.relu ? nullptr : b;
+  void* workspace = queue.scratch(matmul_workspace(queue, name, product, x, w, bias, y));
+  matmul(queue, name, product, x, w, bias, {y}, workspace);
+  if (!dims.relu) return;
+  const TilePlan plan = cut_in_chunks(1, dims.rows, dims.out, pack_size(dims.out, {y}));
+  with_constants<8>(plan, [&](auto kVec, auto kItems) {
+    launch(queue, "linear_forward: bias and ReLU", add_bias_and_relu<kVec(), kItems()>,
+           Launch{plan.grid(), plan.block()}, plan.tiling, b, y);
+  });
+}
+
+void linear_backward(CudaQueue& queue, const LinearDims& dims, const float* x, const float* w,
+                     const float* y, const float* dy, GradOut<float> dx, GradOut<float> dw,
+                     GradOut<float> db) {
+  if (!dx.data && !dw.data && !db.data) return;
+  if (dims.out == 1) {
+    single_output_backward(queue, dims, x, w, y, dy, dx, dw, db);
+    return;
+  }
+  const char* name_dx = "linear_backward: input";
+  const char* name_dw = "linear_backward: weight";
+  const MatmulDims product_dx{dims.rows, dims.in, dims.out};
+  MatmulDims product_dw{dims.out, dims.in, dims.rows};
+  product_dw.transpose_a = true;
+  const TilePlan plan = cut_in_chunks(1, dims.rows, dims.out, pack_size(dims.out, {dy, y}));
+
+  // Scratch memory: the masked gradient, the parts of db, and the workspace of one product after
+  // the other.
+  const auto padded = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
+  const std::size_t masked_bytes =
+      dims.relu ? padded(static_cast<std::size_t>(dims.rows * dims.out) * sizeof(float)) : 0;
+  const std::size_t partial_bytes = db.data ? padded(column_partial_bytes<1>(plan)) : 0;
+  const float* unmasked = dims.relu ? nullptr : dy;
+  std::size_t workspace_bytes = 0;
+  if (dx.data) {
+    workspace_bytes = matmul_workspace(queue, name_dx, product_dx, unmasked, w, nullptr, dx.data);
+  }
+  if (dw.data) {
+    workspace_bytes = std::max(workspace_bytes, matmul_workspace(queue, name_dw, product_dw,
+                                                                 unmasked, x, nullptr, dw.data));
+  }
+  auto* scratch =
+      static_cast<std::byte*>(queue.scratch(masked_bytes + partial_bytes + workspace_bytes));
+  auto* masked = reinterpret_cast<float*>(scratch);
+  auto* partial = db.data ? reinterpret_cast<ColumnPartial<1>*>(scratch + masked_bytes) : nullptr;
+  void* workspace = scratch + masked_bytes + partial_bytes;
+
+  if (dims.relu || db.data) {
+    with_constants<8>(plan, [&](auto kVec, auto kItems) {
+      launch(queue, "linear_backward: mask", mask_and_sum<kVec(), kItems()>,
+             Launch{plan.grid(), plan.block()}, plan.tiling, dims.relu ? y : nullptr, dy, masked,
+             partial);
+    });
+  }
+  if (db.data) {
+    launch_total_columns(queue, "linear_backward: bias", plan, partial,
+                         ColumnOutputs<1>{{db}, {static_cast<int>(dims.out)}});
+  }
+  const float* g = dims.relu ? masked : dy;
+  if (dx.data) matmul(queue, name_dx, product_dx, g, w, nullptr, dx, workspace);
+  if (dw.data) matmul(queue, name_dw, product_dw, g, x, nullptr, dw, workspace);
+}
+
+}  // namespace sidechannel::kernels

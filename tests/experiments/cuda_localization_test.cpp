@@ -1,0 +1,162 @@
+// The experiments on a GPU or its emulation: the same results as on the CPU, resumed exactly, and a
+// host that stays out of the way.
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "engine/checkpoint.h"
+#include "engine/npy.h"
+#include "experiments/interrupt.h"
+#include "experiments/training.h"
+#include "tests/harness/cuda_check.h"
+#include "tests/harness/program.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+using harness::content_of;
+using harness::run_program;
+using harness::TemporaryFolder;
+using Json = nlohmann::ordered_json;
+
+class CudaLocalization : public harness::CudaTest {};
+
+LocalizerConfig small_network(const std::string& norm) {
+  LocalizerConfig config;
+  config.depth = 4;
+  config.channels = 8;
+  config.norm = norm_kind_from(norm);
+  config.groups = 2;
+  config.samples_per_set = 2;
+  return config;
+}
+
+std::vector<double> loss_curve(const Device& device, const std::string& norm, int steps) {
+  Localizer network(device, DType::kF32, small_network(norm), 1);
+  TrainingStep step(network, LearningRate{2e-3}, 4, 24, 1);
+  std::vector<double> losses;
+  for (int i = 0; i < steps; ++i) {
+    step();
+    losses.push_back(step.window().loss());
+    step.window().clear();
+  }
+  return losses;
+}
+
+TEST_F(CudaLocalization, LosesAsTheCpuDoesForAHundredSteps) {
+  for (const char* norm : {"none", "instance", "batch"}) {
+    const auto cpu = loss_curve(harness::device(), norm, 100);
+    const auto cuda = loss_curve(harness::cuda_device(), norm, 100);
+    for (std::size_t i = 0; i < cpu.size(); ++i)
+      ASSERT_NEAR(cuda[i], cpu[i], 1e-4 * cpu[i]) << norm << ", step " << i;
+  }
+}
+
+// In the steady state a step is one graph: nothing is allocated and nothing is waited for.
+TEST_F(CudaLocalization, AStepIsOneLaunch) {
+  for (const char* norm : {"instance", "batch"}) {
+    const Device device = Device::cuda(0, Precision::kFp32);
+    const kernels::CudaQueue& queue = device.cuda_queue();
+    if (queue.blocking()) GTEST_SKIP() << "CUDA_LAUNCH_BLOCKING=1: nothing is recorded";
+    Localizer network(device, DType::kF32, small_network(norm), 1);
+    TrainingStep step(network, LearningRate{2e-3}, 4, 24, 1);
+    for (int i = 0; i < 3; ++i) step();
+    const auto before = queue.counters();
+    for (int i = 0; i < 10; ++i) step();
+    const auto after = queue.counters();
+    EXPECT_EQ(after.graph_launches - before.graph_launches, 10);
+    EXPECT_EQ(after.launches, before.launches);
+    EXPECT_EQ(after.allocations, before.allocations);
+    EXPECT_EQ(after.synchronizations, before.synchronizations);
+    EXPECT_EQ(step.adam().steps(), 13);
+  }
+}
+
+// A replayed step computes what an eager one does, to the bit.
+TEST_F(CudaLocalization, ReplayedStepsAreEagerSteps) {
+  std::vector<std::vector<HostArray>> states;
+  for (const char* blocking : {"0", "1"}) {
+    setenv("CUDA_LAUNCH_BLOCKING", blocking, 1);  // 1: nothing is recorded
+    const Device device = Device::cuda(0, Precision::kTf32);
+    unsetenv("CUDA_LAUNCH_BLOCKING");
+    Localizer network(device, DType::kF32, small_network("instance"), 1);
+    TrainingStep step(network, LearningRate{2e-3}, 4, 24, 1);
+    for (int i = 0; i < 8; ++i) step();
+    std::vector<HostArray> state{step.window().outputs.mean()};
+    for (const Parameter& p : network.parameters().parameters()) state.push_back(p.value.to_host());
+    states.push_back(state);
+  }
+  for (std::size_t i = 0; i < states[0].size(); ++i)
+    EXPECT_EQ(states[0][i].bytes, states[1][i].bytes) << i;
+}
+
+std::vector<std::string> reduced(const std::string& device, const std::string& norm,
+                                 const std::string& out) {
+  return {"run",  "--preset",      "demo", "--length",
+          "24",   "--depth",       "4",    "--channels",
+          "8",    "--batch",       "4",    "--iterations",
+          "60",   "--log-every",   "20",   "--probe-width",
+          "8",    "--probe-batch", "4",    "--probe-iterations",
+          "20",   "--map-samples", "100",  "--threads",
+          "1",    "--groups",      "2",    "--samples-per-set",
+          "2",    "--precision",   "fp32", "--device",
+          device, "--norm",        norm,   "--out",
+          out};
+}
+
+Json summary_of(const std::string& folder) {
+  return Json::parse(content_of(folder + "/summary.json"));
+}
+
+TEST_F(CudaLocalization, ARunGivesWhatTheCpuGives) {
+  for (const char* norm : {"instance", "batch"}) {
+    SCOPED_TRACE(norm);
+    const TemporaryFolder folder;
+    for (const char* device : {"cpu", "cuda"}) {
+      const auto result = run_program("localization", reduced(device, norm, folder / device));
+      ASSERT_EQ(result.code, 0) << result.err;
+    }
+    const Json cpu = summary_of(folder / "cpu");
+    const Json cuda = summary_of(folder / "cuda");
+    // 60 steps of training multiply the difference of one rounding; they stay near.
+    EXPECT_NEAR(cuda["final_loss"], cpu["final_loss"], 1e-3 * cpu["final_loss"].get<double>());
+    EXPECT_NEAR(cuda["interior_slope"], cpu["interior_slope"], 1e-3);
+    const HostArray a = read_npy(folder / "cpu/layer_mean.npy");
+    const HostArray b = read_npy(folder / "cuda/layer_mean.npy");
+    for (std::size_t i = 0; i < a.as<double>().size(); ++i)
+      ASSERT_NEAR(a.as<double>()[i], b.as<double>()[i], 1e-3) << i;
+    const Json config = Json::parse(content_of(folder / "cuda/config.json"));
+    EXPECT_EQ(config["device"], "cuda:0");
+    EXPECT_EQ(config["gpu"], harness::cuda_queue().info().name);
+  }
+}
+
+TEST_F(CudaLocalization, ARunIsResumedToTheByte) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(run_program("localization", reduced("cuda", "instance", folder / "whole")).code, 0);
+  auto pieces = reduced("cuda", "instance", folder / "pieces");
+  pieces.insert(pieces.end(), {"--stop-after", "17"});
+  int code = kExitInterrupted;
+  for (int i = 0; i < 20 && code == kExitInterrupted; ++i)
+    code = run_program("localization", pieces).code;
+  ASSERT_EQ(code, 0);
+  for (const char* file : {"model.safetensors", "probes.safetensors", "metrics.jsonl",
+                           "layer_mean.npy", "localized.npy", "predictions_sample.npy"}) {
+    EXPECT_EQ(content_of(folder / "whole" + "/" + file), content_of(folder / "pieces" + "/" + file))
+        << file;
+  }
+}
+
+TEST_F(CudaLocalization, ALossThatIsNotFiniteStopsTheRun) {
+  const TemporaryFolder folder;
+  auto arguments = reduced("cuda", "none", folder / "run");
+  arguments.insert(arguments.end(), {"--learning-rate", "1e30"});
+  const auto result = run_program("localization", arguments);
+  EXPECT_EQ(result.code, 1);
+  EXPECT_NE(result.err.find("stopped before the update"), std::string::npos) << result.err;
+  EXPECT_TRUE(std::filesystem::exists(folder / "run/failure.safetensors"));
+}
+
+}  // namespace
+}  // namespace sidechannel::experiments
