@@ -55,12 +55,13 @@ def load_step(name):
 class Ours:
     """One round of bench_step: seconds and counters of all steps."""
 
-    def __init__(self, program, device, steps, seconds):
+    def __init__(self, program, device, steps, seconds, library_path):
         command = [program, "--benchmark_format=json", f"--benchmark_min_time={seconds}",
                    f"--benchmark_filter=training_step/({'|'.join(steps)})/"]
         if device == "cuda":
             command += ["--device", "cuda"]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        env = {**os.environ, **({"LD_LIBRARY_PATH": library_path} if library_path else {})}
+        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout
         self.benchmarks = json.loads(out)["benchmarks"]
 
     def find(self, *parts):
@@ -180,7 +181,8 @@ def compare(arguments, device, steps, precisions, modes, write):
         for precision in precisions:
             rows.append({"preset": step["name"], "precision": precision, "ours_seconds": []})
     for round_number in range(arguments.rounds):
-        ours = Ours(arguments.program, device, [step["name"] for step in steps], 1)
+        ours = Ours(arguments.program, device, [step["name"] for step in steps], 1,
+                    arguments.library_path)
         for row in rows:
             place = (row["preset"], row["precision"]) if gpu else (row["preset"],)
             found = ours.find(*place, "replayed") if gpu else ours.find(*place)
@@ -239,6 +241,7 @@ def main():
     parser.add_argument("--precisions", default="tf32,fp32", help="on a GPU")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--program", default=str(ROOT / "build/cpu/bin/bench_step"))
+    parser.add_argument("--library-path", help="LD_LIBRARY_PATH for that program alone")
     parser.add_argument("--json", help="also write the results to this file, as they come")
     arguments = parser.parse_args()
     device = arguments.device
@@ -261,7 +264,8 @@ def main():
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"],
                             capture_output=True, text=True, check=False).stdout.strip()
     commit = os.environ.get("SIDECHANNEL_COMMIT") or commit or "unknown"
-    description = {"pytorch": torch.__version__, "cores": cores, "commit": commit,
+    description = {"date": time.strftime("%Y-%m-%d"), "pytorch": torch.__version__, "cores": cores,
+                   "commit": commit,
                    "machine": platform.processor() or platform.machine()}
     if device == "cuda":
         description.update(gpu=torch.cuda.get_device_name(), cudnn=torch.backends.cudnn.version())
