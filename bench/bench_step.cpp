@@ -14,12 +14,15 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "bench/peak.h"
 #include "bench/samples.h"
+#include "experiments/distinguish.h"
 #include "experiments/training.h"
 
 // The peaks of a GPU; an emulated one has none.
@@ -33,53 +36,76 @@
 namespace sidechannel::bench {
 namespace {
 
+// Operations of the convolutions of one training step: three times those of a forward pass, with
+// the gradients of weights and of inputs, which the first layer has none of.
+double step_flops(std::int64_t sequences, std::int64_t length, std::int64_t depth,
+                  std::int64_t channels, std::int64_t kernel_size, bool padded) {
+  double flops = 0;
+  for (std::int64_t layer = 0; layer < depth; ++layer) {
+    if (!padded) length -= kernel_size - 1;
+    const std::int64_t in = layer == 0 ? 1 : channels;
+    const std::int64_t out = layer == depth - 1 ? 1 : channels;
+    flops += (layer == 0 ? 2 : 3) * 2.0 *
+             static_cast<double>(sequences * length * in * out * kernel_size);
+  }
+  return flops;
+}
+
+// A step with the network that it trains.
+struct Training {
+  double flops;
+  std::shared_ptr<void> network;
+  std::unique_ptr<experiments::TrainingStep> step;
+};
+
+Training localization(const Device& device, const char* preset, const char* norm) {
+  const auto s = experiments::settings_from_preset<experiments::LocalizationSettings>(preset, norm);
+  const auto network = std::make_shared<Localizer>(device, DType::kF32, s.network(), 0);
+  return {step_flops(s.batch, s.length, s.depth, s.channels, s.kernel_size, true), network,
+          std::make_unique<experiments::LocalizationStep>(*network, s.training_rate(), s.batch,
+                                                          s.length, 0)};
+}
+
+// Pairs that share half of their positions.
+Training overlap(const Device& device, const char* preset) {
+  const auto s = experiments::settings_from_preset<experiments::OverlapSettings>(preset);
+  const auto network = std::make_shared<PackedLocalizer>(device, DType::kF32, s.network(), 0);
+  return {step_flops(2 * s.batch, s.length(), s.depth, s.channels, s.kernel_size, false), network,
+          std::make_unique<experiments::DistinguishStep>(*network, s.training_rate(), s.batch,
+                                                         s.length() / 2, 0)};
+}
+
 struct Step {
   const char* name;
-  const char* preset;
-  const char* norm;
+  Training (*make)(const Device& device);
 };
 
 constexpr Step kSteps[] = {
-    {"demo", "demo", "instance"},
-    {"paper", "paper", "instance"},
-    {"paper-batch-norm", "paper", "batch"},  // in groups of four, as Figure 4 trains
-};
-
-// Multiply-adds of all convolutions, forward; training takes about three times as many: the input
-// gradient (not of the first layer) and the weight gradient.
-double step_flops(const experiments::Settings& s) {
-  const auto positions = static_cast<double>(s.batch * s.length);
-  const auto h = static_cast<double>(s.channels);
-  const auto k = static_cast<double>(s.kernel_size);
-  const double middle = 2 * h * h * k * static_cast<double>(s.depth - 2);
-  return positions * (3 * middle + 3 * 2 * h * k + 2 * 2 * h * k);
-}
-
-struct Training {
-  Training(const Device& device, const Step& what)
-      : settings(experiments::settings_from_preset(what.preset, what.norm)),
-        network(device, DType::kF32, settings.network(), 0),
-        step(network, settings.training_rate(), settings.batch, settings.length, 0) {}
-  experiments::Settings settings;
-  Localizer network;
-  experiments::TrainingStep step;
+    {"demo", [](const Device& device) { return localization(device, "demo", "instance"); }},
+    {"paper", [](const Device& device) { return localization(device, "paper", "instance"); }},
+    // In groups of four, as Figure 4 trains.
+    {"paper-batch-norm",
+     [](const Device& device) { return localization(device, "paper", "batch"); }},
+    // Figure 3.
+    {"overlap", [](const Device& device) { return overlap(device, "paper"); }},
 };
 
 void cpu_step(benchmark::State& state, const Step& what) {
   const Device device = Device::cpu();
-  Training training(device, what);
+  const Training training = what.make(device);
+  experiments::TrainingStep& step = *training.step;
   const int threads = device.cpu_queue().threads();
   const double peak = fma_peak(threads);
-  training.step();
-  for (auto _ : state) training.step();
-  const double flops = step_flops(training.settings);
+  step();
+  for (auto _ : state) step();
+  const double flops = training.flops;
   state.counters["GFLOP/s"] =
       benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
   state.counters["peak"] = peak;
   state.counters["share"] =
       benchmark::Counter(flops * 1e-9 / peak, benchmark::Counter::kIsIterationInvariantRate);
   state.counters["threads"] = threads;
-  state.counters["arena_MB"] = static_cast<double>(training.step.arena_bytes()) * 1e-6;
+  state.counters["arena_MB"] = static_cast<double>(step.arena_bytes()) * 1e-6;
 }
 
 #if SIDECHANNEL_HAS_CUDA
@@ -115,25 +141,26 @@ void gpu_step(benchmark::State& state, const Step& what, const std::string& name
     return;
   }
   const double peak = gpu_peak(name, precision);
-  Training training(device, what);
-  seconds_of(device, training.step, 5);  // recorded in the third at the latest
+  const Training training = what.make(device);
+  experiments::TrainingStep& step = *training.step;
+  seconds_of(device, step, 5);  // recorded in the third at the latest
 
   const kernels::CudaQueue::Counters before = queue.counters();
   constexpr int kCounted = 10;
-  for (int i = 0; i < kCounted; ++i) training.step();
+  for (int i = 0; i < kCounted; ++i) step();
   const kernels::CudaQueue::Counters after = queue.counters();
   const auto each = [&](std::int64_t kernels::CudaQueue::Counters::*count) {
     return static_cast<double>(after.*count - before.*count) / kCounted;
   };
 
   constexpr double kRun = 0.03;  // seconds
-  const double once = seconds_of(device, training.step, 10);
+  const double once = seconds_of(device, step, 10);
   const int steps = queue.info().emulated ? 1 : std::clamp(static_cast<int>(kRun / once), 3, 1000);
-  const Samples samples = sample(queue.info().emulated ? 3 : 20,
-                                 [&] { return seconds_of(device, training.step, steps); });
+  const Samples samples =
+      sample(queue.info().emulated ? 3 : 20, [&] { return seconds_of(device, step, steps); });
   for (auto _ : state) state.SetIterationTime(samples.median());
 
-  const double rate = step_flops(training.settings) / samples.median();
+  const double rate = training.flops / samples.median();
   state.counters["GFLOP/s"] = rate * 1e-9;
   if (peak > 0) {
     state.counters["peak"] = peak * 1e-9;
@@ -145,7 +172,7 @@ void gpu_step(benchmark::State& state, const Step& what, const std::string& name
   state.counters["graph_launches"] = each(&kernels::CudaQueue::Counters::graph_launches);
   state.counters["allocations"] = each(&kernels::CudaQueue::Counters::allocations);
   state.counters["synchronizations"] = each(&kernels::CudaQueue::Counters::synchronizations);
-  state.counters["arena_MB"] = static_cast<double>(training.step.arena_bytes()) * 1e-6;
+  state.counters["arena_MB"] = static_cast<double>(step.arena_bytes()) * 1e-6;
   state.counters["peak_memory_MB"] = static_cast<double>(queue.memory_peak()) * 1e-6;
   // What it was, whatever was asked for.
   state.SetLabel(after.graph_launches > before.graph_launches ? "replayed" : "eager");

@@ -231,8 +231,6 @@ def gpu_pytorch(_, gpu):
     rows = []
     modes = ("eager", "graph", "compile", "max-autotune")
     for (step, precision), expected in STEPS.items():
-        if step == "overlap":  # of a network that is not there yet
-            continue
         row = measured.get((step, precision))
         ours = milliseconds(row, "ours")
         times = {mode: milliseconds(row, f"pytorch_{mode}") for mode in modes}

@@ -28,6 +28,10 @@ Var linear(const Var& x, const Var& w, const Var& b, bool with_relu = false);
 // The same elements under another shape.
 Var reshape(const Var& x, Shape shape);
 
+// Windows into sequences, `stride` apart, each a sequence of its own: x [N, (count - 1) stride +
+// length] -> [N count, length], those of a sequence side by side.
+Var windows(const Var& x, std::int64_t count, std::int64_t length, std::int64_t stride);
+
 // Mean squared error over all elements, one number; a target of one sequence serves the whole
 // batch.
 Var mse(const Var& y, const Tensor& target);

@@ -7,7 +7,7 @@ constexpr int kFirstWithTf32 = 80;  // compute capability 8.0
 
 }  // namespace
 
-Device choose_device(Settings& settings) {
+Device choose_device(RunSettings& settings) {
   const Precision wish =
       settings.precision == "auto" ? Precision::kTf32 : precision_from(settings.precision);
   std::string why;

@@ -6,8 +6,6 @@
 namespace sidechannel::experiments {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 constexpr const char* kNetwork = "sidechannel.network";
 
 LocalizerConfig config_from_metadata(const std::string& text, const std::string& source) {

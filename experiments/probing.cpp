@@ -1,25 +1,25 @@
 #include "experiments/probing.h"
 
 #include <cmath>
+#include <optional>
 
 #include "engine/moments.h"
 #include "engine/npy.h"
 #include "engine/optim/adam.h"
 #include "engine/replay.h"
+#include "experiments/input.h"
 #include "experiments/training.h"
 #include "experiments/welch.h"
 
 namespace sidechannel::experiments {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 constexpr std::int64_t kMapBatch = 32;           // sequences in one forward pass of the map
 constexpr std::int64_t kSamplePredictions = 32;  // predictions kept for the figure
 
 class ProbeTraining {
  public:
-  ProbeTraining(const Settings& settings, const Localizer& network, Probes& probes,
+  ProbeTraining(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
                 RunFolder& folder)
       : settings_(settings),
         network_(network),
@@ -28,6 +28,8 @@ class ProbeTraining {
         device_(probes.parameters().device()),
         tape_(device_),
         random_(device_, static_cast<std::uint64_t>(settings.seed)),
+        input_(device_, input_from(settings.input), settings.probe_batch, settings.length,
+               Stream::kProbeNoise),
         adam_(probes.parameters(), rule(settings)),
         target_(Tensor::from(device_, target_positions(settings.length))),
         losses_(device_, DType::kF32, {1, static_cast<std::int64_t>(probes.size())}),
@@ -62,7 +64,7 @@ class ProbeTraining {
   }
 
  private:
-  static AdamRule rule(const Settings& settings) {
+  static AdamRule rule(const LocalizationSettings& settings) {
     AdamRule rule;
     rule.rate.base = settings.probe_learning_rate;
     return rule;
@@ -87,8 +89,7 @@ class ProbeTraining {
     std::vector<Var> hidden;
     {
       const NoGrad frozen(tape_);
-      const Var x =
-          tape_.normal({settings_.probe_batch, settings_.length, 1}, Stream::kProbeNoise, random_);
+      const Var x = input_(tape_, random_, settings_.probe_batch);
       network_(x, settings_.evaluation_statistics(), &hidden);
     }
     const Tape::Mark mark = tape_.mark();
@@ -117,13 +118,14 @@ class ProbeTraining {
     window_.clear();
   }
 
-  const Settings& settings_;
+  const LocalizationSettings& settings_;
   const Localizer& network_;
   Probes& probes_;
   RunFolder& folder_;
   Device device_;
   Tape tape_;
   Random random_;
+  InputSource input_;
   Adam adam_;
   Tensor target_;
   Tensor losses_;            // of the last step, [1, probes]
@@ -135,7 +137,8 @@ class ProbeTraining {
 // Streams the moments of every layer's predictions.
 class Map {
  public:
-  Map(const Settings& settings, const Localizer& network, Probes& probes, RunFolder& folder)
+  Map(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
+      RunFolder& folder)
       : settings_(settings),
         network_(network),
         probes_(probes),
@@ -147,6 +150,8 @@ class Map {
     const LocalizerConfig config = settings.network();
     const std::int64_t per_set = config.norm == NormKind::kBatch ? config.samples_per_set : 1;
     batch_ = (kMapBatch + per_set - 1) / per_set * per_set;
+    input_.emplace(device_, input_from(settings.input), batch_, settings.length,
+                   Stream::kEvaluationNoise);
     kept_ = std::min(kSamplePredictions, settings.map_samples);
     samples_ = HostArray(DType::kF32, {kept_, settings.length});
     for (std::int64_t row = 0; row < config.depth; ++row) {
@@ -194,7 +199,7 @@ class Map {
     tape_.reset();
     const NoGrad frozen(tape_);
     std::vector<Var> hidden;
-    const Var x = tape_.normal({count, settings_.length, 1}, Stream::kEvaluationNoise, random_);
+    const Var x = (*input_)(tape_, random_, count);
     const Var y = network_(x, settings_.evaluation_statistics(), &hidden);
     predictions_ = y.value();
     moments_.back().add(predictions_);
@@ -246,13 +251,14 @@ class Map {
     write_npy(folder_.file("localized.npy"), localized);
   }
 
-  const Settings& settings_;
+  const LocalizationSettings& settings_;
   const Localizer& network_;
   Probes& probes_;
   RunFolder& folder_;
   Device device_;
   Tape tape_;
   Random random_;
+  std::optional<InputSource> input_;
   Replay replay_;
   Tensor predictions_;  // the network's, of the last batch
   std::int64_t batch_ = 0;
@@ -274,7 +280,7 @@ double fraction(const HostArray& localized, std::int64_t row, std::int64_t begin
 
 }  // namespace
 
-Probes::Probes(const Settings& settings, const Device& device)
+Probes::Probes(const LocalizationSettings& settings, const Device& device)
     : parameters_(std::make_unique<ParameterList>(
           device, DType::kF32, static_cast<std::uint64_t>(settings.seed), Stream::kProbeWeights)) {
   for (std::int64_t layer = 1; layer < settings.depth; ++layer) {
@@ -283,7 +289,7 @@ Probes::Probes(const Settings& settings, const Device& device)
   }
 }
 
-double train_probes(const Settings& settings, const Localizer& network, Probes& probes,
+double train_probes(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
                     RunFolder& folder) {
   const double seconds = ProbeTraining(settings, network, probes, folder).run();
   if (!folder.has("probes.safetensors")) {
@@ -295,12 +301,12 @@ double train_probes(const Settings& settings, const Localizer& network, Probes& 
   return seconds;
 }
 
-double make_map(const Settings& settings, const Localizer& network, Probes& probes,
+double make_map(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
                 RunFolder& folder) {
   return Map(settings, network, probes, folder).run();
 }
 
-Json summarize(const Settings& settings, RunFolder& folder, double seconds) {
+Json summarize(const LocalizationSettings& settings, RunFolder& folder, double seconds) {
   const HostArray localized = read_npy(folder.file("localized.npy"));
   const HostArray mean = read_npy(folder.file("predictions_mean.npy"));
   const HostArray variance = read_npy(folder.file("layer_variance.npy"));
@@ -339,6 +345,7 @@ Json summarize(const Settings& settings, RunFolder& folder, double seconds) {
 
   Json json;
   json["norm"] = settings.norm;
+  json["input"] = settings.input;
   json["length"] = length;
   json["depth"] = config.depth;
   json["channels"] = config.channels;

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "experiments/localization_settings.h"
 #include "experiments/run_folder.h"
-#include "experiments/settings.h"
 #include "models/localizer.h"
 #include "models/probe.h"
 
@@ -15,7 +15,7 @@ namespace sidechannel::experiments {
 // Parameters: layers.{i}.0.*, layers.{i}.1.*, layers.{i}.2.* for i from 1.
 class Probes {
  public:
-  Probes(const Settings& settings, const Device& device);
+  Probes(const LocalizationSettings& settings, const Device& device);
   std::size_t size() const { return probes_.size(); }
   const Probe& operator[](std::size_t layer) const { return probes_[layer]; }
   ParameterList& parameters() { return *parameters_; }
@@ -28,7 +28,7 @@ class Probes {
 // Trains all probes on the activations of the frozen network (Section 2.1, Appendix E): one
 // forward pass feeds them all. Writes probes.safetensors; continues where an earlier call stopped.
 // Returns the seconds taken.
-double train_probes(const Settings& settings, const Localizer& network, Probes& probes,
+double train_probes(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
                     RunFolder& folder);
 
 // Draws fresh sequences, and for every layer and index decides whether it is localized (Definition
@@ -36,10 +36,10 @@ double train_probes(const Settings& settings, const Localizer& network, Probes& 
 // network's own output), p_max.npy [d, l] (the largest p-value of an index against all others),
 // layer_mean.npy and layer_variance.npy [d, l] (what they were computed from), predictions_mean.npy
 // [l] and predictions_sample.npy [n, l] of the network's output. Returns the seconds taken.
-double make_map(const Settings& settings, const Localizer& network, Probes& probes,
+double make_map(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
                 RunFolder& folder);
 
 // summary.json from a finished map.
-nlohmann::ordered_json summarize(const Settings& settings, RunFolder& folder, double seconds);
+Json summarize(const LocalizationSettings& settings, RunFolder& folder, double seconds);
 
 }  // namespace sidechannel::experiments

@@ -7,12 +7,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <mutex>
 
 namespace sidechannel::experiments {
 namespace {
 
 constexpr double kTerminalPeriod = 0.1;  // seconds
 constexpr double kPlainPeriod = 5;
+
+// Whose line stands open on the terminal, if any does.
+std::mutex mutex;
+const Progress* owner = nullptr;
 
 double seconds_between(std::chrono::steady_clock::time_point a,
                        std::chrono::steady_clock::time_point b) {
@@ -43,7 +48,11 @@ Progress::Progress(std::string label, std::int64_t total, std::string unit, std:
       drawn_(start_) {}
 
 Progress::~Progress() {
-  if (line_open_) std::fputc('\n', stderr);
+  const std::lock_guard lock(mutex);
+  if (owner == this) {
+    std::fputc('\n', stderr);
+    owner = nullptr;
+  }
 }
 
 bool Progress::due() const {
@@ -51,21 +60,20 @@ bool Progress::due() const {
 }
 
 void Progress::show(std::int64_t done, const std::string& details) {
-  if (due()) draw(done, details);
+  if (due()) draw(done, details, false);
 }
 
 void Progress::finish(std::int64_t done, const std::string& details) {
-  draw(done, details);
-  if (line_open_) std::fputc('\n', stderr);
-  line_open_ = false;
+  draw(done, details, true);
 }
 
 void Progress::note(const std::string& line) {
-  fmt::print(stderr, "{}{}\n", line_open_ ? "\n" : "", line);
-  line_open_ = false;
+  const std::lock_guard lock(mutex);
+  fmt::print(stderr, "{}{}\n", owner ? "\n" : "", line);
+  owner = nullptr;
 }
 
-void Progress::draw(std::int64_t done, const std::string& details) {
+void Progress::draw(std::int64_t done, const std::string& details, bool last) {
   drawn_ = Clock::now();
   const double seconds = seconds_between(start_, drawn_);
   const double rate = seconds > 0 ? static_cast<double>(done - first_) / seconds : 0;
@@ -76,14 +84,17 @@ void Progress::draw(std::int64_t done, const std::string& details) {
   } else if (done >= total_) {
     line += fmt::format("  {}", duration_text(seconds));
   }
-  if (terminal_) {
-    line.resize(std::min(line.size(), terminal_width() - 1));
-    fmt::print(stderr, "\r{}\x1b[K", line);
-    std::fflush(stderr);
-    line_open_ = true;
-  } else {
+  const std::lock_guard lock(mutex);
+  if (!terminal_) {
     fmt::print(stderr, "{}\n", line);
+    return;
   }
+  if (!last && owner && owner != this) return;
+  line.resize(std::min(line.size(), terminal_width() - 1));
+  fmt::print(stderr, "\r{}\x1b[K{}", line, last ? "\n" : "");
+  std::fflush(stderr);
+  if (!last) owner = this;
+  if (last && owner == this) owner = nullptr;
 }
 
 }  // namespace sidechannel::experiments

@@ -7,7 +7,9 @@
 namespace sidechannel::experiments {
 
 // Progress of a loop on stderr: one line that is drawn over on a terminal, a plain line every few
-// seconds elsewhere. Shows the step, what the caller adds, the rate and the time left.
+// seconds elsewhere. Shows the step, what the caller adds, the rate and the time left. Where
+// several loops run in several threads, one of them has the terminal's line at a time; all show
+// their end.
 class Progress {
  public:
   // `unit` names what is counted, as in "it/s".
@@ -26,14 +28,13 @@ class Progress {
 
  private:
   using Clock = std::chrono::steady_clock;
-  void draw(std::int64_t done, const std::string& details);
+  void draw(std::int64_t done, const std::string& details, bool last);
 
   std::string label_;
   std::int64_t total_;
   std::string unit_;
   std::int64_t first_;
   bool terminal_;
-  bool line_open_ = false;
   Clock::time_point start_;
   Clock::time_point drawn_;
 };

@@ -10,17 +10,16 @@
 namespace sidechannel::experiments {
 namespace {
 
-using Json = nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
 constexpr const char* kConfig = "config.json";
 constexpr const char* kMetrics = "metrics.jsonl";
 constexpr double kCheckpointSeconds = 30;
 
-Json describe(const Settings& settings, const Device& device) {
+Json describe(const Json& settings, const Device& device) {
   const BuildInfo build = build_info();
   Json json;
-  json["settings"] = to_json(settings);
+  json["settings"] = settings;
   json["version"] = build.version;
   json["commit"] = build.commit;
   json["modified"] = build.modified;
@@ -48,7 +47,16 @@ std::int64_t number(const SafetensorsFile& state, const std::string& key, const 
 
 }  // namespace
 
-RunFolder::RunFolder(fs::path path, const Settings& settings, const Device& device, Resume resume)
+Json read_json(const fs::path& path) {
+  const std::vector<std::byte> bytes = read_file(path);
+  const auto* text = reinterpret_cast<const char*>(bytes.data());
+  Json json = Json::parse(text, text + bytes.size(), nullptr, false);
+  SC_CHECK(json.is_object(), "{}: not a JSON object", path.string());
+  return json;
+}
+
+RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, Resume resume,
+                     const std::vector<std::string>& do_not_matter)
     : path_(std::move(path)) {
   std::error_code error;
   fs::create_directories(path_, error);
@@ -60,14 +68,13 @@ RunFolder::RunFolder(fs::path path, const Settings& settings, const Device& devi
       throw UsageError(fmt::format("{} already holds a run; choose another --out", path_.string()));
     }
     const Json config = read_json(kConfig);
-    const Json mine = to_json(settings);
     const Json theirs = config.value("settings", Json::object());
-    const std::vector<std::string> names = differences(mine, theirs);
+    const std::vector<std::string> names = differences(settings, theirs, do_not_matter);
     if (!names.empty()) {
       const std::string& name = names.front();
       throw UsageError(fmt::format(
           "{} holds a run with other settings ({} is {} there, {} here{}); choose another --out",
-          path_.string(), name, theirs.value(name, Json()).dump(), mine.at(name).dump(),
+          path_.string(), name, theirs.value(name, Json()).dump(), settings.at(name).dump(),
           names.size() > 1 ? fmt::format("; {} more differ", names.size() - 1) : ""));
     }
   } else {
@@ -82,14 +89,6 @@ RunFolder::RunFolder(fs::path path, const Settings& settings, const Device& devi
 void RunFolder::write_json(const std::string& name, const Json& json) const {
   const std::string text = json.dump(2) + "\n";
   write_file_durably(file(name), std::as_bytes(std::span(text)));
-}
-
-Json RunFolder::read_json(const std::string& name) const {
-  const std::vector<std::byte> bytes = read_file(file(name));
-  const auto* text = reinterpret_cast<const char*>(bytes.data());
-  Json json = Json::parse(text, text + bytes.size(), nullptr, false);
-  SC_CHECK(json.is_object(), "{}: not a JSON object", file(name).string());
-  return json;
 }
 
 void RunFolder::log(const Json& line) {
@@ -120,6 +119,7 @@ double run_phase(RunFolder& folder, const Phase& phase) {
   using Clock = std::chrono::steady_clock;
   std::int64_t step = 0;
   double seconds_before = 0;
+  bool resumed = false;
   const fs::path state_file = folder.file(phase.state_file);
   if (const std::optional<SafetensorsFile> state = folder.load_state(phase.state_file)) {
     step = number(*state, "step", state_file);
@@ -127,7 +127,7 @@ double run_phase(RunFolder& folder, const Phase& phase) {
     phase.load(*state);
     if (step >= phase.steps) return seconds_before;
     folder.rewind_log(*state, phase.state_file);
-    fmt::print(stderr, "{}: resumed at step {}\n", phase.name, step);
+    resumed = true;
   }
   const Clock::time_point start = Clock::now();
   const auto seconds = [&] {
@@ -142,8 +142,9 @@ double run_phase(RunFolder& folder, const Phase& phase) {
     folder.save_state(phase.state_file, std::move(state));
     saved_at = Clock::now();
   };
-  save();
   Progress progress(phase.name, phase.steps, phase.unit, step);
+  if (resumed) progress.note(fmt::format("{}: resumed at step {}", phase.name, step));
+  save();
   const std::int64_t first = step;
   while (step < phase.steps) {
     const bool enough = phase.stop_after > 0 && step - first >= phase.stop_after;

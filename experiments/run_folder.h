@@ -5,8 +5,10 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "engine/checkpoint.h"
+#include "engine/device.h"
 #include "engine/file.h"
 #include "experiments/progress.h"
 #include "experiments/settings.h"
@@ -20,22 +22,27 @@ enum class Resume {
   kNever,  // fail when there is one
 };
 
+// A file that holds a JSON object; Error for anything else.
+Json read_json(const std::filesystem::path& path);
+
 // The folder of a run: config.json, metrics.jsonl, checkpoints, results. Holds one run; opening it
 // with other settings is a UsageError that names them, so that nothing is ever overwritten.
 class RunFolder {
  public:
-  RunFolder(std::filesystem::path path, const Settings& settings, const Device& device,
-            Resume resume);
+  // `settings` are those of a run on `device` (to_json); those named in `do_not_matter` may differ
+  // from what is there.
+  RunFolder(std::filesystem::path path, const Json& settings, const Device& device, Resume resume,
+            const std::vector<std::string>& do_not_matter = kDoNotMatter);
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path file(const std::string& name) const { return path_ / name; }
   bool has(const std::string& name) const { return std::filesystem::exists(file(name)); }
 
-  void write_json(const std::string& name, const nlohmann::ordered_json& json) const;
-  nlohmann::ordered_json read_json(const std::string& name) const;
+  void write_json(const std::string& name, const Json& json) const;
+  Json read_json(const std::string& name) const { return experiments::read_json(file(name)); }
 
   // Appends a line to metrics.jsonl. Lines hold nothing that depends on the clock.
-  void log(const nlohmann::ordered_json& line);
+  void log(const Json& line);
 
   // State under `name`, if there is any.
   std::optional<SafetensorsFile> load_state(const std::string& name) const;
@@ -54,7 +61,7 @@ class RunFolder {
 // One resumable phase of a run: a loop of steps with checkpoints in between.
 struct Phase {
   // How it is carried out, as the settings say; the functions are still to be given.
-  Phase(const Settings& settings, std::string name_, std::string state_file_, std::string unit_,
+  Phase(const RunSettings& settings, std::string name_, std::string state_file_, std::string unit_,
         std::int64_t steps_)
       : name(std::move(name_)),
         state_file(std::move(state_file_)),

@@ -3,115 +3,120 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <type_traits>
 #include <vector>
 
+#include "engine/error.h"
 #include "kernels/learning_rate.h"
-#include "models/localizer.h"
 
 namespace sidechannel::experiments {
 
-// Everything that a localization run depends on. The defaults are the demo's.
-struct Settings {
+using Json = nlohmann::ordered_json;
+
+// How a run of any experiment is carried out. An experiment's settings derive from this and add
+//
+//   static constexpr const char* kExperiment = "overlap";  // its presets: presets/overlap/*.json
+//   template <class Self, class Visit>
+//   static void for_each(Self& self, const Visit& visit);  // visit(name, member, help) for each
+//   void check() const;                                    // UsageError for what makes no sense
+//
+// where for_each is the one list behind JSON files, flags (with dashes for underscores) and --help.
+// A setting is text, a number (double) or a whole number (std::int64_t).
+struct RunSettings {
   std::string preset = "demo";
-
-  // The network (Equation 1) and the task (Problem 2.1).
-  std::int64_t length = 64;
-  std::int64_t depth = 8;
-  std::int64_t channels = 32;
-  std::int64_t kernel_size = 5;
-  std::string norm = "instance";
-  std::int64_t groups = 1;
-  std::int64_t samples_per_set = 1;
-
-  // Training. A first stage at another length (a curriculum, which the paper does not have) comes
-  // before the `iterations` where curriculum_iterations > 0.
-  std::int64_t batch = 8;
-  double learning_rate = 2e-3;
-  std::string schedule = "tail";
-  std::int64_t warmup = 0;
-  std::int64_t iterations = 10000;
-  std::int64_t curriculum_length = 0;
-  std::int64_t curriculum_iterations = 0;
-  double curriculum_learning_rate = 0;
-
-  // Probes, one for each hidden layer.
-  std::int64_t probe_width = 256;
-  std::int64_t probe_batch = 8;
-  std::int64_t probe_iterations = 2000;
-  double probe_learning_rate = 1e-3;
-
-  // The localization map.
-  std::int64_t map_samples = 20000;
-  double p_threshold = 0.1;
-  std::string eval_statistics = "minibatch";
-
   std::int64_t seed = 0;
   std::string precision = "auto";
 
-  // How a run is carried out; results do not depend on these.
+  // Results do not depend on these, save that `log_every` says what is logged.
   std::string device = "auto";
   std::int64_t threads = 0;
   std::int64_t log_every = 100;
   std::int64_t checkpoint_every = 0;
   std::int64_t stop_after = 0;
 
-  // UsageError for values that make no sense, alone or together.
-  void check() const;
+  template <class Self, class Visit>
+  static void for_each(Self& s, const Visit& visit) {
+    visit("seed", s.seed, "of weights and noise");
+    visit("precision", s.precision, "auto, fp32 or tf32 (CUDA; what auto takes there)");
+    visit("device", s.device, "auto, cpu or cuda[:N]");
+    visit("threads", s.threads, "CPU threads, 0 for all cores");
+    visit("log_every", s.log_every, "steps between lines of metrics.jsonl");
+    visit("checkpoint_every", s.checkpoint_every, "steps between checkpoints, 0 for every 30 s");
+    visit("stop_after", s.stop_after, "stop as if interrupted after so many steps, 0 for never");
+  }
 
-  LocalizerConfig network() const;
-  // How the learning rate moves, over the first stage and over the training proper.
-  kernels::LearningRate curriculum_rate() const;
-  kernels::LearningRate training_rate() const;
-  // Where probes and maps take their statistics from.
-  Statistics evaluation_statistics() const;
-  std::int64_t total_iterations() const { return curriculum_iterations + iterations; }
+  void check() const;
 };
 
-// Calls visit(name, member, help) for each setting that a preset or a flag can give: the one list
-// behind JSON files, flags (with dashes for underscores) and --help.
-template <class AnySettings, class Visit>
-void for_each_setting(AnySettings&& s, const Visit& visit) {
-  visit("length", s.length, "sequence length l");
-  visit("depth", s.depth, "convolutions d in all, first and last included");
-  visit("channels", s.channels, "hidden channels h");
-  visit("kernel_size", s.kernel_size, "kernel size k, odd");
-  visit("norm", s.norm, "none, instance, group, layer or batch");
-  visit("groups", s.groups, "groups G of group norm");
-  visit("samples_per_set", s.samples_per_set, "samples that share batch norm's statistics");
-  visit("batch", s.batch, "sequences in a training step");
-  visit("learning_rate", s.learning_rate, "Adam's base learning rate");
-  visit("schedule", s.schedule, "constant, or tail: 70 % constant, then linear to 5 %");
-  visit("warmup", s.warmup, "steps of linear warm-up");
-  visit("iterations", s.iterations, "training steps");
-  visit("curriculum_length", s.curriculum_length, "sequence length of a first stage");
-  visit("curriculum_iterations", s.curriculum_iterations, "steps of the first stage, 0 for none");
-  visit("curriculum_learning_rate", s.curriculum_learning_rate, "its learning rate, constant");
-  visit("probe_width", s.probe_width, "width of the probes' two hidden layers");
-  visit("probe_batch", s.probe_batch,
-        "sequences in a step of the probes' training, and of the map");
-  visit("probe_iterations", s.probe_iterations, "steps of the probes' training");
-  visit("probe_learning_rate", s.probe_learning_rate, "Adam's learning rate for the probes");
-  visit("map_samples", s.map_samples, "sequences behind the localization map");
-  visit("p_threshold", s.p_threshold, "Welch's test rejects below this p-value");
-  visit("eval_statistics", s.eval_statistics, "minibatch or population, for probes and map");
-  visit("seed", s.seed, "of weights and noise");
-  visit("precision", s.precision, "auto, fp32 or tf32 (CUDA; what auto takes there)");
-  visit("device", s.device, "auto, cpu or cuda[:N]");
-  visit("threads", s.threads, "CPU threads, 0 for all cores");
-  visit("log_every", s.log_every, "steps between lines of metrics.jsonl");
-  visit("checkpoint_every", s.checkpoint_every, "steps between checkpoints, 0 for every 30 s");
-  visit("stop_after", s.stop_after, "stop as if interrupted after so many steps, 0 for never");
+// Names of the settings that results do not depend on.
+inline const std::vector<std::string> kDoNotMatter = {"preset", "device", "threads",
+                                                      "checkpoint_every", "stop_after"};
+
+// Where a condition on settings does not hold: UsageError with `message`.
+void require(bool condition, const std::string& message);
+// "NAME VALUE: expected at least LEAST" where that is not so.
+void require_at_least(const char* name, std::int64_t value, std::int64_t least);
+
+// How a learning rate moves over `steps` steps, by a schedule's name ("constant" or "tail").
+kernels::LearningRate learning_rate_from(double base, const std::string& schedule,
+                                         std::int64_t warmup, std::int64_t steps);
+
+// A preset of an experiment by name ("demo", "small", "paper") or by the path of a JSON file of the
+// same form. UsageError for an unknown name and for a file that is no JSON object.
+Json read_preset(const std::string& experiment, const std::string& preset);
+
+// Takes the settings that `json` names, its "for_norm" apart. UsageError, beginning with `source`,
+// for a name that is no setting and for a value of the wrong type.
+template <class S>
+void apply(const Json& json, const std::string& source, S& settings) {
+  for (const auto& item : json.items()) {
+    const std::string& key = item.key();
+    const Json& value = item.value();
+    if (key == "for_norm") continue;
+    bool known = false;
+    S::for_each(settings, [&](const char* name, auto& member, const char*) {
+      if (key != name) return;
+      known = true;
+      using T = std::remove_reference_t<decltype(member)>;
+      const bool fits = std::is_same_v<T, std::string> ? value.is_string()
+                        : std::is_same_v<T, double>    ? value.is_number()
+                                                       : value.is_number_integer();
+      require(fits, fmt::format("{}: {} cannot be {}", source, key, value.dump()));
+      member = value.template get<T>();
+    });
+    require(known, fmt::format("{}: there is no setting {}", source, key));
+  }
 }
 
-// A preset by name ("demo", "small", "paper") or by the path of a JSON file of the same form. The
-// preset's "for_norm" holds what differs for a kind of normalization. UsageError for an unknown
-// preset, an unknown key or a value of the wrong type.
-Settings settings_from_preset(const std::string& preset, const std::string& norm = "");
+// The settings of a preset (see read_preset). In experiments with a choice of normalization its
+// "for_norm" holds what differs for a kind; `norm`, where given, is the kind instead of the
+// preset's own.
+template <class S>
+S settings_from_preset(const std::string& preset, const std::string& norm = "") {
+  const Json json = read_preset(S::kExperiment, preset);
+  S settings;
+  settings.preset = preset;
+  apply(json, preset, settings);
+  if constexpr (requires { settings.norm; }) {
+    if (!norm.empty()) settings.norm = norm;
+    if (json.contains("for_norm") && json["for_norm"].contains(settings.norm)) {
+      apply(json["for_norm"][settings.norm], preset, settings);
+    }
+  }
+  return settings;
+}
 
-nlohmann::ordered_json to_json(const Settings& settings);
+template <class S>
+Json to_json(const S& settings) {
+  Json json;
+  json["preset"] = settings.preset;
+  S::for_each(settings,
+              [&](const char* name, const auto& member, const char*) { json[name] = member; });
+  return json;
+}
 
-// Names of the settings that differ and that results depend on.
-std::vector<std::string> differences(const nlohmann::ordered_json& a,
-                                     const nlohmann::ordered_json& b);
+// Names of the settings in `mine` that are others in `theirs`, `except` some.
+std::vector<std::string> differences(const Json& mine, const Json& theirs,
+                                     const std::vector<std::string>& except = kDoNotMatter);
 
 }  // namespace sidechannel::experiments

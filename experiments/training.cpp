@@ -8,8 +8,6 @@
 namespace sidechannel::experiments {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 // The mean over positions of the standard deviation between samples.
 double mean_spread(const StreamingMoments& moments) {
   const HostArray variance = moments.variance();
@@ -24,7 +22,7 @@ Json number_or_null(double value) {
 
 class Training {
  public:
-  Training(const Settings& settings, Localizer& network, RunFolder& folder)
+  Training(const LocalizationSettings& settings, Localizer& network, RunFolder& folder)
       : settings_(settings), network_(network), folder_(folder) {
     enter_stage(0);
   }
@@ -47,10 +45,10 @@ class Training {
   void enter_stage(std::int64_t step) {
     const bool curriculum = step < settings_.curriculum_iterations;
     first_ = curriculum ? 0 : settings_.curriculum_iterations;
-    step_ = std::make_unique<TrainingStep>(
+    step_ = std::make_unique<LocalizationStep>(
         network_, curriculum ? settings_.curriculum_rate() : settings_.training_rate(),
         settings_.batch, curriculum ? settings_.curriculum_length : settings_.length,
-        static_cast<std::uint64_t>(settings_.seed));
+        static_cast<std::uint64_t>(settings_.seed), input_from(settings_.input));
     step_->seek(first_);
   }
 
@@ -83,23 +81,9 @@ class Training {
     return interior_slope(step_->window().outputs.mean(), network_.config().receptive_field());
   }
 
-  // Whether all steps so far could be made: the host asks before it shows or keeps anything of
-  // them. Training halted before the update where one could not, so its state is the one that leads
-  // to that step, however late this is: loading it repeats the step. (Only running statistics,
-  // which forward passes move, may have gone on.)
   AdamState look() {
-    const AdamState adam = step_->adam().state();
-    if (adam.halted == 0) return adam;
-    const std::int64_t step = first_ + adam.steps;
-    SafetensorsFile state;
-    state.metadata["step"] = std::to_string(step);
-    state.metadata["milliseconds"] = "0";
-    add_state(state);
-    folder_.save_state("failure.safetensors", std::move(state));
-    throw Error(fmt::format(
-        "step {}: loss {}, gradient norm {}; stopped before the update, the "
-        "state is kept in {} (try a lower --learning-rate)",
-        step, adam.loss, adam.gradient_norm(), folder_.file("failure.safetensors").string()));
+    return experiments::look(*step_, first_, folder_,
+                             [this](SafetensorsFile& state) { add_state(state); });
   }
 
   std::string details() {
@@ -115,10 +99,7 @@ class Training {
   }
 
   void add_state(SafetensorsFile& state) const {
-    network_.parameters().save(state.tensors);
-    step_->adam().save(state.tensors, "adam");
-    step_->window().losses.save(state.tensors, "window.loss");
-    step_->window().outputs.save(state.tensors, "window.outputs");
+    step_->save(state.tensors);
     const std::array<double, 3> shown{last_slope_, last_spread_, last_loss_};
     state.tensors["shown"] = HostArray::from<double>(shown, Shape{3});
   }
@@ -129,21 +110,18 @@ class Training {
     const std::int64_t step = std::stoll(state.metadata.at("step"));
     enter_stage(step > 0 ? step - 1 : 0);
     step_->seek(step);
-    network_.parameters().load(state.tensors, source, LoadUnknown::kIgnore);
-    step_->adam().load(state.tensors, source, "adam");
-    step_->window().losses.load(state.tensors, source, "window.loss");
-    step_->window().outputs.load(state.tensors, source, "window.outputs");
+    step_->load(state.tensors, source);
     const auto shown = state.tensors.at("shown").as<double>();
     last_slope_ = shown[0];
     last_spread_ = shown[1];
     last_loss_ = shown[2];
   }
 
-  const Settings& settings_;
+  const LocalizationSettings& settings_;
   Localizer& network_;
   RunFolder& folder_;
   std::int64_t first_ = 0;  // step of the stage
-  std::unique_ptr<TrainingStep> step_;
+  std::unique_ptr<LocalizationStep> step_;
   double last_slope_ = 0;
   double last_spread_ = 0;
   double last_loss_ = 0;
@@ -178,38 +156,22 @@ double interior_slope(const HostArray& mean, std::int64_t radius) {
   return products / squares;
 }
 
-TrainingStep::TrainingStep(Localizer& network, const LearningRate& rate, std::int64_t batch,
-                           std::int64_t length, std::uint64_t seed)
-    : network_(network),
-      noise_{batch, length, 1},
-      target_(Tensor::from(network.parameters().device(), target_positions(length))),
-      tape_(network.parameters().device()),
-      random_(tape_.device(), seed),
-      adam_(network.parameters(), {rate}),
-      window_(tape_.device(), length),
-      replay_(tape_.device()) {}
+LocalizationStep::LocalizationStep(Localizer& network, const LearningRate& rate, std::int64_t batch,
+                                   std::int64_t length, std::uint64_t seed, Input input)
+    : TrainingStep(
+          network.parameters(), target_positions(length),
+          [&network, batch,
+           source =
+               InputSource(network.parameters().device(), input, batch, length, Stream::kNoise)](
+              Tape& tape, const Random& random) { return network(source(tape, random, batch)); },
+          rate, seed) {}
 
-void TrainingStep::operator()() {
-  replay_([this] { run(); });
-}
-
-void TrainingStep::run() {
-  tape_.reset();
-  const Var x = tape_.normal(noise_, Stream::kNoise, random_);
-  const Var y = network_(x);
-  const Var loss = mse(y, target_);
-  tape_.backward(loss);
-  adam_.step(loss.value());
-  window_.losses.add(loss.value().reshape({1, 1}), adam_.halted_flag());
-  window_.outputs.add(y.value(), adam_.halted_flag());
-  random_.advance(1);
-  predictions_ = y.value();
-}
-
-std::string plateau_notice(const Settings& settings, double slope, double spread) {
+std::string plateau_notice(const LocalizationSettings& settings, double slope, double spread) {
   constexpr double kNoSlope = 0.01;
   constexpr double kNoSpread = 0.01;
-  if (settings.norm == "none" || !(std::abs(slope) < kNoSlope && spread < kNoSpread)) return {};
+  // Where there is nothing to hear, slope 0 is what must come out.
+  if (settings.norm == "none" || input_from(settings.input) != Input::kNoise) return {};
+  if (!(std::abs(slope) < kNoSlope && spread < kNoSpread)) return {};
   return fmt::format(
       "this run sits on the plateau: interior slope {:.3f}, predictions differ by {:.4f} between "
       "samples.\nThe network answers the mean position everywhere and will not leave this by "
@@ -217,7 +179,7 @@ std::string plateau_notice(const Settings& settings, double slope, double spread
       slope, spread, settings.seed + 1, settings.learning_rate / 2);
 }
 
-TrainingResult train(const Settings& settings, Localizer& network, RunFolder& folder) {
+TrainingResult train(const LocalizationSettings& settings, Localizer& network, RunFolder& folder) {
   TrainingResult result = Training(settings, network, folder).run();
   if (!folder.has("model.safetensors")) save_model(folder.file("model.safetensors"), network);
   return result;

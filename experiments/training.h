@@ -3,11 +3,10 @@
 #include <cstdint>
 #include <string>
 
-#include "engine/moments.h"
-#include "engine/optim/adam.h"
-#include "engine/replay.h"
+#include "experiments/input.h"
+#include "experiments/localization_settings.h"
 #include "experiments/run_folder.h"
-#include "experiments/settings.h"
+#include "experiments/training_step.h"
 #include "models/localizer.h"
 
 namespace sidechannel::experiments {
@@ -20,50 +19,11 @@ HostArray target_positions(std::int64_t length);
 // lie there.
 double interior_slope(const HostArray& mean, std::int64_t radius);
 
-// Averages over the steps since the last line of metrics.jsonl.
-struct Window {
-  Window(const Device& device, std::int64_t length) : losses(device, 1), outputs(device, length) {}
-  StreamingMoments losses;
-  StreamingMoments outputs;
-
-  double loss() const { return losses.mean().as<double>()[0]; }
-  void clear() {
-    losses.clear();
-    outputs.clear();
-  }
-};
-
-// A step of training that repeats itself: noise, forward, loss, backward, update, averages. The
-// host reads nothing of it, so that steps can follow each other without waiting: it looks at
-// adam().state() and window() when it wants to know. A loss or a gradient that is not finite halts
-// all that follows, before the update.
-class TrainingStep {
+// A step of training for Problem 2.1: `network` is taught to answer target_positions(length).
+class LocalizationStep : public TrainingStep {
  public:
-  TrainingStep(Localizer& network, const LearningRate& rate, std::int64_t batch,
-               std::int64_t length, std::uint64_t seed);
-
-  void operator()();
-  // The noise of the next step is that of step `step`.
-  void seek(std::int64_t step) { random_.seek(static_cast<std::uint32_t>(step)); }
-
-  Adam& adam() { return adam_; }
-  Window& window() { return window_; }
-  // Predictions of the last step, [batch, length, 1].
-  const Tensor& predictions() const { return predictions_; }
-  std::size_t arena_bytes() { return tape_.arena().capacity(); }
-
- private:
-  void run();
-
-  Localizer& network_;
-  Shape noise_;  // [batch, length, 1]
-  Tensor target_;
-  Tape tape_;
-  Random random_;
-  Adam adam_;
-  Window window_;
-  Replay replay_;
-  Tensor predictions_;
+  LocalizationStep(Localizer& network, const LearningRate& rate, std::int64_t batch,
+                   std::int64_t length, std::uint64_t seed, Input input = Input::kNoise);
 };
 
 // A trained network and how it came about.
@@ -75,11 +35,11 @@ struct TrainingResult {
 
 // Trains `network` as `settings` say, in `folder`: metrics.jsonl, checkpoint.safetensors and, at
 // the end, model.safetensors. Continues where an earlier call stopped.
-TrainingResult train(const Settings& settings, Localizer& network, RunFolder& folder);
+TrainingResult train(const LocalizationSettings& settings, Localizer& network, RunFolder& folder);
 
 // A run that sits on the plateau where a normalized network answers the sequence's mean everywhere:
 // slope 0 and no spread between samples. It does not leave it by waiting. Empty when it does not.
-std::string plateau_notice(const Settings& settings, double slope, double spread);
+std::string plateau_notice(const LocalizationSettings& settings, double slope, double spread);
 
 // The network in a file that PyTorch's safetensors reads, with what it takes to rebuild it here.
 void save_model(const std::filesystem::path& path, const Localizer& network);

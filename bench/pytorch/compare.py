@@ -35,19 +35,22 @@ except ImportError:
     sys.exit("compare.py: not run (this Python has no torch)")
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from localizer import Localizer  # noqa: E402
+from localizer import Localizer, PackedLocalizer  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # The steps of bench_step: their presets and norms.
-STEPS = {"demo": ("demo", "instance"), "paper": ("paper", "instance"),
-         "paper-batch-norm": ("paper", "batch")}
+STEPS = {"demo": ("localization", "demo", "instance"),
+         "paper": ("localization", "paper", "instance"),
+         "paper-batch-norm": ("localization", "paper", "batch"),
+         "overlap": ("overlap", "paper", "pack")}
 COMPILED = {"compile": "reduce-overhead", "max-autotune": "max-autotune"}
 
 
 def load_step(name):
-    preset, norm = STEPS[name]
-    settings = json.loads((ROOT / "experiments" / "presets" / f"{preset}.json").read_text())
+    experiment, preset, norm = STEPS[name]
+    presets = ROOT / "experiments" / "presets" / experiment
+    settings = json.loads((presets / f"{preset}.json").read_text())
     settings.update(settings.pop("for_norm", {}).get(norm, {}))
     return {"samples_per_set": 1, **settings, "norm": norm, "name": name}
 
@@ -86,9 +89,19 @@ class TorchStep:
         self.device, self.precision, self.mode = device, precision, mode
         self.parts = micro_batches
         use_precision(precision)
-        batch = step["batch"] // micro_batches
-        network = Localizer(step["depth"], step["channels"], step["kernel_size"], step["norm"],
-                            step.get("groups", 1), step["samples_per_set"]).to(device)
+        self.batch = step["batch"] // micro_batches
+        if step["norm"] == "pack":
+            network = PackedLocalizer(step["depth"], step["channels"], step["kernel_size"])
+            self.length = 1 + 2 * (step["kernel_size"] // 2) * step["depth"]
+            self.overlap = self.length // 2
+            self.target = torch.tensor([-1.0, 1.0]).repeat(self.batch)[:, None, None].to(device)
+        else:
+            network = Localizer(step["depth"], step["channels"], step["kernel_size"], step["norm"],
+                                step.get("groups", 1), step["samples_per_set"])
+            self.length, self.overlap = step["length"], None
+            self.target = torch.linspace(-0.5, 0.5, self.length, device=device)[:, None] \
+                .expand(self.batch, self.length, 1)
+        network = network.to(device)
         options = {"fused": True} if fused else {}
         if mode == "graph":
             options["capturable"] = True
@@ -96,19 +109,23 @@ class TorchStep:
         self.network = network
         if mode in COMPILED:
             self.network = torch.compile(network, mode=COMPILED[mode] if device == "cuda" else None)
-        self.shape = (batch, step["length"], 1)
-        self.target = torch.linspace(-0.5, 0.5, step["length"], device=device)[:, None]
         self.run = self.step
         for _ in range(3):
             self.step()
         if mode == "graph":
             self.capture()
 
+    def draw(self):
+        if self.overlap is None:
+            return torch.randn(self.batch, self.length, 1, device=self.device)
+        noise = torch.randn(self.batch, 2 * self.length - self.overlap, device=self.device)
+        pairs = torch.stack([noise[:, :self.length], noise[:, self.length - self.overlap:]], 1)
+        return pairs.view(2 * self.batch, self.length, 1)
+
     def step(self):
         self.optimizer.zero_grad(set_to_none=True)
         for _ in range(self.parts):
-            noise = torch.randn(self.shape, device=self.device)
-            loss = torch.nn.functional.mse_loss(self.network(noise), self.target.expand(self.shape))
+            loss = torch.nn.functional.mse_loss(self.network(self.draw()), self.target)
             (loss / self.parts if self.parts > 1 else loss).backward()
         self.optimizer.step()
         return loss

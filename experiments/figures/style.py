@@ -139,7 +139,7 @@ def _read_bytes(path):
         raise Error(f"{path}: {error.strerror or error}") from None
 
 
-def _read_json(path):
+def read_json(path):
     try:
         value = json.loads(_read_bytes(path))
     except ValueError as error:
@@ -149,7 +149,7 @@ def _read_json(path):
     return value
 
 
-def _read_npy(path, dtype, shape):
+def read_npy(path, dtype, shape):
     """The array of a .npy file; None in `shape` stands for any extent."""
     data = _read_bytes(path)
     try:
@@ -198,19 +198,19 @@ def load_run(folder):
     path = Path(folder)
     if not path.is_dir():
         raise Error(f"{path}: no such folder")
-    config = _read_json(path / "config.json")
+    config = read_json(path / "config.json")
     if not isinstance(config.get("settings"), dict):
         raise Error(f"{path / 'config.json'}: has no settings")
     if not (path / "summary.json").exists():
         raise Error(f"{path}: no summary.json, so this run is not finished; "
                     "`localization run` with the same settings continues it")
-    summary = _read_json(path / "summary.json")
+    summary = read_json(path / "summary.json")
     _check_summary(path / "summary.json", summary)
     length, depth = summary["length"], summary["depth"]
     return Run(path, config["settings"], summary,
-               mean=_read_npy(path / "predictions_mean.npy", "f8", [length]),
-               sample=_read_npy(path / "predictions_sample.npy", "f4", [None, length]),
-               localized=_read_npy(path / "localized.npy", "?", [depth, length]))
+               mean=read_npy(path / "predictions_mean.npy", "f8", [length]),
+               sample=read_npy(path / "predictions_sample.npy", "f4", [None, length]),
+               localized=read_npy(path / "localized.npy", "?", [depth, length]))
 
 
 def target(length):

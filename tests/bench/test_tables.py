@@ -1,5 +1,7 @@
 """Tests of bench/*.py: python3 -m unittest discover -s tests/bench"""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -43,7 +45,7 @@ class Tables(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             for name, result in results.items():
                 (Path(folder) / name).write_text(json.dumps(result))
-            text = "".join(f"before\n<!-- bench/tables.py: {name} -->\nold\n<!-- end -->\nafter\n"
+            text = "".join(f"before\n<!-- bench/tables.py: {name} -->\nstale\n<!-- end -->\nafter\n"
                            for name in tables.TABLES)
             return tables.rewrite(text, Path(folder))
 
@@ -55,7 +57,7 @@ class Tables(unittest.TestCase):
 
     def test_without_results_everything_is_not_measured(self):
         text = self.document({})
-        self.assertNotIn("old", text)
+        self.assertNotIn("stale", text)
         self.assertEqual(text.count("before\n"), len(tables.TABLES))
         for part in text.split("before\n")[1:]:
             self.assertIn(tables.NOT_MEASURED, part)
@@ -147,13 +149,13 @@ class FakeGpu(unittest.TestCase):
         result.programs = self.programs
         return result
 
-    def tests_program(self, suites, code=0):
+    def make_tests_program(self, suites, code=0):
         (self.folder / "report.json").write_text(json.dumps({"testsuites": suites}))
         self.program("sidechannel_tests",
                      f'cp {self.folder}/report.json "${{1#--gtest_output=json:}}"\nexit {code}\n')
 
     def test_tests_pass(self):
-        self.tests_program([
+        self.make_tests_program([
             {"name": "CudaThing", "testsuite": [{"name": "Works", "result": "COMPLETED"}]},
             {"name": "Tape", "testsuite": [{"name": "Works", "result": "COMPLETED"},
                                            {"name": "Cannot", "result": "SKIPPED"}]}])
@@ -163,14 +165,14 @@ class FakeGpu(unittest.TestCase):
         self.assertGreaterEqual(outcome.details["tests_of_kernels_passed"], 1)
 
     def test_a_failing_test_is_named(self):
-        self.tests_program([{"name": "CudaThing", "testsuite": [
+        self.make_tests_program([{"name": "CudaThing", "testsuite": [
             {"name": "Breaks", "result": "COMPLETED", "failures": [{"failure": "no"}]}]}], 1)
         outcome = self.gpu().tests(20)
         self.assertEqual(outcome.status, "FAILED")
         self.assertIn("CudaThing.Breaks", outcome.reason)
 
     def test_skipped_kernels_are_a_failure(self):
-        self.tests_program([{"name": "CudaThing", "testsuite": [
+        self.make_tests_program([{"name": "CudaThing", "testsuite": [
             {"name": "Works", "result": "SKIPPED"}]}])
         self.assertEqual(self.gpu().tests(20).status, "FAILED")
 
@@ -206,14 +208,16 @@ class FakeGpu(unittest.TestCase):
     def test_results_are_written_after_every_stage(self):
         self.program("bench_cuda", "exit 3\n")
         this = self.gpu()
-        this.stage("kernels")
+        with contextlib.redirect_stdout(io.StringIO()):
+            this.stage("kernels")
         (file,) = self.folder.glob("gpu-*.json")
         (stage,) = json.loads(file.read_text())["stages"]
         self.assertEqual((stage["name"], stage["status"]), ("kernels", "FAILED"))
 
     def test_no_stage_begins_without_time(self):
         this = self.gpu(limit=5)
-        this.stage("kernels")
+        with contextlib.redirect_stdout(io.StringIO()):
+            this.stage("kernels")
         self.assertEqual(this.results["stages"][0]["reason"], "no time left")
 
     def test_prebuilt_programs_of_another_source_are_not_taken(self):

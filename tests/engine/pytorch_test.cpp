@@ -8,6 +8,7 @@
 #include "engine/optim/adam.h"
 #include "engine/safetensors.h"
 #include "models/localizer.h"
+#include "models/packed_localizer.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 
@@ -321,6 +322,37 @@ TEST(PyTorch, LoadsItsModels) {
       EXPECT_LE(relative_difference(population, values_of(answer.at("population"))),
                 kSinglePrecision);
     }
+  }
+}
+
+// Section 3.2's network in double: the pairs that an overlap makes, predictions and gradients.
+TEST(PyTorch, PackedLocalizer) {
+  const Tensors fixture = read("packed_localizer.safetensors");
+  const HostArray& numbers = fixture.at("config");
+  PackedLocalizerConfig config;
+  config.depth = number(numbers, 0);
+  config.channels = number(numbers, 1);
+  config.kernel_size = number(numbers, 2);
+  const std::int64_t overlap = number(numbers, 3);
+  PackedLocalizer net(device(), DType::kF64, config, 0);
+  net.parameters().load(part(fixture, "net."), "packed localizer");
+  Tape tape(device(), DType::kF64);
+  const std::int64_t length = config.length();
+  const Var pairs = windows(tape.constant(Tensor::from(device(), fixture.at("noise"))), 2, length,
+                            length - overlap);
+  EXPECT_EQ(values_of(pairs.value()), values_of(fixture.at("x")));
+  const Var y = net(reshape(pairs, {pairs.shape()[0], length, 1}));
+  EXPECT_LE(relative_difference(values_of(y.value()), values_of(fixture.at("y"))), kSame);
+  tape.backward(mse(y, harness::tensor_of({-1, 1}, {2})));
+  const Tensors gradients = part(fixture, "grad.");
+  ASSERT_EQ(gradients.size(), net.parameters().parameters().size());
+  for (const Parameter& parameter : net.parameters().parameters()) {
+    // Without padding the first bias, too, is the same at all positions and taken away by a norm.
+    if (is_without_effect(parameter.name) || parameter.name == "conv_in.bias") continue;
+    HostArray ours = parameter.grad.to_host();
+    if (parameter.layout == Layout::kConv1dWeight) ours = reverse_axes(ours);
+    EXPECT_LE(relative_difference(values_of(ours), values_of(gradients.at(parameter.name))), kSame)
+        << parameter.name;
   }
 }
 

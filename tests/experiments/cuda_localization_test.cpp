@@ -34,7 +34,7 @@ LocalizerConfig small_network(const std::string& norm) {
 
 std::vector<double> loss_curve(const Device& device, const std::string& norm, int steps) {
   Localizer network(device, DType::kF32, small_network(norm), 1);
-  TrainingStep step(network, LearningRate{2e-3}, 4, 24, 1);
+  LocalizationStep step(network, LearningRate{2e-3}, 4, 24, 1);
   std::vector<double> losses;
   for (int i = 0; i < steps; ++i) {
     step();
@@ -60,7 +60,7 @@ TEST_F(CudaLocalization, AStepIsOneLaunch) {
     const kernels::CudaQueue& queue = device.cuda_queue();
     if (queue.blocking()) GTEST_SKIP() << "CUDA_LAUNCH_BLOCKING=1: nothing is recorded";
     Localizer network(device, DType::kF32, small_network(norm), 1);
-    TrainingStep step(network, LearningRate{2e-3}, 4, 24, 1);
+    LocalizationStep step(network, LearningRate{2e-3}, 4, 24, 1);
     for (int i = 0; i < 3; ++i) step();
     const auto before = queue.counters();
     for (int i = 0; i < 10; ++i) step();
@@ -81,7 +81,7 @@ TEST_F(CudaLocalization, ReplayedStepsAreEagerSteps) {
     const Device device = Device::cuda(0, Precision::kTf32);
     unsetenv("CUDA_LAUNCH_BLOCKING");
     Localizer network(device, DType::kF32, small_network("instance"), 1);
-    TrainingStep step(network, LearningRate{2e-3}, 4, 24, 1);
+    LocalizationStep step(network, LearningRate{2e-3}, 4, 24, 1);
     for (int i = 0; i < 8; ++i) step();
     std::vector<HostArray> state{step.window().outputs.mean()};
     for (const Parameter& p : network.parameters().parameters()) state.push_back(p.value.to_host());

@@ -1,4 +1,4 @@
-#include "experiments/settings.h"
+#include "experiments/localization_settings.h"
 
 #include <gtest/gtest.h>
 
@@ -20,8 +20,8 @@ std::string usage_error(const F& f) {
   return {};
 }
 
-std::string check_error(const std::function<void(Settings&)>& change) {
-  Settings settings = settings_from_preset("demo");
+std::string check_error(const std::function<void(LocalizationSettings&)>& change) {
+  LocalizationSettings settings = settings_from_preset<LocalizationSettings>("demo");
   change(settings);
   return usage_error([&] { settings.check(); });
 }
@@ -29,7 +29,8 @@ std::string check_error(const std::function<void(Settings&)>& change) {
 TEST(Settings, PresetsMakeSenseForEveryNorm) {
   for (const char* preset : {"demo", "small", "paper"}) {
     for (const char* norm : {"none", "instance", "group", "layer", "batch"}) {
-      const Settings settings = settings_from_preset(preset, norm);
+      const LocalizationSettings settings =
+          settings_from_preset<LocalizationSettings>(preset, norm);
       EXPECT_NO_THROW(settings.check()) << preset << " " << norm;
       EXPECT_EQ(settings.norm, norm);
     }
@@ -37,7 +38,8 @@ TEST(Settings, PresetsMakeSenseForEveryNorm) {
 }
 
 TEST(Settings, ThePaperPresetIsAppendixE) {
-  const Settings paper = settings_from_preset("paper", "instance");
+  const LocalizationSettings paper =
+      settings_from_preset<LocalizationSettings>("paper", "instance");
   EXPECT_EQ(paper.length, 600);
   EXPECT_EQ(paper.network().receptive_field(), 64);
   EXPECT_EQ(paper.channels, 64);
@@ -49,7 +51,7 @@ TEST(Settings, ThePaperPresetIsAppendixE) {
   EXPECT_EQ(paper.probe_learning_rate, 1e-3);
   EXPECT_EQ(paper.map_samples, 3200000);
   EXPECT_EQ(paper.p_threshold, 0.1);
-  const Settings batch = settings_from_preset("paper", "batch");
+  const LocalizationSettings batch = settings_from_preset<LocalizationSettings>("paper", "batch");
   EXPECT_EQ(batch.length, 250);
   EXPECT_EQ(batch.samples_per_set, 4);
   EXPECT_EQ(batch.iterations, 500000);
@@ -59,7 +61,8 @@ TEST(Settings, FilesSayWhatIsWrong) {
   const harness::TemporaryFolder folder;
   const auto error_of = [&](const std::string& text) {
     std::ofstream(folder / "p.json") << text;
-    const std::string message = usage_error([&] { settings_from_preset(folder / "p.json"); });
+    const std::string message =
+        usage_error([&] { settings_from_preset<LocalizationSettings>(folder / "p.json"); });
     return message.substr(message.find("p.json"));
   };
   EXPECT_EQ(error_of("{\"length\": \"long\"}"), "p.json: length cannot be \"long\"");
@@ -67,16 +70,16 @@ TEST(Settings, FilesSayWhatIsWrong) {
   EXPECT_EQ(error_of("{\"lenght\": 64}"), "p.json: there is no setting lenght");
   EXPECT_EQ(error_of("{"), "p.json: expected a JSON object of settings");
   EXPECT_EQ(error_of("[]"), "p.json: expected a JSON object of settings");
-  EXPECT_EQ(usage_error([] { settings_from_preset("huge"); }),
+  EXPECT_EQ(usage_error([] { settings_from_preset<LocalizationSettings>("huge"); }),
             "preset huge: expected demo, small, paper or a .json file");
   std::ofstream(folder / "p.json")
       << "{\"length\": 32, \"for_norm\": {\"none\": {\"length\": 16}}}";
-  EXPECT_EQ(settings_from_preset(folder / "p.json", "instance").length, 32);
-  EXPECT_EQ(settings_from_preset(folder / "p.json", "none").length, 16);
+  EXPECT_EQ(settings_from_preset<LocalizationSettings>(folder / "p.json", "instance").length, 32);
+  EXPECT_EQ(settings_from_preset<LocalizationSettings>(folder / "p.json", "none").length, 16);
 }
 
 TEST(Settings, ImpossibleValuesAreRefusedInWords) {
-  using S = Settings&;
+  using S = LocalizationSettings&;
   EXPECT_EQ(check_error([](S s) { s.kernel_size = 4; }), "kernel size 4: expected an odd number");
   EXPECT_EQ(check_error([](S s) { s.length = 0; }), "length 0: expected at least 1");
   EXPECT_EQ(check_error([](S s) { s.depth = 1; }), "depth 1: expected at least 2 convolutions");
@@ -103,8 +106,8 @@ TEST(Settings, ImpossibleValuesAreRefusedInWords) {
 }
 
 TEST(Settings, OnlyWhatResultsDependOnCountsAsADifference) {
-  const Settings settings = settings_from_preset("demo");
-  Settings other = settings;
+  const LocalizationSettings settings = settings_from_preset<LocalizationSettings>("demo");
+  LocalizationSettings other = settings;
   other.threads = 1;
   other.device = "cpu";
   other.checkpoint_every = 7;

@@ -47,7 +47,7 @@ TEST(InteriorSlope, IsNoNumberWithoutAnInterior) {
 }
 
 TEST(Plateau, IsToldInWordsWithARetry) {
-  Settings settings = settings_from_preset("demo", "instance");
+  LocalizationSettings settings = settings_from_preset<LocalizationSettings>("demo", "instance");
   settings.seed = 4;
   const std::string notice = plateau_notice(settings, 0.0001, 0.001);
   EXPECT_NE(notice.find("plateau"), std::string::npos);
@@ -59,17 +59,18 @@ TEST(Plateau, IsToldInWordsWithARetry) {
   EXPECT_EQ(plateau_notice(settings, 0.0, 0.001), "");
 }
 
-TrainingStep demo_step(Localizer& network) {
+LocalizationStep demo_step(Localizer& network) {
   return {network, LearningRate{2e-3}, 8, 64, 1};
 }
 
 TEST(TrainingStep, IsTheSameForAnyNumberOfThreads) {
-  const Settings settings = settings_from_preset("demo", "instance");
+  const LocalizationSettings settings =
+      settings_from_preset<LocalizationSettings>("demo", "instance");
   std::vector<HostArray> first;
   for (const int threads : {1, 2, 3}) {
     const Device device = Device::cpu(threads);
     Localizer network(device, DType::kF32, settings.network(), 1);
-    TrainingStep step = demo_step(network);
+    LocalizationStep step = demo_step(network);
     std::vector<HostArray> state;
     for (int i = 0; i < 10; ++i) step();
     EXPECT_EQ(step.adam().steps(), 10);
@@ -80,9 +81,10 @@ TEST(TrainingStep, IsTheSameForAnyNumberOfThreads) {
 }
 
 TEST(TrainingStep, ReusesItsMemoryFromTheSecondStepOn) {
-  const Settings settings = settings_from_preset("demo", "instance");
+  const LocalizationSettings settings =
+      settings_from_preset<LocalizationSettings>("demo", "instance");
   Localizer network(Device::cpu(1), DType::kF32, settings.network(), 1);
-  TrainingStep step = demo_step(network);
+  LocalizationStep step = demo_step(network);
   step();
   step();
   const std::size_t bytes = step.arena_bytes();
@@ -95,9 +97,10 @@ TEST(TrainingStep, ReusesItsMemoryFromTheSecondStepOn) {
 }
 
 TEST(TrainingStep, ThePaperScaleStepStaysUnderAGigabyte) {
-  const Settings settings = settings_from_preset("paper", "instance");
+  const LocalizationSettings settings =
+      settings_from_preset<LocalizationSettings>("paper", "instance");
   Localizer network(Device::cpu(), DType::kF32, settings.network(), 1);
-  TrainingStep step(network, settings.training_rate(), settings.batch, settings.length, 1);
+  LocalizationStep step(network, settings.training_rate(), settings.batch, settings.length, 1);
   step();
   step();
   EXPECT_LE(step.arena_bytes(), 1'000'000'000u);

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "bench" / "pytorch"))
-from localizer import GroupedBatchNorm1d, Localizer, make_norm  # noqa: E402
+from localizer import GroupedBatchNorm1d, Localizer, PackedLocalizer, make_norm  # noqa: E402
 from safetensors_io import save  # noqa: E402
 
 # "NAME.x" and so on; sizes that fill no vector, and more outputs than inputs.
@@ -148,6 +148,25 @@ def training(norm, dtype):
     return {name: tensor for name, tensor in out.items() if "num_batches" not in name}
 
 
+def packed():
+    """A packed localizer, pairs that overlap, what it predicts and the gradients of its loss."""
+    torch.manual_seed(3)
+    depth, channels, k, overlap = 5, 6, 5, 13
+    model = PackedLocalizer(depth, channels, k)
+    with torch.no_grad():
+        scatter_norms(model)
+    model.double()
+    length = 1 + k // 2 * depth * 2
+    noise = normal(3, 2 * length - overlap)
+    x = torch.stack([noise[:, :length], noise[:, length - overlap:]], dim=1).reshape(6, length, 1)
+    y = model(x)
+    functional.mse_loss(y.reshape(3, 2), torch.tensor([[-1.0, 1.0]]).double().expand(3, 2)).backward()
+    out = {"config": torch.tensor([depth, channels, k, overlap]), "noise": noise, "x": x, "y": y}
+    out.update({f"net.{name}": tensor for name, tensor in model.state_dict().items()})
+    out.update({f"grad.{name}": tensor.grad for name, tensor in model.named_parameters()})
+    return out
+
+
 def main():
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
     torch.set_num_threads(1)
@@ -173,6 +192,7 @@ def main():
         model.train()
         answers[f"{name}.y"] = model(x)
     save(folder / "localizer_answers.safetensors", answers)
+    save(folder / "packed_localizer.safetensors", packed())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,29 @@
+#include "kernels/windows.h"
+
+#include "engine/ops.h"
+
+namespace sidechannel {
+
+Var windows(const Var& x, std::int64_t count, std::int64_t length, std::int64_t stride) {
+  SC_CHECK(count >= 1 && length >= 1 && stride >= 0,
+           "windows: {} windows of length {} by a stride of {}", count, length, stride);
+  SC_CHECK(x.shape().rank() == 2, "windows: expected x of shape [N, L], got {}", x.shape().str());
+  const kernels::WindowsDims dims{x.shape()[0], count, length, stride};
+  SC_CHECK(x.shape()[1] == dims.extent(),
+           "windows: {} windows of length {} by a stride of {} span {} positions, x has {}", count,
+           length, stride, dims.extent(), x.shape()[1]);
+  Var y = x.tape().make({dims.samples * count, length});
+  on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
+    using T = decltype(zero);
+    windows_forward(queue, dims, x.data<T>(), y.data<T>());
+  });
+  x.tape().record(y, {x}, [=](Grads& g) {
+    on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
+      using T = decltype(zero);
+      windows_backward(queue, dims, g.output<T>(), g.into<T>(x));
+    });
+  });
+  return y;
+}
+
+}  // namespace sidechannel

@@ -1,0 +1,203 @@
+#include "experiments/distinguish.h"
+
+#include <cmath>
+
+#include "engine/safetensors.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+constexpr const char* kCheckpoint = "checkpoint.safetensors";
+constexpr const char* kTestCheckpoint = "test_checkpoint.safetensors";
+constexpr const char* kModel = "model.safetensors";
+constexpr std::array<float, 2> kAnswers = {-1, 1};
+
+std::uint64_t seed_of(const OverlapSettings& settings) {
+  return static_cast<std::uint64_t>(settings.seed);
+}
+
+class Training {
+ public:
+  Training(const OverlapSettings& settings, std::int64_t overlap, PackedLocalizer& network,
+           RunFolder& folder)
+      : settings_(settings),
+        name_(fmt::format("overlap {}", overlap)),
+        folder_(folder),
+        step_(network, settings.training_rate(), settings.batch, overlap, seed_of(settings)) {}
+
+  double run() {
+    Phase phase(settings_, name_, kCheckpoint, "it", settings_.iterations);
+    phase.save = [this](SafetensorsFile& state) {
+      look();
+      add_state(state);
+    };
+    phase.load = [this](const SafetensorsFile& state) {
+      step_.load(state.tensors, folder_.file(kCheckpoint).string());
+      step_.seek(step_.adam().steps());
+      loss_ = state.tensors.at("shown").as<double>()[0];
+    };
+    phase.step = [this](std::int64_t step) { do_step(step); };
+    phase.details = [this] {
+      look();
+      return fmt::format("loss {:.4f}",
+                         step_.window().losses.count() > 0 ? step_.window().loss() : loss_);
+    };
+    return run_phase(folder_, phase);
+  }
+
+ private:
+  void do_step(std::int64_t step) {
+    step_();
+    const std::int64_t done = step + 1;
+    if (done % settings_.log_every != 0 && done != settings_.iterations) return;
+    const AdamState adam = look();
+    loss_ = step_.window().loss();
+    Json line;
+    line["phase"] = "train";
+    line["step"] = done;
+    line["loss"] = loss_;
+    line["learning_rate"] = adam.learning_rate;
+    line["gradient_norm"] = adam.gradient_norm();
+    folder_.log(line);
+    step_.window().clear();
+  }
+
+  AdamState look() {
+    return experiments::look(step_, 0, folder_,
+                             [this](SafetensorsFile& state) { add_state(state); });
+  }
+
+  void add_state(SafetensorsFile& state) const {
+    step_.save(state.tensors);
+    state.tensors["shown"] = HostArray::from<double>(std::span(&loss_, 1), Shape{1});
+  }
+
+  const OverlapSettings& settings_;
+  std::string name_;
+  RunFolder& folder_;
+  DistinguishStep step_;
+  double loss_ = 0;  // the average in the last line of metrics.jsonl
+};
+
+class Test {
+ public:
+  Test(const OverlapSettings& settings, std::int64_t overlap, const PackedLocalizer& network,
+       RunFolder& folder)
+      : settings_(settings),
+        name_(fmt::format("overlap {}, test", overlap)),
+        network_(network),
+        folder_(folder),
+        tape_(network.parameters().device()),
+        random_(tape_.device(), seed_of(settings)),
+        pairs_(settings.length(), overlap, Stream::kEvaluationNoise),
+        answers_(tape_.device(), 2),
+        replay_(tape_.device()) {}
+
+  double run() {
+    Phase phase(settings_, name_, kTestCheckpoint, "batches",
+                (settings_.test_pairs + settings_.batch - 1) / settings_.batch);
+    phase.save = [this](SafetensorsFile& state) { answers_.save(state.tensors, "answers"); };
+    phase.load = [this](const SafetensorsFile& state) {
+      answers_.load(state.tensors, folder_.file(kTestCheckpoint).string(), "answers");
+      random_.seek(0, static_cast<std::uint32_t>(answers_.count()));
+    };
+    phase.step = [this](std::int64_t step) {
+      const std::int64_t left = settings_.test_pairs - step * settings_.batch;
+      if (left >= settings_.batch) {
+        replay_([this] { add(settings_.batch); });
+      } else {
+        add(left);  // the last batch, a smaller one, is not a repetition
+      }
+    };
+    phase.details = [this] { return fmt::format("mean squared error {:.4f}", mse()); };
+    return run_phase(folder_, phase);
+  }
+
+  // E (f - y)^2 = (E f - y)^2 + E (f - E f)^2, averaged over the two answers.
+  double mse() const {
+    const HostArray mean = answers_.mean();
+    const HostArray variance = answers_.variance();
+    const auto count = static_cast<double>(answers_.count());
+    double sum = 0;
+    for (std::size_t i = 0; i < 2; ++i) {
+      const double bias = mean.as<double>()[i] - static_cast<double>(kAnswers[i]);
+      sum += bias * bias + variance.as<double>()[i] * (count - 1) / count;
+    }
+    return sum / 2;
+  }
+  const StreamingMoments& answers() const { return answers_; }
+
+ private:
+  void add(std::int64_t count) {
+    tape_.reset();
+    const NoGrad frozen(tape_);
+    answers_.add(network_(pairs_(tape_, random_, count)).value().reshape({count, 2}));
+    random_.advance(0, static_cast<std::uint32_t>(count));
+  }
+
+  const OverlapSettings& settings_;
+  std::string name_;
+  const PackedLocalizer& network_;
+  RunFolder& folder_;
+  Tape tape_;
+  Random random_;
+  PairSource pairs_;
+  StreamingMoments answers_;
+  Replay replay_;
+};
+
+void save_model(const std::filesystem::path& path, const PackedLocalizer& network) {
+  const PackedLocalizerConfig& config = network.config();
+  Json json;
+  json["depth"] = config.depth;
+  json["channels"] = config.channels;
+  json["kernel_size"] = config.kernel_size;
+  json["norm"] = "pack";
+  SafetensorsFile file;
+  network.parameters().save(file.tensors);
+  file.metadata = {{"format", "pt"}, {"sidechannel.packed_network", json.dump()}};
+  write_safetensors(path, file);
+}
+
+Json numbers(const HostArray& array) {
+  const auto values = array.as<double>();
+  return Json(std::vector<double>(values.begin(), values.end()));
+}
+
+}  // namespace
+
+Var PairSource::operator()(Tape& tape, const Random& random, std::int64_t pairs) const {
+  const Var noise = tape.normal({pairs, 2 * length_ - overlap_}, stream_, random);
+  return reshape(windows(noise, 2, length_, length_ - overlap_), {2 * pairs, length_, 1});
+}
+
+DistinguishStep::DistinguishStep(PackedLocalizer& network, const LearningRate& rate,
+                                 std::int64_t pairs, std::int64_t overlap, std::uint64_t seed)
+    : TrainingStep(
+          network.parameters(), HostArray::from<float>(kAnswers, {2}),
+          [&network, pairs,
+           source = PairSource(network.config().length(), overlap, Stream::kNoise)](
+              Tape& tape, const Random& random) { return network(source(tape, random, pairs)); },
+          rate, seed) {}
+
+Json distinguish(const OverlapSettings& settings, std::int64_t overlap, RunFolder& folder,
+                 const Device& device) {
+  PackedLocalizer network(device, DType::kF32, settings.network(), seed_of(settings));
+  double seconds = Training(settings, overlap, network, folder).run();
+  if (!folder.has(kModel)) save_model(folder.file(kModel), network);
+  Test test(settings, overlap, network, folder);
+  seconds += test.run();
+  Json result;
+  result["overlap"] = overlap;
+  result["length"] = settings.length();
+  result["mse"] = test.mse();
+  result["mean"] = numbers(test.answers().mean());
+  result["variance"] = numbers(test.answers().variance());
+  result["pairs"] = test.answers().count();
+  result["seed"] = settings.seed;
+  result["seconds"] = std::round(seconds * 1000) / 1000;
+  folder.write_json("result.json", result);
+  return result;
+}
+
+}  // namespace sidechannel::experiments

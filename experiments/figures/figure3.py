@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""Figure 3 of the paper: how well two sequences are told apart that share so many positions."""
+
+import sys
+import textwrap
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import style  # noqa: E402
+from style import INK, WITH_NORM, WITHOUT_NORM, Error, Page, UsageError  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+# --- The run --------------------------------------------------------------------------------------
+
+
+def load(folder):
+    """overlap.json of a folder of the program `overlap`: at least one point, by rising overlap."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise Error(f"{path}: no such folder")
+    file = path / "overlap.json"
+    if not file.exists():
+        raise Error(f"{path}: no overlap.json, so no overlap is finished; `overlap` with the same "
+                    "settings continues it")
+    run = style.read_json(file)
+    length, points = run.get("length"), run.get("points")
+    if not isinstance(length, int) or length < 1:
+        raise Error(f"{file}: has no length")
+    if not isinstance(points, list) or not points:
+        raise Error(f"{file}: has no points")
+    for point in points:
+        if not isinstance(point, dict):
+            raise Error(f"{file}: a point is no object")
+        overlap, mse = point.get("overlap"), point.get("mse")
+        if not isinstance(overlap, int) or not 0 <= overlap <= length:
+            raise Error(f"{file}: overlap is {overlap!r}, expected an integer from 0 to {length}")
+        if not isinstance(mse, (int, float)) or not np.isfinite(mse) or mse < 0:
+            raise Error(f"{file}: mse at overlap {overlap} is {mse!r}, expected a number")
+    overlaps = [point["overlap"] for point in points]
+    if sorted(set(overlaps)) != overlaps:
+        raise Error(f"{file}: overlaps do not rise")
+    return run
+
+
+# --- What is to be seen ---------------------------------------------------------------------------
+
+
+class Claims:
+    """Section 3.2 in numbers: the errors below l/4, from 3 l/4 to l - 1 and at l, and where the
+    error crosses 1/2. None where there is no such point."""
+
+    IMPOSSIBLE, SOLVED, NEAR_HALF = 0.95, 0.1, 0.2
+
+    def __init__(self, run):
+        self.length = length = run["length"]
+        curve = [(p["overlap"], p["mse"]) for p in run["points"] if p["overlap"] < length]
+        self.few = min((mse for o, mse in curve if 4 * o <= length), default=None)
+        self.many = max((mse for o, mse in curve if 4 * o >= 3 * length), default=None)
+        self.same = next((p["mse"] for p in run["points"] if p["overlap"] == length), None)
+        self.crossing = None
+        for (a, mse_a), (b, mse_b) in zip(curve, curve[1:]):
+            if mse_a > 0.5 >= mse_b:
+                self.crossing = a + (b - a) * (mse_a - 0.5) / (mse_a - mse_b)
+                break
+
+    def summary(self):
+        def claim(text, value, holds):
+            return {"claim": text, "ours": value, "pass": None if value is None else holds(value)}
+
+        half = self.length / 2
+        return {
+            "few_shared": claim(f"error >= {self.IMPOSSIBLE} up to l/4 shared", self.few,
+                                lambda v: v >= self.IMPOSSIBLE),
+            "many_shared": claim(f"error <= {self.SOLVED} from 3l/4 to l - 1 shared", self.many,
+                                 lambda v: v <= self.SOLVED),
+            "identical": claim(f"error >= {self.IMPOSSIBLE} at l", self.same,
+                               lambda v: v >= self.IMPOSSIBLE),
+            "crossing": claim(f"error crosses 1/2 within 20 % of l/2 = {half:g}", self.crossing,
+                              lambda v: abs(v - half) <= self.NEAR_HALF * half),
+        }
+
+
+def number(value):
+    """Two digits, as many as a reader takes in."""
+    return f"{value:.2f}" if value >= 0.095 else f"{value:.2g}"
+
+
+def reading(run):
+    claims = Claims(run)
+    parts = []
+    if claims.few is not None and claims.few >= claims.IMPOSSIBLE:
+        parts.append(f"with up to ℓ/4 shared positions the two are not told apart "
+                     f"(error ≥ {number(claims.few)})")
+    elif claims.few is not None:
+        parts.append(f"with up to ℓ/4 shared positions the error falls to {number(claims.few)}")
+    if claims.crossing is not None:
+        parts.append(f"the error crosses ½ at o = {claims.crossing:.1f} "
+                     f"(ℓ/2 = {claims.length / 2:g})")
+    if claims.many is not None:
+        parts.append(f"from 3ℓ/4 on it is at most {number(claims.many)}")
+    if claims.same is not None:
+        parts.append(f"identical sequences: {number(claims.same)}")
+    return ("; ".join(parts) or "too few points to say anything") + "."
+
+
+# --- The picture ----------------------------------------------------------------------------------
+
+
+def draw(run, title=None):
+    length, points = run["length"], run["points"]
+    overlap = np.array([p["overlap"] for p in points])
+    mse = np.array([p["mse"] for p in points])
+    curve = overlap < length
+
+    width = 3.35  # a column of a paper
+    words = textwrap.wrap("Reading: " + reading(run), 62)
+    heading = textwrap.wrap(title or "", 50)
+    head = 0.15 * len(heading) + 0.3
+    height = 1.75
+    page = Page(head + height + 0.55 + 0.13 * len(words), width)
+    page.text(width / 2, 0.06, "\n".join(heading).replace("$", r"\$"), ha="center", fontsize=9)
+    axes = page.axes(0.5, head, width - 0.62, height)
+
+    top = max(1.12, 1.05 * mse.max())
+    axes.axhline(1, color=INK, lw=0.6, ls=(0, (1.5, 2)), zorder=1)
+    axes.axvline(length / 2, color=INK, lw=0.6, ls=(0, (1.5, 2)), zorder=1)
+    axes.annotate(rf"$\ell/2 = {length / 2:g}$", (length / 2, 1), (0, 2),
+                  xycoords=("data", "axes fraction"), textcoords="offset points", ha="center",
+                  va="bottom", fontsize=7)
+    axes.plot(overlap[curve], mse[curve], color=WITH_NORM, lw=1.6, marker="o", ms=3.2,
+              mec=INK, mew=0.4, zorder=3, clip_on=False)
+    if not curve.all():  # alone: no line leads there, since nothing lies between
+        axes.plot(overlap[~curve], mse[~curve], color=WITHOUT_NORM, lw=0, marker="X", ms=6, mec=INK,
+                  mew=0.4, zorder=4, clip_on=False)
+        axes.annotate("identical sequences:\nno way to tell\nwhich is which", (length, mse[-1]),
+                      (-7, -9), textcoords="offset points", ha="right", va="top", fontsize=6.5,
+                      linespacing=1.15)
+    axes.annotate("answer 0 to both", (0, 1), (2, -2.5), textcoords="offset points", ha="left",
+                  va="top", fontsize=6.5)
+    axes.set_xlim(-0.02 * length, 1.03 * length)
+    axes.set_ylim(0, top)
+    axes.set_yticks([0, 0.5, 1])
+    axes.set_xticks(ticks(length))
+    axes.set_xlabel(rf"shared positions $o$ of $\ell = {length}$", labelpad=2)
+    axes.set_ylabel("mean squared error", labelpad=2)
+    page.text(0.08, head + height + 0.45, "\n".join(words), linespacing=1.25, fontsize=6.8)
+    return page.figure
+
+
+def ticks(length):
+    """Round overlaps, and the whole length."""
+    step = next(step for base in (1, 10, 100, 1000) for step in (base, 2 * base, 4 * base, 5 * base)
+                if length / step <= 5.5)
+    return [*(o for o in range(0, length, step) if length - o > 0.5 * step), length]
+
+
+# --- The program ----------------------------------------------------------------------------------
+
+
+def main(arguments):
+    parser = style.ArgumentParser(
+        prog="figure3.py", description="Draws figure 3 of the paper from a folder of `overlap`.")
+    parser.add_argument("run", metavar="RUN", help="folder of the run")
+    parser.add_argument("--out", required=True, help="the figure, .png, .pdf or .svg")
+    parser.add_argument("--summary", help="the points that are drawn and what becomes of the "
+                        "paper's claims, .json")
+    parser.add_argument("--title", help="above the figure")
+    options = parser.parse_args(arguments)
+
+    style.image_format(options.out)
+    run = load(options.run)
+    if all(p["overlap"] == run["length"] for p in run["points"]):
+        raise UsageError(f"{options.run}: has no overlap below the whole length")
+    with style.looks():
+        style.write_figure(draw(run, options.title), options.out)
+    if options.summary:
+        style.write_json(options.summary, {"claims": Claims(run).summary(), **run})
+    files = [file for file in (options.out, options.summary) if file]
+    print(f"overlap: {reading(run)}\nfigure: {', '.join(map(str, files))} (data: {options.run})",
+          flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(style.exit_code_of("figure3.py", main, sys.argv[1:]))

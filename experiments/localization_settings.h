@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "experiments/settings.h"
+#include "kernels/learning_rate.h"
+#include "models/localizer.h"
+
+namespace sidechannel::experiments {
+
+// Everything that a localization run depends on. The defaults are the demo's.
+struct LocalizationSettings : RunSettings {
+  static constexpr const char* kExperiment = "localization";
+
+  // The network (Equation 1) and the task (Problem 2.1).
+  std::int64_t length = 64;
+  std::int64_t depth = 8;
+  std::int64_t channels = 32;
+  std::int64_t kernel_size = 5;
+  std::string norm = "instance";
+  std::int64_t groups = 1;
+  std::int64_t samples_per_set = 1;
+  std::string input = "noise";
+
+  // Training. A first stage at another length (a curriculum, which the paper does not have) comes
+  // before the `iterations` where curriculum_iterations > 0.
+  std::int64_t batch = 8;
+  double learning_rate = 2e-3;
+  std::string schedule = "tail";
+  std::int64_t warmup = 0;
+  std::int64_t iterations = 10000;
+  std::int64_t curriculum_length = 0;
+  std::int64_t curriculum_iterations = 0;
+  double curriculum_learning_rate = 0;
+
+  // Probes, one for each hidden layer.
+  std::int64_t probe_width = 256;
+  std::int64_t probe_batch = 8;
+  std::int64_t probe_iterations = 2000;
+  double probe_learning_rate = 1e-3;
+
+  // The localization map.
+  std::int64_t map_samples = 20000;
+  double p_threshold = 0.1;
+  std::string eval_statistics = "minibatch";
+
+  // UsageError for values that make no sense, alone or together.
+  void check() const;
+
+  LocalizerConfig network() const;
+  // How the learning rate moves, over the first stage and over the training proper.
+  kernels::LearningRate curriculum_rate() const;
+  kernels::LearningRate training_rate() const;
+  // Where probes and maps take their statistics from.
+  Statistics evaluation_statistics() const;
+  std::int64_t total_iterations() const { return curriculum_iterations + iterations; }
+
+  template <class Self, class Visit>
+  static void for_each(Self& s, const Visit& visit) {
+    visit("length", s.length, "sequence length l");
+    visit("depth", s.depth, "convolutions d in all, first and last included");
+    visit("channels", s.channels, "hidden channels h");
+    visit("kernel_size", s.kernel_size, "kernel size k, odd");
+    visit("norm", s.norm, "none, instance, group, layer or batch");
+    visit("groups", s.groups, "groups G of group norm");
+    visit("samples_per_set", s.samples_per_set, "samples that share batch norm's statistics");
+    visit("input", s.input, "noise, or constant: 1 everywhere, which tells nothing");
+    visit("batch", s.batch, "sequences in a training step");
+    visit("learning_rate", s.learning_rate, "Adam's base learning rate");
+    visit("schedule", s.schedule, "constant, or tail: 70 % constant, then linear to 5 %");
+    visit("warmup", s.warmup, "steps of linear warm-up");
+    visit("iterations", s.iterations, "training steps");
+    visit("curriculum_length", s.curriculum_length, "sequence length of a first stage");
+    visit("curriculum_iterations", s.curriculum_iterations, "steps of the first stage, 0 for none");
+    visit("curriculum_learning_rate", s.curriculum_learning_rate, "its learning rate, constant");
+    visit("probe_width", s.probe_width, "width of the probes' two hidden layers");
+    visit("probe_batch", s.probe_batch,
+          "sequences in a step of the probes' training, and of the map");
+    visit("probe_iterations", s.probe_iterations, "steps of the probes' training");
+    visit("probe_learning_rate", s.probe_learning_rate, "Adam's learning rate for the probes");
+    visit("map_samples", s.map_samples, "sequences behind the localization map");
+    visit("p_threshold", s.p_threshold, "Welch's test rejects below this p-value");
+    visit("eval_statistics", s.eval_statistics, "minibatch or population, for probes and map");
+    RunSettings::for_each(s, visit);
+  }
+};
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,65 @@
+#include "experiments/localize.h"
+
+#include <optional>
+
+#include "experiments/probing.h"
+#include "experiments/training.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+using Phases = LocalizationPhases;
+
+Localizer other_model(const LocalizationSettings& settings, const Device& device,
+                      const std::string& path) {
+  Localizer network =
+      load_model(path, device, settings.norm, settings.groups, settings.samples_per_set);
+  const LocalizerConfig& found = network.config();
+  SC_CHECK(found.depth == settings.depth && found.channels == settings.channels &&
+               found.norm == settings.network().norm,
+           "{}: a network of depth {}, {} channels and {} norm, not the one that was asked for "
+           "(depth {}, {} channels, {} norm)",
+           path, found.depth, found.channels, name_of(found.norm), settings.depth,
+           settings.channels, settings.norm);
+  return network;
+}
+
+void expect(const RunFolder& folder, const char* file, const char* instead) {
+  SC_CHECK(folder.has(file), "{} has no {} yet; run {}", folder.path().string(), file, instead);
+}
+
+}  // namespace
+
+Json run_localization(const LocalizationSettings& settings, RunFolder& folder, const Device& device,
+                      Phases phases, const std::string& model) {
+  if (phases == Phases::kAll && folder.has("summary.json")) return folder.read_json("summary.json");
+  double seconds = 0;
+  std::optional<Localizer> network;
+  if (!model.empty()) {
+    network = other_model(settings, device, model);
+  } else if (phases == Phases::kTrain || phases == Phases::kAll) {
+    network.emplace(device, DType::kF32, settings.network(),
+                    static_cast<std::uint64_t>(settings.seed));
+    const TrainingResult result = train(settings, *network, folder);
+    seconds += result.seconds;
+    if (!result.notice.empty()) fmt::print(stderr, "{}\n", result.notice);
+  } else {
+    expect(folder, "model.safetensors", "`localization train` first, or give --model");
+    network = load_model(folder.file("model.safetensors"), device);
+  }
+  if (phases == Phases::kTrain) return {};
+
+  Probes probes(settings, device);
+  if (phases == Phases::kMap) {
+    expect(folder, "probes.safetensors", "`localization probe` first");
+  }
+  seconds += train_probes(settings, *network, probes, folder);
+  if (phases == Phases::kProbe) return {};
+
+  seconds += make_map(settings, *network, probes, folder);
+  Json summary = summarize(settings, folder, seconds);
+  folder.write_json("summary.json", summary);
+  return summary;
+}
+
+}  // namespace sidechannel::experiments

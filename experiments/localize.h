@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+
+#include "experiments/localization_settings.h"
+#include "experiments/run_folder.h"
+
+namespace sidechannel::experiments {
+
+// The phases of a localization run. Each needs what those before it left in the folder.
+enum class LocalizationPhases { kTrain, kProbe, kMap, kAll };
+
+// Carries out a localization run in `folder`: trains the network, trains probes on its layers, maps
+// which indices each layer can tell apart and writes summary.json, which it returns. Or only one of
+// these phases, and returns nothing before there is a summary. Continues where an earlier call
+// stopped; a finished run costs nothing. `model`, where given, is a file with weights to use
+// instead of training.
+//
+// `settings` are the folder's, on `device` (see choose_device). Throws Interrupted when a signal
+// asks for it, Error and UsageError otherwise.
+Json run_localization(const LocalizationSettings& settings, RunFolder& folder, const Device& device,
+                      LocalizationPhases phases = LocalizationPhases::kAll,
+                      const std::string& model = "");
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,180 @@
+// The overlap experiment of the paper's Section 3.2 (Figure 3): for each overlap of two sequences,
+// train a network to tell which of them is which, and test it.
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "engine/npy.h"
+#include "experiments/device_choice.h"
+#include "experiments/distinguish.h"
+#include "experiments/flags.h"
+#include "experiments/interrupt.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+constexpr const char* kResult = "result.json";
+
+std::filesystem::path folder_of(const RunFolder& folder, std::int64_t overlap) {
+  return folder.file(fmt::format("overlap-{:03}", overlap));
+}
+
+// overlap.json and overlap.npy [points, 2] (overlap, mean squared error) of all overlaps that are
+// finished, those of earlier calls included.
+Json collect(const OverlapSettings& settings, const RunFolder& folder) {
+  std::vector<Json> points;
+  for (std::int64_t overlap = 0; overlap <= settings.length(); ++overlap) {
+    const std::filesystem::path result = folder_of(folder, overlap) / kResult;
+    if (std::filesystem::exists(result)) points.push_back(read_json(result));
+  }
+  HostArray array(DType::kF64, {static_cast<std::int64_t>(points.size()), 2});
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    array.as<double>()[2 * i] = points[i].at("overlap");
+    array.as<double>()[2 * i + 1] = points[i].at("mse");
+  }
+  Json json;
+  json["length"] = settings.length();
+  json["depth"] = settings.depth;
+  json["channels"] = settings.channels;
+  json["receptive_field"] = settings.network().receptive_field();
+  json["iterations"] = settings.iterations;
+  json["batch"] = settings.batch;
+  json["points"] = points;
+  write_npy(folder.file("overlap.npy"), array);
+  folder.write_json("overlap.json", json);
+  return json;
+}
+
+// Networks of several overlaps train next to each other, each in a folder of its own on threads of
+// its own. One that fails does not stop the others.
+class Sweep {
+ public:
+  Sweep(const OverlapSettings& settings, const RunFolder& folder, const Device& device)
+      : settings_(settings), folder_(folder), device_(device) {
+    for (const std::int64_t overlap : settings.overlap_list()) {
+      if (!std::filesystem::exists(folder_of(folder, overlap) / kResult)) todo_.push_back(overlap);
+    }
+  }
+
+  const std::vector<std::int64_t>& todo() const { return todo_; }
+
+  void run() {
+    const std::int64_t jobs = this->jobs();
+    if (jobs <= 1) {
+      work(device_);
+    } else {
+      const int threads = std::max(1, device_.cpu_queue().threads() / static_cast<int>(jobs));
+      std::vector<std::jthread> workers;
+      for (std::int64_t i = 0; i < jobs; ++i) {
+        workers.emplace_back([this, threads] { work(Device::cpu(threads)); });
+      }
+    }
+    if (interrupted_) throw Interrupted();
+    if (failures_.empty()) return;
+    throw Error(fmt::format("{} of {} overlaps failed; {}", failures_.size(), todo_.size(),
+                            failures_.front()));
+  }
+
+ private:
+  // A core a network: small networks lose more by sharing cores than by sharing caches.
+  std::int64_t jobs() const {
+    const auto most = static_cast<std::int64_t>(todo_.size());
+    if (device_.is_cuda()) {
+      require(settings_.jobs <= 1,
+              fmt::format("jobs {}: a GPU trains one network at a time", settings_.jobs));
+      return 1;
+    }
+    return std::min(most, settings_.jobs > 0 ? settings_.jobs : device_.cpu_queue().threads());
+  }
+
+  void work(const Device& device) {
+    while (const std::optional<std::int64_t> overlap = next()) {
+      try {
+        Json settings = to_json(settings_);
+        for (const char* name : {"overlaps", "jobs"}) settings.erase(name);
+        settings["overlap"] = *overlap;
+        RunFolder folder(folder_of(folder_, *overlap), settings, device, Resume::kAuto);
+        distinguish(settings_, *overlap, folder, device);
+        const std::lock_guard lock(mutex_);
+        collect(settings_, folder_);
+      } catch (const Interrupted&) {
+        const std::lock_guard lock(mutex_);
+        interrupted_ = true;
+      } catch (const std::exception& error) {
+        const std::lock_guard lock(mutex_);
+        failures_.push_back(fmt::format("overlap {}: {}", *overlap, error.what()));
+      }
+    }
+  }
+
+  std::optional<std::int64_t> next() {
+    const std::lock_guard lock(mutex_);
+    if (interrupted_ || interrupt_requested() || taken_ == todo_.size()) return std::nullopt;
+    return todo_[taken_++];
+  }
+
+  const OverlapSettings& settings_;
+  const RunFolder& folder_;
+  Device device_;
+  std::vector<std::int64_t> todo_;
+  std::mutex mutex_;  // of what follows, and of overlap.json
+  std::size_t taken_ = 0;
+  bool interrupted_ = false;
+  std::vector<std::string> failures_;
+};
+
+int main_program(int argc, char** argv) {
+  RunFlags flags;
+  CLI::App app{
+      "Trains a network, one for each overlap, to tell two sequences of noise apart that share so "
+      "many positions\nand hear each other through normalization alone (the paper's Section 3.2, "
+      "Figure 3)."};
+  add_run_flags(app, setting_flags<OverlapSettings>(), "runs/PRESET-overlap-seedN", flags);
+  app.add_option_function<std::int64_t>(
+         "--overlap",
+         [&flags](std::int64_t overlap) { flags.given["overlaps"] = std::to_string(overlap); },
+         "a single overlap, as --overlaps would")
+      ->type_name("N")
+      ->excludes("--overlaps");
+  if (const std::optional<int> code = parse(app, argc, argv)) return *code;
+
+  auto settings = resolve<OverlapSettings>(flags);
+  const Device device = choose_device(settings);
+  RunFolder folder(
+      flags.out.empty()
+          ? default_folder(settings.preset, fmt::format("overlap-seed{}", settings.seed))
+          : flags.out,
+      to_json(settings), device, flags.resume_policy(), OverlapSettings::do_not_matter());
+  const std::string where = folder.path().string();
+  Sweep sweep(settings, folder, device);
+  if (sweep.todo().empty()) {
+    collect(settings, folder);  // a kill may have come between the last result and this
+    fmt::print("{}: done already, see overlap.json\n", where);
+    return 0;
+  }
+  catch_interrupts();
+  sweep.run();
+  const Json all = collect(settings, folder);
+  fmt::print("{}: mean squared error", where);
+  const char* separator = " ";
+  for (const Json& point : all["points"]) {
+    fmt::print("{}{:.3f} at {}", separator, point["mse"].get<double>(),
+               point["overlap"].get<std::int64_t>());
+    separator = ", ";
+  }
+  fmt::print(" of {} shared positions\n", settings.length());
+  return 0;
+}
+
+}  // namespace
+}  // namespace sidechannel::experiments
+
+int main(int argc, char** argv) {
+  using namespace sidechannel::experiments;
+  return run_main("overlap", main_program, argc, argv);
+}

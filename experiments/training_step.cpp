@@ -1,0 +1,64 @@
+#include "experiments/training_step.h"
+
+namespace sidechannel::experiments {
+
+TrainingStep::TrainingStep(ParameterList& parameters, const HostArray& target, Predict predict,
+                           const LearningRate& rate, std::uint64_t seed)
+    : parameters_(parameters),
+      target_(Tensor::from(parameters.device(), target)),
+      predict_(std::move(predict)),
+      tape_(parameters.device()),
+      random_(tape_.device(), seed),
+      adam_(parameters, {rate}),
+      window_(tape_.device(), target_.size()),
+      replay_(tape_.device()) {}
+
+void TrainingStep::operator()() {
+  replay_([this] { run(); });
+}
+
+void TrainingStep::run() {
+  tape_.reset();
+  const Var y = predict_(tape_, random_);
+  const Var loss = mse(y, target_);
+  tape_.backward(loss);
+  adam_.step(loss.value());
+  window_.losses.add(loss.value().reshape({1, 1}), adam_.halted_flag());
+  window_.outputs.add(y.value().reshape({y.size() / target_.size(), target_.size()}),
+                      adam_.halted_flag());
+  random_.advance(1);
+  predictions_ = y.value();
+}
+
+void TrainingStep::save(std::map<std::string, HostArray>& tensors) const {
+  parameters_.save(tensors);
+  adam_.save(tensors, "adam");
+  window_.losses.save(tensors, "window.loss");
+  window_.outputs.save(tensors, "window.outputs");
+}
+
+void TrainingStep::load(const std::map<std::string, HostArray>& tensors,
+                        const std::string& source) {
+  parameters_.load(tensors, source, LoadUnknown::kIgnore);
+  adam_.load(tensors, source, "adam");
+  window_.losses.load(tensors, source, "window.loss");
+  window_.outputs.load(tensors, source, "window.outputs");
+}
+
+AdamState look(const TrainingStep& step, std::int64_t first, RunFolder& folder,
+               const std::function<void(SafetensorsFile&)>& add_state) {
+  const AdamState adam = step.adam().state();
+  if (adam.halted == 0) return adam;
+  const std::int64_t at = first + adam.steps;
+  SafetensorsFile state;
+  state.metadata["step"] = std::to_string(at);
+  state.metadata["milliseconds"] = "0";
+  add_state(state);
+  folder.save_state("failure.safetensors", std::move(state));
+  throw Error(fmt::format(
+      "step {}: loss {}, gradient norm {}; stopped before the update, the "
+      "state is kept in {} (try a lower --learning-rate)",
+      at, adam.loss, adam.gradient_norm(), folder.file("failure.safetensors").string()));
+}
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+
+#include "engine/moments.h"
+#include "engine/ops.h"
+#include "engine/optim/adam.h"
+#include "engine/replay.h"
+#include "experiments/run_folder.h"
+
+namespace sidechannel::experiments {
+
+// Averages over the steps since the last line of metrics.jsonl.
+struct Window {
+  Window(const Device& device, std::int64_t length) : losses(device, 1), outputs(device, length) {}
+  StreamingMoments losses;
+  StreamingMoments outputs;
+
+  double loss() const { return losses.mean().as<double>()[0]; }
+  void clear() {
+    losses.clear();
+    outputs.clear();
+  }
+};
+
+// A step of training that repeats itself: noise, forward, loss, backward, update, averages. The
+// host reads nothing of it, so that steps can follow each other without waiting: it looks at
+// adam().state() and window() when it wants to know. A loss or a gradient that is not finite halts
+// all that follows, before the update.
+class TrainingStep {
+ public:
+  // The predictions for a batch that is drawn where the generator stands: as many samples as one
+  // likes, each of the target's size.
+  using Predict = std::function<Var(Tape& tape, const Random& random)>;
+
+  // Fits what `predict` computes with `parameters` to `target` by the mean squared error.
+  TrainingStep(ParameterList& parameters, const HostArray& target, Predict predict,
+               const LearningRate& rate, std::uint64_t seed);
+
+  void operator()();
+  // The noise of the next step is that of step `step`.
+  void seek(std::int64_t step) { random_.seek(static_cast<std::uint32_t>(step)); }
+
+  const Adam& adam() const { return adam_; }
+  Window& window() { return window_; }
+  const Window& window() const { return window_; }
+  // Of the last step.
+  const Tensor& predictions() const { return predictions_; }
+  std::size_t arena_bytes() { return tape_.arena().capacity(); }
+
+  // State for exact resume: the parameters by their names, adam.* and window.*.
+  void save(std::map<std::string, HostArray>& tensors) const;
+  void load(const std::map<std::string, HostArray>& tensors, const std::string& source);
+
+ private:
+  void run();
+
+  ParameterList& parameters_;
+  Tensor target_;
+  Predict predict_;
+  Tape tape_;
+  Random random_;
+  Adam adam_;
+  Window window_;
+  Replay replay_;
+  Tensor predictions_;
+};
+
+// Whether all steps so far could be made: the host asks before it shows or keeps anything of them.
+// Training halted before the update where one could not, so its state is the one that leads to that
+// step, however late this is: it is kept in failure.safetensors, loading it repeats the step, and
+// an Error says so. (Only running statistics, which forward passes move, may have gone on.)
+//
+// `first` is the number of steps before this training's own; `add_state` adds to a state what the
+// training's checkpoints hold.
+AdamState look(const TrainingStep& step, std::int64_t first, RunFolder& folder,
+               const std::function<void(SafetensorsFile&)>& add_state);
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/queue.h"
+#include "kernels/write.h"
+
+namespace sidechannel::kernels {
+
+// Windows into sequences, each a sequence of its own:
+//
+//   y[n * count + w, i] = x[n, w * stride + i]
+//
+// x [samples, extent()], y [samples * count, length]. Windows overlap where stride < length, and
+// are all the same where stride = 0.
+struct WindowsDims {
+  std::int64_t samples;
+  std::int64_t count;   // windows in a sequence, >= 1
+  std::int64_t length;  // of a window
+  std::int64_t stride;  // from one window's beginning to the next one's
+
+  std::int64_t extent() const { return (count - 1) * stride + length; }
+  std::int64_t size() const { return samples * count * length; }
+};
+
+template <class T>
+void windows_forward(CpuQueue& queue, const WindowsDims& dims, const T* x, T* y);
+void windows_forward(CudaQueue& queue, const WindowsDims& dims, const float* x, float* y);
+
+// dx[n, j] = sum over w of dy[n * count + w, j - w * stride], from the first window on, where the
+// window holds j; 0 where none does.
+template <class T>
+void windows_backward(CpuQueue& queue, const WindowsDims& dims, const T* dy, GradOut<T> dx);
+void windows_backward(CudaQueue& queue, const WindowsDims& dims, const float* dy,
+                      GradOut<float> dx);
+
+}  // namespace sidechannel::kernels
