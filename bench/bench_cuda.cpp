@@ -39,6 +39,7 @@
 #include "kernels/random.h"
 #include "kernels/reduce.h"
 #include "kernels/relu.h"
+#include "kernels/windows.h"
 
 namespace sidechannel::bench {
 namespace {
@@ -116,7 +117,8 @@ constexpr double kFloat = sizeof(float);
 struct Layer {
   std::string name;
   std::int64_t batch, length, channels;
-  std::int64_t samples_per_set = 1;  // of batch norm
+  std::int64_t samples_per_set = 1;  // of batch norm and PackNorm
+  std::int64_t padding = 2;
 
   std::int64_t size() const { return batch * length * channels; }
 };
@@ -124,6 +126,7 @@ struct Layer {
 const Layer kPaper{"paper", 32, 600, 64};
 const Layer kDemo{"demo", 8, 64, 32};
 const Layer kBatchNorm{"paper-batch-norm", 32, 250, 64, 4};
+const Layer kOverlap{"overlap", 64, 129, 64, 2, 0};  // the first and largest of valid convolutions
 
 void add_conv1d(std::vector<Case>& cases, const std::string& name, const Conv1dDims& dims,
                 bool products, bool input_gradient) {
@@ -175,7 +178,7 @@ void add_conv1d(std::vector<Case>& cases, const std::string& name, const Conv1dD
 
 void add_convolutions(std::vector<Case>& cases, const Layer& layer) {
   const auto dims = [&](std::int64_t in, std::int64_t out) {
-    return Conv1dDims{layer.batch, layer.length, in, out, 5, 2};
+    return Conv1dDims{layer.batch, layer.length, in, out, 5, layer.padding};
   };
   add_conv1d(cases, layer.name, dims(layer.channels, layer.channels), true, true);
   add_conv1d(cases, layer.name + "/first", dims(1, layer.channels), false, false);
@@ -339,6 +342,31 @@ void add_ends(std::vector<Case>& cases, const Layer& layer) {
   cases.push_back(moments);
 }
 
+// Pairs of sequences that share half of their positions.
+void add_windows(std::vector<Case>& cases) {
+  const WindowsDims dims{kOverlap.batch / 2, 2, kOverlap.length, kOverlap.length / 2};
+  const std::int64_t sequences = dims.samples * dims.extent();
+  Case both;
+  both.bytes = kFloat * static_cast<double>(sequences + dims.size());
+  Case forward = both;
+  forward.name = "windows_forward/overlap";
+  forward.prepare = [=](Memory& m) {
+    return [=, &queue = m.queue(), x = m.random(sequences), y = m.random(dims.size())] {
+      windows_forward(queue, dims, x, y);
+    };
+  };
+  cases.push_back(forward);
+
+  Case backward = both;
+  backward.name = "windows_backward/overlap";
+  backward.prepare = [=](Memory& m) {
+    return [=, &queue = m.queue(), dx = m.random(sequences), dy = m.random(dims.size())] {
+      windows_backward(queue, dims, dy, {dx});
+    };
+  };
+  cases.push_back(backward);
+}
+
 void add_adam(std::vector<Case>& cases, const std::string& name, std::int64_t size) {
   const auto n = static_cast<double>(size);
   Case squares;
@@ -403,14 +431,17 @@ std::vector<Case> all_cases() {
   add_convolutions(cases, kPaper);
   add_convolutions(cases, kDemo);
   add_convolutions(cases, kBatchNorm);
+  add_convolutions(cases, kOverlap);
   add_norm(cases, kPaper, "instance", 1, 1);
   add_norm(cases, kPaper, "group", 8, 1);
   add_norm(cases, kPaper, "layer", kPaper.channels, 1);
   add_norm(cases, kDemo, "instance", 1, 1);
   add_norm(cases, kBatchNorm, "batch", 1, kBatchNorm.samples_per_set);
+  add_norm(cases, kOverlap, "pack", 1, kOverlap.samples_per_set);
   add_population_norm(cases, kBatchNorm);
   add_elementwise(cases, kPaper);
   for (const Layer& layer : {kPaper, kDemo}) add_ends(cases, layer);
+  add_windows(cases);
   add_adam(cases, "paper", 620'865);
   add_adam(cases, "demo", 31'905);
   const std::int64_t rows = kPaper.batch * kPaper.length;

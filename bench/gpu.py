@@ -221,8 +221,7 @@ def pythons():
 def library_folders():
     """Where CUDA's libraries may lie: in a toolkit, or as PyTorch brings them."""
     folders = glob.glob("/usr/local/cuda*/lib64") + \
-        glob.glob("/usr/local/cuda*/targets/x86_64-linux/lib") + \
-        glob.glob("/usr/lib/x86_64-linux-gnu")
+        glob.glob("/usr/local/cuda*/targets/x86_64-linux/lib")
     for python in pythons():
         paths = output_of(python, "-c", "import sys; print('\\n'.join(sys.path))")
         for path in paths.splitlines():

@@ -25,6 +25,9 @@ constexpr int kFfmaChains = 16;
 
 __global__ void __launch_bounds__(kThreads)
     ffma_chains(int rounds, float factor, float term, float* out) {
+  // Operands in registers that differ from thread to thread, as those of a real kernel are.
+  factor -= 1e-6f * static_cast<float>(threadIdx.x);
+  term += 1e-6f * static_cast<float>(threadIdx.x);
   float x[kFfmaChains];
 #pragma unroll
   for (int i = 0; i < kFfmaChains; ++i) x[i] = 1e-3f * static_cast<float>(threadIdx.x + 32 * i);
