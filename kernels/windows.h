@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "kernels/host_device.h"
 #include "kernels/queue.h"
 #include "kernels/write.h"
 
@@ -19,8 +20,8 @@ struct WindowsDims {
   std::int64_t length;  // of a window
   std::int64_t stride;  // from one window's beginning to the next one's
 
-  std::int64_t extent() const { return (count - 1) * stride + length; }
-  std::int64_t size() const { return samples * count * length; }
+  SC_HOST_DEVICE std::int64_t extent() const { return (count - 1) * stride + length; }
+  SC_HOST_DEVICE std::int64_t size() const { return samples * count * length; }
 };
 
 template <class T>

@@ -50,8 +50,7 @@ struct Target {
   int multiprocessors() const { return std::max(device.multiprocessors, 1); }
 };
 
-// --- Row products
-// ----------------------------------------------------------------------------------
+// --- Row products --------------------------------------------------------------------------------
 
 // About how long a variant takes: rounds of blocks on all multiprocessors, each as long as its tile
 // and what comes before and after it, which is about 32 positions' worth.
@@ -115,8 +114,7 @@ RowProduct input_product(const Conv1dDims& dims, const float* dy, const float* w
   return p;
 }
 
-// --- Parameter gradients
-// ---------------------------------------------------------------------------
+// --- Parameter gradients -------------------------------------------------------------------------
 
 std::vector<WeightVariant> variants(const Target& target, const WeightSums& p) {
   std::vector<WeightVariant> all;
@@ -162,8 +160,7 @@ void split(const Target& target, const WeightVariant& variant, WeightSums& p) {
       static_cast<int>(std::clamp<std::int64_t>(blocks / variant.blocks_per_split(p), 1, p.chunks));
 }
 
-// --- For both
-// --------------------------------------------------------------------------------------
+// --- For both ------------------------------------------------------------------------------------
 
 template <class Problem>
 auto choose(const CudaQueue& queue, const Problem& problem) {

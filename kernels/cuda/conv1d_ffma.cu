@@ -6,9 +6,11 @@
 // there are warps enough to hide latencies although each thread has many sums (the more it has, the
 // fewer operands it reads for each). Within a group, h / 8 neighbouring threads share positions:
 //
-//   thread's columns    4 * quad + {0, 1, 2, 3} and the same h / 2 further on, quad < h / 8
-//   thread's positions  kRun neighbours, whose inputs (of two channels) stay in registers for all
-//   taps
+//   columns of a thread    4 * quad + {0, 1, 2, 3} and the same h / 2 further on, quad < h / 8
+//   positions of a thread  kRun neighbours; their inputs, of two channels, serve all taps
+//
+// Operands come in stages of 16 channels, each copied in the background while the one before is
+// multiplied.
 //
 // Order of a sum: in a group, pair by pair of channels, tap by tap, then the two channels. Then the
 // groups' sums one after the other, last the start.

@@ -16,8 +16,7 @@ constexpr int ceil_div(std::int64_t a, std::int64_t b) {
   return static_cast<int>((a + b - 1) / b);
 }
 
-// --- y = start + rows(x) * w: the forward pass and, with flipped weights, the input gradient
-// ------
+// --- y = start + rows(x) * w: the forward pass and, with flipped weights, the input gradient -----
 //
 //   y[n, l, j] = start + sum over t < taps, c < channels of x[n, l + t - offset, c] * W[t, c, j]
 //
@@ -50,8 +49,7 @@ extern const RowVariant kOneChannelOut;          // columns == 1
 const std::vector<RowVariant>& ffma_rows();      // 5 taps
 const std::vector<RowVariant>& tf32_mma_rows();  // 5 taps, sm_80
 
-// --- Parameter gradients
-// ---------------------------------------------------------------------------
+// --- Parameter gradients -------------------------------------------------------------------------
 //
 //   dw[t, ci, co] = sum over n, l of x[n, l + t - padding, ci] * dy[n, l, co],  db[co] = sum of dy
 //

@@ -21,8 +21,7 @@ using device::Pack;
 constexpr int kThreads = 256;
 constexpr int kRun = 4;  // neighbouring positions of a thread
 
-// --- One input channel
-// -----------------------------------------------------------------------------
+// --- One input channel ---------------------------------------------------------------------------
 //
 //   y[n, l, j] = start + sum over t of x[n, l + t - offset] * W[t, 0, j]
 //
@@ -82,8 +81,7 @@ void one_channel_in(CudaQueue& queue, const RowProduct& p) {
          vec == 4 ? one_channel_in_kernel<4> : one_channel_in_kernel<1>, how, p, runs);
 }
 
-// --- One output channel
-// ----------------------------------------------------------------------------
+// --- One output channel --------------------------------------------------------------------------
 //
 //   y[n, l] = start + sum over t, c of x[n, l + t - offset, c] * W[t, c, 0]
 //
@@ -148,8 +146,7 @@ void one_channel_out(CudaQueue& queue, const RowProduct& p) {
          how, p, runs);
 }
 
-// --- Weight gradient, first stage
-// ------------------------------------------------------------------
+// --- Weight gradient, first stage ----------------------------------------------------------------
 //
 // With one input channel, dw[t, c] = sum over n, l of x[n, l + t - padding] * dy[n, l, c]. With one
 // output channel, dw[t, c] = sum over n, l of dy[n, l + padding - t] * x[n, l, c]: the same sum

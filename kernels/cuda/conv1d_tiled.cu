@@ -17,8 +17,7 @@ namespace {
 
 using device::static_shared;
 
-// --- Row products
-// ----------------------------------------------------------------------------------
+// --- Row products --------------------------------------------------------------------------------
 //
 // A block computes kRowPositions positions of one sample x kRowColumns columns: grid.x counts tiles
 // of positions of all samples, grid.y tiles of columns. A thread sums 4 positions, 16 apart, x 4
@@ -108,8 +107,7 @@ void tiled_rows(CudaQueue& queue, const RowProduct& p) {
   launch(queue, "conv1d rows, any shape", tiled_rows_kernel, how, p, tiles);
 }
 
-// --- Weight gradient, first stage
-// ------------------------------------------------------------------
+// --- Weight gradient, first stage ----------------------------------------------------------------
 //
 // A block sums kSide x kSide weights (ci, co) of one tap over one split: grid.x counts the tiles of
 // co, ci and the taps, grid.y the splits. A thread sums 4 neighbouring ci x 4 neighbouring co.
@@ -196,8 +194,7 @@ void tiled_weights(CudaQueue& queue, const WeightSums& p) {
   if (p.bias) sum_columns(queue, p);
 }
 
-// --- Bias gradient, first stage
-// --------------------------------------------------------------------
+// --- Bias gradient, first stage ------------------------------------------------------------------
 //
 // A block sums 32 channels over one split: grid.x counts tiles of channels, grid.y splits. Order of
 // a sum: each of 8 threads every eighth position, then their sums one after the other.
@@ -231,8 +228,7 @@ __global__ void __launch_bounds__(kLanes* kGroups) sum_columns_kernel(WeightSums
   p.partial[blockIdx.y * p.row + p.weight_sums + c] = sum;
 }
 
-// --- Second stage
-// ----------------------------------------------------------------------------------
+// --- Second stage --------------------------------------------------------------------------------
 //
 // A block adds up the splits of 32 of a row's sums. Order: each of 8 threads every eighth split,
 // then their sums one after the other.
