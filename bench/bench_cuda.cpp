@@ -16,6 +16,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <cmath>
 #include <cstdio>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -138,8 +139,9 @@ void add_conv1d(std::vector<Case>& cases, const std::string& name, const Conv1dD
   common.flops = 2.0 * static_cast<double>(y * dims.channels_in * dims.kernel_size);
   common.products = products;
   const auto variant = [dims](Conv1dPass pass) {
-    return
-        [dims, pass](const CudaQueue& queue) { return conv1d_variants(queue, pass, dims).front(); };
+    return [dims, pass](const CudaQueue& queue) {
+      return conv1d_variants(queue.info(), queue.precision(), pass, dims).front();
+    };
   };
 
   Case forward = common;
@@ -576,7 +578,8 @@ void predict(const CudaPeaks& peaks) {
       std::string name = c.name;
       if (c.products) name += precision == Precision::kFp32 ? "/fp32" : "/tf32";
       const Floor floor = floor_of(c, precision, peaks);
-      kernels[name] = {{"floor_us", floor.seconds * 1e6}, {"limit", floor.limit}};
+      kernels[name] = {{"floor_us", std::round(floor.seconds * 1e9) * 1e-3},
+                       {"limit", floor.limit}};
     }
   }
   const nlohmann::ordered_json prediction = {{"ffma_TFLOP_s", peaks.ffma * 1e-12},
