@@ -39,8 +39,8 @@ GroupSweep plan(const Arguments& arguments) {
   const std::filesystem::path path = folder_of(arguments);
   const bool asks = !arguments.preset.empty() || !arguments.given.empty();
   if (has_plan(path) && !asks) return read_plan(path);
-  write_plan(path, plan_groups(arguments.preset.empty() ? "demo" : arguments.preset,
-                               arguments.given));
+  write_plan(path,
+             plan_groups(arguments.preset.empty() ? "demo" : arguments.preset, arguments.given));
   return read_plan(path);
 }
 
@@ -100,8 +100,15 @@ int run(const Arguments& arguments) {
   }
   Workers workers;
   workers.devices = worker_devices(arguments.how.value("device", "auto"), arguments.jobs);
-  workers.command = {"groups", "run", "--out", folder_of(arguments).string(), "--cell", "{cell}",
-                     "--device", "{device}", "--threads",
+  workers.command = {"groups",
+                     "run",
+                     "--out",
+                     folder_of(arguments).string(),
+                     "--cell",
+                     "{cell}",
+                     "--device",
+                     "{device}",
+                     "--threads",
                      std::to_string(threads_each(arguments.how.value("threads", std::int64_t{0}),
                                                  workers.devices.size()))};
   for (const char* name : {"checkpoint_every", "stop_after"}) {
@@ -116,9 +123,10 @@ int run(const Arguments& arguments) {
                cells.path().string(), cells.size());
     return 0;
   }
-  throw Error(fmt::format("{}: {} of {} cells failed; `groups status` says why, and the same "
-                          "command tries them again",
-                          cells.path().string(), failed.size(), cells.size()));
+  throw Error(
+      fmt::format("{}: {} of {} cells failed; `groups status` says why, and the same "
+                  "command tries them again",
+                  cells.path().string(), failed.size(), cells.size()));
 }
 
 int status(const Arguments& arguments) {
@@ -190,7 +198,8 @@ void add_plan_flags(CLI::App& app, Arguments& arguments) {
         ->type_name("N,N,...");
   }
   app.add_option_function<std::int64_t>(
-      "--seeds", [&arguments](std::int64_t n) { arguments.given["seeds"] = n; }, "how many, from 0");
+      "--seeds", [&arguments](std::int64_t n) { arguments.given["seeds"] = n; },
+      "how many, from 0");
   std::vector<SettingFlag> shared = setting_flags<LocalizationSettings>();
   std::erase_if(shared, [](const SettingFlag& flag) {
     const std::string name = flag.name;
@@ -214,16 +223,18 @@ int main_program(int argc, char** argv) {
   CLI::App* collect_command =
       app.add_subcommand("collect", "results.json from the cells that are finished");
   for (CLI::App* command : {plan_command, run_command, status_command, collect_command}) {
-    command->add_option("--out", arguments.out, "folder of the sweep (default: runs/PRESET-groups)");
+    command->add_option("--out", arguments.out,
+                        "folder of the sweep (default: runs/PRESET-groups)");
   }
   for (CLI::App* command : {plan_command, run_command}) add_plan_flags(*command, arguments);
   for (CLI::App* command : {status_command, collect_command}) {
     command->add_option("--preset", arguments.preset, "whose default folder to look in");
   }
   run_command->add_option("--cell", arguments.cell, "only this cell, by number or id");
-  run_command->add_option("--jobs", arguments.jobs,
-                          "cells at once (default: one for each core, or GPU); they share "
-                          "--threads, and --device cuda spreads them over the GPUs")
+  run_command
+      ->add_option("--jobs", arguments.jobs,
+                   "cells at once (default: one for each core, or GPU); they share "
+                   "--threads, and --device cuda spreads them over the GPUs")
       ->check(CLI::NonNegativeNumber);
   add_setting_flags(*run_command, setting_flags<LocalizationSettings>(kHow), arguments.how);
   status_command->add_flag("--unfinished", arguments.unfinished,

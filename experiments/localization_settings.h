@@ -78,7 +78,8 @@ struct LocalizationSettings : RunSettings {
     visit("curriculum_length", s.curriculum_length, "sequence length of a first stage");
     visit("curriculum_iterations", s.curriculum_iterations, "steps of the first stage, 0 for none");
     visit("curriculum_learning_rate", s.curriculum_learning_rate, "its learning rate, constant");
-    visit("probes", s.probes, "which hidden layers get one and appear in the map: all, last or none");
+    visit("probes", s.probes,
+          "which hidden layers get one and appear in the map: all, last or none");
     visit("probe_width", s.probe_width, "width of the probes' two hidden layers");
     visit("probe_batch", s.probe_batch,
           "sequences in a step of the probes' training, and of the map");

@@ -63,8 +63,7 @@ RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, 
   SC_CHECK(!error, "cannot create folder {}: {}", path_.string(), error.message());
   lock_.emplace(file(".lock"), O_RDWR | O_CREAT);
   if (!lock_->try_lock()) {
-    throw FolderInUse(
-        fmt::format("{}: another process is working in this folder", path_.string()));
+    throw FolderInUse(fmt::format("{}: another process is working in this folder", path_.string()));
   }
   if (has(kConfig)) {
     if (resume == Resume::kNever) {

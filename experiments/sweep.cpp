@@ -116,8 +116,8 @@ class Crew {
     look_again_ = Clock::now() + std::chrono::milliseconds(500);  // at what others hold
     if (running_ == 0 && !queue_.empty() && !waited_) {
       waited_ = true;
-      progress_->note(fmt::format("waiting for {} cells that other processes work on",
-                                  queue_.size()));
+      progress_->note(
+          fmt::format("waiting for {} cells that other processes work on", queue_.size()));
     }
     return false;
   }
@@ -175,8 +175,7 @@ class Crew {
                                              (sweep_.folder(cell) / kLog).string()));
       }
       failed_.push_back(cell);
-      progress_->note(
-          fmt::format("{}: failed: {}", sweep_.id(cell), sweep_.failure(cell)));
+      progress_->note(fmt::format("{}: failed: {}", sweep_.id(cell), sweep_.failure(cell)));
     }
     return true;
   }

@@ -65,14 +65,14 @@ TEST(GroupSweep, ThePaperPresetIsAppendixDAndE) {
 }
 
 TEST(GroupSweep, CellsAreOrderedAndNamedByWhatTheyAre) {
-  const GroupSweep sweep = plan_groups(
-      "paper", {{"groups", {1, 4}}, {"seeds", 2}, {"learning_rates", {1e-5, 1.6e-4}}});
+  const GroupSweep sweep =
+      plan_groups("paper", {{"groups", {1, 4}}, {"seeds", 2}, {"learning_rates", {1e-5, 1.6e-4}}});
   std::vector<std::string> ids;
   for (const auto& cell : sweep.cells) ids.push_back(cell.id);
-  EXPECT_EQ(ids, (std::vector<std::string>{"G1-seed0-lr1e-05", "G4-seed0-lr1e-05",
-                                           "G1-seed0-lr0.00016", "G4-seed0-lr0.00016",
-                                           "G1-seed1-lr1e-05", "G4-seed1-lr1e-05",
-                                           "G1-seed1-lr0.00016", "G4-seed1-lr0.00016"}));
+  EXPECT_EQ(ids,
+            (std::vector<std::string>{"G1-seed0-lr1e-05", "G4-seed0-lr1e-05", "G1-seed0-lr0.00016",
+                                      "G4-seed0-lr0.00016", "G1-seed1-lr1e-05", "G4-seed1-lr1e-05",
+                                      "G1-seed1-lr0.00016", "G4-seed1-lr0.00016"}));
   const LocalizationSettings settings = sweep.settings_of(3);
   EXPECT_EQ(settings.groups, 4);
   EXPECT_EQ(settings.seed, 0);
@@ -119,10 +119,11 @@ TEST(GroupSweep, APlanIsWrittenOnce) {
             fmt::format("{} holds a sweep with other settings (iterations is {} there, 7 here); "
                         "choose another --out",
                         folder.path().string(), sweep.settings_of(0).iterations));
-  EXPECT_EQ(
-      usage_error([&] { write_plan(folder.path(), plan_groups("demo", {{"seeds", 77}})); }),
-      folder.path().string() +
-          " holds a sweep of other groups, seeds or learning rates; choose another --out");
+  EXPECT_EQ(usage_error([&] {
+              write_plan(folder.path(), plan_groups("demo", {{"seeds", 77}}));
+            }),
+            folder.path().string() +
+                " holds a sweep of other groups, seeds or learning rates; choose another --out");
   EXPECT_EQ(harness::content_of(folder / "plan.json"), written);
 }
 
@@ -147,8 +148,7 @@ TEST(GroupSweep, DamagedPlansAreNamed) {
   for (const char* name : {"../elsewhere", "", ".", "a/b"}) {
     Json json = whole;
     json["cells"][0]["id"] = name;
-    EXPECT_EQ(error_of(json.dump()),
-              fmt::format(": no name for a cell, or twice: \"{}\"", name));
+    EXPECT_EQ(error_of(json.dump()), fmt::format(": no name for a cell, or twice: \"{}\"", name));
   }
   Json json = whole;
   json["cells"][1]["id"] = json["cells"][0]["id"];
@@ -241,8 +241,8 @@ TEST_F(Collect, WorksOnWhateverIsThere) {
     collect(folder_.path(), plan_);
     FAIL();
   } catch (const Error& error) {
-    EXPECT_EQ(std::string(error.what()), (folder_ / "cells/G4-seed1-lr3/summary.json") +
-                                             ": has no localization_distance");
+    EXPECT_EQ(std::string(error.what()),
+              (folder_ / "cells/G4-seed1-lr3/summary.json") + ": has no localization_distance");
   }
 }
 

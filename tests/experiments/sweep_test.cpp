@@ -33,16 +33,11 @@ std::vector<std::string> with(std::vector<std::string> arguments,
 
 // A sweep whose cells take some tens of milliseconds.
 std::vector<std::string> tiny(const std::string& command, const std::string& out) {
-  return {command,          "--out",         out,
-          "--groups",       "1,2,4,8",       "--length",
-          "20",             "--depth",       "4",
-          "--channels",     "8",             "--kernel-size",
-          "3",              "--batch",       "4",
-          "--iterations",   "50",            "--probes",
-          "last",           "--probe-width", "8",
-          "--probe-batch",  "4",             "--probe-iterations",
-          "20",             "--map-samples", "128",
-          "--log-every",    "7"};
+  return {command, "--out",         out,   "--groups",      "1,2,4,8", "--length",
+          "20",    "--depth",       "4",   "--channels",    "8",       "--kernel-size",
+          "3",     "--batch",       "4",   "--iterations",  "50",      "--probes",
+          "last",  "--probe-width", "8",   "--probe-batch", "4",       "--probe-iterations",
+          "20",    "--map-samples", "128", "--log-every",   "7"};
 }
 
 std::size_t count(const std::string& text, const std::string& part) {
@@ -110,8 +105,8 @@ TEST(SweepRun, KilledWorkersCostNothingButTime) {
   const TemporaryFolder folder;
   const std::vector<std::string> size = {"--seeds", "5", "--learning-rates",
                                          "1e-3,2e-3,4e-3,8e-3,1e-2,2e-2,3e-2"};
-  const std::vector<std::string> how = {"--device", "cpu", "--jobs", "4", "--checkpoint-every",
-                                        "5"};
+  const std::vector<std::string> how = {"--device",           "cpu", "--jobs", "4",
+                                        "--checkpoint-every", "5"};
   const std::string out = folder / "killed";
   const auto arguments = with(with(tiny("run", out), size), how);
 
@@ -176,9 +171,9 @@ TEST(SweepRun, KilledWorkersCostNothingButTime) {
 // Two programs on one sweep, as on two hosts: they share the cells, and both wait for the end.
 TEST(SweepRun, TwoProgramsShareTheCells) {
   const TemporaryFolder folder;
-  const auto arguments = with(tiny("run", folder / "sweep"),
-                              {"--seeds", "2", "--learning-rates", "1e-3,2e-3,4e-3", "--device",
-                               "cpu", "--jobs", "2"});
+  const auto arguments = with(
+      tiny("run", folder / "sweep"),
+      {"--seeds", "2", "--learning-rates", "1e-3,2e-3,4e-3", "--device", "cpu", "--jobs", "2"});
   const int first = start_program("groups", arguments);
   const int second = start_program("groups", arguments);
   EXPECT_EQ(wait_for_program(first), 0);
@@ -263,9 +258,9 @@ TEST(SweepRun, AFailedCellStopsNoOtherAndIsTriedAgain) {
       << failed.err;
   const ProgramResult status = run_program("groups", {"status", "--out", out});
   EXPECT_EQ(status.code, 0);
-  EXPECT_TRUE(status.out.starts_with(
-      out + ": 4 cells\n    finished    3  (0,2-3)\n      failed    1  (1)\n"
-            "failed: 1 G2-seed0-lr0.001: "))
+  EXPECT_TRUE(
+      status.out.starts_with(out + ": 4 cells\n    finished    3  (0,2-3)\n      failed    1  (1)\n"
+                                   "failed: 1 G2-seed0-lr0.001: "))
       << status.out;
   EXPECT_EQ(run_program("groups", {"status", "--out", out, "--unfinished"}).out, "1\n");
   ASSERT_EQ(run_program("groups", {"collect", "--out", out}).code, 0);
@@ -282,13 +277,13 @@ TEST(SweepRun, AFailedCellStopsNoOtherAndIsTriedAgain) {
 TEST(SweepRun, ACellThatDivergesIsAFailureToo) {
   const TemporaryFolder folder;
   const std::string out = folder / "sweep";
-  const auto arguments = with(tiny("run", out), {"--seeds", "1", "--groups", "1",
-                                                 "--learning-rates", "1e-3,1e30", "--device",
-                                                 "cpu", "--jobs", "1"});
+  const auto arguments =
+      with(tiny("run", out), {"--seeds", "1", "--groups", "1", "--learning-rates", "1e-3,1e30",
+                              "--device", "cpu", "--jobs", "1"});
   EXPECT_EQ(run_program("groups", arguments).code, 1);
-  EXPECT_NE(run_program("groups", {"status", "--out", out})
-                .out.find("failed: 1 G1-seed0-lr1e+30: step "),
-            std::string::npos);
+  EXPECT_NE(
+      run_program("groups", {"status", "--out", out}).out.find("failed: 1 G1-seed0-lr1e+30: step "),
+      std::string::npos);
 }
 
 TEST(SweepRun, ACellByItself) {
@@ -373,12 +368,12 @@ TEST(SweepCommandLine, BadInputIsOneLine) {
   }
   expect_error({"run", "--out", out, "--device", "tpu"}, 2,
                "--device tpu: expected auto, cpu or cuda[:N]");
-  expect_error({"run", "--out", out, "--iterations", "3"}, 2,
-               fmt::format("{} holds a sweep with other settings (iterations is {} there, 3 "
-                           "here); choose another --out",
-                           out,
-                           Json::parse(content_of(out + "/plan.json"))["settings"]["iterations"]
-                               .dump()));
+  expect_error(
+      {"run", "--out", out, "--iterations", "3"}, 2,
+      fmt::format("{} holds a sweep with other settings (iterations is {} there, 3 "
+                  "here); choose another --out",
+                  out,
+                  Json::parse(content_of(out + "/plan.json"))["settings"]["iterations"].dump()));
 }
 
 }  // namespace
