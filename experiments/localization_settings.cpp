@@ -25,6 +25,7 @@ void LocalizationSettings::check() const {
   input_from(input);
   training_rate();
   evaluation_statistics();
+  probed_layers();
   if (norm == "batch") {
     for (const auto& [name, value] :
          {std::pair{"batch", batch}, {"probe batch", probe_batch}, {"map samples", map_samples}}) {
@@ -63,6 +64,15 @@ Statistics LocalizationSettings::evaluation_statistics() const {
   require(network().has_population_statistics(),
           fmt::format("eval statistics population: {} norm has no running statistics", norm));
   return Statistics::kPopulation;
+}
+
+std::vector<std::int64_t> LocalizationSettings::probed_layers() const {
+  if (probes == "none") return {};
+  if (probes == "last") return {depth - 1};
+  require(probes == "all", fmt::format("probes {}: expected all, last or none", probes));
+  std::vector<std::int64_t> layers;
+  for (std::int64_t layer = 1; layer < depth; ++layer) layers.push_back(layer);
+  return layers;
 }
 
 }  // namespace sidechannel::experiments

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "experiments/settings.h"
 #include "kernels/learning_rate.h"
@@ -34,7 +35,8 @@ struct LocalizationSettings : RunSettings {
   std::int64_t curriculum_iterations = 0;
   double curriculum_learning_rate = 0;
 
-  // Probes, one for each hidden layer.
+  // Probes, one for each hidden layer; for the last alone, or none, where the output is enough.
+  std::string probes = "all";
   std::int64_t probe_width = 256;
   std::int64_t probe_batch = 8;
   std::int64_t probe_iterations = 2000;
@@ -54,6 +56,8 @@ struct LocalizationSettings : RunSettings {
   kernels::LearningRate training_rate() const;
   // Where probes and maps take their statistics from.
   Statistics evaluation_statistics() const;
+  // The hidden layers that are probed, ascending: of 1 .. d-1.
+  std::vector<std::int64_t> probed_layers() const;
   std::int64_t total_iterations() const { return curriculum_iterations + iterations; }
 
   template <class Self, class Visit>
@@ -74,6 +78,8 @@ struct LocalizationSettings : RunSettings {
     visit("curriculum_length", s.curriculum_length, "sequence length of a first stage");
     visit("curriculum_iterations", s.curriculum_iterations, "steps of the first stage, 0 for none");
     visit("curriculum_learning_rate", s.curriculum_learning_rate, "its learning rate, constant");
+    visit("probes", s.probes,
+          "which hidden layers get one and appear in the map: all, last or none");
     visit("probe_width", s.probe_width, "width of the probes' two hidden layers");
     visit("probe_batch", s.probe_batch,
           "sequences in a step of the probes' training, and of the map");

@@ -50,10 +50,10 @@ Json run_localization(const LocalizationSettings& settings, RunFolder& folder, c
   if (phases == Phases::kTrain) return {};
 
   Probes probes(settings, device);
-  if (phases == Phases::kMap) {
+  if (phases == Phases::kMap && probes.size() > 0) {
     expect(folder, "probes.safetensors", "`localization probe` first");
   }
-  seconds += train_probes(settings, *network, probes, folder);
+  if (probes.size() > 0) seconds += train_probes(settings, *network, probes, folder);
   if (phases == Phases::kProbe) return {};
 
   seconds += make_map(settings, *network, probes, folder);

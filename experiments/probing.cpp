@@ -93,10 +93,10 @@ class ProbeTraining {
       network_(x, settings_.evaluation_statistics(), &hidden);
     }
     const Tape::Mark mark = tape_.mark();
-    for (std::size_t layer = 0; layer < probes_.size(); ++layer) {
-      const Var loss = mse(probes_[layer](hidden[layer]), target_);
+    for (std::size_t probe = 0; probe < probes_.size(); ++probe) {
+      const Var loss = mse(probes_[probe](probes_.input(probe, hidden)), target_);
       tape_.backward(loss);
-      losses_.slice(static_cast<std::int64_t>(layer), 1).copy_from(loss.value());
+      losses_.slice(static_cast<std::int64_t>(probe), 1).copy_from(loss.value());
       tape_.rewind(mark);
     }
     adam_.step();
@@ -154,7 +154,9 @@ class Map {
                    Stream::kEvaluationNoise);
     kept_ = std::min(kSamplePredictions, settings.map_samples);
     samples_ = HostArray(DType::kF32, {kept_, settings.length});
-    for (std::int64_t row = 0; row < config.depth; ++row) {
+    layers_ = settings.probed_layers();
+    layers_.push_back(config.depth);
+    for (std::size_t row = 0; row < layers_.size(); ++row) {
       moments_.emplace_back(device_, settings.length);
     }
   }
@@ -165,14 +167,14 @@ class Map {
     phase.save = [this](SafetensorsFile& state) {
       state.tensors["samples"] = samples_;
       for (std::size_t row = 0; row < moments_.size(); ++row) {
-        moments_[row].save(state.tensors, fmt::format("layers.{}", row + 1));
+        moments_[row].save(state.tensors, fmt::format("layers.{}", layers_[row]));
       }
     };
     phase.load = [this](const SafetensorsFile& state) {
       const std::string source = folder_.file("map_checkpoint.safetensors").string();
       samples_ = state.tensors.at("samples");
       for (std::size_t row = 0; row < moments_.size(); ++row) {
-        moments_[row].load(state.tensors, source, fmt::format("layers.{}", row + 1));
+        moments_[row].load(state.tensors, source, fmt::format("layers.{}", layers_[row]));
       }
       random_.seek(0, static_cast<std::uint32_t>(moments_.back().count()));
     };
@@ -204,8 +206,8 @@ class Map {
     predictions_ = y.value();
     moments_.back().add(predictions_);
     const Tape::Mark mark = tape_.mark();
-    for (std::size_t layer = 0; layer < probes_.size(); ++layer) {
-      moments_[layer].add(probes_[layer](hidden[layer]).value());
+    for (std::size_t probe = 0; probe < probes_.size(); ++probe) {
+      moments_[probe].add(probes_[probe](probes_.input(probe, hidden)).value());
       tape_.rewind(mark);
     }
     random_.advance(0, static_cast<std::uint32_t>(count));
@@ -264,7 +266,8 @@ class Map {
   std::int64_t batch_ = 0;
   std::int64_t kept_ = 0;
   HostArray samples_;                      // the first predictions, [kept_, length]
-  std::vector<StreamingMoments> moments_;  // of z(1) .. z(d-1)'s probes, then of the output
+  std::vector<std::int64_t> layers_;       // i of each row: the probed z(i), then d, the output
+  std::vector<StreamingMoments> moments_;  // of each row's predictions
 };
 
 // The share of true values in row `row`, indices [begin, end).
@@ -278,12 +281,23 @@ double fraction(const HostArray& localized, std::int64_t row, std::int64_t begin
   return static_cast<double>(count) / static_cast<double>(end - begin);
 }
 
+// Appendix D's, in row `row`: the largest distance such that every index up to it, from both edges,
+// is localized. Misses in the noisy zone around R count as misses.
+std::int64_t localization_distance(const HostArray& localized, std::int64_t row) {
+  const std::int64_t length = localized.shape[1];
+  const bool* is = &localized.as<bool>()[static_cast<std::size_t>(row * length)];
+  std::int64_t distance = 0;
+  while (distance < (length + 1) / 2 && is[distance] && is[length - 1 - distance]) ++distance;
+  return distance;
+}
+
 }  // namespace
 
 Probes::Probes(const LocalizationSettings& settings, const Device& device)
     : parameters_(std::make_unique<ParameterList>(
           device, DType::kF32, static_cast<std::uint64_t>(settings.seed), Stream::kProbeWeights)) {
-  for (std::int64_t layer = 1; layer < settings.depth; ++layer) {
+  layers_ = settings.probed_layers();
+  for (const std::int64_t layer : layers_) {
     probes_.emplace_back(*parameters_, fmt::format("layers.{}", layer), settings.channels,
                          settings.probe_width);
   }
@@ -314,14 +328,16 @@ Json summarize(const LocalizationSettings& settings, RunFolder& folder, double s
   const std::int64_t length = settings.length;
   const std::int64_t radius = config.receptive_field();
   const auto target = target_positions(length);
+  std::vector<std::int64_t> rows = settings.probed_layers();  // the layer of each row
+  const auto output = static_cast<std::int64_t>(rows.size());
+  rows.push_back(config.depth);
 
   // E (f - y)^2 = (E f - y)^2 + Var f, averaged over the positions.
   double loss = 0;
   double spread = 0;
   for (std::int64_t i = 0; i < length; ++i) {
     const auto at = static_cast<std::size_t>(i);
-    const double v =
-        variance.as<double>()[static_cast<std::size_t>((config.depth - 1) * length + i)];
+    const double v = variance.as<double>()[static_cast<std::size_t>(output * length + i)];
     const double bias = mean.as<double>()[at] - static_cast<double>(target.as<float>()[at]);
     loss += bias * bias + v;
     spread += std::sqrt(v);
@@ -330,18 +346,16 @@ Json summarize(const LocalizationSettings& settings, RunFolder& folder, double s
   Json layers = Json::array();
   Json interior = Json::array();
   Json outside_cone = Json::array();
-  for (std::int64_t row = 0; row < config.depth; ++row) {
-    const std::int64_t cone = config.receptive_field(row + 1);
+  Json distances = Json::array();
+  for (std::int64_t row = 0; row <= output; ++row) {
+    const std::int64_t cone = config.receptive_field(rows[static_cast<std::size_t>(row)]);
     layers.push_back(fraction(localized, row, 0, length));
     interior.push_back(length > 2 * radius ? Json(fraction(localized, row, radius, length - radius))
                                            : Json());
     outside_cone.push_back(length > 2 * cone ? Json(fraction(localized, row, cone, length - cone))
                                              : Json());
+    distances.push_back(localization_distance(localized, row));
   }
-  // Definition of Appendix D, from both edges: noisy misses near R count as misses.
-  std::int64_t distance = 0;
-  const auto* last = &localized.as<bool>()[static_cast<std::size_t>((config.depth - 1) * length)];
-  while (distance < (length + 1) / 2 && last[distance] && last[length - 1 - distance]) ++distance;
 
   Json json;
   json["norm"] = settings.norm;
@@ -358,7 +372,9 @@ Json summarize(const LocalizationSettings& settings, RunFolder& folder, double s
   json["localized_fraction"] = layers;
   json["interior_localized_fraction"] = interior;
   json["outside_cone_localized_fraction"] = outside_cone;
-  json["localization_distance"] = distance;
+  json["localization_distance"] = distances.back();
+  json["layers"] = rows;  // of the lists' entries; the last is the output
+  json["localization_distances"] = distances;
   json["samples"] = settings.map_samples;
   json["seconds"] = std::round(seconds * 1000) / 1000;
   return json;

@@ -77,8 +77,8 @@ void Progress::draw(std::int64_t done, const std::string& details, bool last) {
   drawn_ = Clock::now();
   const double seconds = seconds_between(start_, drawn_);
   const double rate = seconds > 0 ? static_cast<double>(done - first_) / seconds : 0;
-  std::string line =
-      fmt::format("{} {}/{}  {}  {:.0f} {}/s", label_, done, total_, details, rate, unit_);
+  std::string line = fmt::format("{} {}/{}  {}", label_, done, total_, details);
+  if (rate >= 1) line += fmt::format("  {:.0f} {}/s", rate, unit_);
   if (done < total_ && rate > 0) {
     line += fmt::format("  {} left", duration_text(static_cast<double>(total_ - done) / rate));
   } else if (done >= total_) {

@@ -62,7 +62,9 @@ RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, 
   fs::create_directories(path_, error);
   SC_CHECK(!error, "cannot create folder {}: {}", path_.string(), error.message());
   lock_.emplace(file(".lock"), O_RDWR | O_CREAT);
-  SC_CHECK(lock_->try_lock(), "{}: another process is working in this folder", path_.string());
+  if (!lock_->try_lock()) {
+    throw FolderInUse(fmt::format("{}: another process is working in this folder", path_.string()));
+  }
   if (has(kConfig)) {
     if (resume == Resume::kNever) {
       throw UsageError(fmt::format("{} already holds a run; choose another --out", path_.string()));

@@ -22,6 +22,12 @@ enum class Resume {
   kNever,  // fail when there is one
 };
 
+// Another process works in the folder.
+class FolderInUse : public Error {
+ public:
+  using Error::Error;
+};
+
 // A file that holds a JSON object; Error for anything else.
 Json read_json(const std::filesystem::path& path);
 
@@ -30,7 +36,7 @@ Json read_json(const std::filesystem::path& path);
 class RunFolder {
  public:
   // `settings` are those of a run on `device` (to_json); those named in `do_not_matter` may differ
-  // from what is there.
+  // from what is there. FolderInUse while another process has it.
   RunFolder(std::filesystem::path path, const Json& settings, const Device& device, Resume resume,
             const std::vector<std::string>& do_not_matter = kDoNotMatter);
 

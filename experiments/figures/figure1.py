@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Figure 1 of the paper: what two networks answer, and which indices their layers localize.
 
-Figures 5 and 6 have the same form: give the BatchNorm run and the run without norm, or
-the BatchNorm runs with minibatch and with population statistics.
+Figures 5 and 6 have the same form.
 """
 
 import sys
@@ -232,14 +231,13 @@ def draw(a, b, title=None):
 # --- The program ----------------------------------------------------------------------------------
 
 
-def main(arguments):
-    parser = style.ArgumentParser(
-        prog="figure1.py", description="Draws figure 1 of the paper from two run folders.")
-    parser.add_argument("with_norm", metavar="RUN_WITH_NORM",
-                        help="folder of the run with normalization")
-    parser.add_argument("without_norm", metavar="RUN_WITHOUT_NORM",
-                        help="folder of the run to compare it with: without normalization, or with "
-                        "population statistics")
+def compare(program, description, runs, arguments, claims=None):
+    """The program behind figures 1, 5 and 6. `runs` holds a name and a help text for each of the
+    two; `claims`, where given, turns the runs into the paper's claims and what becomes of them, or
+    refuses runs that the figure is not about."""
+    parser = style.ArgumentParser(prog=program, description=description)
+    for name, (metavar, text) in zip(("with_norm", "without_norm"), runs):
+        parser.add_argument(name, metavar=metavar, help=text)
     parser.add_argument("--out", required=True, help="the figure, .png, .pdf or .svg")
     parser.add_argument("--summary", help="both runs' summaries, .json")
     parser.add_argument("--title", help="above the figure")
@@ -249,12 +247,22 @@ def main(arguments):
     a, b = style.load_run(options.with_norm), style.load_run(options.without_norm)
     check_comparable(a, b)
     key_a, key_b = keys(a, b)
+    summary = {key_a: a.summary, key_b: b.summary}
+    if claims:
+        summary = {"claims": claims(a, b), **summary}
     with style.looks():
         style.write_figure(draw(a, b, options.title), options.out)
     if options.summary:
-        style.write_json(options.summary, {key_a: a.summary, key_b: b.summary})
+        style.write_json(options.summary, summary)
     files = [file for file in (options.out, options.summary) if file]
     print("\n".join(lines(a, b, files)), flush=True)
+
+
+def main(arguments):
+    compare("figure1.py", "Draws figure 1 of the paper from two run folders.",
+            [("RUN_WITH_NORM", "folder of the run with normalization"),
+             ("RUN_WITHOUT_NORM", "folder of the run to compare it with, without normalization")],
+            arguments)
 
 
 if __name__ == "__main__":

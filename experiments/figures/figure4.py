@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Figure 4 of the paper: how far GroupNorm carries positions, by its number of groups."""
+
+import sys
+import textwrap
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import style  # noqa: E402
+from style import INK, WITH_NORM, Error, Page, fixed  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+MEASURES = ("localization_distance", "interior_slope", "localized_fraction")
+
+# --- The sweep ------------------------------------------------------------------------------------
+
+
+def is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+
+
+def load(folder):
+    """results.json of a sweep: at least one number of groups, rising."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise Error(f"{path}: no such folder")
+    file = path / "results.json"
+    if not file.exists():
+        raise Error(f"{path}: no results.json; `groups collect` makes it")
+    results = style.read_json(file)
+
+    def need(fits, what):
+        if not fits:
+            raise Error(f"{file}: {what}")
+
+    for key in ("planned", "finished", "receptive_field"):
+        need(isinstance(results.get(key), int), f"{key} is {results.get(key)!r}, expected a number")
+    settings = results.get("settings")
+    need(isinstance(settings, dict) and isinstance(settings.get("length"), int)
+         and settings["length"] > 0, "has no length")
+    rows, best = results.get("by_groups"), results.get("best")
+    need(isinstance(rows, list) and isinstance(best, list), "has no results by groups")
+    need(rows, "no cell is finished yet; `groups run` goes on")
+    for row in rows:
+        need(isinstance(row, dict) and isinstance(row.get("groups"), int), "a row has no groups")
+        for key in MEASURES:
+            value = row.get(key)
+            need(isinstance(value, dict) and all(value.get(k) is None or is_number(value[k])
+                                                 for k in ("mean", "deviation")),
+                 f"{key} of {row['groups']} groups is {value!r}")
+    groups = [row["groups"] for row in rows]
+    need(sorted(set(groups)) == groups, "numbers of groups do not rise")
+    for cell in best:
+        need(isinstance(cell, dict) and cell.get("groups") in groups
+             and isinstance(cell.get("measures"), dict), "a best cell has no measures")
+    spearman = results.get("spearman")
+    need(isinstance(spearman, dict) and all(spearman.get(k) is None or is_number(spearman[k])
+                                            for k in MEASURES), "has no rank correlations")
+    return results
+
+
+# --- What is to be seen ---------------------------------------------------------------------------
+
+RISES = 0.8  # a rank correlation that counts as rising
+
+
+def claims(results):
+    """Section 3.3 in numbers: localization improves with the number of groups."""
+    rho = results["spearman"]
+    found = [rho[key] for key in ("interior_slope", "localization_distance")
+             if rho[key] is not None]
+    ours = max(found, default=None)
+    return {"rises": {
+        "claim": f"interior slope or distance rises with G, rank correlation >= {RISES}",
+        "ours": ours, "pass": None if ours is None else ours >= RISES}}
+
+
+def change(results, key, form):
+    """"from 0.1 to 0.7", first G to last."""
+    first, last = (results["by_groups"][i][key]["mean"] for i in (0, -1))
+    return None if first is None or last is None else f"{form(first)} to {form(last)}"
+
+
+def reading(results):
+    rows = results["by_groups"]
+    parts = []
+    if len(rows) > 1:
+        slopes = change(results, "interior_slope", fixed)
+        distances = change(results, "localization_distance", lambda value: f"{value:.3g}")
+        moves = [text for text in (slopes and f"the slope beyond R goes from {slopes}",
+                                   distances and f"the distance from {distances}") if text]
+        if moves:
+            parts.append(f"from G = {rows[0]['groups']} to {rows[-1]['groups']} "
+                         + " and ".join(moves))
+        rho = [f"{results['spearman'][key]:.2f} ({name})"
+               for key, name in (("interior_slope", "slope"), ("localization_distance", "distance"))
+               if results["spearman"][key] is not None]
+        if rho:
+            parts.append(f"rank correlation with G {', '.join(rho)}")
+    if results["finished"] < results["planned"]:
+        parts.append(f"{results['finished']} of {results['planned']} runs are finished")
+    return ("; ".join(parts) or "one number of groups says nothing of a trend") + "."
+
+
+# --- The picture ----------------------------------------------------------------------------------
+
+
+def draw_measure(axes, results, key):
+    """Mean over the seeds with its standard deviation, and the seeds themselves."""
+    rows = results["by_groups"]
+    x = {row["groups"]: place for place, row in enumerate(rows)}
+    for cell in results["best"]:
+        if is_number(cell["measures"].get(key)):
+            axes.plot(x[cell["groups"]], cell["measures"][key], color=INK, marker="_", ms=5, mew=0.7,
+                      lw=0, zorder=4, clip_on=False)
+    drawn = [row for row in rows if row[key]["mean"] is not None]
+    place = [x[row["groups"]] for row in drawn]
+    axes.errorbar(place, [row[key]["mean"] for row in drawn],
+                  yerr=[row[key]["deviation"] or 0 for row in drawn], color=WITH_NORM, lw=1.6,
+                  elinewidth=1, capsize=2.5, marker="o", ms=4, mec=INK, mew=0.4, zorder=3,
+                  clip_on=False)
+    axes.set_xlim(-0.4, len(rows) - 0.6)
+    axes.set_xticks(range(len(rows)), [str(row["groups"]) for row in rows])
+
+
+def mark(axes, y, text):
+    """A dotted line across, with its meaning at the left."""
+    axes.axhline(y, color=INK, lw=0.6, ls=(0, (1.5, 2)), zorder=1)
+    axes.annotate(text, (0, y), (2, 1.5), xycoords=("axes fraction", "data"),
+                  textcoords="offset points", ha="left", va="bottom", fontsize=6.5)
+
+
+def draw(results, title=None):
+    length, reach = results["settings"]["length"], results["receptive_field"]
+    width, height, gap = 3.35, 1.3, 0.16  # a column of a paper; of each panel
+    words = textwrap.wrap("Reading: " + reading(results), 64)
+    heading = textwrap.wrap(title or "", 50)
+    head = 0.15 * len(heading) + 0.15
+    bottom = head + 2 * height + gap
+    page = Page(bottom + 0.62 + 0.13 * len(words), width)
+    page.text(width / 2, 0.05, "\n".join(heading).replace("$", r"\$"), ha="center", fontsize=9)
+
+    distance = page.axes(0.55, head, width - 0.7, height)
+    slope = page.axes(0.55, head + height + gap, width - 0.7, height)
+    draw_measure(distance, results, "localization_distance")
+    draw_measure(slope, results, "interior_slope")
+    distance.set_ylim(0, 0.6 * length)
+    distance.set_yticks([0, length / 4, length / 2], ["0", f"{length / 4:g}", f"{length / 2:g}"])
+    distance.set_ylabel("localization distance", labelpad=2)
+    distance.set_xticklabels([])
+    mark(distance, length / 2, rf"$\ell/2 = {length / 2:g}$: all of it")
+    mark(distance, reach, rf"$R = {reach}$: within the receptive field")
+    lowest, highest = slope.get_ylim()
+    slope.set_ylim(min(0, lowest), max(1.1, highest))
+    slope.set_yticks([0, 0.5, 1])
+    slope.set_ylabel("interior slope", labelpad=2)
+    slope.set_xlabel("number of groups $G$", labelpad=2)
+    mark(slope, 1, "knows every index")
+    slope.axhline(0, color=INK, lw=0.6, ls=(0, (1.5, 2)), zorder=1)
+
+    page.text(0.08, bottom + 0.36, "circles: mean over the seeds, with their standard deviation; "
+              "bars: each seed", fontsize=6.5)
+    page.text(0.08, bottom + 0.52, "\n".join(words), linespacing=1.25, fontsize=6.8)
+    return page.figure
+
+
+# --- The program ----------------------------------------------------------------------------------
+
+
+def main(arguments):
+    parser = style.ArgumentParser(
+        prog="figure4.py", description="Draws figure 4 of the paper from a collected sweep of "
+        "`groups`.")
+    parser.add_argument("sweep", metavar="SWEEP", help="folder of the sweep")
+    parser.add_argument("--out", required=True, help="the figure, .png, .pdf or .svg")
+    parser.add_argument("--summary", help="what is drawn and what becomes of the paper's claim, "
+                        ".json")
+    parser.add_argument("--title", help="above the figure")
+    options = parser.parse_args(arguments)
+
+    style.image_format(options.out)
+    results = load(options.sweep)
+    with style.looks():
+        style.write_figure(draw(results, options.title), options.out)
+    if options.summary:
+        style.write_json(options.summary, {"claims": claims(results), **results})
+    files = [file for file in (options.out, options.summary) if file]
+    print(f"groups: {reading(results)}\nfigure: {', '.join(map(str, files))} "
+          f"(data: {options.sweep})", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(style.exit_code_of("figure4.py", main, sys.argv[1:]))

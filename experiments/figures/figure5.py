@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""Figure 5 of the paper: figure 1 for BatchNorm with the statistics of minibatches."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import figure1  # noqa: E402
+import style  # noqa: E402
+from style import UsageError  # noqa: E402
+
+LOCALIZES = 0.7  # share of the interior
+
+
+def interior(run):
+    """Localized share of the indices beyond R(d), at the output; None where there are none."""
+    return run.summary["interior_localized_fraction"][-1]
+
+
+def localizes(run):
+    share = interior(run)
+    return {"claim": f"with minibatch statistics >= {style.percent(LOCALIZES)} of the interior is "
+            "localized", "ours": share, "pass": None if share is None else share >= LOCALIZES}
+
+
+def nothing(run, how):
+    share = interior(run)
+    return {"claim": f"{how} nothing of the interior is localized", "ours": share,
+            "pass": None if share is None else share == 0}
+
+
+def require(run, norm, statistics, what):
+    if (run.norm, run.statistics) != (norm, statistics):
+        raise UsageError(f"{run.path}: has norm {run.norm} and {run.statistics} statistics; "
+                         f"expected {what}")
+
+
+def claims(a, b):
+    require(a, "batch", "minibatch", "a run with norm batch and minibatch statistics")
+    require(b, "none", "minibatch", "a run with norm none")
+    return {"minibatch": localizes(a), "none": nothing(b, "without norm")}
+
+
+def main(arguments):
+    figure1.compare(
+        "figure5.py", "Draws figure 5 of the paper from two run folders.",
+        [("RUN_BATCH", "folder of the run with norm batch"),
+         ("RUN_WITHOUT_NORM", "folder of the run without normalization")], arguments, claims)
+
+
+if __name__ == "__main__":
+    sys.exit(style.exit_code_of("figure5.py", main, sys.argv[1:]))

@@ -1,0 +1,297 @@
+#include "experiments/group_sweep.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <set>
+#include <span>
+
+#include "engine/file.h"
+#include "experiments/run_folder.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kPlan = "plan.json";
+
+// What makes a cell: not part of what the cells share.
+const std::vector<std::string> kAxes = {"norm", "groups", "seed", "learning_rate"};
+// By which cells are judged, as collect() names them.
+const std::vector<std::string> kMeasures = {"localization_distance", "interior_slope",
+                                            "localized_fraction", "interior_localized_fraction"};
+
+template <class T>
+std::vector<T> list(const Json& json, const std::string& source, const char* name) {
+  const Json values = json.value(name, Json());
+  const auto fits = [](const Json& value) {
+    return std::is_integral_v<T> ? value.is_number_integer() : value.is_number();
+  };
+  require(values.is_array() && !values.empty() && std::all_of(values.begin(), values.end(), fits),
+          fmt::format("{}: {} is {}, expected a list of {}", source, name, values.dump(),
+                      std::is_integral_v<T> ? "whole numbers" : "numbers"));
+  auto result = values.get<std::vector<T>>();
+  for (const T& value : result) {
+    require(std::count(result.begin(), result.end(), value) == 1,
+            fmt::format("{}: {} names {} twice", source, name, value));
+  }
+  return result;
+}
+
+double number_or(const Json& value, double otherwise) {
+  return value.is_number() ? value.get<double>() : otherwise;
+}
+
+Json finite_or_null(double value) {
+  return std::isfinite(value) ? Json(value) : Json();
+}
+
+// The measures of a finished cell.
+Json measures(const fs::path& folder) {
+  const Json summary = read_json(folder / "summary.json");
+  Json result;
+  for (const std::string& name : kMeasures) {
+    SC_CHECK(summary.contains(name), "{}: has no {}", (folder / "summary.json").string(), name);
+    const Json& value = summary[name];
+    result[name] = value.is_array() ? value.back() : value;  // of all layers, the output's
+  }
+  return result;
+}
+
+// Whether the cell with these measures is the better one.
+bool better(const Json& a, const Json& b) {
+  for (const char* name : {"localization_distance", "interior_slope"}) {
+    constexpr double kWorst = -std::numeric_limits<double>::infinity();
+    const double x = number_or(a.at(name), kWorst);
+    const double y = number_or(b.at(name), kWorst);
+    if (x != y) return x > y;
+  }
+  return false;
+}
+
+Json mean_and_deviation(const std::vector<double>& values) {
+  const auto n = static_cast<double>(values.size());
+  const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
+  double squares = 0;
+  for (const double value : values) squares += (value - mean) * (value - mean);
+  Json result;
+  result["mean"] = finite_or_null(mean);
+  result["deviation"] = n > 1 ? finite_or_null(std::sqrt(squares / (n - 1))) : Json();
+  return result;
+}
+
+// Ranks from 1; equal values share the mean of theirs.
+std::vector<double> ranks(const std::vector<double>& values) {
+  std::vector<double> result;
+  for (const double value : values) {
+    double below = 0;
+    double equal = 0;
+    for (const double other : values) {
+      below += other < value ? 1 : 0;
+      equal += other == value ? 1 : 0;
+    }
+    result.push_back(below + (equal + 1) / 2);
+  }
+  return result;
+}
+
+}  // namespace
+
+LocalizationSettings GroupSweep::settings_of(std::size_t cell) const {
+  LocalizationSettings result;
+  result.preset = preset;
+  result.norm = "group";
+  apply(settings, kPlan, result);
+  result.groups = cells[cell].groups;
+  result.seed = cells[cell].seed;
+  result.learning_rate = cells[cell].learning_rate;
+  return result;
+}
+
+GroupSweep plan_groups(const std::string& preset, const Json& given) {
+  Json all = read_preset("groups", preset);
+  all.update(given);
+  const auto groups = list<std::int64_t>(all, preset, "groups");
+  const auto rates = list<double>(all, preset, "learning_rates");
+  const Json seeds = all.value("seeds", Json());
+  require(seeds.is_number_integer() && seeds > 0,
+          fmt::format("{}: seeds is {}, expected how many", preset, seeds.dump()));
+  for (const char* name : {"groups", "seeds", "learning_rates"}) all.erase(name);
+  for (const std::string& name : kAxes) {
+    require(!all.contains(name), fmt::format("{}: {} is not for a sweep to set", preset, name));
+  }
+  LocalizationSettings shared;
+  shared.norm = "group";
+  apply(all, preset, shared);
+
+  GroupSweep sweep;
+  sweep.preset = preset;
+  sweep.settings = to_json(shared);
+  for (const std::string& name : kAxes) sweep.settings.erase(name);
+  for (const std::string& name : kDoNotMatter) sweep.settings.erase(name);
+  for (std::int64_t seed = 0; seed < seeds; ++seed) {
+    for (const double rate : rates) {
+      for (const std::int64_t g : groups) {
+        sweep.cells.push_back({fmt::format("G{}-seed{}-lr{}", g, seed, rate), g, seed, rate});
+        sweep.settings_of(sweep.cells.size() - 1).check();
+      }
+    }
+  }
+  return sweep;
+}
+
+void write_plan(const fs::path& path, const GroupSweep& sweep) {
+  Json json;
+  json["experiment"] = "groups";
+  json["preset"] = sweep.preset;
+  json["settings"] = sweep.settings;
+  json["cells"] = Json::array();
+  for (const GroupSweep::Cell& cell : sweep.cells) {
+    json["cells"].push_back({{"id", cell.id},
+                             {"groups", cell.groups},
+                             {"seed", cell.seed},
+                             {"learning_rate", cell.learning_rate}});
+  }
+  const SweepLock lock(path);
+  if (has_plan(path)) {
+    const Json theirs = read_json(path / kPlan);
+    const Json settings = theirs.value("settings", Json::object());
+    const std::vector<std::string> names = differences(json["settings"], settings);
+    if (!names.empty()) {
+      throw UsageError(
+          fmt::format("{} holds a sweep with other settings ({} is {} there, {} here); choose "
+                      "another --out",
+                      path.string(), names.front(), settings.value(names.front(), Json()).dump(),
+                      json["settings"][names.front()].dump()));
+    }
+    if (theirs.value("cells", Json()) != json["cells"]) {
+      throw UsageError(
+          fmt::format("{} holds a sweep of other groups, seeds or learning rates; choose another "
+                      "--out",
+                      path.string()));
+    }
+    return;
+  }
+  const std::string text = json.dump(2) + "\n";
+  write_file_durably(path / kPlan, std::as_bytes(std::span(text)));
+}
+
+bool has_plan(const fs::path& path) {
+  return fs::exists(path / kPlan);
+}
+
+GroupSweep read_plan(const fs::path& path) {
+  const std::string source = (path / kPlan).string();
+  const Json json = read_json(path / kPlan);
+  try {
+    SC_CHECK(json.at("experiment") == "groups", "{}: not a plan of groups", source);
+    GroupSweep sweep;
+    sweep.preset = json.at("preset");
+    sweep.settings = json.at("settings");
+    std::set<std::string> ids;
+    for (const Json& cell : json.at("cells")) {
+      const std::string id = cell.at("id");
+      // The ids name folders: nothing that leads elsewhere.
+      SC_CHECK(!id.empty() && id.front() != '.' && id.find('/') == std::string::npos &&
+                   ids.insert(id).second,
+               "{}: no name for a cell, or twice: {}", source, in_quotes(id));
+      sweep.cells.push_back({id, cell.at("groups"), cell.at("seed"), cell.at("learning_rate")});
+      in_context(source, [&] { sweep.settings_of(sweep.cells.size() - 1).check(); });
+    }
+    return sweep;
+  } catch (const Json::exception& error) {
+    throw Error(fmt::format("{}: {}", source, error.what()));
+  }
+}
+
+Sweep cells_of(const fs::path& path, const GroupSweep& plan) {
+  std::vector<std::string> ids;
+  for (const GroupSweep::Cell& cell : plan.cells) ids.push_back(cell.id);
+  return {path, std::move(ids)};
+}
+
+double spearman(const std::vector<double>& x, const std::vector<double>& y) {
+  for (const auto* values : {&x, &y}) {
+    if (!std::all_of(values->begin(), values->end(), [](double v) { return std::isfinite(v); })) {
+      return std::nan("");
+    }
+  }
+  const std::vector<double> a = ranks(x);
+  const std::vector<double> b = ranks(y);
+  const double mean = (static_cast<double>(x.size()) + 1) / 2;
+  double ab = 0;
+  double aa = 0;
+  double bb = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    ab += (a[i] - mean) * (b[i] - mean);
+    aa += (a[i] - mean) * (a[i] - mean);
+    bb += (b[i] - mean) * (b[i] - mean);
+  }
+  return ab / std::sqrt(aa * bb);
+}
+
+Json collect(const fs::path& path, const GroupSweep& plan) {
+  const Sweep sweep = cells_of(path, plan);
+  Json cells = Json::array();
+  // By groups, then by seed: the best cell so far.
+  std::map<std::int64_t, std::map<std::int64_t, std::size_t>> best;
+  std::int64_t finished = 0;
+  for (std::size_t i = 0; i < plan.cells.size(); ++i) {
+    const GroupSweep::Cell& cell = plan.cells[i];
+    Json entry{{"id", cell.id},
+               {"groups", cell.groups},
+               {"seed", cell.seed},
+               {"learning_rate", cell.learning_rate},
+               {"measures", Json()}};
+    if (sweep.finished(i)) {
+      ++finished;
+      entry["measures"] = measures(sweep.folder(i));
+      const auto [found, first] = best[cell.groups].try_emplace(cell.seed, i);
+      if (!first && better(entry["measures"], cells[found->second]["measures"])) found->second = i;
+    }
+    cells.push_back(std::move(entry));
+  }
+
+  Json chosen = Json::array();
+  Json by_groups = Json::array();
+  std::vector<double> groups;
+  std::map<std::string, std::vector<double>> means;
+  for (const auto& [g, seeds] : best) {
+    std::map<std::string, std::vector<double>> values;
+    for (const auto& [seed, i] : seeds) {
+      chosen.push_back(cells[i]);
+      for (const std::string& name : kMeasures) {
+        const double value = number_or(cells[i]["measures"][name], std::nan(""));
+        if (std::isfinite(value)) values[name].push_back(value);
+      }
+    }
+    Json row{{"groups", g}, {"seeds", seeds.size()}};
+    groups.push_back(static_cast<double>(g));
+    for (const std::string& name : kMeasures) {
+      row[name] = mean_and_deviation(values[name]);
+      means[name].push_back(number_or(row[name]["mean"], std::nan("")));
+    }
+    by_groups.push_back(std::move(row));
+  }
+  Json correlation;
+  for (const std::string& name : kMeasures) {
+    correlation[name] = finite_or_null(spearman(groups, means[name]));
+  }
+
+  Json json;
+  json["preset"] = plan.preset;
+  json["settings"] = plan.settings;
+  json["receptive_field"] = plan.settings_of(0).network().receptive_field();
+  json["planned"] = plan.cells.size();
+  json["finished"] = finished;
+  json["cells"] = std::move(cells);
+  json["best"] = std::move(chosen);
+  json["by_groups"] = std::move(by_groups);
+  json["spearman"] = std::move(correlation);
+  return json;
+}
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,257 @@
+// The sweep behind the paper's Figure 4: how far GroupNorm carries positions, by its number of
+// groups. Many independent runs of the localization experiment, on one machine or on many.
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <string>
+
+#include "experiments/device_choice.h"
+#include "experiments/flags.h"
+#include "experiments/group_sweep.h"
+#include "experiments/interrupt.h"
+#include "experiments/localize.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+// Settings that only say how the work is done, so that each `run` may say it anew.
+const std::vector<std::string> kHow = {"device", "threads", "checkpoint_every", "stop_after"};
+
+struct Arguments {
+  std::string preset;
+  std::string out;
+  Json given = Json::object();  // of the plan
+  Json how = Json::object();    // of this call
+  std::string cell;
+  std::int64_t jobs = 0;
+  bool unfinished = false;
+};
+
+std::filesystem::path folder_of(const Arguments& arguments) {
+  if (!arguments.out.empty()) return arguments.out;
+  return default_folder(arguments.preset.empty() ? "demo" : arguments.preset, "groups");
+}
+
+// The plan in the folder, which is made if there is none; `arguments` must not ask for another one.
+GroupSweep plan(const Arguments& arguments) {
+  const std::filesystem::path path = folder_of(arguments);
+  const bool asks = !arguments.preset.empty() || !arguments.given.empty();
+  if (has_plan(path) && !asks) return read_plan(path);
+  write_plan(path,
+             plan_groups(arguments.preset.empty() ? "demo" : arguments.preset, arguments.given));
+  return read_plan(path);
+}
+
+GroupSweep existing_plan(const Arguments& arguments) {
+  const std::filesystem::path path = folder_of(arguments);
+  SC_CHECK(has_plan(path), "{} holds no plan of a sweep; run `groups plan` first", path.string());
+  return read_plan(path);
+}
+
+// A cell by its number or its id.
+std::size_t find_cell(const GroupSweep& sweep, const std::string& name) {
+  std::size_t number = 0;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
+  if (error == std::errc() && end == name.data() + name.size() && number < sweep.cells.size()) {
+    return number;
+  }
+  const auto found = std::find_if(sweep.cells.begin(), sweep.cells.end(),
+                                  [&](const GroupSweep::Cell& cell) { return cell.id == name; });
+  if (found == sweep.cells.end()) {
+    throw UsageError(fmt::format("--cell {}: expected a number from 0 to {}, or an id in plan.json",
+                                 name, sweep.cells.size() - 1));
+  }
+  return static_cast<std::size_t>(found - sweep.cells.begin());
+}
+
+int run_cell(const GroupSweep& sweep, const Sweep& cells, std::size_t cell, const Json& how) {
+  if (cells.finished(cell)) {
+    fmt::print("{}: done already, see summary.json\n", cells.folder(cell).string());
+    return 0;
+  }
+  catch_interrupts();
+  try {
+    LocalizationSettings settings = sweep.settings_of(cell);
+    apply(how, "flags", settings);
+    settings.check();
+    const Device device = choose_device(settings);
+    RunFolder folder(cells.folder(cell), to_json(settings), device, Resume::kAuto);
+    cells.clear_failure(cell);
+    const Json summary = run_localization(settings, folder, device);
+    fmt::print("{}: localization distance {}, interior slope {}\n", cells.id(cell),
+               summary["localization_distance"].dump(), summary["interior_slope"].dump());
+    return 0;
+  } catch (const FolderInUse& error) {
+    fmt::print(stderr, "groups: {}\n", error.what());
+    return kExitInterrupted;  // nothing is wrong with the cell; come back later
+  } catch (const std::exception& error) {
+    cells.set_failure(cell, error.what());
+    throw;
+  }
+}
+
+int run(const Arguments& arguments) {
+  const GroupSweep sweep = plan(arguments);
+  const Sweep cells = cells_of(folder_of(arguments), sweep);
+  if (!arguments.cell.empty()) {
+    return run_cell(sweep, cells, find_cell(sweep, arguments.cell), arguments.how);
+  }
+  Workers workers;
+  workers.devices = worker_devices(arguments.how.value("device", "auto"), arguments.jobs);
+  workers.command = {"groups",
+                     "run",
+                     "--out",
+                     folder_of(arguments).string(),
+                     "--cell",
+                     "{cell}",
+                     "--device",
+                     "{device}",
+                     "--threads",
+                     std::to_string(threads_each(arguments.how.value("threads", std::int64_t{0}),
+                                                 workers.devices.size()))};
+  for (const char* name : {"checkpoint_every", "stop_after"}) {
+    if (!arguments.how.contains(name)) continue;
+    workers.command.push_back(flag_of(name));
+    workers.command.push_back(arguments.how[name].dump());
+  }
+  catch_interrupts();
+  const std::vector<std::size_t> failed = run_workers(cells, workers);
+  if (failed.empty()) {
+    fmt::print("{}: all {} cells are finished; `groups collect` makes results.json\n",
+               cells.path().string(), cells.size());
+    return 0;
+  }
+  throw Error(
+      fmt::format("{}: {} of {} cells failed; `groups status` says why, and the same "
+                  "command tries them again",
+                  cells.path().string(), failed.size(), cells.size()));
+}
+
+int status(const Arguments& arguments) {
+  const GroupSweep sweep = existing_plan(arguments);
+  const Sweep cells = cells_of(folder_of(arguments), sweep);
+  std::map<CellState, std::vector<std::size_t>> by_state;
+  std::vector<std::size_t> unfinished;
+  for (std::size_t cell = 0; cell < cells.size(); ++cell) {
+    const CellState state = cells.state(cell);
+    by_state[state].push_back(cell);
+    if (state != CellState::kFinished) unfinished.push_back(cell);
+  }
+  if (arguments.unfinished) {
+    fmt::print("{}\n", ranges(unfinished));
+    return 0;
+  }
+  fmt::print("{}: {} cells\n", cells.path().string(), cells.size());
+  for (const auto& [state, name] : {std::pair{CellState::kFinished, "finished"},
+                                    {CellState::kRunning, "running"},
+                                    {CellState::kUnfinished, "interrupted"},
+                                    {CellState::kFailed, "failed"},
+                                    {CellState::kWaiting, "waiting"}}) {
+    const std::vector<std::size_t>& found = by_state[state];
+    if (!found.empty()) fmt::print("{:>12} {:>4}  ({})\n", name, found.size(), ranges(found));
+  }
+  for (const std::size_t cell : by_state[CellState::kFailed]) {
+    fmt::print("failed: {} {}: {}\n", cell, cells.id(cell), cells.failure(cell));
+  }
+  return 0;
+}
+
+int collect_results(const Arguments& arguments) {
+  const GroupSweep sweep = existing_plan(arguments);
+  const std::filesystem::path path = folder_of(arguments);
+  const Json results = collect(path, sweep);
+  const SweepLock lock(path);
+  const std::string text = results.dump(2) + "\n";
+  write_file_durably(path / "results.json", std::as_bytes(std::span(text)));
+  fmt::print("   G  seeds  distance  interior slope  localized\n");
+  const auto mean = [](const Json& row, const char* name) {
+    const Json& value = row[name]["mean"];
+    return value.is_number() ? value.get<double>() : std::nan("");
+  };
+  for (const Json& row : results["by_groups"]) {
+    fmt::print("{:>4}  {:>5}  {:>8.1f}  {:>14.3f}  {:>9.3f}\n", row["groups"].get<std::int64_t>(),
+               row["seeds"].get<std::int64_t>(), mean(row, "localization_distance"),
+               mean(row, "interior_slope"), mean(row, "localized_fraction"));
+  }
+  fmt::print("{}/results.json: {} of {} cells\n", path.string(),
+             results["finished"].get<std::int64_t>(), results["planned"].get<std::int64_t>());
+  return 0;
+}
+
+void add_plan_flags(CLI::App& app, Arguments& arguments) {
+  app.add_option("--preset", arguments.preset, "demo (the default), small, paper, or a JSON file");
+  for (const auto& [name, help] : {std::pair{"groups", "numbers of groups G: 1,2,4"},
+                                   {"learning_rates", "learning rates: 1e-3,2e-3"}}) {
+    app.add_option_function<std::string>(
+           flag_of(name),
+           [&arguments, name = name](const std::string& text) {
+             const Json list = Json::parse("[" + text + "]", nullptr, false);
+             if (list.is_discarded()) {
+               throw CLI::ConversionError(text, flag_of(name));
+             }
+             arguments.given[name] = list;
+           },
+           help)
+        ->take_last()
+        ->type_name("N,N,...");
+  }
+  app.add_option_function<std::int64_t>(
+      "--seeds", [&arguments](std::int64_t n) { arguments.given["seeds"] = n; },
+      "how many, from 0");
+  std::vector<SettingFlag> shared = setting_flags<LocalizationSettings>();
+  std::erase_if(shared, [](const SettingFlag& flag) {
+    const std::string name = flag.name;
+    return name == "norm" || name == "groups" || name == "seed" || name == "learning_rate" ||
+           std::find(kHow.begin(), kHow.end(), name) != kHow.end();
+  });
+  add_setting_flags(app, shared, arguments.given);
+}
+
+int main_program(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app{
+      "Localization with GroupNorm for every number of groups, seed and learning rate (the paper's "
+      "Figure 4).\nA sweep is a folder of independent cells: any number of processes may work on "
+      "it at once, be killed and go on."};
+  app.require_subcommand(1);
+  CLI::App* plan_command = app.add_subcommand("plan", "write plan.json, the list of cells");
+  CLI::App* run_command =
+      app.add_subcommand("run", "do what is left of the sweep (or one cell); plans it if need be");
+  CLI::App* status_command = app.add_subcommand("status", "how far the sweep is, and what failed");
+  CLI::App* collect_command =
+      app.add_subcommand("collect", "results.json from the cells that are finished");
+  for (CLI::App* command : {plan_command, run_command, status_command, collect_command}) {
+    command->add_option("--out", arguments.out,
+                        "folder of the sweep (default: runs/PRESET-groups)");
+  }
+  for (CLI::App* command : {plan_command, run_command}) add_plan_flags(*command, arguments);
+  for (CLI::App* command : {status_command, collect_command}) {
+    command->add_option("--preset", arguments.preset, "whose default folder to look in");
+  }
+  run_command->add_option("--cell", arguments.cell, "only this cell, by number or id");
+  run_command
+      ->add_option("--jobs", arguments.jobs,
+                   "cells at once (default: one for each core, or GPU); they share "
+                   "--threads, and --device cuda spreads them over the GPUs")
+      ->check(CLI::NonNegativeNumber);
+  add_setting_flags(*run_command, setting_flags<LocalizationSettings>(kHow), arguments.how);
+  status_command->add_flag("--unfinished", arguments.unfinished,
+                           "print only the numbers of the cells that are not finished, as 0-3,7");
+  if (const std::optional<int> code = parse(app, argc, argv)) return *code;
+  if (*run_command) return run(arguments);
+  if (*status_command) return status(arguments);
+  if (*collect_command) return collect_results(arguments);
+  const GroupSweep sweep = plan(arguments);
+  fmt::print("{}/plan.json: {} cells\n", folder_of(arguments).string(), sweep.cells.size());
+  return 0;
+}
+
+}  // namespace
+}  // namespace sidechannel::experiments
+
+int main(int argc, char** argv) {
+  using namespace sidechannel::experiments;
+  return run_main("groups", main_program, argc, argv);
+}

@@ -1,0 +1,310 @@
+#include "experiments/sweep.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <span>
+#include <thread>
+
+#include "engine/device.h"
+#include "experiments/interrupt.h"
+#include "experiments/progress.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr const char* kSummary = "summary.json";
+constexpr const char* kConfig = "config.json";
+constexpr const char* kFailure = "failure.txt";
+constexpr const char* kLog = "log.txt";
+constexpr int kMostKills = 3;  // of one cell's worker, until the cell counts as failed
+
+void create_folder(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  SC_CHECK(!error, "cannot create folder {}: {}", path.string(), error.message());
+}
+
+// Whether a process works in this run folder.
+bool is_locked(const fs::path& folder) {
+  const fs::path lock = folder / ".lock";
+  return fs::exists(lock) && !OpenFile(lock, O_RDWR).try_lock();
+}
+
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  const std::size_t at = text.find(from);
+  return at == std::string::npos ? text : text.replace(at, from.size(), to);
+}
+
+// The processes that work on cells, and the queue of what is left.
+class Crew {
+ public:
+  Crew(const Sweep& sweep, const Workers& workers)
+      : sweep_(sweep), workers_(workers), slots_(workers.devices.size()) {
+    for (std::size_t cell = 0; cell < sweep.size(); ++cell) {
+      if (sweep.finished(cell)) {
+        ++finished_;
+      } else {
+        queue_.push_back(cell);
+      }
+    }
+  }
+  ~Crew() { stop(SIGKILL); }
+  Crew(const Crew&) = delete;
+  Crew& operator=(const Crew&) = delete;
+
+  std::vector<std::size_t> run() {
+    const auto total = static_cast<std::int64_t>(sweep_.size());
+    Progress progress("sweep", total, "cells", finished_);
+    progress_ = &progress;
+    while (!queue_.empty() || running_ > 0) {
+      if (interrupt_requested()) interrupt();
+      bool changed = false;
+      for (Slot& slot : slots_) changed = reap(slot) || changed;
+      if (changed) look_again_ = {};
+      for (Slot& slot : slots_) changed = (slot.pid == 0 && start(slot)) || changed;
+      if (progress.due()) progress.show(finished_, details());
+      if (!changed) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    progress.finish(finished_, details());
+    std::sort(failed_.begin(), failed_.end());
+    return failed_;
+  }
+
+ private:
+  struct Slot {
+    pid_t pid = 0;
+    std::size_t cell = 0;
+    Clock::time_point since;
+  };
+
+  std::string details() const {
+    return fmt::format("{} running, {} failed", running_, failed_.size());
+  }
+
+  // Gives the slot the next cell that nobody works on. False where there is none.
+  bool start(Slot& slot) {
+    if (Clock::now() < look_again_) return false;
+    for (std::size_t looked = queue_.size(); looked > 0; --looked) {
+      const std::size_t cell = queue_.front();
+      queue_.pop_front();
+      if (sweep_.finished(cell)) {  // by another process, since we looked
+        ++finished_;
+        continue;
+      }
+      if (is_locked(sweep_.folder(cell))) {
+        queue_.push_back(cell);
+        continue;
+      }
+      create_folder(sweep_.folder(cell));
+      slot.cell = cell;
+      slot.since = Clock::now();
+      slot.pid = spawn(cell, workers_.devices[static_cast<std::size_t>(&slot - slots_.data())]);
+      ++running_;
+      return true;
+    }
+    look_again_ = Clock::now() + std::chrono::milliseconds(500);  // at what others hold
+    if (running_ == 0 && !queue_.empty() && !waited_) {
+      waited_ = true;
+      progress_->note(
+          fmt::format("waiting for {} cells that other processes work on", queue_.size()));
+    }
+    return false;
+  }
+
+  pid_t spawn(std::size_t cell, const std::string& device) const {
+    std::vector<std::string> words;
+    for (const std::string& word : workers_.command) {
+      words.push_back(replaced(replaced(word, "{cell}", std::to_string(cell)), "{device}", device));
+    }
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    const std::string log = (sweep_.folder(cell) / kLog).string();
+    const pid_t parent = getpid();
+    const pid_t pid = fork();
+    SC_CHECK(pid >= 0, "cannot start a process: {}", std::strerror(errno));
+    if (pid == 0) {
+      // A worker does not outlive the sweep: it stops with a checkpoint, as on any SIGTERM.
+      prctl(PR_SET_PDEATHSIG, SIGTERM);
+      if (getppid() != parent) _exit(kExitInterrupted);
+      const int file = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+      if (file >= 0) {
+        dup2(file, STDOUT_FILENO);
+        dup2(file, STDERR_FILENO);
+      }
+      execv("/proc/self/exe", argv.data());
+      _exit(127);
+    }
+    return pid;
+  }
+
+  // Takes note of a worker that has ended. False where it has not.
+  bool reap(Slot& slot) {
+    int status = 0;
+    if (slot.pid == 0 || waitpid(slot.pid, &status, WNOHANG) != slot.pid) return false;
+    slot.pid = 0;
+    --running_;
+    const std::size_t cell = slot.cell;
+    if (sweep_.finished(cell)) {
+      ++finished_;
+      const double seconds = std::chrono::duration<double>(Clock::now() - slot.since).count();
+      progress_->note(fmt::format("{}: finished ({})", sweep_.id(cell), duration_text(seconds)));
+    } else if (WIFEXITED(status) && WEXITSTATUS(status) == kExitInterrupted) {
+      queue_.push_back(cell);  // stopped by someone's signal, or another process was faster
+    } else if (WIFSIGNALED(status) && ++kills_[cell] < kMostKills) {
+      progress_->note(fmt::format("{}: its process was killed by signal {}, it continues",
+                                  sweep_.id(cell), WTERMSIG(status)));
+      queue_.push_front(cell);
+    } else {
+      if (WIFSIGNALED(status)) {
+        sweep_.set_failure(cell, fmt::format("its process was killed by signal {}, {} times",
+                                             WTERMSIG(status), kMostKills));
+      } else if (sweep_.failure(cell).empty()) {  // it came to an end before it could say why
+        sweep_.set_failure(cell, fmt::format("exit code {}, see {}", WEXITSTATUS(status),
+                                             (sweep_.folder(cell) / kLog).string()));
+      }
+      failed_.push_back(cell);
+      progress_->note(fmt::format("{}: failed: {}", sweep_.id(cell), sweep_.failure(cell)));
+    }
+    return true;
+  }
+
+  // Ends all workers and waits for them.
+  void stop(int signal) {
+    for (const Slot& slot : slots_) {
+      if (slot.pid != 0) kill(slot.pid, signal);
+    }
+    for (Slot& slot : slots_) {
+      if (slot.pid == 0) continue;
+      waitpid(slot.pid, nullptr, 0);
+      slot.pid = 0;
+      --running_;
+      if (sweep_.finished(slot.cell)) ++finished_;
+    }
+  }
+
+  [[noreturn]] void interrupt() {
+    stop(SIGTERM);
+    progress_->note(fmt::format("stopped: {} of {} cells are finished; the same command continues",
+                                finished_, sweep_.size()));
+    throw Interrupted();
+  }
+
+  const Sweep& sweep_;
+  const Workers& workers_;
+  std::vector<Slot> slots_;
+  std::deque<std::size_t> queue_;
+  std::map<std::size_t, int> kills_;
+  std::vector<std::size_t> failed_;
+  std::int64_t finished_ = 0;
+  std::int64_t running_ = 0;
+  Clock::time_point look_again_;
+  bool waited_ = false;
+  Progress* progress_ = nullptr;
+};
+
+}  // namespace
+
+bool Sweep::finished(std::size_t cell) const {
+  return fs::exists(folder(cell) / kSummary);
+}
+
+CellState Sweep::state(std::size_t cell) const {
+  if (finished(cell)) return CellState::kFinished;
+  if (is_locked(folder(cell))) return CellState::kRunning;
+  if (!failure(cell).empty()) return CellState::kFailed;
+  return fs::exists(folder(cell) / kConfig) ? CellState::kUnfinished : CellState::kWaiting;
+}
+
+std::string Sweep::failure(std::size_t cell) const {
+  const fs::path file = folder(cell) / kFailure;
+  if (!fs::exists(file)) return {};
+  const std::vector<std::byte> bytes = read_file(file);
+  std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  while (text.ends_with('\n')) text.pop_back();
+  return text;
+}
+
+void Sweep::set_failure(std::size_t cell, const std::string& why) const {
+  create_folder(folder(cell));
+  std::string line = why;
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  line += '\n';
+  write_file_durably(folder(cell) / kFailure, std::as_bytes(std::span(line)));
+}
+
+void Sweep::clear_failure(std::size_t cell) const {
+  std::error_code ignored;
+  fs::remove(folder(cell) / kFailure, ignored);
+}
+
+SweepLock::SweepLock(const fs::path& sweep)
+    : file_((create_folder(sweep), sweep / ".lock"), O_RDWR | O_CREAT) {
+  constexpr int kTries = 1000;
+  for (int i = 0; !file_.try_lock(); ++i) {
+    SC_CHECK(i < kTries, "{}: another process has been writing here for {} s", sweep.string(),
+             kTries / 100);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+}
+
+std::vector<std::size_t> run_workers(const Sweep& sweep, const Workers& workers) {
+  return Crew(sweep, workers).run();
+}
+
+std::vector<std::string> worker_devices(const std::string& device, std::int64_t jobs) {
+  std::vector<std::string> devices;
+#if SIDECHANNEL_HAS_CUDA
+  if (device == "auto" || device == "cuda") {
+    std::string why;
+    for (const kernels::CudaDeviceInfo& gpu : kernels::cuda_devices(&why)) {
+      if (device == "auto" && gpu.emulated) continue;  // only taken when asked for
+      devices.push_back(fmt::format("cuda:{}", gpu.index));
+    }
+    SC_CHECK(device == "auto" || !devices.empty(), "--device cuda: {}", why);
+  }
+#endif
+  if (devices.empty() && device.starts_with("cuda:") && SIDECHANNEL_HAS_CUDA) {
+    devices.push_back(device);
+  } else if (devices.empty()) {
+    Device::from_name(device == "auto" ? "cpu" : device, 1);  // refuses what makes no sense
+    devices.emplace_back("cpu");
+  }
+  const std::size_t kinds = devices.size();
+  const std::int64_t suits =
+      devices.front() == "cpu" ? threads_each(0, 1) : static_cast<std::int64_t>(kinds);
+  const auto count = static_cast<std::size_t>(jobs > 0 ? jobs : suits);
+  for (std::size_t i = kinds; i < count; ++i) devices.push_back(devices[i % kinds]);
+  devices.resize(count);
+  return devices;
+}
+
+std::int64_t threads_each(std::int64_t threads, std::size_t workers) {
+  if (threads == 0) threads = Device::cpu().cpu_queue().threads();
+  return std::max<std::int64_t>(1, threads / static_cast<std::int64_t>(workers));
+}
+
+std::string ranges(const std::vector<std::size_t>& cells) {
+  std::string text;
+  for (std::size_t i = 0; i < cells.size();) {
+    std::size_t end = i;
+    while (end + 1 < cells.size() && cells[end + 1] == cells[end] + 1) ++end;
+    text += fmt::format("{}{}", text.empty() ? "" : ",", cells[i]);
+    if (end > i) text += fmt::format("-{}", cells[end]);
+    i = end + 1;
+  }
+  return text;
+}
+
+}  // namespace sidechannel::experiments

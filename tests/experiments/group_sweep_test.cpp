@@ -1,0 +1,261 @@
+// The plan and the results of the sweep over groups.
+
+#include "experiments/group_sweep.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+
+#include "tests/harness/program.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+using harness::TemporaryFolder;
+
+std::string usage_error(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return {};
+}
+
+TEST(GroupSweep, PresetsMakeSense) {
+  for (const char* preset : {"demo", "small", "paper"}) {
+    const GroupSweep sweep = plan_groups(preset);
+    EXPECT_GE(sweep.cells.size(), 3u) << preset;
+    for (std::size_t i = 0; i < sweep.cells.size(); ++i) {
+      const LocalizationSettings settings = sweep.settings_of(i);
+      EXPECT_NO_THROW(settings.check()) << preset;
+      EXPECT_EQ(settings.norm, "group");
+      EXPECT_EQ(settings.preset, preset);
+    }
+  }
+}
+
+TEST(GroupSweep, ThePaperPresetIsAppendixDAndE) {
+  const GroupSweep sweep = plan_groups("paper");
+  ASSERT_EQ(sweep.cells.size(), 140u);  // 7 numbers of groups, 5 seeds, 4 learning rates
+  std::set<std::int64_t> groups;
+  std::set<double> rates;
+  for (const auto& cell : sweep.cells) groups.insert(cell.groups), rates.insert(cell.learning_rate);
+  EXPECT_EQ(groups, (std::set<std::int64_t>{1, 2, 4, 8, 16, 32, 64}));
+  ASSERT_EQ(rates.size(), 4u);
+  double rate = 1e-5;
+  for (const double found : rates) {
+    EXPECT_DOUBLE_EQ(found, rate);
+    rate *= 4;
+  }
+  const LocalizationSettings settings = sweep.settings_of(139);
+  EXPECT_EQ(settings.length, 600);
+  EXPECT_EQ(settings.network().receptive_field(), 64);
+  EXPECT_EQ(settings.channels, 64);
+  EXPECT_EQ(settings.iterations, 100000);
+  EXPECT_EQ(settings.batch, 32);
+  EXPECT_EQ(settings.schedule, "constant");
+  EXPECT_EQ(settings.probe_width, 256);
+  EXPECT_EQ(settings.probe_iterations, 5000);
+  EXPECT_EQ(settings.map_samples, 3200000);
+  EXPECT_EQ(settings.seed, 4);
+  EXPECT_EQ(settings.groups, 64);
+}
+
+TEST(GroupSweep, CellsAreOrderedAndNamedByWhatTheyAre) {
+  const GroupSweep sweep =
+      plan_groups("paper", {{"groups", {1, 4}}, {"seeds", 2}, {"learning_rates", {1e-5, 1.6e-4}}});
+  std::vector<std::string> ids;
+  for (const auto& cell : sweep.cells) ids.push_back(cell.id);
+  EXPECT_EQ(ids,
+            (std::vector<std::string>{"G1-seed0-lr1e-05", "G4-seed0-lr1e-05", "G1-seed0-lr0.00016",
+                                      "G4-seed0-lr0.00016", "G1-seed1-lr1e-05", "G4-seed1-lr1e-05",
+                                      "G1-seed1-lr0.00016", "G4-seed1-lr0.00016"}));
+  const LocalizationSettings settings = sweep.settings_of(3);
+  EXPECT_EQ(settings.groups, 4);
+  EXPECT_EQ(settings.seed, 0);
+  EXPECT_EQ(settings.learning_rate, 1.6e-4);
+}
+
+TEST(GroupSweep, WhatMakesNoSenseIsRefusedInWords) {
+  const auto error_of = [](const Json& given) {
+    return usage_error([&] { plan_groups("demo", given); });
+  };
+  EXPECT_EQ(error_of({{"groups", {1, 5}}}), "groups 5: expected a divisor of the 32 channels");
+  EXPECT_EQ(error_of({{"groups", {4, 4}}}), "demo: groups names 4 twice");
+  EXPECT_EQ(error_of({{"groups", Json::array()}}),
+            "demo: groups is [], expected a list of whole numbers");
+  EXPECT_EQ(error_of({{"groups", {1.5}}}),
+            "demo: groups is [1.5], expected a list of whole numbers");
+  EXPECT_EQ(error_of({{"learning_rates", "fast"}}),
+            "demo: learning_rates is \"fast\", expected a list of numbers");
+  EXPECT_EQ(error_of({{"learning_rates", {0}}}), "learning rate: expected more than 0");
+  EXPECT_EQ(error_of({{"seeds", 0}}), "demo: seeds is 0, expected how many");
+  EXPECT_EQ(error_of({{"seed", 3}}), "demo: seed is not for a sweep to set");
+  EXPECT_EQ(error_of({{"norm", "batch"}}), "demo: norm is not for a sweep to set");
+  EXPECT_EQ(error_of({{"lenght", 3}}), "demo: there is no setting lenght");
+  EXPECT_EQ(error_of({{"probes", "some"}}), "probes some: expected all, last or none");
+}
+
+TEST(GroupSweep, APlanIsWrittenOnce) {
+  const TemporaryFolder folder;
+  const GroupSweep sweep = plan_groups("demo");
+  EXPECT_FALSE(has_plan(folder.path()));
+  write_plan(folder.path(), sweep);
+  const std::string written = harness::content_of(folder / "plan.json");
+  write_plan(folder.path(), sweep);
+  EXPECT_EQ(harness::content_of(folder / "plan.json"), written);
+  const GroupSweep read = read_plan(folder.path());
+  ASSERT_EQ(read.cells.size(), sweep.cells.size());
+  for (std::size_t i = 0; i < read.cells.size(); ++i) {
+    EXPECT_EQ(read.cells[i].id, sweep.cells[i].id);
+    EXPECT_EQ(to_json(read.settings_of(i)), to_json(sweep.settings_of(i)));
+  }
+  EXPECT_EQ(usage_error([&] {
+              write_plan(folder.path(), plan_groups("demo", {{"iterations", 7}}));
+            }),
+            fmt::format("{} holds a sweep with other settings (iterations is {} there, 7 here); "
+                        "choose another --out",
+                        folder.path().string(), sweep.settings_of(0).iterations));
+  EXPECT_EQ(usage_error([&] {
+              write_plan(folder.path(), plan_groups("demo", {{"seeds", 77}}));
+            }),
+            folder.path().string() +
+                " holds a sweep of other groups, seeds or learning rates; choose another --out");
+  EXPECT_EQ(harness::content_of(folder / "plan.json"), written);
+}
+
+TEST(GroupSweep, DamagedPlansAreNamed) {
+  const TemporaryFolder folder;
+  write_plan(folder.path(), plan_groups("demo"));
+  const Json whole = Json::parse(harness::content_of(folder / "plan.json"));
+  const auto error_of = [&](const std::string& text) -> std::string {
+    std::ofstream(folder / "plan.json") << text;
+    try {
+      read_plan(folder.path());
+    } catch (const Error& error) {
+      const std::string what = error.what();
+      EXPECT_TRUE(what.starts_with(folder / "plan.json")) << what;
+      return what.substr((folder / "plan.json").size());
+    }
+    return "";
+  };
+  EXPECT_EQ(error_of(whole.dump()), "");
+  EXPECT_EQ(error_of("{"), ": not a JSON object");
+  EXPECT_EQ(error_of("{\"experiment\": \"overlap\"}"), ": not a plan of groups");
+  for (const char* name : {"../elsewhere", "", ".", "a/b"}) {
+    Json json = whole;
+    json["cells"][0]["id"] = name;
+    EXPECT_EQ(error_of(json.dump()), fmt::format(": no name for a cell, or twice: \"{}\"", name));
+  }
+  Json json = whole;
+  json["cells"][1]["id"] = json["cells"][0]["id"];
+  EXPECT_NE(error_of(json.dump()).find("or twice"), std::string::npos);
+  json = whole;
+  json["cells"][0]["groups"] = 5;
+  EXPECT_EQ(error_of(json.dump()), ": groups 5: expected a divisor of the 32 channels");
+  for (const char* key : {"preset", "settings", "cells"}) {
+    json = whole;
+    json.erase(key);
+    EXPECT_NE(error_of(json.dump()), "") << key;
+    json[key] = 3;
+    EXPECT_NE(error_of(json.dump()), "") << key;
+  }
+}
+
+TEST(GroupSweep, RankCorrelation) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_DOUBLE_EQ(spearman({1, 2, 4, 8}, {0, 1, 10, 11}), 1);
+  EXPECT_DOUBLE_EQ(spearman({1, 2, 4, 8}, {3, 2, 1, 0}), -1);
+  // scipy.stats.spearmanr([1, 2, 4, 8, 16], [1, 3, 3, 2, 9]) = 0.6668859288553503
+  EXPECT_NEAR(spearman({1, 2, 4, 8, 16}, {1, 3, 3, 2, 9}), 0.6668859288553503, 1e-15);
+  EXPECT_TRUE(std::isnan(spearman({1}, {1})));
+  EXPECT_TRUE(std::isnan(spearman({}, {})));
+  EXPECT_TRUE(std::isnan(spearman({1, 2}, {5, 5})));
+  EXPECT_TRUE(std::isnan(spearman({1, 2}, {5, nan})));
+}
+
+// Summaries as finished cells leave them.
+class Collect : public testing::Test {
+ protected:
+  Collect() {
+    plan_ = plan_groups("demo", {{"groups", {1, 4}}, {"seeds", 2}, {"learning_rates", {1, 2, 3}}});
+  }
+  void finish(const std::string& id, double distance, const Json& slope) {
+    const std::filesystem::path cell = folder_.path() / "cells" / id;
+    std::filesystem::create_directories(cell);
+    std::ofstream(cell / "summary.json") << Json{{"localization_distance", distance},
+                                                 {"interior_slope", slope},
+                                                 {"localized_fraction", {0.1, distance / 32.0}},
+                                                 {"interior_localized_fraction", {nullptr, 0.5}},
+                                                 {"seconds", distance * 1.5}};
+  }
+  TemporaryFolder folder_;
+  GroupSweep plan_;
+};
+
+TEST_F(Collect, TakesTheBestLearningRateOfEachSeed) {
+  finish("G1-seed0-lr1", 7, 0.1);
+  finish("G1-seed0-lr2", 9, 0.2);
+  finish("G1-seed0-lr3", 8, 0.9);
+  finish("G1-seed1-lr1", 11, 0.2);
+  finish("G1-seed1-lr2", 11, 0.4);  // as far, and steeper
+  finish("G1-seed1-lr3", 11, nullptr);
+  finish("G4-seed0-lr1", 20, 0.5);
+  const Json results = collect(folder_.path(), plan_);
+  EXPECT_EQ(results["planned"], 12);
+  EXPECT_EQ(results["finished"], 7);
+  ASSERT_EQ(results["cells"].size(), 12u);
+  std::vector<std::string> best;
+  for (const Json& cell : results["best"]) best.push_back(cell["id"]);
+  EXPECT_EQ(best, (std::vector<std::string>{"G1-seed0-lr2", "G1-seed1-lr2", "G4-seed0-lr1"}));
+  ASSERT_EQ(results["by_groups"].size(), 2u);
+  const Json& one = results["by_groups"][0];
+  EXPECT_EQ(one["groups"], 1);
+  EXPECT_EQ(one["seeds"], 2);
+  EXPECT_EQ(one["localization_distance"]["mean"], 10.0);
+  EXPECT_NEAR(one["localization_distance"]["deviation"].get<double>(), std::sqrt(2.0), 1e-15);
+  EXPECT_NEAR(one["interior_slope"]["mean"].get<double>(), 0.3, 1e-15);
+  EXPECT_NEAR(one["localized_fraction"]["mean"].get<double>(), 10 / 32.0, 1e-15);
+  const Json& four = results["by_groups"][1];
+  EXPECT_EQ(four["seeds"], 1);
+  EXPECT_EQ(four["localization_distance"]["mean"], 20.0);
+  EXPECT_TRUE(four["localization_distance"]["deviation"].is_null());
+  EXPECT_EQ(results["spearman"]["localization_distance"], 1.0);
+  EXPECT_TRUE(results["spearman"]["interior_localized_fraction"].is_null());  // both 0.5
+}
+
+TEST_F(Collect, WorksOnWhateverIsThere) {
+  Json results = collect(folder_.path(), plan_);  // nothing at all
+  EXPECT_EQ(results["finished"], 0);
+  EXPECT_TRUE(results["by_groups"].empty());
+  EXPECT_TRUE(results["spearman"]["interior_slope"].is_null());
+  finish("G4-seed1-lr3", 3, nullptr);
+  results = collect(folder_.path(), plan_);
+  EXPECT_EQ(results["finished"], 1);
+  EXPECT_TRUE(results["by_groups"][0]["interior_slope"]["mean"].is_null());
+  std::ofstream(folder_.path() / "cells" / "G4-seed1-lr3" / "summary.json") << "{}";
+  try {
+    collect(folder_.path(), plan_);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(std::string(error.what()),
+              (folder_ / "cells/G4-seed1-lr3/summary.json") + ": has no localization_distance");
+  }
+}
+
+TEST_F(Collect, SaysNothingOfTimesAndOrder) {
+  finish("G1-seed0-lr1", 7, 0.1);
+  finish("G4-seed0-lr2", 9, 0.2);
+  const std::string first = collect(folder_.path(), plan_).dump();
+  std::filesystem::remove_all(folder_ / "cells");
+  finish("G4-seed0-lr2", 9, 0.2);
+  finish("G1-seed0-lr1", 7, 0.1);
+  EXPECT_EQ(collect(folder_.path(), plan_).dump(), first);
+  EXPECT_EQ(first.find("seconds"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sidechannel::experiments

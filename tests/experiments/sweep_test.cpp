@@ -1,0 +1,380 @@
+// Sweeps of the groups program whose workers fail, are stopped, killed and resumed.
+
+#include "experiments/sweep.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <map>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "experiments/interrupt.h"
+#include "experiments/settings.h"
+#include "tests/harness/program.h"
+
+namespace sidechannel::harness {
+namespace {
+
+namespace fs = std::filesystem;
+using experiments::Json;
+
+constexpr int kInterrupted = experiments::kExitInterrupted;
+
+std::vector<std::string> with(std::vector<std::string> arguments,
+                              const std::vector<std::string>& more) {
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+// A sweep whose cells take some tens of milliseconds.
+std::vector<std::string> tiny(const std::string& command, const std::string& out) {
+  return {command, "--out",         out,   "--groups",      "1,2,4,8", "--length",
+          "20",    "--depth",       "4",   "--channels",    "8",       "--kernel-size",
+          "3",     "--batch",       "4",   "--iterations",  "50",      "--probes",
+          "last",  "--probe-width", "8",   "--probe-batch", "4",       "--probe-iterations",
+          "20",    "--map-samples", "128", "--log-every",   "7"};
+}
+
+std::size_t count(const std::string& text, const std::string& part) {
+  std::size_t found = 0;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) {
+    ++found;
+  }
+  return found;
+}
+
+std::vector<fs::path> cells_in(const std::string& out) {
+  std::vector<fs::path> cells;
+  for (const auto& entry : fs::directory_iterator(out + "/cells")) cells.push_back(entry.path());
+  std::sort(cells.begin(), cells.end());
+  return cells;
+}
+
+// The processes whose parent is `parent`, and the cell that each works on.
+std::map<int, std::string> workers_of(int parent) {
+  std::map<int, std::string> workers;
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename();
+    if (!std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; })) {
+      continue;
+    }
+    // PID (NAME) STATE PPID ...
+    const std::string stat = content_of(entry.path() / "stat");
+    const std::size_t end = stat.rfind(')');
+    if (end == std::string::npos || stat.size() < end + 5 || stat[end + 2] == 'Z' ||
+        std::atoi(stat.c_str() + end + 4) != parent) {
+      continue;
+    }
+    const std::string command = content_of(entry.path() / "cmdline");
+    const std::string flag("--cell\0", 7);
+    const std::size_t at = command.find(flag);
+    if (at == std::string::npos) continue;  // not yet the program that it will be
+    workers[std::stoi(name)] = command.c_str() + at + flag.size();
+  }
+  return workers;
+}
+
+void pause(int milliseconds) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+}
+
+TEST(Sweep, RangesOfCells) {
+  EXPECT_EQ(experiments::ranges({}), "");
+  EXPECT_EQ(experiments::ranges({4}), "4");
+  EXPECT_EQ(experiments::ranges({0, 1, 2, 5, 7, 8}), "0-2,5,7-8");
+}
+
+TEST(Sweep, ThreadsAndDevicesOfWorkers) {
+  EXPECT_EQ(experiments::threads_each(8, 3), 2);
+  EXPECT_EQ(experiments::threads_each(1, 3), 1);
+  EXPECT_GE(experiments::threads_each(0, 1), 1);
+  EXPECT_EQ(experiments::worker_devices("cpu", 3), (std::vector<std::string>{"cpu", "cpu", "cpu"}));
+  EXPECT_EQ(experiments::worker_devices("cpu", 0).size(),
+            static_cast<std::size_t>(experiments::threads_each(0, 1)));
+  EXPECT_THROW(experiments::worker_devices("tpu", 1), UsageError);
+}
+
+// 140 cells, 20 workers killed at their work, and the program that starts them killed in between:
+// every cell finishes, exactly once, with what it would have come to without all this.
+TEST(SweepRun, KilledWorkersCostNothingButTime) {
+  const TemporaryFolder folder;
+  const std::vector<std::string> size = {"--seeds", "5", "--learning-rates",
+                                         "1e-3,2e-3,4e-3,8e-3,1e-2,2e-2,3e-2"};
+  const std::vector<std::string> how = {"--device",           "cpu", "--jobs", "4",
+                                        "--checkpoint-every", "5"};
+  const std::string out = folder / "killed";
+  const auto arguments = with(with(tiny("run", out), size), how);
+
+  std::mt19937 random(7);
+  std::set<std::string> killed;
+  int starts = 0;
+  for (int code = -1; code != 0; ++starts) {
+    ASSERT_LT(starts, 50);
+    const int pid = start_program("groups", arguments);
+    // Three victims to a start, then the parent itself; left alone once there were 20.
+    for (int victims = 0; victims < 3 && killed.size() < 20;) {
+      pause(static_cast<int>(random() % 30));
+      const std::map<int, std::string> workers = workers_of(pid);
+      if (workers.empty()) continue;
+      const auto victim =
+          std::next(workers.begin(), static_cast<std::ptrdiff_t>(random() % workers.size()));
+      if (!killed.insert(victim->second).second) continue;
+      kill(victim->first, SIGKILL);
+      ++victims;
+    }
+    if (killed.size() < 20) {
+      pause(static_cast<int>(random() % 30));
+      kill(pid, SIGKILL);
+    }
+    code = wait_for_program(pid);
+    ASSERT_TRUE(code == 0 || code == -SIGKILL) << code;
+  }
+  EXPECT_EQ(killed.size(), 20u);
+  EXPECT_GE(starts, 7);
+
+  const std::vector<fs::path> cells = cells_in(out);
+  ASSERT_EQ(cells.size(), 140u);
+  std::map<std::string, fs::file_time_type> times;
+  for (const fs::path& cell : cells) {
+    ASSERT_TRUE(fs::exists(cell / "summary.json")) << cell;
+    // Its worker's last line; a worker killed right before it leaves none.
+    EXPECT_LE(count(content_of(cell / "log.txt"), ": localization distance "), 1u) << cell;
+    times[cell] = fs::last_write_time(cell / "summary.json");
+  }
+
+  // Nothing is done again.
+  const ProgramResult again = run_program("groups", arguments);
+  EXPECT_EQ(again.code, 0);
+  EXPECT_EQ(again.out, out + ": all 140 cells are finished; `groups collect` makes results.json\n");
+  for (const fs::path& cell : cells) {
+    EXPECT_EQ(fs::last_write_time(cell / "summary.json"), times[cell]) << cell;
+  }
+
+  // Two collects are byte-equal, and equal to that of a sweep that nobody disturbed.
+  ASSERT_EQ(run_program("groups", {"collect", "--out", out}).code, 0);
+  const std::string results = content_of(out + "/results.json");
+  ASSERT_EQ(run_program("groups", {"collect", "--out", out}).code, 0);
+  EXPECT_EQ(content_of(out + "/results.json"), results);
+  EXPECT_EQ(Json::parse(results)["finished"], 140);
+  const std::string whole = folder / "whole";
+  ASSERT_EQ(run_program("groups", with(with(tiny("run", whole), size), {"--device", "cpu"})).code,
+            0);
+  ASSERT_EQ(run_program("groups", {"collect", "--out", whole}).code, 0);
+  EXPECT_EQ(content_of(whole + "/results.json"), results);
+}
+
+// Two programs on one sweep, as on two hosts: they share the cells, and both wait for the end.
+TEST(SweepRun, TwoProgramsShareTheCells) {
+  const TemporaryFolder folder;
+  const auto arguments = with(
+      tiny("run", folder / "sweep"),
+      {"--seeds", "2", "--learning-rates", "1e-3,2e-3,4e-3", "--device", "cpu", "--jobs", "2"});
+  const int first = start_program("groups", arguments);
+  const int second = start_program("groups", arguments);
+  EXPECT_EQ(wait_for_program(first), 0);
+  EXPECT_EQ(wait_for_program(second), 0);
+  for (const fs::path& cell : cells_in(folder / "sweep")) {
+    EXPECT_EQ(count(content_of(cell / "log.txt"), ": localization distance "), 1u) << cell;
+  }
+}
+
+TEST(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) {
+    const TemporaryFolder folder;
+    const std::string out = folder / "sweep";
+    const auto arguments =
+        with(tiny("run", out), {"--seeds", "1", "--learning-rates", "1e-3", "--iterations",
+                                "1000000", "--device", "cpu", "--jobs", "2"});
+    const int pid = start_program("groups", arguments);
+    std::map<int, std::string> workers;
+    for (int i = 0; i < 10'000 && workers.size() < 2; ++i) {
+      pause(1);
+      workers = workers_of(pid);
+    }
+    ASSERT_EQ(workers.size(), 2u);
+    const std::vector<std::string> names = {"G1-seed0-lr0.001", "G2-seed0-lr0.001"};
+    for (const std::string& name : names) {  // the handlers are in place by then
+      for (int i = 0; i < 10'000 && !fs::exists(out + "/cells/" + name + "/checkpoint.safetensors");
+           ++i) {
+        pause(1);
+      }
+    }
+    const ProgramResult running = run_program("groups", {"status", "--out", out});
+    EXPECT_EQ(running.out, out + ": 4 cells\n     running    2  (0-1)\n     waiting    2  (2-3)\n");
+    kill(pid, signal);
+    EXPECT_EQ(wait_for_program(pid), kInterrupted);
+    for (const auto& [worker, cell] : workers) EXPECT_NE(kill(worker, 0), 0) << "still there";
+    for (const std::string& name : names) {
+      EXPECT_NE(content_of(out + "/cells/" + name + "/log.txt").find("train: stopped at step "),
+                std::string::npos);
+    }
+    const ProgramResult stopped = run_program("groups", {"status", "--out", out});
+    EXPECT_EQ(stopped.out, out + ": 4 cells\n interrupted    2  (0-1)\n     waiting    2  (2-3)\n");
+  }
+}
+
+TEST(SweepRun, AKilledProgramTakesItsWorkersAlong) {
+  const TemporaryFolder folder;
+  const int pid = start_program(
+      "groups", with(tiny("run", folder / "sweep"), {"--seeds", "1", "--iterations", "1000000",
+                                                     "--device", "cpu", "--jobs", "2"}));
+  std::map<int, std::string> workers;
+  for (int i = 0; i < 10'000 && workers.size() < 2; ++i) {
+    pause(1);
+    workers = workers_of(pid);
+  }
+  ASSERT_EQ(workers.size(), 2u);
+  kill(pid, SIGKILL);
+  EXPECT_EQ(wait_for_program(pid), -SIGKILL);
+  const auto gone = [&] {
+    return std::all_of(workers.begin(), workers.end(), [](const auto& worker) {
+      const std::string stat = content_of(fmt::format("/proc/{}/stat", worker.first));
+      return stat.empty() || stat[stat.rfind(')') + 2] == 'Z';
+    });
+  };
+  for (int i = 0; i < 60'000 && !gone(); ++i) pause(1);
+  EXPECT_TRUE(gone());
+}
+
+TEST(SweepRun, AFailedCellStopsNoOtherAndIsTriedAgain) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "sweep";
+  const auto arguments = with(tiny("run", out), {"--seeds", "1", "--learning-rates", "1e-3",
+                                                 "--device", "cpu", "--jobs", "2"});
+  // In the way of what the cell wants to write.
+  fs::create_directories(out + "/cells/G2-seed0-lr0.001/checkpoint.safetensors");
+  std::ofstream(out + "/cells/G2-seed0-lr0.001/checkpoint.safetensors/x") << "x";
+  const ProgramResult failed = run_program("groups", arguments);
+  EXPECT_EQ(failed.code, 1);
+  EXPECT_NE(failed.err.find("groups: " + out +
+                            ": 1 of 4 cells failed; `groups status` says why, and the same command "
+                            "tries them again\n"),
+            std::string::npos)
+      << failed.err;
+  const ProgramResult status = run_program("groups", {"status", "--out", out});
+  EXPECT_EQ(status.code, 0);
+  EXPECT_TRUE(
+      status.out.starts_with(out + ": 4 cells\n    finished    3  (0,2-3)\n      failed    1  (1)\n"
+                                   "failed: 1 G2-seed0-lr0.001: "))
+      << status.out;
+  EXPECT_EQ(run_program("groups", {"status", "--out", out, "--unfinished"}).out, "1\n");
+  ASSERT_EQ(run_program("groups", {"collect", "--out", out}).code, 0);
+  EXPECT_EQ(Json::parse(content_of(out + "/results.json"))["finished"], 3);
+
+  fs::remove_all(out + "/cells/G2-seed0-lr0.001/checkpoint.safetensors");
+  const ProgramResult again = run_program("groups", arguments);
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_EQ(run_program("groups", {"status", "--out", out}).out,
+            out + ": 4 cells\n    finished    4  (0-3)\n");
+  EXPECT_EQ(run_program("groups", {"status", "--out", out, "--unfinished"}).out, "\n");
+}
+
+TEST(SweepRun, ACellThatDivergesIsAFailureToo) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "sweep";
+  const auto arguments =
+      with(tiny("run", out), {"--seeds", "1", "--groups", "1", "--learning-rates", "1e-3,1e30",
+                              "--device", "cpu", "--jobs", "1"});
+  EXPECT_EQ(run_program("groups", arguments).code, 1);
+  EXPECT_NE(
+      run_program("groups", {"status", "--out", out}).out.find("failed: 1 G1-seed0-lr1e+30: step "),
+      std::string::npos);
+}
+
+TEST(SweepRun, ACellByItself) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "sweep";
+  const auto plan = with(tiny("plan", out), {"--seeds", "1", "--learning-rates", "1e-3"});
+  EXPECT_EQ(run_program("groups", plan).out, out + "/plan.json: 4 cells\n");
+  EXPECT_EQ(run_program("groups", plan).out, out + "/plan.json: 4 cells\n");
+  const std::vector<std::string> cell = {"run",      "--out", out,         "--cell", "2",
+                                         "--device", "cpu",   "--threads", "1"};
+  EXPECT_EQ(run_program("groups", with(cell, {"--stop-after", "10"})).code, kInterrupted);
+  EXPECT_EQ(run_program("groups", {"status", "--out", out}).out,
+            out + ": 4 cells\n interrupted    1  (2)\n     waiting    3  (0-1,3)\n");
+  const ProgramResult done = run_program("groups", cell);
+  EXPECT_EQ(done.code, 0);
+  EXPECT_TRUE(done.out.starts_with("G4-seed0-lr0.001: localization distance ")) << done.out;
+  EXPECT_NE(done.err.find("train: resumed at step 10\n"), std::string::npos);
+  EXPECT_EQ(run_program("groups", {"run", "--out", out, "--cell", "G4-seed0-lr0.001"}).out,
+            out + "/cells/G4-seed0-lr0.001: done already, see summary.json\n");
+  EXPECT_EQ(run_program("groups", {"status", "--out", out, "--unfinished"}).out, "0-1,3\n");
+}
+
+// The paper's own cell, on any machine: its first steps.
+TEST(SweepRun, ThePaperScaleStarts) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "paper";
+  const ProgramResult result =
+      run_program("groups", {"run", "--preset", "paper", "--out", out, "--cell", "139", "--device",
+                             "cpu", "--stop-after", "20", "--log-every", "10"});
+  EXPECT_EQ(result.code, kInterrupted);
+  EXPECT_NE(result.err.find("train: stopped at step 20, state saved in "), std::string::npos)
+      << result.err;
+  const std::string metrics = content_of(out + "/cells/G64-seed4-lr0.00064/metrics.jsonl");
+  ASSERT_EQ(count(metrics, "\n"), 2u);
+  const Json last = Json::parse(metrics.substr(metrics.find('\n') + 1));
+  EXPECT_EQ(last["step"], 20);
+  EXPECT_LT(last["loss"], 1.0);  // of targets between -1/2 and 1/2
+}
+
+void expect_error(const std::vector<std::string>& arguments, int code, const std::string& message) {
+  const ProgramResult result = run_program("groups", arguments);
+  EXPECT_EQ(result.code, code) << message;
+  EXPECT_EQ(result.err, "groups: " + message + "\n");
+  EXPECT_EQ(result.out, "");
+}
+
+TEST(SweepCommandLine, HelpIsNoError) {
+  for (const char* command : {"plan", "run", "status", "collect"}) {
+    const ProgramResult result = run_program("groups", {command, "--help"});
+    EXPECT_EQ(result.code, 0) << command;
+    EXPECT_NE(result.out.find("--out"), std::string::npos) << command;
+    EXPECT_EQ(result.err, "");
+  }
+}
+
+TEST(SweepCommandLine, BadInputIsOneLine) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "sweep";
+  expect_error({}, 2, "expected a command: plan, run, status or collect (see --help)");
+  expect_error({"fly"}, 2,
+               "there is no command fly: expected plan, run, status or collect (see --help)");
+  expect_error({"plan", "--preset", "huge", "--out", out}, 2,
+               "preset huge: expected demo, small, paper or a .json file");
+  expect_error({"plan", "--groups", "3", "--out", out}, 2,
+               "groups 3: expected a divisor of the 32 channels");
+  expect_error({"plan", "--groups", "few", "--out", out}, 2,
+               "The value few is not an allowed value for --groups (see --help)");
+  expect_error({"plan", "--seeds", "0", "--out", out}, 2, "demo: seeds is 0, expected how many");
+  expect_error({"run", "--norm", "none", "--out", out}, 2,
+               "The following arguments were not expected: none --norm (see --help)");
+  expect_error({"status", "--out", out}, 1,
+               out + " holds no plan of a sweep; run `groups plan` first");
+  expect_error({"collect", "--out", out}, 1,
+               out + " holds no plan of a sweep; run `groups plan` first");
+  EXPECT_FALSE(fs::exists(out));  // nothing of this leaves a trace
+  ASSERT_EQ(run_program("groups", {"plan", "--out", out}).code, 0);
+  const std::size_t cells = Json::parse(content_of(out + "/plan.json"))["cells"].size();
+  for (const std::string cell : {"-1", "1000", "G3-seed0-lr1", "1x", "../.."}) {
+    expect_error({"run", "--out", out, "--cell=" + cell}, 2,
+                 fmt::format("--cell {}: expected a number from 0 to {}, or an id in plan.json",
+                             cell, cells - 1));
+  }
+  expect_error({"run", "--out", out, "--device", "tpu"}, 2,
+               "--device tpu: expected auto, cpu or cuda[:N]");
+  expect_error(
+      {"run", "--out", out, "--iterations", "3"}, 2,
+      fmt::format("{} holds a sweep with other settings (iterations is {} there, 3 "
+                  "here); choose another --out",
+                  out,
+                  Json::parse(content_of(out + "/plan.json"))["settings"]["iterations"].dump()));
+}
+
+}  // namespace
+}  // namespace sidechannel::harness
