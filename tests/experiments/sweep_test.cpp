@@ -2,6 +2,7 @@
 
 #include "experiments/sweep.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -205,7 +206,9 @@ TEST(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
       }
     }
     const ProgramResult running = run_program("groups", {"status", "--out", out});
-    EXPECT_EQ(running.out, out + ": 4 cells\n     running    2  (0-1)\n     waiting    2  (2-3)\n");
+    EXPECT_EQ(
+        running.out,
+        fmt::format("{}: 4 cells\n     running    2  (0-1)\n     waiting    2  (2-3)\n", out));
     kill(pid, signal);
     EXPECT_EQ(wait_for_program(pid), kInterrupted);
     for (const auto& [worker, cell] : workers) EXPECT_NE(kill(worker, 0), 0) << "still there";
@@ -214,7 +217,9 @@ TEST(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
                 std::string::npos);
     }
     const ProgramResult stopped = run_program("groups", {"status", "--out", out});
-    EXPECT_EQ(stopped.out, out + ": 4 cells\n interrupted    2  (0-1)\n     waiting    2  (2-3)\n");
+    EXPECT_EQ(
+        stopped.out,
+        fmt::format("{}: 4 cells\n interrupted    2  (0-1)\n     waiting    2  (2-3)\n", out));
   }
 }
 
