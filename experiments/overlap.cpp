@@ -29,8 +29,12 @@ std::filesystem::path folder_of(const RunFolder& folder, std::int64_t overlap) {
 Json collect(const OverlapSettings& settings, const RunFolder& folder) {
   std::vector<Json> points;
   for (std::int64_t overlap = 0; overlap <= settings.length(); ++overlap) {
-    const std::filesystem::path result = folder_of(folder, overlap) / kResult;
-    if (std::filesystem::exists(result)) points.push_back(read_json(result));
+    const std::filesystem::path file = folder_of(folder, overlap) / kResult;
+    if (!std::filesystem::exists(file)) continue;
+    points.push_back(read_json(file));
+    const Json& point = points.back();
+    SC_CHECK(point.value("overlap", Json()) == overlap && point.value("mse", Json()).is_number(),
+             "{}: no result of overlap {}", file.string(), overlap);
   }
   HostArray array(DType::kF64, {static_cast<std::int64_t>(points.size()), 2});
   for (std::size_t i = 0; i < points.size(); ++i) {

@@ -88,20 +88,17 @@ def number(value):
 
 
 def reading(run):
+    """One line: where the two are told apart and where they are not."""
     claims = Claims(run)
     parts = []
-    if claims.few is not None and claims.few >= claims.IMPOSSIBLE:
-        parts.append(f"with up to ℓ/4 shared positions the two are not told apart "
-                     f"(error ≥ {number(claims.few)})")
-    elif claims.few is not None:
-        parts.append(f"with up to ℓ/4 shared positions the error falls to {number(claims.few)}")
+    if claims.few is not None:
+        parts.append(f"up to ℓ/4 shared, error ≥ {number(claims.few)}")
     if claims.crossing is not None:
-        parts.append(f"the error crosses ½ at o = {claims.crossing:.1f} "
-                     f"(ℓ/2 = {claims.length / 2:g})")
+        parts.append(f"½ is crossed at o = {claims.crossing:.1f} (ℓ/2 = {claims.length / 2:g})")
     if claims.many is not None:
-        parts.append(f"from 3ℓ/4 on it is at most {number(claims.many)}")
+        parts.append(f"from 3ℓ/4 on ≤ {number(claims.many)}")
     if claims.same is not None:
-        parts.append(f"identical sequences: {number(claims.same)}")
+        parts.append(f"identical: {number(claims.same)}")
     return ("; ".join(parts) or "too few points to say anything") + "."
 
 
@@ -115,9 +112,9 @@ def draw(run, title=None):
     curve = overlap < length
 
     width = 3.35  # a column of a paper
-    words = textwrap.wrap("Reading: " + reading(run), 62)
+    words = textwrap.wrap("Reading: " + reading(run).replace(" = ", "\u00a0=\u00a0"), 62)
     heading = textwrap.wrap(title or "", 50)
-    head = 0.15 * len(heading) + 0.3
+    head = 0.15 * len(heading) + 0.22
     height = 1.75
     page = Page(head + height + 0.55 + 0.13 * len(words), width)
     page.text(width / 2, 0.06, "\n".join(heading).replace("$", r"\$"), ha="center", fontsize=9)
@@ -137,7 +134,7 @@ def draw(run, title=None):
         axes.annotate("identical sequences:\nno way to tell\nwhich is which", (length, mse[-1]),
                       (-7, -9), textcoords="offset points", ha="right", va="top", fontsize=6.5,
                       linespacing=1.15)
-    axes.annotate("answer 0 to both", (0, 1), (2, -2.5), textcoords="offset points", ha="left",
+    axes.annotate("answering 0 to both", (0, 1), (2, -2.5), textcoords="offset points", ha="left",
                   va="top", fontsize=6.5)
     axes.set_xlim(-0.02 * length, 1.03 * length)
     axes.set_ylim(0, top)
@@ -145,7 +142,7 @@ def draw(run, title=None):
     axes.set_xticks(ticks(length))
     axes.set_xlabel(rf"shared positions $o$ of $\ell = {length}$", labelpad=2)
     axes.set_ylabel("mean squared error", labelpad=2)
-    page.text(0.08, head + height + 0.45, "\n".join(words), linespacing=1.25, fontsize=6.8)
+    page.text(0.08, head + height + 0.43, "\n".join(words), linespacing=1.25, fontsize=6.8)
     return page.figure
 
 

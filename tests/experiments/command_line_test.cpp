@@ -50,6 +50,8 @@ TEST(CommandLine, BadUsageIsOneLineAndExitCode2) {
   expect_error({"run", "--kernel-size", "4", "--out", out}, 2,
                "kernel size 4: expected an odd number");
   expect_error({"run", "--length", "0", "--out", out}, 2, "length 0: expected at least 1");
+  expect_error({"run", "--input", "silence", "--out", out}, 2,
+               "input silence: expected noise or constant");
   expect_error({"run", "--norm", "group", "--groups", "7", "--out", out}, 2,
                "groups 7: expected a divisor of the 32 channels");
   expect_error({"run", "--norm", "batch", "--samples-per-set", "5", "--out", out}, 2,
@@ -163,6 +165,43 @@ TEST(CommandLine, NumbersThatAreNotFiniteStopTheRunBeforeTheUpdate) {
   // The kept state is from before the step: its weights are finite, and it can be loaded.
   const SafetensorsFile state = read_safetensors(out + "/failure.safetensors");
   for (const float w : state.tensors.at("adam.m").as<float>()) EXPECT_TRUE(std::isfinite(w));
+}
+
+// Section 3.2's uninformative input: with a norm that hears everything, but nothing to hear, no
+// index beyond its layer's receptive field is localized. Every prediction is the same each time, so
+// this also is the test without variance.
+TEST(CommandLine, AConstantInputLocalizesNothingBeyondTheReceptiveField) {
+  for (const char* norm : {"instance", "group", "batch"}) {
+    SCOPED_TRACE(norm);
+    const TemporaryFolder folder;
+    const std::string out = folder / "run";
+    const ProgramResult result = run_program("localization", {"run",      "--length",
+                                                              "24",       "--depth",
+                                                              "4",        "--channels",
+                                                              "8",        "--kernel-size",
+                                                              "3",        "--norm",
+                                                              norm,       "--groups",
+                                                              "4",        "--samples-per-set",
+                                                              "2",        "--batch",
+                                                              "4",        "--iterations",
+                                                              "300",      "--probe-iterations",
+                                                              "200",      "--probe-width",
+                                                              "16",       "--probe-batch",
+                                                              "4",        "--map-samples",
+                                                              "100",      "--input",
+                                                              "constant", "--device",
+                                                              "cpu",      "--out",
+                                                              out});
+    ASSERT_EQ(result.code, 0) << result.err;
+    EXPECT_EQ(result.err.find("plateau"), std::string::npos) << result.err;
+    const auto summary = nlohmann::json::parse(content_of(out + "/summary.json"));
+    EXPECT_EQ(summary["input"], "constant");
+    for (const auto& share : summary["outside_cone_localized_fraction"]) EXPECT_EQ(share, 0.0);
+    for (const auto& share : summary["interior_localized_fraction"]) EXPECT_EQ(share, 0.0);
+    EXPECT_GT(summary["localized_fraction"].back(), 0.0);  // the edges still show
+    const HostArray variance = read_npy(out + "/layer_variance.npy");
+    for (const double v : variance.as<double>()) EXPECT_EQ(v, 0);
+  }
 }
 
 TEST(Predict, RunsASavedNetworkOnAnyonesInput) {

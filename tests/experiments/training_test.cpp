@@ -55,7 +55,10 @@ TEST(Plateau, IsToldInWordsWithARetry) {
   EXPECT_NE(notice.find("--learning-rate 0.001"), std::string::npos);
   EXPECT_EQ(plateau_notice(settings, 0.5, 0.04), "");  // it learned
   EXPECT_EQ(plateau_notice(settings, 0.0, 0.05), "");  // not yet, but it moves
-  settings.norm = "none";                              // where slope 0 is what must come out
+  settings.input = "constant";                         // where slope 0 is what must come out
+  EXPECT_EQ(plateau_notice(settings, 0.0, 0.001), "");
+  settings.input = "noise";
+  settings.norm = "none";  // where slope 0 is what must come out
   EXPECT_EQ(plateau_notice(settings, 0.0, 0.001), "");
 }
 

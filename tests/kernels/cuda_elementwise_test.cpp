@@ -4,6 +4,7 @@
 #include "kernels/fill.h"
 #include "kernels/mse.h"
 #include "kernels/relu.h"
+#include "kernels/windows.h"
 #include "tests/harness/cuda_check.h"
 
 namespace sidechannel {
@@ -73,6 +74,38 @@ TEST_F(CudaElementwise, FillFillsAll) {
     check_fill<double>(size);
   }
   fill(cuda_queue(), 0, 1.0f, nullptr);
+}
+
+TEST_F(CudaElementwise, WindowsAreTheCpus) {
+  // Overlapping, side by side, with gaps, all the same, one; more than a block's elements.
+  for (const kernels::WindowsDims dims : {kernels::WindowsDims{3, 2, 33, 17},
+                                          {2, 4, 5, 5},
+                                          {2, 4, 5, 7},
+                                          {3, 2, 9, 0},
+                                          {1, 1, 1, 0},
+                                          {40, 2, 129, 65}}) {
+    SCOPED_TRACE(dims.stride);
+    const auto check = [&] {
+      const auto x = Draw(12).normals<float>(dims.samples * dims.extent());
+      const auto dy = Draw(13).normals<float>(dims.size());
+      const DeviceBuffer<float> device_x(x), device_dy(dy);
+      std::vector<float> expected(static_cast<std::size_t>(dims.size()));
+      windows_forward(harness::queue(), dims, x.data(), expected.data());
+      DeviceBuffer<float> y(dims.size());
+      windows_forward(cuda_queue(), dims, device_x.data(), y.data());
+      EXPECT_TRUE(y.walls_stand());
+      const auto values = y.values();
+      EXPECT_TRUE(std::equal(values.begin(), values.end(), expected.begin()));
+      expect_cpu_bits(
+          dims.samples * dims.extent(),
+          [&](GradOut<float> dx) { windows_backward(harness::queue(), dims, dy.data(), dx); },
+          [&](GradOut<float> dx) { windows_backward(cuda_queue(), dims, device_dy.data(), dx); });
+    };
+    check();
+    const DeviceBuffer<float>::Misaligned misaligned;
+    check();
+  }
+  windows_backward(cuda_queue(), {1, 2, 3, 1}, nullptr, {});
 }
 
 TEST_F(CudaElementwise, ReluIsTheCpus) {

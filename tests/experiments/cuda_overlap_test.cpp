@@ -1,0 +1,84 @@
+// The overlap experiment on a GPU or its emulation, beside the CPU.
+
+#include <gtest/gtest.h>
+
+#include "engine/npy.h"
+#include "experiments/distinguish.h"
+#include "experiments/interrupt.h"
+#include "tests/harness/cuda_check.h"
+#include "tests/harness/program.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+using harness::content_of;
+using harness::run_program;
+using harness::TemporaryFolder;
+
+class CudaOverlap : public harness::CudaTest {};
+
+TEST_F(CudaOverlap, AStepIsOneLaunchAndGivesWhatTheCpuGives) {
+  const PackedLocalizerConfig config{4, 8, 5};
+  const Device device = Device::cuda(0, Precision::kFp32);
+  const kernels::CudaQueue& queue = device.cuda_queue();
+  PackedLocalizer on_cuda(device, DType::kF32, config, 1);
+  PackedLocalizer on_cpu(harness::device(), DType::kF32, config, 1);
+  DistinguishStep cuda(on_cuda, LearningRate{1e-3}, 4, 11, 1);
+  DistinguishStep cpu(on_cpu, LearningRate{1e-3}, 4, 11, 1);
+  for (int i = 0; i < 20; ++i) {
+    const auto before = queue.counters();
+    cuda();
+    const auto after = queue.counters();
+    if (i >= 3 && !queue.blocking()) {
+      EXPECT_EQ(after.graph_launches - before.graph_launches, 1) << i;
+      EXPECT_EQ(after.launches, before.launches) << i;
+      EXPECT_EQ(after.allocations, before.allocations) << i;
+      EXPECT_EQ(after.synchronizations, before.synchronizations) << i;
+    }
+    cpu();
+    ASSERT_NEAR(cuda.window().loss(), cpu.window().loss(), 1e-4 * cpu.window().loss()) << i;
+    cuda.window().clear();
+    cpu.window().clear();
+  }
+}
+
+std::vector<std::string> tiny(const std::string& device, const std::string& out) {
+  return {"--depth",     "4",    "--channels",   "8",     "--kernel-size", "3",
+          "--batch",     "4",    "--iterations", "40",    "--test-pairs",  "50",
+          "--log-every", "7",    "--overlaps",   "0,6,9", "--threads",     "1",
+          "--precision", "fp32", "--device",     device,  "--out",         out};
+}
+
+TEST_F(CudaOverlap, ARunGivesWhatTheCpuGivesAndIsResumedToTheByte) {
+  const TemporaryFolder folder;
+  for (const char* device : {"cpu", "cuda"}) {
+    const auto result = run_program("overlap", tiny(device, folder / device));
+    ASSERT_EQ(result.code, 0) << result.err;
+  }
+  const HostArray cpu = read_npy(folder / "cpu/overlap.npy");
+  const HostArray cuda = read_npy(folder / "cuda/overlap.npy");
+  ASSERT_EQ(cpu.shape, cuda.shape);
+  for (std::size_t i = 0; i < cpu.as<double>().size(); ++i)
+    EXPECT_NEAR(cpu.as<double>()[i], cuda.as<double>()[i], 1e-3) << i;
+
+  auto pieces = tiny("cuda", folder / "pieces");
+  pieces.insert(pieces.end(), {"--stop-after", "17"});
+  int code = kExitInterrupted;
+  for (int i = 0; i < 30 && code == kExitInterrupted; ++i)
+    code = run_program("overlap", pieces).code;
+  ASSERT_EQ(code, 0);
+  for (const char* file : {"overlap.npy", "overlap-006/model.safetensors"})
+    EXPECT_EQ(content_of(folder / "cuda" + "/" + file), content_of(folder / "pieces" + "/" + file));
+}
+
+TEST_F(CudaOverlap, TrainsOneNetworkAtATime) {
+  const TemporaryFolder folder;
+  auto arguments = tiny("cuda", folder / "run");
+  arguments.insert(arguments.end(), {"--jobs", "2"});
+  const auto result = run_program("overlap", arguments);
+  EXPECT_EQ(result.code, 2);
+  EXPECT_EQ(result.err, "overlap: jobs 2: a GPU trains one network at a time\n");
+}
+
+}  // namespace
+}  // namespace sidechannel::experiments

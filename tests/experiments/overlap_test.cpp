@@ -1,0 +1,372 @@
+// The overlap experiment: its pairs, and runs of the program that are stopped, killed and resumed.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <random>
+#include <thread>
+
+#include "engine/checkpoint.h"
+#include "engine/npy.h"
+#include "experiments/distinguish.h"
+#include "experiments/interrupt.h"
+#include "tests/harness/op_check.h"
+#include "tests/harness/program.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+using harness::content_of;
+using harness::error_of;
+using harness::ProgramResult;
+using harness::run_program;
+using harness::TemporaryFolder;
+
+constexpr int kInterrupted = kExitInterrupted;
+
+// --- Settings -----------------------------------------------------------------------------------
+
+TEST(OverlapSettings, PresetsMakeSenseAndEndWithIdenticalSequences) {
+  for (const char* preset : {"demo", "small", "paper"}) {
+    const auto settings = settings_from_preset<OverlapSettings>(preset);
+    EXPECT_NO_THROW(settings.check()) << preset;
+    EXPECT_EQ(settings.overlap_list().front(), 0) << preset;
+    EXPECT_EQ(settings.overlap_list().back(), settings.length()) << preset;
+  }
+}
+
+TEST(OverlapSettings, ThePaperPresetIsAppendixE) {
+  const auto paper = settings_from_preset<OverlapSettings>("paper");
+  EXPECT_EQ(paper.depth, 32);
+  EXPECT_EQ(paper.kernel_size, 5);
+  EXPECT_EQ(paper.channels, 64);
+  EXPECT_EQ(paper.length(), 129);
+  EXPECT_EQ(paper.batch, 32);
+  EXPECT_EQ(paper.iterations, 10000);
+  EXPECT_EQ(paper.learning_rate, 1e-4);
+  EXPECT_EQ(paper.schedule, "constant");
+}
+
+TEST(OverlapSettings, ListsOfOverlaps) {
+  const auto list = [](const std::string& text) {
+    OverlapSettings settings;  // l = 33
+    settings.overlaps = text;
+    return settings.overlap_list();
+  };
+  using List = std::vector<std::int64_t>;
+  EXPECT_EQ(list("7"), (List{7}));
+  EXPECT_EQ(list("33,0:8:4,4,5"), (List{0, 4, 5, 8, 33}));
+  EXPECT_EQ(list("0:10:4"), (List{0, 4, 8}));
+  EXPECT_EQ(list("3:5"), (List{3, 4, 5}));
+  EXPECT_EQ(list("2:9:100"), (List{2}));
+  const std::string form = ": expected a list of numbers and of FIRST:LAST:STEP, as in 0:32:4,33";
+  for (const char* text : {"", "x", "1,", "1:", ":3", "-1", "1.5", "0:3:x", "1 2"}) {
+    EXPECT_EQ(error_of([&] { list(text); }), "overlaps " + std::string(text) + form);
+  }
+  EXPECT_EQ(error_of([&] { list("34"); }), "overlap 34: the sequences are 33 long");
+  EXPECT_EQ(error_of([&] { list("0:34:2"); }), "overlap 34: the sequences are 33 long");
+  EXPECT_EQ(error_of([&] { list("8:4"); }), "overlaps 8:4: 8:4 is an empty range");
+  EXPECT_EQ(error_of([&] { list("1,4:8:0"); }), "overlaps 1,4:8:0: 4:8:0 is an empty range");
+  EXPECT_EQ(error_of([&] { list("1:2:3:4"); }), "overlaps 1:2:3:4: 1:2:3:4 is no FIRST:LAST:STEP");
+}
+
+// --- Pairs --------------------------------------------------------------------------------------
+
+TEST(PairSource, SequencesShareTheirEndsAndNothingElse) {
+  const Device& device = harness::device();
+  constexpr std::int64_t kLength = 9, kPairs = 5;
+  for (std::int64_t overlap = 0; overlap <= kLength; ++overlap) {
+    const PairSource source(kLength, overlap, Stream::kNoise);
+    Tape tape(device);
+    Random random(device, 3);
+    const Var x = source(tape, random, kPairs);
+    ASSERT_TRUE((x.shape() == Shape{2 * kPairs, kLength, 1}));
+    const std::vector<double> values = harness::values_of(x.value());
+    for (std::int64_t pair = 0; pair < kPairs; ++pair) {
+      const double* first = &values[static_cast<std::size_t>(2 * pair * kLength)];
+      const double* second = first + kLength;
+      // x~[i] = x[l - o + i]
+      for (std::int64_t i = 0; i < overlap; ++i) EXPECT_EQ(second[i], first[kLength - overlap + i]);
+      // All that they do not have to share are different draws.
+      std::set<double> distinct(first, first + kLength);
+      distinct.insert(second, second + kLength);
+      EXPECT_EQ(static_cast<std::int64_t>(distinct.size()), 2 * kLength - overlap);
+    }
+  }
+}
+
+// --- The program --------------------------------------------------------------------------------
+
+// Sequences of 9 positions; milliseconds an overlap.
+std::vector<std::string> tiny(const std::string& out, std::vector<std::string> more = {}) {
+  std::vector<std::string> arguments{
+      "--depth",      "4",  "--channels",   "8",   "--kernel-size", "3", "--batch",    "4",
+      "--iterations", "40", "--test-pairs", "50",  "--log-every",   "7", "--overlaps", "0:9:3",
+      "--threads",    "1",  "--device",     "cpu", "--out",         out};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+Json json_of(const std::string& path) {
+  return Json::parse(content_of(path), nullptr, false);
+}
+
+// What must be equal, byte by byte, however often a run was stopped: all but the time it took.
+void expect_same_results(const std::string& a, const std::string& b) {
+  EXPECT_EQ(content_of(a + "/overlap.npy"), content_of(b + "/overlap.npy"));
+  EXPECT_FALSE(content_of(a + "/overlap.npy").empty());
+  Json x = json_of(a + "/overlap.json"), y = json_of(b + "/overlap.json");
+  for (Json* json : {&x, &y})
+    for (Json& point : (*json)["points"]) point.erase("seconds");
+  EXPECT_EQ(x.dump(), y.dump());
+  for (const Json& point : x["points"]) {
+    const std::string folder = fmt::format("/overlap-{:03}/", point["overlap"].get<int>());
+    for (const char* file : {"model.safetensors", "metrics.jsonl"}) {
+      EXPECT_EQ(content_of(a + folder + file), content_of(b + folder + file)) << folder << file;
+      EXPECT_FALSE(content_of(a + folder + file).empty()) << folder << file;
+    }
+  }
+}
+
+TEST(Overlap, LearnsWhatCanBeLearntAndNothingElse) {
+  const TemporaryFolder folder;
+  const ProgramResult result = run_program(
+      "overlap", tiny(folder / "run", {"--overlaps", "0,7,9", "--iterations", "2000", "--batch",
+                                       "16", "--learning-rate", "3e-3", "--test-pairs", "2000"}));
+  ASSERT_EQ(result.code, 0) << result.err;
+  const Json points = json_of(folder / "run" + "/overlap.json")["points"];
+  ASSERT_EQ(points.size(), 3u);
+  EXPECT_NEAR(points[0]["mse"].get<double>(), 1, 0.05);  // nothing shared
+  EXPECT_LE(points[1]["mse"].get<double>(), 0.5);
+  EXPECT_NEAR(points[2]["mse"].get<double>(), 1, 0.05);  // identical
+  EXPECT_LT(points[1]["mean"][0].get<double>(), -0.5);
+  EXPECT_GT(points[1]["mean"][1].get<double>(), 0.5);
+}
+
+TEST(Overlap, LeavesItsNumbersAsJsonAndNpy) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  const ProgramResult result = run_program("overlap", tiny(out));
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_TRUE(result.out.starts_with(out + ": mean squared error ")) << result.out;
+  EXPECT_TRUE(result.out.ends_with(" at 9 of 9 shared positions\n")) << result.out;
+  const Json json = json_of(out + "/overlap.json");
+  EXPECT_EQ(json["length"], 9);
+  EXPECT_EQ(json["receptive_field"], 4);
+  const HostArray array = read_npy(out + "/overlap.npy");
+  ASSERT_TRUE((array.shape == Shape{4, 2}));
+  for (std::size_t i = 0; i < 4; ++i) {
+    const Json& point = json["points"][i];
+    EXPECT_EQ(point["overlap"], 3 * i);
+    EXPECT_EQ(point["pairs"], 50);
+    EXPECT_EQ(point["seed"], 0);
+    EXPECT_GE(point["seconds"].get<double>(), 0);
+    EXPECT_EQ(array.as<double>()[2 * i], static_cast<double>(3 * i));
+    EXPECT_EQ(array.as<double>()[2 * i + 1], point["mse"].get<double>());
+    // What the mean and the variance of the answers make of it.
+    double mse = 0;
+    for (std::size_t j = 0; j < 2; ++j) {
+      const double bias = point["mean"][j].get<double>() - (j == 0 ? -1 : 1);
+      mse += (bias * bias + point["variance"][j].get<double>() * 49 / 50) / 2;
+    }
+    EXPECT_NEAR(point["mse"].get<double>(), mse, 1e-12);
+  }
+}
+
+TEST(Overlap, StoppedAnywhereGivesTheSameResults) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(run_program("overlap", tiny(folder / "whole")).code, 0);
+  const auto arguments = tiny(folder / "parts", {"--stop-after", "9"});
+  int stops = 0;
+  for (ProgramResult result{kInterrupted, "", ""}; result.code == kInterrupted; ++stops) {
+    ASSERT_LT(stops, 100);
+    result = run_program("overlap", arguments);
+    ASSERT_TRUE(result.code == 0 || result.code == kInterrupted) << result.err;
+  }
+  EXPECT_GT(stops, 15);
+  expect_same_results(folder / "whole", folder / "parts");
+}
+
+TEST(Overlap, KilledAnywhereGivesTheSameResults) {
+  const TemporaryFolder folder;
+  const auto arguments = [&](const char* out) {
+    return tiny(folder / out, {"--iterations", "1000", "--checkpoint-every", "20"});
+  };
+  ASSERT_EQ(run_program("overlap", arguments("whole")).code, 0);
+  std::mt19937 random(7);
+  int killed = 0;
+  while (killed < 40) {
+    const int pid = harness::start_program("overlap", arguments("killed"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(10 + random() % 60));
+    kill(pid, SIGKILL);
+    const int code = harness::wait_for_program(pid);
+    if (code == 0) break;
+    ASSERT_EQ(code, -SIGKILL);
+    ++killed;
+  }
+  EXPECT_GT(killed, 3);
+  ASSERT_EQ(run_program("overlap", arguments("killed")).code, 0);
+  expect_same_results(folder / "whole", folder / "killed");
+}
+
+TEST(Overlap, ResultsDoNotDependOnThreadsOrJobs) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(run_program("overlap", tiny(folder / "1")).code, 0);
+  for (const auto& [threads, jobs] :
+       {std::pair{"2", "1"}, {"2", "2"}, {"3", "0"}, {"1", "3"}, {"4", "2"}}) {
+    const std::string out = folder / fmt::format("{}-{}", threads, jobs);
+    ASSERT_EQ(run_program("overlap", tiny(out, {"--threads", threads, "--jobs", jobs})).code, 0);
+    expect_same_results(folder / "1", out);
+  }
+}
+
+TEST(Overlap, FinishedOnesCostNothingAndOthersMayJoinThem) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  ASSERT_EQ(run_program("overlap", tiny(out)).code, 0);
+  const std::string before = content_of(out + "/overlap.json");
+  const ProgramResult again = run_program("overlap", tiny(out));
+  EXPECT_EQ(again.code, 0);
+  EXPECT_EQ(again.out, out + ": done already, see overlap.json\n");
+  EXPECT_EQ(again.err, "");
+  EXPECT_EQ(content_of(out + "/overlap.json"), before);
+
+  const ProgramResult more = run_program("overlap", tiny(out, {"--overlaps", "0,4,9"}));
+  EXPECT_EQ(more.code, 0);
+  EXPECT_EQ(more.err.find("overlap 0"), std::string::npos) << more.err;
+  EXPECT_NE(more.err.find("overlap 4"), std::string::npos) << more.err;
+  EXPECT_EQ(json_of(out + "/overlap.json")["points"].size(), 5u);
+  EXPECT_TRUE((read_npy(out + "/overlap.npy").shape == Shape{5, 2}));
+
+  const ProgramResult other = run_program("overlap", tiny(out, {"--seed", "1"}));
+  EXPECT_EQ(other.code, 2);
+  EXPECT_EQ(other.err, "overlap: " + out +
+                           " holds a run with other settings (seed is 0 there, 1 here); choose "
+                           "another --out\n");
+}
+
+TEST(Overlap, OneThatFailsDoesNotStopTheOthers) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  std::filesystem::create_directories(out);
+  std::ofstream(out + "/overlap-003") << "no folder";
+  const ProgramResult failed = run_program("overlap", tiny(out));
+  EXPECT_EQ(failed.code, 1);
+  EXPECT_NE(failed.err.find("overlap: 1 of 4 overlaps failed; overlap 3: cannot create folder " +
+                            out + "/overlap-003"),
+            std::string::npos)
+      << failed.err;
+  EXPECT_EQ(json_of(out + "/overlap.json")["points"].size(), 3u);
+  std::filesystem::remove(out + "/overlap-003");
+  EXPECT_EQ(run_program("overlap", tiny(out)).code, 0);
+  EXPECT_EQ(json_of(out + "/overlap.json")["points"].size(), 4u);
+}
+
+TEST(Overlap, NumbersThatAreNotFiniteStopANetworkBeforeTheUpdate) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  const ProgramResult result =
+      run_program("overlap", tiny(out, {"--overlap", "5", "--learning-rate", "1e30"}));
+  // --overlap beside --overlaps is refused; so the range is given once.
+  EXPECT_EQ(result.code, 2);
+  const ProgramResult failed =
+      run_program("overlap", tiny(out, {"--overlaps", "5", "--learning-rate", "1e30"}));
+  EXPECT_EQ(failed.code, 1);
+  EXPECT_NE(failed.err.find("stopped before the update, the state is kept in " + out +
+                            "/overlap-005/failure.safetensors"),
+            std::string::npos)
+      << failed.err;
+}
+
+TEST(Overlap, ASignalEndsItWithAStateAndExitCode75) {
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) {
+    const TemporaryFolder folder;
+    const int pid = harness::start_program(
+        "overlap", tiny(folder / "run", {"--iterations", "1000000", "--jobs", "2"}));
+    // The first state is written before the first step, after the handlers are in place.
+    for (const char* overlap : {"000", "003"}) {
+      const std::string state = folder / "run" + "/overlap-" + overlap + "/checkpoint.safetensors";
+      for (int i = 0; i < 10'000 && !std::filesystem::exists(state); ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    kill(pid, signal);
+    EXPECT_EQ(harness::wait_for_program(pid), kInterrupted);
+    for (const char* overlap : {"000", "003"}) {
+      const std::string state = folder / "run" + "/overlap-" + overlap + "/checkpoint.safetensors";
+      EXPECT_TRUE(load_checkpoint(state).has_value());
+    }
+  }
+}
+
+TEST(Overlap, BadUsageIsOneLineAndExitCode2) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  const auto expect_error = [&](std::vector<std::string> arguments, const std::string& message) {
+    arguments.insert(arguments.end(), {"--out", out});
+    const ProgramResult result = run_program("overlap", arguments);
+    EXPECT_EQ(result.code, 2) << message;
+    EXPECT_EQ(result.err, "overlap: " + message + "\n");
+    EXPECT_EQ(result.out, "");
+  };
+  expect_error({"run"}, "The following argument was not expected: run (see --help)");
+  expect_error({"--norm", "batch"},
+               "The following arguments were not expected: batch --norm (see --help)");
+  expect_error({"--preset", "huge"}, "preset huge: expected demo, small, paper or a .json file");
+  expect_error({"--overlap", "34"}, "overlap 34: the sequences are 33 long");
+  expect_error({"--overlap", "many"}, "Could not convert: --overlap = many (see --help)");
+  expect_error({"--overlap", "3", "--overlaps", "4"}, "--overlaps excludes --overlap (see --help)");
+  expect_error({"--kernel-size", "4"}, "kernel size 4: expected an odd number");
+  expect_error({"--depth", "1"}, "depth 1: expected at least 2 convolutions");
+  expect_error({"--batch", "0"}, "batch 0: expected at least 1");
+  expect_error({"--test-pairs", "1"}, "test pairs 1: expected at least 2");
+  expect_error({"--jobs", "-1"}, "jobs -1: expected at least 0");
+  expect_error({"--learning-rate", "0"}, "learning rate: expected more than 0");
+  expect_error({"--schedule", "cosine"}, "schedule cosine: expected constant or tail");
+  EXPECT_FALSE(std::filesystem::exists(out));  // nothing of this leaves a trace
+  const ProgramResult help = run_program("overlap", {"--help"});
+  EXPECT_EQ(help.code, 0);
+  for (const char* flag : {"--overlap ", "--overlaps", "--jobs", "--resume", "--preset"})
+    EXPECT_NE(help.out.find(flag), std::string::npos) << flag;
+}
+
+TEST(Overlap, ADamagedResultIsNamed) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  ASSERT_EQ(run_program("overlap", tiny(out)).code, 0);
+  const std::string file = out + "/overlap-003/result.json";
+  for (const char* text : {"", "[]", "{\"overlap\": 3}", "{\"overlap\": 3, \"mse\": \"x\"}"}) {
+    std::ofstream(file) << text;
+    const ProgramResult result = run_program("overlap", tiny(out));
+    EXPECT_EQ(result.code, 1);
+    EXPECT_TRUE(result.err.starts_with("overlap: " + file + ": ")) << result.err;
+    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+  }
+}
+
+// The command of the paper's Figure 3, its first 20 steps.
+TEST(Overlap, ThePaperScaleStarts) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  const ProgramResult result =
+      run_program("overlap", {"--preset", "paper", "--overlap", "96", "--stop-after", "20",
+                              "--log-every", "10", "--device", "cpu", "--out", out});
+  ASSERT_EQ(result.code, kInterrupted) << result.err;
+  const auto state = load_checkpoint(out + "/overlap-096/checkpoint.safetensors");
+  ASSERT_TRUE(state.has_value());
+  EXPECT_EQ(state->metadata.at("step"), "20");
+  EXPECT_TRUE((state->tensors.at("blocks.29.conv.weight").shape == Shape{64, 64, 5}));
+  std::ifstream lines(out + "/overlap-096/metrics.jsonl");
+  int count = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    const Json json = Json::parse(line);
+    EXPECT_NEAR(json["loss"].get<double>(), 1, 0.3) << line;
+    EXPECT_GT(json["gradient_norm"].get<double>(), 0) << line;
+  }
+  EXPECT_EQ(count, 2);
+}
+
+}  // namespace
+}  // namespace sidechannel::experiments

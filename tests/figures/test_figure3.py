@@ -1,0 +1,191 @@
+"""Tests of experiments/figures/figure3.py: python3 -m unittest tests/figures/test_figure3.py"""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+FIGURES = Path(__file__).resolve().parents[2] / "experiments" / "figures"
+sys.path.insert(0, str(FIGURES))
+
+import figure3  # noqa: E402
+import style  # noqa: E402
+
+import numpy as np  # noqa: E402
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+
+# What the demo gave.
+DEMO = {0: 1.011, 4: 1.002, 8: 1.003, 12: 1.003, 14: 0.351, 16: 0.195, 18: 0.115, 20: 0.039,
+        24: 0.010, 28: 0.001, 32: 0.003, 33: 1.000}
+
+
+def make_run(folder, errors=None, length=33):
+    """A folder as `overlap` leaves it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    points = [{"overlap": overlap, "length": length, "mse": mse, "pairs": 100, "seed": 0,
+               "seconds": 1.5} for overlap, mse in (errors or DEMO).items()]
+    (folder / "overlap.json").write_text(json.dumps({
+        "length": length, "depth": 8, "channels": 32, "receptive_field": length // 2,
+        "iterations": 3000, "batch": 16, "points": points}))
+    return folder
+
+
+class Figure3Test(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.picture = self.folder / "out" / "figure3.png"
+        self.summary = self.folder / "out" / "figure3.json"
+
+    def run_main(self, *arguments):
+        """Exit code, lines of stdout, lines of stderr."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = style.exit_code_of("figure3.py", figure3.main, [str(a) for a in arguments])
+        return code, out.getvalue().splitlines(), err.getvalue().splitlines()
+
+    def draw(self, run, *more):
+        code, out, err = self.run_main(run, "--out", self.picture, *more)
+        self.assertEqual((code, err), (0, []))
+        self.assertEqual(len(out), 2, out)
+        self.assertEqual(self.picture.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
+        return out
+
+    def fails(self, code, message, *arguments):
+        got, out, err = self.run_main(*arguments)
+        self.assertEqual((got, out), (code, []), err)
+        self.assertEqual(len(err), 1, err)
+        self.assertRegex(err[0], "^figure3.py: .*" + message)
+        self.assertFalse(self.picture.exists())
+
+    # --- What it draws and says ---
+
+    def test_files_summary_and_lines(self):
+        run = make_run(self.folder / "run")
+        out = self.draw(run, "--summary", self.summary)
+        self.assertEqual(out[0], "overlap: up to ℓ/4 shared, error ≥ 1.00; ½ is crossed at "
+                         "o = 13.5 (ℓ/2 = 16.5); from 3ℓ/4 on ≤ 0.003; identical: 1.00.")
+        for file in (self.picture, self.summary, run):
+            self.assertIn(str(file), out[1])
+        summary = json.loads(self.summary.read_text())
+        self.assertEqual(summary["points"],
+                         json.loads((run / "overlap.json").read_text())["points"])
+        self.assertEqual({name: claim["pass"] for name, claim in summary["claims"].items()},
+                         dict.fromkeys(("few_shared", "many_shared", "identical", "crossing"),
+                                       True))
+
+    def test_claims_fail_where_they_should(self):
+        def verdicts(changes, drop=()):
+            errors = {o: mse for o, mse in sorted({**DEMO, **changes}.items()) if o not in drop}
+            run = figure3.load(make_run(self.folder / "run", errors))
+            return [claim["pass"] for claim in figure3.Claims(run).summary().values()]
+
+        self.assertEqual(verdicts({}), [True, True, True, True])
+        self.assertEqual(verdicts({8: 0.94}), [False, True, True, True])
+        self.assertEqual(verdicts({9: 0.94}), [True, True, True, True])  # beyond l/4
+        self.assertEqual(verdicts({25: 0.11}), [True, False, True, True])
+        self.assertEqual(verdicts({24: 0.11}), [True, True, True, True])  # before 3l/4
+        self.assertEqual(verdicts({33: 0.94}), [True, True, False, True])
+        self.assertEqual(verdicts({12: 0.3}), [True, True, True, False])  # crosses at 9.9
+        self.assertEqual(verdicts({}, drop=(33,)), [True, True, None, True])
+        self.assertEqual(verdicts({}, drop=range(14, 33)), [True, None, True, None])
+
+    def test_the_crossing_is_between_its_neighbours(self):
+        run = figure3.load(make_run(self.folder / "run", {0: 1.0, 10: 0.75, 20: 0.25, 30: 0.0}))
+        self.assertEqual(figure3.Claims(run).crossing, 15)
+
+    def test_the_data_is_what_is_drawn(self):
+        run = figure3.load(make_run(self.folder / "run"))
+        with style.looks():
+            axes, = figure3.draw(run).axes
+        lines = {tuple(line.get_xdata()): list(line.get_ydata()) for line in axes.lines}
+        curve = {o: mse for o, mse in DEMO.items() if o < 33}
+        self.assertEqual(lines[tuple(curve)], list(curve.values()))
+        self.assertEqual(lines[(33,)], [1.0])  # a point of its own: no line leads there
+        self.assertEqual({x[0] for x in lines if len(x) == 2 and x[0] == x[1]}, {16.5})
+
+    def test_text_lies_within_the_page_and_apart(self):
+        paper = {o: 1.0 if o < 64 or o == 129 else 0.01 for o in (*range(0, 129, 8), 129)}
+        for length, errors, title in ((33, DEMO, None), (129, paper, "A title"),
+                                      (3, {0: 1.0, 1: 1.0, 2: 0.9, 3: 1.0}, None),
+                                      (33, {**DEMO, 0: 3.7}, None)):
+            with self.subTest(length=length), style.looks():
+                run = figure3.load(make_run(self.folder / "run", errors, length))
+                figure = figure3.draw(run, title)
+                renderer = FigureCanvasAgg(figure).get_renderer()
+                figure.draw(renderer)
+                axes, = figure.axes
+                texts = [*figure.texts, axes.xaxis.label, axes.yaxis.label, *axes.texts,
+                         *axes.get_xticklabels(), *axes.get_yticklabels()]
+                boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts
+                         if t.get_text()]
+                page = figure.bbox
+                for i, (text, box) in enumerate(boxes):
+                    self.assertTrue(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.width
+                                    and box.y1 <= page.height, f"{text!r} leaves the page")
+                    for other, other_box in boxes[i + 1:]:
+                        self.assertFalse(box.overlaps(other_box), f"{text!r} touches {other!r}")
+
+    def test_it_survives_greyscale(self):
+        def lightness(colour):
+            return np.dot([int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)],
+                          [0.2126, 0.7152, 0.0722])
+        self.assertGreater(abs(lightness(style.WITH_NORM) - lightness(style.WITHOUT_NORM)), 0.2)
+
+    def test_other_formats_and_unfinished_runs(self):
+        run = make_run(self.folder / "run", {0: 1.0})
+        for suffix, magic in (("pdf", b"%PDF"), ("svg", b"<?xml")):
+            out = self.folder / f"figure3.{suffix}"
+            code, lines, err = self.run_main(run, "--out", out)
+            self.assertEqual((code, err), (0, []))
+            self.assertTrue(out.read_bytes().startswith(magic))
+            self.assertEqual(lines[0], "overlap: up to ℓ/4 shared, error ≥ 1.00.")
+
+    def test_as_a_program(self):
+        run = make_run(self.folder / "run")
+        done = subprocess.run([sys.executable, str(FIGURES / "figure3.py"), str(run), "--out",
+                               "figure3.png"], cwd=self.folder, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertTrue((self.folder / "figure3.png").exists())
+
+    # --- What it refuses ---
+
+    def test_misuse(self):
+        run = make_run(self.folder / "run")
+        self.fails(2, "--out", run)
+        self.fails(2, "a .png, .pdf or .svg", run, "--out", "figure3.gif")
+        same = make_run(self.folder / "same", {33: 1.0})
+        self.fails(2, "no overlap below the whole length", same, "--out", self.picture)
+
+    def test_missing_and_damaged_files(self):
+        out = ["--out", self.picture]
+        self.fails(1, "no such folder", self.folder / "absent", *out)
+        run = make_run(self.folder / "run")
+        file = run / "overlap.json"
+        whole = json.loads(file.read_text())
+        file.unlink()
+        self.fails(1, "no overlap.json, so no overlap is finished", run, *out)
+        for content, message in (
+                (b"", "overlap.json: not JSON"), (b"[]", "overlap.json: not a JSON object"),
+                (b"{", "overlap.json: not JSON"), (b"{}", "overlap.json: has no length")):
+            file.write_bytes(content)
+            self.fails(1, message, run, *out)
+        for change, message in (
+                ({"length": 0}, "has no length"), ({"points": []}, "has no points"),
+                ({"points": [3]}, "a point is no object"),
+                ({"points": [{"overlap": 34, "mse": 1}]}, "overlap is 34, expected"),
+                ({"points": [{"overlap": 3}]}, "mse at overlap 3 is None"),
+                ({"points": [{"overlap": 3, "mse": float("nan")}]}, "mse at overlap 3 is nan"),
+                ({"points": [{"overlap": o, "mse": 1} for o in (4, 3)]}, "do not rise")):
+            with self.subTest(message=message):
+                file.write_text(json.dumps({**whole, **change}))
+                self.fails(1, message, run, *out)
+
+
+if __name__ == "__main__":
+    unittest.main()
