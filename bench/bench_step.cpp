@@ -1,50 +1,256 @@
-// A whole training step (noise, forward, loss, backward, finiteness check, Adam, averages) at the
-// demo's and the paper's scale, on all cores. Counters: GFLOP/s of the convolutions, the share of
-// all cores' FMA peak that is measured right before, and the memory of the step's arena.
+// A whole training step: noise, forward, loss, backward, finiteness check, Adam, averages.
+//
+//   bench_step [--device cpu|cuda[:N]] [--benchmark_...]
+//
+// On the CPU, on all cores, in fp32. On a GPU in both precisions, each with all launches of a step
+// made by the host (eager) and replayed as one recorded step; the time is the median over runs of
+// many steps.
+//
+// Counters: GFLOP/s of the convolutions, and their share of the peak of the units that compute
+// them, which is measured right before; the memory of the step's arena. On a GPU also what the host
+// does in one step (launches, replays, allocations, waits) and the most memory that was held.
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
 #include "bench/peak.h"
+#include "bench/samples.h"
+#include "experiments/distinguish.h"
 #include "experiments/training.h"
+
+// The peaks of a GPU; an emulated one has none.
+#if SIDECHANNEL_HAS_CUDA && !defined(SIDECHANNEL_CUDA_EMULATED)
+#define SIDECHANNEL_BENCH_GPU 1
+#include "bench/peak_cuda.h"
+#else
+#define SIDECHANNEL_BENCH_GPU 0
+#endif
 
 namespace sidechannel::bench {
 namespace {
 
-// Multiply-adds of all convolutions, forward; training takes about three times as many: the input
-// gradient (not of the first layer) and the weight gradient.
-double step_flops(const experiments::LocalizationSettings& s) {
-  const auto positions = static_cast<double>(s.batch * s.length);
-  const auto h = static_cast<double>(s.channels);
-  const auto k = static_cast<double>(s.kernel_size);
-  const double middle = 2 * h * h * k * static_cast<double>(s.depth - 2);
-  return positions * (3 * middle + 3 * 2 * h * k + 2 * 2 * h * k);
+// Operations of the convolutions of one training step: three times those of a forward pass, with
+// the gradients of weights and of inputs, which the first layer has none of.
+double step_flops(std::int64_t sequences, std::int64_t length, std::int64_t depth,
+                  std::int64_t channels, std::int64_t kernel_size, bool padded) {
+  double flops = 0;
+  for (std::int64_t layer = 0; layer < depth; ++layer) {
+    if (!padded) length -= kernel_size - 1;
+    const std::int64_t in = layer == 0 ? 1 : channels;
+    const std::int64_t out = layer == depth - 1 ? 1 : channels;
+    flops += (layer == 0 ? 2 : 3) * 2.0 *
+             static_cast<double>(sequences * length * in * out * kernel_size);
+  }
+  return flops;
 }
 
-void training_step(benchmark::State& state, const char* preset) {
-  const experiments::LocalizationSettings settings =
-      experiments::settings_from_preset<experiments::LocalizationSettings>(preset);
+// A step with the network that it trains.
+struct Training {
+  double flops;
+  std::shared_ptr<void> network;
+  std::unique_ptr<experiments::TrainingStep> step;
+};
+
+Training localization(const Device& device, const char* preset, const char* norm) {
+  const auto s = experiments::settings_from_preset<experiments::LocalizationSettings>(preset, norm);
+  const auto network = std::make_shared<Localizer>(device, DType::kF32, s.network(), 0);
+  return {step_flops(s.batch, s.length, s.depth, s.channels, s.kernel_size, true), network,
+          std::make_unique<experiments::LocalizationStep>(*network, s.training_rate(), s.batch,
+                                                          s.length, 0)};
+}
+
+// Pairs that share half of their positions.
+Training overlap(const Device& device, const char* preset) {
+  const auto s = experiments::settings_from_preset<experiments::OverlapSettings>(preset);
+  const auto network = std::make_shared<PackedLocalizer>(device, DType::kF32, s.network(), 0);
+  return {step_flops(2 * s.batch, s.length(), s.depth, s.channels, s.kernel_size, false), network,
+          std::make_unique<experiments::DistinguishStep>(*network, s.training_rate(), s.batch,
+                                                         s.length() / 2, 0)};
+}
+
+struct Step {
+  const char* name;
+  Training (*make)(const Device& device);
+};
+
+constexpr Step kSteps[] = {
+    {"demo", [](const Device& device) { return localization(device, "demo", "instance"); }},
+    {"paper", [](const Device& device) { return localization(device, "paper", "instance"); }},
+    // In groups of four, as Figure 4 trains.
+    {"paper-batch-norm",
+     [](const Device& device) { return localization(device, "paper", "batch"); }},
+    // Figure 3.
+    {"overlap", [](const Device& device) { return overlap(device, "paper"); }},
+};
+
+void cpu_step(benchmark::State& state, const Step& what) {
   const Device device = Device::cpu();
-  Localizer network(device, DType::kF32, settings.network(), 0);
-  experiments::LocalizationStep step(network, settings.training_rate(), settings.batch,
-                                     settings.length, 0);
+  const Training training = what.make(device);
+  experiments::TrainingStep& step = *training.step;
   const int threads = device.cpu_queue().threads();
   const double peak = fma_peak(threads);
   step();
   for (auto _ : state) step();
-  const double flops = step_flops(settings);
+  const double flops = training.flops;
   state.counters["GFLOP/s"] =
       benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
   state.counters["peak"] = peak;
   state.counters["share"] =
       benchmark::Counter(flops * 1e-9 / peak, benchmark::Counter::kIsIterationInvariantRate);
   state.counters["threads"] = threads;
-  state.counters["arena_MB"] = static_cast<double>(step.arena_bytes()) / 1e6;
+  state.counters["arena_MB"] = static_cast<double>(step.arena_bytes()) * 1e-6;
 }
 
-BENCHMARK_CAPTURE(training_step, demo, "demo")->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(training_step, paper, "paper")->UseRealTime()->Unit(benchmark::kMillisecond);
+#if SIDECHANNEL_HAS_CUDA
+
+// FLOP/s; 0 where nothing can be measured.
+double gpu_peak([[maybe_unused]] const std::string& name, [[maybe_unused]] Precision precision) {
+#if SIDECHANNEL_BENCH_GPU
+  // On a queue of its own: the buffers that it copies are none of a step's memory.
+  static const CudaPeaks peaks = cuda_peaks(Device::from_name(name).cuda_queue());
+  return precision == Precision::kTf32 ? peaks.tf32 : peaks.ffma;
+#else
+  return 0;
+#endif
+}
+
+// Seconds of one step, of `steps` that follow each other.
+double seconds_of(const Device& device, experiments::TrainingStep& step, int steps) {
+  using Clock = std::chrono::steady_clock;
+  device.synchronize();
+  const Clock::time_point start = Clock::now();
+  for (int i = 0; i < steps; ++i) step();
+  device.synchronize();
+  return std::chrono::duration<double>(Clock::now() - start).count() / steps;
+}
+
+void gpu_step(benchmark::State& state, const Step& what, const std::string& name,
+              Precision precision, bool replayed) {
+  setenv("SIDECHANNEL_REPLAY", replayed ? "on" : "off", 1);
+  const Device device = Device::from_name(name, 0, precision);
+  const kernels::CudaQueue& queue = device.cuda_queue();
+  if (precision == Precision::kTf32 && queue.info().compute_capability < 80) {
+    state.SkipWithError("no TF32 on this GPU");
+    return;
+  }
+  const double peak = gpu_peak(name, precision);
+  const Training training = what.make(device);
+  experiments::TrainingStep& step = *training.step;
+  seconds_of(device, step, 5);  // recorded in the third at the latest
+
+  const kernels::CudaQueue::Counters before = queue.counters();
+  constexpr int kCounted = 10;
+  for (int i = 0; i < kCounted; ++i) step();
+  const kernels::CudaQueue::Counters after = queue.counters();
+  const auto each = [&](std::int64_t kernels::CudaQueue::Counters::*count) {
+    return static_cast<double>(after.*count - before.*count) / kCounted;
+  };
+
+  constexpr double kRun = 0.03;  // seconds
+  const double once = seconds_of(device, step, 10);
+  const int steps = queue.info().emulated ? 1 : std::clamp(static_cast<int>(kRun / once), 3, 1000);
+  const Samples samples =
+      sample(queue.info().emulated ? 3 : 20, [&] { return seconds_of(device, step, steps); });
+  for (auto _ : state) state.SetIterationTime(samples.median());
+
+  const double rate = training.flops / samples.median();
+  state.counters["GFLOP/s"] = rate * 1e-9;
+  if (peak > 0) {
+    state.counters["peak"] = peak * 1e-9;
+    state.counters["share"] = rate / peak;
+  }
+  state.counters["min_us"] = samples.min() * 1e6;
+  state.counters["spread"] = samples.spread();
+  state.counters["launches"] = each(&kernels::CudaQueue::Counters::launches);
+  state.counters["graph_launches"] = each(&kernels::CudaQueue::Counters::graph_launches);
+  state.counters["allocations"] = each(&kernels::CudaQueue::Counters::allocations);
+  state.counters["synchronizations"] = each(&kernels::CudaQueue::Counters::synchronizations);
+  state.counters["arena_MB"] = static_cast<double>(step.arena_bytes()) * 1e-6;
+  state.counters["peak_memory_MB"] = static_cast<double>(queue.memory_peak()) * 1e-6;
+  // What it was, whatever was asked for.
+  state.SetLabel(after.graph_launches > before.graph_launches ? "replayed" : "eager");
+}
+
+void add_gpu_steps(const std::string& device) {
+  for (const Step& what : kSteps) {
+    for (const Precision precision : {Precision::kTf32, Precision::kFp32}) {
+      for (const bool replayed : {true, false}) {
+        const std::string name = fmt::format("training_step/{}/{}/{}", what.name,
+                                             name_of(precision), replayed ? "replayed" : "eager");
+        const auto run = [=, &what](benchmark::State& state) {
+          skip_on_error(state, [&] { gpu_step(state, what, device, precision, replayed); });
+        };
+        benchmark::RegisterBenchmark(name.c_str(), run)
+            ->UseManualTime()
+            ->Iterations(1)
+            ->Unit(benchmark::kMicrosecond);
+      }
+    }
+  }
+}
+
+#else
+
+void add_gpu_steps(const std::string&) {}  // never reached: no device is a GPU
+
+#endif
+
+void add_cpu_steps() {
+  for (const Step& what : kSteps) {
+    benchmark::RegisterBenchmark(fmt::format("training_step/{}", what.name).c_str(),
+                                 [&what](benchmark::State& state) { cpu_step(state, what); })
+        ->UseRealTime()
+        ->Unit(benchmark::kMicrosecond);
+  }
+}
+
+// Takes --device out of the arguments.
+std::string take_device(int& argc, char** argv) {
+  std::string device = "cpu";
+  std::vector<char*> rest;
+  for (int i = 0; i < argc; ++i) {
+    if (std::string(argv[i]) == "--device" && i + 1 < argc) {
+      device = argv[++i];
+    } else {
+      rest.push_back(argv[i]);
+    }
+  }
+  std::copy(rest.begin(), rest.end(), argv);
+  argc = static_cast<int>(rest.size());
+  return device;
+}
+
+int main_of(int argc, char** argv) {
+  const std::string name = take_device(argc, argv);
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  const Device device = Device::from_name(name);
+  if (device.is_cuda()) {
+    benchmark::AddCustomContext("gpu", device.description());
+    add_gpu_steps(device.name());
+  } else {
+    add_cpu_steps();
+  }
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
+}
 
 }  // namespace
 }  // namespace sidechannel::bench
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  try {
+    return sidechannel::bench::main_of(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "bench_step: %s\n", error.what());
+    return 1;
+  }
+}

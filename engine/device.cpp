@@ -95,7 +95,7 @@ std::shared_ptr<void> Device::allocate(std::size_t bytes) const {
   // Never a null pointer, so that an empty tensor is a tensor too.
   bytes = std::max<std::size_t>(bytes, 1);
   try {
-    return on_queue(*this, [&](auto& queue) { return queue.allocate(bytes); });
+    return on(*this, [&](auto& queue) { return queue.allocate(bytes); });
   } catch (const std::bad_alloc&) {
     throw Error(fmt::format("out of memory: could not get {:.1f} MiB",
                             static_cast<double>(bytes) / (1 << 20)));
@@ -103,19 +103,19 @@ std::shared_ptr<void> Device::allocate(std::size_t bytes) const {
 }
 
 void Device::copy_from_host(void* to, const void* from, std::size_t bytes) const {
-  if (bytes > 0) on_queue(*this, [&](auto& queue) { queue.copy_to_device(to, from, bytes); });
+  if (bytes > 0) on(*this, [&](auto& queue) { queue.copy_to_device(to, from, bytes); });
 }
 
 void Device::copy_to_host(void* to, const void* from, std::size_t bytes) const {
-  if (bytes > 0) on_queue(*this, [&](auto& queue) { queue.copy_to_host(to, from, bytes); });
+  if (bytes > 0) on(*this, [&](auto& queue) { queue.copy_to_host(to, from, bytes); });
 }
 
 void Device::copy(void* to, const void* from, std::size_t bytes) const {
-  if (bytes > 0) on_queue(*this, [&](auto& queue) { queue.copy_on_device(to, from, bytes); });
+  if (bytes > 0) on(*this, [&](auto& queue) { queue.copy_on_device(to, from, bytes); });
 }
 
 void Device::synchronize() const {
-  on_queue(*this, [](auto& queue) { queue.synchronize(); });
+  on(*this, [](auto& queue) { queue.synchronize(); });
 }
 
 }  // namespace sidechannel

@@ -66,14 +66,14 @@ class Device {
 // The one place where backends part: calls f(queue) with the device's queue, so that kernels are
 // found by overload.
 template <class F>
-decltype(auto) on_queue(const Device& device, F&& f) {
+decltype(auto) on(const Device& device, F&& f) {
 #if SIDECHANNEL_HAS_CUDA
   if (device.is_cuda()) return f(device.cuda_queue());
 #endif
   return f(device.cpu_queue());
 }
 
-// The same for operations on tensors: calls f(queue, T()) with a zero of the element type.
+// The same for kernels with an element type: calls f(queue, T()) with a zero of the element type.
 template <class F>
 decltype(auto) on(const Device& device, DType dtype, F&& f) {
 #if SIDECHANNEL_HAS_CUDA
@@ -85,12 +85,6 @@ decltype(auto) on(const Device& device, DType dtype, F&& f) {
   if (dtype == DType::kF32) return f(device.cpu_queue(), float());
   SC_CHECK(dtype == DType::kF64, "tensors compute in f32 or f64, not in {}", name_of(dtype));
   return f(device.cpu_queue(), double());
-}
-
-// The same for kernels that have no element type.
-template <class F>
-decltype(auto) on(const Device& device, F&& f) {
-  return f(device.cpu_queue());
 }
 
 }  // namespace sidechannel

@@ -1,15 +1,30 @@
 #include "engine/replay.h"
 
+#include <cstdlib>
+#include <string_view>
+#include <utility>
+
 namespace sidechannel {
 namespace {
 
-constexpr int kEagerRuns = 2;
+[[maybe_unused]] constexpr int kEagerRuns = 2;
+
+[[maybe_unused]] bool environment_says_off() {
+  const char* const value = std::getenv("SIDECHANNEL_REPLAY");
+  return value != nullptr && std::string_view(value) == "off";
+}
 
 }  // namespace
 
+Replay::Replay(Device device) : device_(std::move(device)) {
+#if SIDECHANNEL_HAS_CUDA
+  recorded_ = device_.is_cuda() && !device_.cuda_queue().blocking() && !environment_says_off();
+#endif
+}
+
 void Replay::operator()(const std::function<void()>& body) {
 #if SIDECHANNEL_HAS_CUDA
-  if (device_.is_cuda() && !device_.cuda_queue().blocking()) {
+  if (recorded_) {
     kernels::CudaQueue& queue = device_.cuda_queue();
     if (runs_ < kEagerRuns) {
       ++runs_;

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <functional>
-#include <utility>
 
 #include "engine/device.h"
 
@@ -15,16 +14,18 @@ namespace sidechannel {
 // On a GPU the first two calls run as they are (after the first, arena and scratch memory know how
 // large they must be, after the second they have stopped moving), the third is recorded as a CUDA
 // graph, and from then on a step is one launch. With CUDA_LAUNCH_BLOCKING=1 nothing is recorded, so
-// that a fault names its operation.
+// that a fault names its operation; nor with SIDECHANNEL_REPLAY=off when this is made, so that what
+// recording gains can be measured.
 class Replay {
  public:
-  explicit Replay(Device device) : device_(std::move(device)) {}
+  explicit Replay(Device device);
 
   // The next step; `body` must be the same one every time.
   void operator()(const std::function<void()>& body);
 
  private:
   Device device_;
+  bool recorded_ = false;
   int runs_ = 0;
   kernels::CudaGraph graph_;
 };

@@ -42,7 +42,7 @@ Tensor Tensor::slice(std::int64_t first, std::int64_t count) const {
 void Tensor::fill(double value) const {
   SC_CHECK(dtype_ == DType::kF32 || dtype_ == DType::kF64,
            "tensors compute in f32 or f64, not in {}", name_of(dtype_));
-  on_queue(device(), [&](auto& queue) {
+  on(device(), [&](auto& queue) {
     if (dtype_ == DType::kF64) return kernels::fill(queue, size(), value, data<double>());
     kernels::fill(queue, size(), static_cast<float>(value), data<float>());
   });

@@ -1,11 +1,22 @@
 #!/usr/bin/env python3
-"""The training step of bench_step beside the same step in PyTorch, on the same CPU in one run.
+"""The training step of bench_step beside the same step in PyTorch, on the same device in one run.
 
-    python3 bench/pytorch/compare.py [--presets demo,paper] [--compile] [--json FILE]
+    python3 bench/pytorch/compare.py [--device cpu|cuda] [--steps demo,paper] [--json FILE]
+                                     [--modes eager,graph,compile,max-autotune]
 
-Each round runs ours, then PyTorch's, with all cores; the table shows the medians over the rounds and
-the ratio of the two. A step: noise, forward, loss, backward, Adam. PyTorch runs eagerly, and with
---compile also under torch.compile; Adam is the faster of its two implementations.
+Each round runs ours, then PyTorch's; the table shows the medians over the rounds and the ratio of the
+two. A step: noise, forward, loss, backward, Adam.
+
+On the CPU, with all cores, PyTorch runs eagerly, with `compile` also under torch.compile; Adam is the
+faster of its two implementations. On a GPU, in TF32 and in fp32, PyTorch runs
+
+    eager         with the fused Adam
+    graph         the whole step as one CUDA graph
+    compile       torch.compile, mode "reduce-overhead" (which records CUDA graphs, too)
+    max-autotune  torch.compile in that mode
+
+and batch norm in groups of four in the faster of two ways: the whole batch with norms of its parts,
+and, as the paper trains, eight micro-batches whose gradients add up.
 """
 
 import argparse
@@ -18,73 +29,160 @@ import subprocess
 import sys
 import time
 
-import torch
+try:
+    import torch
+except ImportError:
+    sys.exit("compare.py: not run (this Python has no torch)")
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from localizer import Localizer  # noqa: E402
+from localizer import Localizer, PackedLocalizer  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
+# The steps of bench_step: their presets and norms.
+STEPS = {"demo": ("localization", "demo", "instance"),
+         "paper": ("localization", "paper", "instance"),
+         "paper-batch-norm": ("localization", "paper", "batch"),
+         "overlap": ("overlap", "paper", "pack")}
+COMPILED = {"compile": "reduce-overhead", "max-autotune": "max-autotune"}
 
-def load_preset(name):
-    settings = json.loads((ROOT / "experiments" / "presets" / f"{name}.json").read_text())
-    return {**settings, "name": name}
+
+def load_step(name):
+    experiment, preset, norm = STEPS[name]
+    presets = ROOT / "experiments" / "presets" / experiment
+    settings = json.loads((presets / f"{preset}.json").read_text())
+    settings.update(settings.pop("for_norm", {}).get(norm, {}))
+    return {"samples_per_set": 1, **settings, "norm": norm, "name": name}
 
 
-def ours(program, preset):
-    """Seconds of one of our steps, and the benchmark's counters."""
-    out = subprocess.run(
-        [program, f"--benchmark_filter=training_step/{preset['name']}/", "--benchmark_format=json",
-         "--benchmark_min_time=1"],
-        check=True, capture_output=True, text=True).stdout
-    result = json.loads(out)["benchmarks"][0]
-    unit = {"us": 1e-6, "ms": 1e-3}[result["time_unit"]]
-    return result["real_time"] * unit, result
+class Ours:
+    """One round of bench_step: seconds and counters of all steps."""
+
+    def __init__(self, program, device, steps, seconds, library_path):
+        command = [program, "--benchmark_format=json", f"--benchmark_min_time={seconds}",
+                   f"--benchmark_filter=training_step/({'|'.join(steps)})/"]
+        if device == "cuda":
+            command += ["--device", "cuda"]
+        env = {**os.environ, **({"LD_LIBRARY_PATH": library_path} if library_path else {})}
+        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout
+        self.benchmarks = json.loads(out)["benchmarks"]
+
+    def find(self, *parts):
+        """(seconds, counters) of one step, or None where it did not run."""
+        prefix = "/".join(("training_step",) + parts) + "/"
+        for result in self.benchmarks:
+            if result["name"].startswith(prefix) and not result.get("error_occurred"):
+                return result["real_time"] * {"us": 1e-6, "ms": 1e-3}[result["time_unit"]], result
+        return None
+
+
+def use_precision(precision):
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 class TorchStep:
     """One training step in PyTorch."""
 
-    def __init__(self, preset, compiled, fused):
+    def __init__(self, step, mode, device, precision="fp32", fused=True, micro_batches=1):
         torch.manual_seed(0)
-        network = Localizer(preset["depth"], preset["channels"], preset["kernel_size"], "instance")
-        self.optimizer = torch.optim.Adam(network.parameters(), preset["learning_rate"],
-                                          **({"fused": True} if fused else {}))
-        self.network = torch.compile(network) if compiled else network
-        self.shape = (preset["batch"], preset["length"], 1)
-        self.target = torch.linspace(-0.5, 0.5, preset["length"])[:, None]
+        self.device, self.precision, self.mode = device, precision, mode
+        self.parts = micro_batches
+        use_precision(precision)
+        self.batch = step["batch"] // micro_batches
+        if step["norm"] == "pack":
+            network = PackedLocalizer(step["depth"], step["channels"], step["kernel_size"])
+            self.length = 1 + 2 * (step["kernel_size"] // 2) * step["depth"]
+            self.overlap = self.length // 2
+            self.target = torch.tensor([-1.0, 1.0]).repeat(self.batch)[:, None, None].to(device)
+        else:
+            network = Localizer(step["depth"], step["channels"], step["kernel_size"], step["norm"],
+                                step.get("groups", 1), step["samples_per_set"])
+            self.length, self.overlap = step["length"], None
+            self.target = torch.linspace(-0.5, 0.5, self.length, device=device)[:, None] \
+                .expand(self.batch, self.length, 1)
+        network = network.to(device)
+        options = {"fused": True} if fused else {}
+        if mode == "graph":
+            options["capturable"] = True
+        self.optimizer = torch.optim.Adam(network.parameters(), step["learning_rate"], **options)
+        self.network = network
+        if mode in COMPILED:
+            self.network = torch.compile(network, mode=COMPILED[mode] if device == "cuda" else None)
+        self.run = self.step
+        for _ in range(3):
+            self.step()
+        if mode == "graph":
+            self.capture()
 
-    def __call__(self):
-        self.optimizer.zero_grad()
-        loss = torch.nn.functional.mse_loss(self.network(torch.randn(self.shape)),
-                                            self.target.expand(self.shape))
-        loss.backward()
+    def draw(self):
+        if self.overlap is None:
+            return torch.randn(self.batch, self.length, 1, device=self.device)
+        noise = torch.randn(self.batch, 2 * self.length - self.overlap, device=self.device)
+        pairs = torch.stack([noise[:, :self.length], noise[:, self.length - self.overlap:]], 1)
+        return pairs.view(2 * self.batch, self.length, 1)
+
+    def step(self):
+        self.optimizer.zero_grad(set_to_none=True)
+        for _ in range(self.parts):
+            loss = torch.nn.functional.mse_loss(self.network(self.draw()), self.target)
+            (loss / self.parts if self.parts > 1 else loss).backward()
         self.optimizer.step()
-        return loss.item()
+        return loss
 
-    def seconds(self, at_least=2.0):
-        """The median time of a step over at least so many seconds, three steps or more."""
+    def capture(self):
+        """The step as a CUDA graph, as PyTorch's documentation records whole networks."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self.step()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.optimizer.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.step()
+        self.graph = graph
+        self.run = graph.replay
+
+    def timed(self, steps):
+        """Seconds a step, of `steps` that follow each other."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(steps):
+            result = self.run()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        else:
+            result.item()
+        return (time.perf_counter() - start) / steps
+
+    def seconds(self, at_least):
+        """The median time of a step over at least so many seconds. On the CPU three steps or more,
+        one by one; on a GPU ten runs or more of steps that nothing waits for, as ours."""
+        use_precision(self.precision)
+        steps, least = 1, 3
+        if self.device == "cuda":
+            steps, least = max(3, min(1000, int(0.03 / self.timed(5)))), 10
         times = []
-        while sum(times) < at_least or len(times) < 3:
-            start = time.perf_counter()
-            self()
-            times.append(time.perf_counter() - start)
+        while sum(times) * steps < at_least or len(times) < least:
+            times.append(self.timed(steps))
         return statistics.median(times)
 
 
-def torch_steps(preset, compiled):
-    """The step with each of Adam's implementations that this PyTorch has on the CPU."""
+def torch_steps(step, mode, device, precision):
+    """The step in each way that this PyTorch can compute it in this mode."""
+    ways = [{"fused": True}] if device == "cuda" else [{"fused": False}, {"fused": True}]
+    if device == "cuda" and step["norm"] == "batch":
+        ways.append({"fused": True, "micro_batches": step["batch"] // step["samples_per_set"]})
     steps = []
-    for fused in (False, True):
+    for way in ways:
         try:
-            step = TorchStep(preset, compiled, fused)
-            for _ in range(3):
-                step()
+            steps.append(TorchStep(step, mode, device, precision, **way))
         except Exception as error:  # an older PyTorch, or no compiler for torch.compile
-            print(f"{'compiled' if compiled else 'eager'}, fused={fused}: not run ({error})"
-                  .splitlines()[0], file=sys.stderr)
-        else:
-            steps.append(step)
+            reason = str(error).splitlines() or [type(error).__name__]
+            print(f"{step['name']}: PyTorch {mode}, {way}: not run ({reason[0]})", file=sys.stderr)
     return steps
 
 
@@ -92,52 +190,111 @@ def text_of(seconds):
     return f"{seconds * 1e3:.3g} ms"
 
 
+def compare(arguments, device, steps, precisions, modes, write):
+    """Rows of results, one for each step and precision; write(rows) after each round."""
+    gpu = device == "cuda"
+    rows, theirs = [], {}
+    for step in steps:
+        for precision in precisions:
+            rows.append({"preset": step["name"], "precision": precision, "ours_seconds": []})
+    for round_number in range(arguments.rounds):
+        ours = Ours(arguments.program, device, [step["name"] for step in steps], 1,
+                    arguments.library_path)
+        for row in rows:
+            place = (row["preset"], row["precision"]) if gpu else (row["preset"],)
+            found = ours.find(*place, "replayed") if gpu else ours.find(*place)
+            if found:
+                row["ours_seconds"].append(found[0])
+                for counter in ("share", "arena_MB", "peak_memory_MB", "launches", "graph_launches",
+                                "allocations", "synchronizations"):
+                    if counter in found[1]:
+                        row.setdefault(counter, []).append(found[1][counter])
+            eager = ours.find(*place, "eager") if gpu else None
+            if eager:
+                row.setdefault("ours_eager_seconds", []).append(eager[0])
+                row["launches_eager"] = eager[1]["launches"]
+        write(rows)
+        for mode in modes:
+            for step in steps:
+                for precision in precisions:
+                    key = (step["name"], precision, mode)
+                    if round_number == 0:
+                        theirs[key] = torch_steps(step, mode, device, precision)
+                    times = [way.seconds(0.3 if gpu else 2) for way in theirs[key]]
+                    row = next(row for row in rows
+                               if (row["preset"], row["precision"]) == key[:2])
+                    if times:
+                        row.setdefault(f"pytorch_{mode}_seconds", []).append(min(times))
+                        write(rows)
+    return rows
+
+
+def show(rows, device):
+    for row in rows:
+        name = f"{row['preset']:16} {row['precision']}"
+        if not row["ours_seconds"]:
+            print(f"{name} ours: not measured")
+            continue
+        mine = statistics.median(row["ours_seconds"])
+        share = 100 * statistics.median(row["share"]) if "share" in row else float("nan")
+        units = "the units' peak" if device == "cuda" else "the FMA peak of all cores"
+        print(f"{name} ours {text_of(mine)} a step, {share:.0f} % of {units}, "
+              f"arena {row['arena_MB'][0]:.0f} MB")
+        if "ours_eager_seconds" in row:
+            print(f"{name} ours, launched one by one, "
+                  f"{text_of(statistics.median(row['ours_eager_seconds']))} a step")
+        for mode in ("eager", "graph", "compile", "max-autotune"):
+            if times := row.get(f"pytorch_{mode}_seconds"):
+                theirs = statistics.median(times)
+                print(f"{name} PyTorch {mode} {text_of(theirs)} a step: "
+                      f"ours is {theirs / mine:.2f} times as fast")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--presets", default="demo,paper")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--steps", help=f"of {','.join(STEPS)} (default: the first two on the CPU)")
+    parser.add_argument("--modes", help="default: eager on the CPU; eager,graph on a GPU")
+    parser.add_argument("--precisions", default="tf32,fp32", help="on a GPU")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--compile", action="store_true", help="also under torch.compile")
     parser.add_argument("--program", default=str(ROOT / "build/cpu/bin/bench_step"))
-    parser.add_argument("--json", help="also write the results to this file")
+    parser.add_argument("--library-path", help="LD_LIBRARY_PATH for that program alone")
+    parser.add_argument("--json", help="also write the results to this file, as they come")
     arguments = parser.parse_args()
+    device = arguments.device
     if not os.access(arguments.program, os.X_OK):
         sys.exit(f"compare.py: {arguments.program} is not there; ./run bench builds it")
+    if device == "cuda" and not torch.cuda.is_available():
+        sys.exit("compare.py: not run (this PyTorch finds no GPU)")
+    steps = [load_step(name) for name in
+             (arguments.steps or ",".join(STEPS if device == "cuda" else ["demo", "paper"])).split(",")]
+    modes = (arguments.modes or ("eager,graph" if device == "cuda" else "eager")).split(",")
 
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
+    precisions = ["fp32"]
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True
+        precisions = arguments.precisions.split(",")
+        if COMPILED.keys() & set(modes):  # each step and precision compiles the same functions
+            torch._dynamo.config.recompile_limit = 100
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"],
                             capture_output=True, text=True, check=False).stdout.strip()
-    print(f"PyTorch {torch.__version__}, {cores} cores, commit {commit or 'unknown'}")
-    results = []
-    for preset in map(load_preset, arguments.presets.split(",")):
-        modes = {"eager": torch_steps(preset, False)}
-        if arguments.compile:
-            modes["compiled"] = torch_steps(preset, True)
-        our_times, counters, their_times = [], [], {mode: [] for mode in modes}
-        for _ in range(arguments.rounds):
-            seconds, counter = ours(arguments.program, preset)
-            our_times.append(seconds)
-            counters.append(counter)
-            for mode, steps in modes.items():
-                if steps:
-                    their_times[mode].append(min(step.seconds() for step in steps))
-        mine = statistics.median(our_times)
-        share = statistics.median(counter["share"] for counter in counters)
-        print(f"{preset['name']:6} ours {text_of(mine)} a step, {100 * share:.0f} % of the FMA peak "
-              f"of all cores, arena {counters[0]['arena_MB']:.0f} MB")
-        row = {"preset": preset["name"], "ours_seconds": our_times, "share_of_peak": share,
-               "arena_MB": counters[0]["arena_MB"]}
-        for mode, times in their_times.items():
-            if times:
-                theirs = statistics.median(times)
-                print(f"{preset['name']:6} PyTorch {mode} {text_of(theirs)} a step: "
-                      f"ours is {theirs / mine:.2f} times as fast")
-                row[f"pytorch_{mode}_seconds"] = times
-        results.append(row)
-    if arguments.json:
-        description = {"pytorch": torch.__version__, "cores": cores, "commit": commit,
-                       "machine": platform.processor() or platform.machine(), "results": results}
-        pathlib.Path(arguments.json).write_text(json.dumps(description, indent=2) + "\n")
+    commit = os.environ.get("SIDECHANNEL_COMMIT") or commit or "unknown"
+    description = {"date": time.strftime("%Y-%m-%d"), "pytorch": torch.__version__, "cores": cores,
+                   "commit": commit,
+                   "machine": platform.processor() or platform.machine()}
+    if device == "cuda":
+        description.update(gpu=torch.cuda.get_device_name(), cudnn=torch.backends.cudnn.version())
+    print(f"PyTorch {torch.__version__}, {description.get('gpu', f'{cores} cores')}, commit {commit}",
+          flush=True)
+
+    def write(rows):
+        if arguments.json:
+            text = json.dumps({**description, "results": rows}, indent=2)
+            pathlib.Path(arguments.json).write_text(text + "\n")
+
+    show(compare(arguments, device, steps, precisions, modes, write), device)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ const Device& device() {
 }
 
 std::filesystem::path golden(const std::string& name) {
-  return std::filesystem::path(SIDECHANNEL_TEST_DATA) / "golden" / name;
+  return harness::test_data("golden/" + name);
 }
 
 Tensors read(const std::string& name) {

@@ -2,6 +2,7 @@
 
 #include "experiments/sweep.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -205,7 +206,9 @@ TEST(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
       }
     }
     const ProgramResult running = run_program("groups", {"status", "--out", out});
-    EXPECT_EQ(running.out, out + ": 4 cells\n     running    2  (0-1)\n     waiting    2  (2-3)\n");
+    EXPECT_EQ(
+        running.out,
+        fmt::format("{}: 4 cells\n     running    2  (0-1)\n     waiting    2  (2-3)\n", out));
     kill(pid, signal);
     EXPECT_EQ(wait_for_program(pid), kInterrupted);
     for (const auto& [worker, cell] : workers) EXPECT_NE(kill(worker, 0), 0) << "still there";
@@ -214,7 +217,9 @@ TEST(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
                 std::string::npos);
     }
     const ProgramResult stopped = run_program("groups", {"status", "--out", out});
-    EXPECT_EQ(stopped.out, out + ": 4 cells\n interrupted    2  (0-1)\n     waiting    2  (2-3)\n");
+    EXPECT_EQ(
+        stopped.out,
+        fmt::format("{}: 4 cells\n interrupted    2  (0-1)\n     waiting    2  (2-3)\n", out));
   }
 }
 
@@ -247,8 +252,8 @@ TEST(SweepRun, AFailedCellStopsNoOtherAndIsTriedAgain) {
   const auto arguments = with(tiny("run", out), {"--seeds", "1", "--learning-rates", "1e-3",
                                                  "--device", "cpu", "--jobs", "2"});
   // In the way of what the cell wants to write.
-  fs::create_directories(out + "/cells/G2-seed0-lr0.001/model.safetensors");
-  std::ofstream(out + "/cells/G2-seed0-lr0.001/model.safetensors/x") << "x";
+  fs::create_directories(out + "/cells/G2-seed0-lr0.001/checkpoint.safetensors");
+  std::ofstream(out + "/cells/G2-seed0-lr0.001/checkpoint.safetensors/x") << "x";
   const ProgramResult failed = run_program("groups", arguments);
   EXPECT_EQ(failed.code, 1);
   EXPECT_NE(failed.err.find("groups: " + out +
@@ -266,7 +271,7 @@ TEST(SweepRun, AFailedCellStopsNoOtherAndIsTriedAgain) {
   ASSERT_EQ(run_program("groups", {"collect", "--out", out}).code, 0);
   EXPECT_EQ(Json::parse(content_of(out + "/results.json"))["finished"], 3);
 
-  fs::remove_all(out + "/cells/G2-seed0-lr0.001/model.safetensors");
+  fs::remove_all(out + "/cells/G2-seed0-lr0.001/checkpoint.safetensors");
   const ProgramResult again = run_program("groups", arguments);
   EXPECT_EQ(again.code, 0) << again.err;
   EXPECT_EQ(run_program("groups", {"status", "--out", out}).out,

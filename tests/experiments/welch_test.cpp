@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/npy.h"
+#include "tests/harness/program.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -18,7 +19,7 @@ TEST(Welch, UnequalVariancesAndSizes) {
 
 // Each row of the table: mean, variance and count of both samples, and SciPy's p-value.
 TEST(Welch, AgreesWithSciPyOn20000Cases) {
-  const HostArray table = read_npy(SIDECHANNEL_TEST_DATA "/golden/welch.npy");
+  const HostArray table = read_npy(harness::test_data("golden/welch.npy"));
   ASSERT_EQ(table.shape[1], 7);
   ASSERT_GE(table.shape[0], 20000);
   const auto rows = table.as<double>();

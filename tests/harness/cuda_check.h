@@ -101,7 +101,7 @@ class DeviceBuffer {
       return std::numeric_limits<T>::quiet_NaN();
     } else {
       T value;
-      std::memset(&value, 0x7b, sizeof value);
+      std::memset(static_cast<void*>(&value), 0x7b, sizeof value);
       return value;
     }
   }

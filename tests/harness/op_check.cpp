@@ -63,7 +63,7 @@ double clear_of(std::vector<double> taken) {
 std::string error_of(const std::function<void()>& action) {
   try {
     action();
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     return error.what();
   }
   return "no error";

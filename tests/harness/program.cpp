@@ -14,9 +14,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// A folder that the build knew, unless the environment knows better.
+fs::path folder_of(const char* variable, const char* built) {
+  const char* const given = std::getenv(variable);
+  return given != nullptr && *given != '\0' ? given : built;
+}
+
 int spawn(const std::string& name, const std::vector<std::string>& arguments,
           const std::string& out, const std::string& err) {
-  const std::string program = std::string(SIDECHANNEL_BIN_DIR "/") + name;
+  const std::string program = folder_of("SIDECHANNEL_BIN_DIR", SIDECHANNEL_BIN_DIR) / name;
   std::vector<char*> argv{const_cast<char*>(program.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
@@ -64,6 +70,10 @@ TemporaryFolder::~TemporaryFolder() {
   std::error_code ignored;
   fs::permissions(path_, fs::perms::owner_all, ignored);
   fs::remove_all(path_, ignored);
+}
+
+fs::path test_data(const std::string& name) {
+  return folder_of("SIDECHANNEL_TEST_DATA", SIDECHANNEL_TEST_DATA) / name;
 }
 
 std::string content_of(const fs::path& path) {

@@ -35,6 +35,10 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
+// A file below tests/. Where that folder is not where it was when this was built, the environment's
+// SIDECHANNEL_TEST_DATA says where it is; so does SIDECHANNEL_BIN_DIR of the programs.
+std::filesystem::path test_data(const std::string& name);
+
 // The bytes of a file; empty when it is not there.
 std::string content_of(const std::filesystem::path& path);
 

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "experiments/training.h"
 #include "models/localizer.h"
 #include "models/probe.h"
 #include "tests/harness/cuda_check.h"

@@ -27,13 +27,15 @@ struct CUevent_st {};
 
 namespace emu {
 
-DeviceModel& device_model() {
-  static DeviceModel model;
-  return model;
-}
+namespace {
+DeviceModel the_model;  // not inside of the function, which kernels call for every mma
+Faults the_faults;
+}  // namespace
 
+DeviceModel& device_model() {
+  return the_model;
+}
 Faults& faults() {
-  static Faults the_faults;
   return the_faults;
 }
 

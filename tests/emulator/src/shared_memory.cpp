@@ -181,24 +181,28 @@ struct MmaArguments {
   const std::uint32_t* b;
 };
 
+using Row = double __attribute__((vector_size(8 * sizeof(double))));
+
 void mma_of_warp(void** lanes, unsigned) {
-  float a[16][8];
-  float b[8][8];
+  double a[16][8];
+  Row b[8];
+  Row d[16];
   for (int lane = 0; lane < 32; ++lane) {
     const auto& from = *static_cast<const MmaArguments*>(lanes[lane]);
     const int g = lane / 4;
     const int t = lane % 4;
     for (int i = 0; i < 4; ++i) a[g + 8 * (i % 2)][t + 4 * (i / 2)] = bits_as<float>(from.a[i]);
     for (int i = 0; i < 2; ++i) b[t + 4 * i][g] = bits_as<float>(from.b[i]);
+    for (int i = 0; i < 4; ++i) d[g + 8 * (i / 2)][2 * t + i % 2] = from.d[i];
+  }
+  // The hardware's order and inner precision are not specified.
+  for (int row = 0; row < 16; ++row) {
+    for (int k = 0; k < 8; ++k) d[row] += a[row][k] * b[k];
   }
   for (int lane = 0; lane < 32; ++lane) {
-    const auto& to = *static_cast<MmaArguments*>(lanes[lane]);
+    float* const to = static_cast<MmaArguments*>(lanes[lane])->d;
     for (int i = 0; i < 4; ++i) {
-      const int row = lane / 4 + 8 * (i / 2);
-      const int column = 2 * (lane % 4) + i % 2;
-      double sum = to.d[i];  // the hardware's order and inner precision are not specified
-      for (int k = 0; k < 8; ++k) sum += static_cast<double>(a[row][k]) * b[k][column];
-      to.d[i] = static_cast<float>(sum);
+      to[i] = static_cast<float>(d[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]);
     }
   }
 }

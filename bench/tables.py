@@ -1,0 +1,329 @@
+#!/usr/bin/env python3
+"""The tables of docs/performance.md, from bench/results/*.json.
+
+    python3 bench/tables.py [--check]
+
+Rewrites what stands between a line `<!-- bench/tables.py: NAME -->` and the next `<!-- end -->`.
+Figures that no result holds are "not measured"; what was predicted for them stands beside them.
+--check rewrites nothing, and fails where something would change.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import statistics
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DOCUMENT = ROOT / "docs" / "performance.md"
+RESULTS = ROOT / "bench" / "results"
+NOT_MEASURED = "not measured"
+
+# Shares of the peak, and times as fast as PyTorch run eagerly, that a step on the CPU should reach.
+CPU_GOALS = {"demo": (0.55, 3), "paper": (0.65, 1.5)}
+
+# For an H200, before anything was measured on one. Floors are the convolutions' operations at 245
+# (TF32 mma.sync) and 66.9 TFLOP/s (FFMA); the rest are estimates. Times in milliseconds.
+STEPS = {
+    ("demo", "tf32"): {},
+    ("demo", "fp32"): {},
+    ("paper", "tf32"): {"floor": 0.289, "ours": "≤ 1.1", "eager": "4.5–9", "graph": "2–3.6",
+                        "max-autotune": "1.2–2.3"},
+    ("paper", "fp32"): {"floor": 1.06},
+    ("paper-batch-norm", "tf32"): {"floor": 0.120, "eager": "45", "graph": "12",
+                                   "max-autotune": "9"},
+    ("paper-batch-norm", "fp32"): {"floor": 0.441},
+    ("overlap", "tf32"): {"floor": 0.061},
+    ("overlap", "fp32"): {"floor": 0.222},
+}
+STEP_NAMES = {"demo": "demo (instance norm)", "paper": "paper scale (instance norm)",
+              "paper-batch-norm": "paper scale (batch norm in fours, l = 250)",
+              "overlap": "overlapping pairs (2 × 129, valid convolutions)"}
+
+
+def number(value, digits=3):
+    """Three digits, without an exponent: 0.0123, 4.56, 1230."""
+    text = f"{value:.{digits}g}"
+    return f"{float(text):,.0f}" if "e" in text or abs(value) >= 1000 else text
+
+
+def percent(share):
+    return f"{100 * share:.0f} %"
+
+
+def table(header, rows):
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+# --- Results ------------------------------------------------------------------------------------
+
+def load(pattern, folder=RESULTS):
+    """The newest result whose file name fits, with that name; None where there is none."""
+    found = [(json.loads(path.read_text()), path.name) for path in sorted(folder.glob(pattern))]
+    if not found:
+        return None
+    result, name = max(found, key=lambda entry: (entry[0].get("date", ""), entry[1]))
+    return {**result, "file": name}
+
+
+def step_rows(found):
+    """bench_step's own JSON in compare.py's form, for where there is no PyTorch."""
+    rows = {}
+    for result in found["benchmarks"]:
+        _, step, precision, how = result["name"].split("/")[:4]
+        if result.get("error_occurred"):
+            continue
+        row = rows.setdefault((step, precision),
+                              {"preset": step, "precision": precision, "ours_seconds": []})
+        seconds = result["real_time"] * {"us": 1e-6, "ms": 1e-3}[result["time_unit"]]
+        if how == "eager":
+            row["ours_eager_seconds"] = [seconds]
+            row["launches_eager"] = result["launches"]
+            continue
+        row["ours_seconds"] = [seconds]
+        for counter in ("share", "arena_MB", "peak_memory_MB", "launches", "graph_launches",
+                        "allocations", "synchronizations"):
+            if counter in result:
+                row[counter] = [result[counter]]
+    return list(rows.values())
+
+
+def milliseconds(row, key):
+    times = row.get(f"{key}_seconds") if row else None
+    return statistics.median(times) * 1e3 if times else None
+
+
+def first(row, key):
+    value = (row or {}).get(key)
+    return statistics.median(value) if isinstance(value, list) and value else value
+
+
+# --- Tables -------------------------------------------------------------------------------------
+
+def cpu_steps(cpu, _):
+    if not cpu:
+        return f"A training step: {NOT_MEASURED}."
+    rows = []
+    for row in cpu["results"]:
+        mine, eager = milliseconds(row, "ours"), milliseconds(row, "pytorch_eager")
+        share_goal, ratio_goal = CPU_GOALS.get(row["preset"], (None, None))
+        share = first(row, "share") or row.get("share_of_peak", 0)
+
+        def goal(reached, wanted, text):
+            if wanted is None:
+                return ""
+            return text if reached >= wanted else f"**{text}: missed**"
+
+        ratio = eager / mine if eager else None
+        rows.append([STEP_NAMES.get(row["preset"], row["preset"]), f"{number(mine)} ms",
+                     percent(share), goal(share, share_goal, percent(share_goal or 0)),
+                     f"{number(eager)} ms" if eager else NOT_MEASURED,
+                     number(ratio) if ratio else NOT_MEASURED,
+                     goal(ratio or 0, ratio_goal, f"{ratio_goal}")])
+    heading = (f"`python3 bench/pytorch/compare.py`, commit {cpu['commit']}, {cpu['cores']} cores, "
+               f"PyTorch {cpu['pytorch'].split('+')[0]}; every round is in "
+               f"`bench/results/{cpu['file']}`.")
+    return heading + "\n\n" + table(
+        ["step", "ours", "of all cores' peak", "goal", "PyTorch eager", "ratio", "goal"], rows)
+
+
+def gpu_machine(_, gpu):
+    if not gpu:
+        return ("No result of a GPU stands in `bench/results` yet: every time below is "
+                f"{NOT_MEASURED}.")
+    machine, card = gpu["machine"], gpu["machine"]["gpu"]
+    clocks = (gpu.get("kernels") or {}).get("clocks", {}).get("clocks.sm")
+    lines = [f"{card.get('name', 'A GPU')}, driver {card.get('driver_version', 'unknown')} (CUDA "
+             f"{machine['cuda_of_driver']}), {machine['cpu']}, {machine['cores']} cores, "
+             f"{machine['system']}; commit {gpu['commit']}, {gpu['date']}, programs "
+             f"{gpu.get('programs', 'unknown')}."]
+    if clocks:
+        lines.append(f"Clock during the kernels: {clocks['min']:.0f} to {clocks['max']:.0f} MHz.")
+    lines.append(f"`{gpu['command']}`; everything in `bench/results/{gpu['file']}`.")
+    stages = [[stage["name"], stage["status"], f"{stage['seconds']:.0f} s", stage.get("reason", "")]
+              for stage in gpu["stages"]]
+    return "\n".join(lines) + "\n\n" + table(["stage", "", "", ""], stages)
+
+
+def gpu_peaks(_, gpu, prediction=None):
+    prediction = prediction or load("predicted-*.json") or {}
+    context = (gpu or {}).get("kernels", {}).get("context", {})
+    rows = []
+    for name, key, unit, text in (
+            ("fp32 fused multiply-adds", "ffma_TFLOP_s", 1, "TFLOP/s"),
+            ("TF32, mma.sync m16n8k8", "tf32_mma_TFLOP_s", 1, "TFLOP/s"),
+            ("copy in device memory, read and written", "copy_GB_s", 1e-3, "TB/s"),
+            ("launches one after the other, each", "launch_us", 1, "µs"),
+            ("a launch until the host knows that it is done", "launch_and_wait_us", 1, "µs"),
+            ("the same of a recorded step of one launch", "replay_and_wait_us", 1, "µs"),
+            ("a launch within a recorded step", "recorded_launch_us", 1, "µs"),
+            ("what two events around a kernel that does nothing measure", "between_two_events_us",
+             1, "µs")):
+        measured = f"{number(float(context[key]) * unit)} {text}" if key in context else NOT_MEASURED
+        expected = f"{number(prediction[key] * unit)} {text}" if key in prediction else ""
+        rows.append([name, expected, measured])
+    return table(["", "predicted, H200", "measured"], rows)
+
+
+def kernel_rows(gpu, prediction, wanted=lambda name: True):
+    results = (gpu or {}).get("kernels", {}).get("results", {})
+    names = list(prediction.get("kernels", {}))
+    names += [name for name in dict.fromkeys(key.rsplit("/", 1)[0] for key in results)
+              if name not in names]
+    rows = []
+    for name in filter(wanted, names):
+        expected = prediction.get("kernels", {}).get(name)
+        cold, warm = results.get(f"{name}/cold"), results.get(f"{name}/warm")
+        label = (warm or cold or {}).get("label", expected["limit"] if expected else "")
+        limit, _, kernel = label.partition(", by ")
+        row = [name, limit, f"{number(expected['floor_us'])} µs" if expected else ""]
+        if not warm and not cold:
+            rows.append(row + [NOT_MEASURED, "", "", "", ""])
+            continue
+        for result in (cold, warm):
+            row.append(f"{number(result['us'])} µs" if result else NOT_MEASURED)
+            row.append(percent(result["share"]) if result else "")
+        best = warm or cold
+        rate = f"{number(best['TFLOP/s'])} TFLOP/s" if "TFLOP/s" in best and limit != "memory" \
+            else f"{number(best['GB/s'])} GB/s"
+        rows.append(row + [rate + (f", `{kernel}`" if kernel else "")])
+    return rows
+
+
+def gpu_kernels(_, gpu, prediction=None):
+    prediction = prediction or load("predicted-*.json") or {}
+    return table(["kernel", "bound by", "predicted floor", "cold", "of the floor", "warm",
+                  "of the floor", "warm"], kernel_rows(gpu, prediction))
+
+
+def gpu_rows(gpu):
+    """Rows of the steps, with those of torch.compile where they were measured."""
+    rows = {}
+    for source in ("steps", "compile"):
+        for row in (gpu or {}).get(source, {}).get("results", []):
+            into = rows.setdefault((row["preset"], row["precision"]), {})
+            for key, value in row.items():
+                into.setdefault(key, value)
+    return rows
+
+
+def gpu_steps(_, gpu):
+    measured = gpu_rows(gpu)
+    rows = []
+    for (step, precision), expected in STEPS.items():
+        row = measured.get((step, precision))
+        ours, launched = milliseconds(row, "ours"), milliseconds(row, "ours_eager")
+        share = first(row, "share")
+        rows.append([STEP_NAMES[step], precision,
+                     f"{number(expected['floor'])} ms" if "floor" in expected else "",
+                     f"{expected['ours']} ms" if "ours" in expected else "",
+                     f"{number(ours)} ms" if ours else NOT_MEASURED, percent(share) if share else "",
+                     f"{number(launched)} ms" if launched else NOT_MEASURED])
+    return table(["step", "", "floor", "predicted", "replayed", "of the units' peak",
+                  "launched one by one"], rows)
+
+
+def gpu_pytorch(_, gpu):
+    measured = gpu_rows(gpu)
+    rows = []
+    modes = ("eager", "graph", "compile", "max-autotune")
+    for (step, precision), expected in STEPS.items():
+        row = measured.get((step, precision))
+        ours = milliseconds(row, "ours")
+        times = {mode: milliseconds(row, f"pytorch_{mode}") for mode in modes}
+        cells = []
+        for mode in modes:
+            cells.append(f"{number(times[mode])} ms" if times[mode] else NOT_MEASURED)
+            if mode != "compile":
+                cells.insert(-1, f"{expected[mode]} ms" if mode in expected else "")
+        theirs = [time for time in times.values() if time]
+        rows.append([STEP_NAMES[step], precision, *cells,
+                     number(min(theirs) / ours) if theirs and ours else NOT_MEASURED])
+    return table(["step", "", "eager, predicted", "eager", "CUDA graph, predicted", "CUDA graph",
+                  "compile", "max-autotune, predicted", "max-autotune",
+                  "fastest of these over ours"], rows)
+
+
+def gpu_host(_, gpu):
+    rows = []
+    for (step, precision), row in gpu_rows(gpu).items():
+        if row.get("ours_seconds"):
+            rows.append([STEP_NAMES.get(step, step), precision, number(row.get("launches_eager", 0))]
+                        + [number(first(row, key) or 0) for key in
+                           ("launches", "graph_launches", "allocations", "synchronizations")]
+                        + [f"{number(first(row, key) or 0)} MB"
+                           for key in ("arena_MB", "peak_memory_MB")])
+    if not rows:
+        rows = [["every step", "", *[NOT_MEASURED] * 7]]
+    return table(["step", "", "launches, one by one", "launches, replayed", "replays",
+                  "allocations", "waits", "arena", "most memory held"], rows)
+
+
+TABLES = {"cpu-steps": cpu_steps, "gpu-machine": gpu_machine, "gpu-peaks": gpu_peaks,
+          "gpu-kernels": gpu_kernels, "gpu-steps": gpu_steps, "gpu-pytorch": gpu_pytorch,
+          "gpu-host": gpu_host}
+
+
+# --- For the end of ./run gpu -------------------------------------------------------------------
+
+def plain(rows):
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+                     for row in rows)
+
+
+def kernel_summary(gpu):
+    """The paper's kernels in a few lines."""
+    rows = kernel_rows(gpu, load("predicted-*.json") or {},
+                       lambda name: "demo" not in name and "batch-norm/" not in name)
+    head = [["kernel", "bound by", "predicted", "cold", "", "warm", "", ""]]
+    return "\n" + plain(head + rows)
+
+
+def step_summary(gpu, name):
+    rows = []
+    for row in gpu[name]["results"]:
+        cells = [row["preset"], row["precision"]]
+        for label, key in (("ours", "ours"), ("one by one", "ours_eager"), ("eager", "pytorch_eager"),
+                           ("graph", "pytorch_graph"), ("compile", "pytorch_compile"),
+                           ("max-autotune", "pytorch_max-autotune")):
+            time = milliseconds(row, key)
+            cells.append(f"{label} {number(time)} ms" if time else "")
+        rows.append(cells)
+    return "\n" + plain(rows) if rows else f"\n{name}: {NOT_MEASURED}"
+
+
+# --- The document -------------------------------------------------------------------------------
+
+def rewrite(text, results=RESULTS):
+    """The document with its tables as the results say."""
+    cpu, gpu = load("cpu-*.json", results), load("gpu-*.json", results)
+
+    def replace(match):
+        name = match.group(1)
+        if name not in TABLES:
+            raise SystemExit(f"tables.py: there is no table {name}; there are {', '.join(TABLES)}")
+        return f"<!-- bench/tables.py: {name} -->\n{TABLES[name](cpu, gpu)}\n<!-- end -->"
+
+    return re.sub(r"<!-- bench/tables\.py: (\S+) -->\n(?:.*?\n)??<!-- end -->", replace, text,
+                  flags=re.DOTALL)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    arguments = parser.parse_args()
+    before = DOCUMENT.read_text()
+    after = rewrite(before)
+    if arguments.check and after != before:
+        sys.exit("docs/performance.md is not what bench/results says; python3 bench/tables.py "
+                 "rewrites it")
+    if not arguments.check and after != before:
+        DOCUMENT.write_text(after)
+
+
+if __name__ == "__main__":
+    main()

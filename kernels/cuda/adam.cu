@@ -1,0 +1,93 @@
+// Adam over all parameters at once:
+//
+//   m = beta1 * m + (1 - beta1) * g        v = beta2 * v + (1 - beta2) * g^2
+//   p = p - rate * m / (sqrt(v) * correction + epsilon)
+//
+// p, m, v, g [size], flat. Thread t takes elements 4 t to 4 t + 3, by 16 bytes where the addresses
+// allow it: 16 bytes read and 12 written an element, in one pass. What depends on the step lies in
+// device memory and is computed there, so that a recorded step can be replayed. Multiply-adds are
+// fused by name, where the CPU's kernel has them: both give the same bits.
+
+#include "kernels/adam.h"
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/device/pack.cuh"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/tiling.h"
+
+namespace sidechannel::kernels {
+namespace {
+
+using device::Pack;
+
+// One thread.
+__global__ void begin(AdamRule rule, const double* sum_of_squares, const float* loss,
+                      AdamState* state) {
+  *state = begin_step(rule, *state, *sum_of_squares, loss ? static_cast<double>(*loss) : 0.0);
+}
+
+struct AdamConstants {
+  float beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon;
+};
+
+template <int kVec>
+__device__ __forceinline__ void update_pack(const AdamConstants& constants, float rate,
+                                            float correction, std::int64_t at, const float* g,
+                                            float* p, float* m, float* v) {
+  const auto gradient = Pack<kVec>::load(g + at);
+  auto parameter = Pack<kVec>::load(p + at);
+  auto mean = Pack<kVec>::load(m + at);
+  auto square = Pack<kVec>::load(v + at);
+#pragma unroll
+  for (int j = 0; j < kVec; ++j) {
+    const float gj = gradient.v[j];
+    mean.v[j] = fmaf(constants.one_minus_beta1, gj, __fmul_rn(constants.beta1, mean.v[j]));
+    square.v[j] =
+        fmaf(__fmul_rn(constants.one_minus_beta2, gj), gj, __fmul_rn(constants.beta2, square.v[j]));
+    const float scale = fmaf(sqrtf(square.v[j]), correction, constants.epsilon);
+    parameter.v[j] = fmaf(-rate, mean.v[j] / scale, parameter.v[j]);
+  }
+  mean.store(m + at);
+  square.store(v + at);
+  parameter.store(p + at);
+}
+
+__global__ void update(AdamConstants constants, const AdamState* state, std::int64_t size,
+                       bool packed, const float* g, float* p, float* m, float* v) {
+  if (state->halted != 0) return;
+  const auto rate = static_cast<float>(state->rate);
+  const auto correction = static_cast<float>(state->correction);
+  const std::int64_t first = (std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * 4;
+  if (packed && first + 4 <= size) {
+    update_pack<4>(constants, rate, correction, first, g, p, m, v);
+    return;
+  }
+  for (std::int64_t i = first; i < first + 4 && i < size; ++i) {
+    update_pack<1>(constants, rate, correction, i, g, p, m, v);
+  }
+}
+
+}  // namespace
+
+void adam_begin(CudaQueue& queue, const AdamRule& rule, const double* sum_of_squares,
+                const float* loss, AdamState* state) {
+  launch(queue, "adam_begin", begin, Launch{dim3(1), dim3(1)}, rule, sum_of_squares, loss, state);
+}
+
+void adam_update(CudaQueue& queue, const AdamRule& rule, const AdamState* state, std::int64_t size,
+                 const float* g, float* p, float* m, float* v) {
+  if (size == 0) return;
+  constexpr unsigned kThreads = 256;
+  const auto blocks = static_cast<unsigned>((size + 4 * kThreads - 1) / (4 * kThreads));
+  const AdamConstants constants = {
+      static_cast<float>(rule.beta1), static_cast<float>(1 - rule.beta1),
+      static_cast<float>(rule.beta2), static_cast<float>(1 - rule.beta2),
+      static_cast<float>(rule.epsilon)};
+  launch(queue, "adam_update", update, Launch{dim3(blocks), dim3(kThreads)}, constants, state, size,
+         packable({g, p, m, v}), g, p, m, v);
+}
+
+}  // namespace sidechannel::kernels
