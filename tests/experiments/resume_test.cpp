@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <thread>
 
@@ -280,9 +281,12 @@ TEST(OtherModel, IsKeptAndNotTrained) {
   ASSERT_EQ(run_program("localization", tiny("run", "batch", folder / "minibatch")).code, 0);
   const std::string model = folder / "minibatch" + "/model.safetensors";
   const std::string out = folder / "population";
-  const auto arguments =
-      with(tiny("run", "batch", out), {"--eval-statistics", "population", "--model", model});
-  const ProgramResult result = run_program("localization", arguments);
+  const auto evaluate = [&](const std::string& weights) {
+    return run_program(
+        "localization",
+        with(tiny("run", "batch", out), {"--eval-statistics", "population", "--model", weights}));
+  };
+  const ProgramResult result = evaluate(model);
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_FALSE(std::filesystem::exists(out + "/checkpoint.safetensors"));
   EXPECT_EQ(content_of(out + "/model.safetensors"), content_of(model));
@@ -291,14 +295,14 @@ TEST(OtherModel, IsKeptAndNotTrained) {
             std::string::npos);
   EXPECT_NE(content_of(out + "/layer_mean.npy"),
             content_of(folder / "minibatch" + "/layer_mean.npy"));
-  EXPECT_EQ(run_program("localization", arguments).code, 0);
+  EXPECT_EQ(evaluate(model).code, 0);
 
   ASSERT_EQ(
       run_program("localization", with(tiny("train", "batch", folder / "other"), {"--seed", "1"}))
           .code,
       0);
   const std::string other = folder / "other" + "/model.safetensors";
-  const ProgramResult refused = run_program("localization", with(arguments, {"--model", other}));
+  const ProgramResult refused = evaluate(other);
   EXPECT_EQ(refused.code, 2);
   EXPECT_EQ(refused.err, "localization: " + out + " holds a run of another model than " + other +
                              "; choose another --out\n");
@@ -308,7 +312,7 @@ TEST(OtherModel, IsKeptAndNotTrained) {
 TEST(SomeProbes, AreThoseOfTheMap) {
   const TemporaryFolder folder;
   const auto run = [&](const std::string& probes) {
-    const std::string out = folder / probes;
+    std::string out = folder / probes;
     const ProgramResult result =
         run_program("localization", with(tiny("run", "instance", out), {"--probes", probes}));
     EXPECT_EQ(result.code, 0) << result.err;

@@ -198,12 +198,10 @@ TEST(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
       workers = workers_of(pid);
     }
     ASSERT_EQ(workers.size(), 2u);
-    const std::vector<std::string> names = {"G1-seed0-lr0.001", "G2-seed0-lr0.001"};
-    for (const std::string& name : names) {  // the handlers are in place by then
-      for (int i = 0; i < 10'000 && !fs::exists(out + "/cells/" + name + "/checkpoint.safetensors");
-           ++i) {
-        pause(1);
-      }
+    const std::vector<fs::path> cells = {fs::path(out) / "cells/G1-seed0-lr0.001",
+                                         fs::path(out) / "cells/G2-seed0-lr0.001"};
+    for (const fs::path& cell : cells) {  // the handlers are in place by then
+      for (int i = 0; i < 10'000 && !fs::exists(cell / "checkpoint.safetensors"); ++i) pause(1);
     }
     const ProgramResult running = run_program("groups", {"status", "--out", out});
     EXPECT_EQ(
@@ -212,9 +210,8 @@ TEST(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
     kill(pid, signal);
     EXPECT_EQ(wait_for_program(pid), kInterrupted);
     for (const auto& [worker, cell] : workers) EXPECT_NE(kill(worker, 0), 0) << "still there";
-    for (const std::string& name : names) {
-      EXPECT_NE(content_of(out + "/cells/" + name + "/log.txt").find("train: stopped at step "),
-                std::string::npos);
+    for (const fs::path& cell : cells) {
+      EXPECT_NE(content_of(cell / "log.txt").find("train: stopped at step "), std::string::npos);
     }
     const ProgramResult stopped = run_program("groups", {"status", "--out", out});
     EXPECT_EQ(
