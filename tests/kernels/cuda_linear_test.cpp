@@ -12,7 +12,6 @@ using harness::check_linear;
 using harness::cuda_queue;
 using harness::DeviceBuffer;
 using harness::narrowed;
-using kernels::GradOut;
 using kernels::LinearDims;
 using kernels::Precision;
 

@@ -16,7 +16,6 @@ using harness::DeviceBuffer;
 using harness::Draw;
 using harness::narrowed;
 using harness::NormCase;
-using kernels::GradOut;
 using kernels::NormDims;
 
 class CudaNormRelu : public harness::CudaTest {};

@@ -102,7 +102,8 @@ TEST_P(Kernels, TilesOfAWarp) {
   const Device<float> y(queue, std::vector<float>(64));
   tile_sums(queue, x.data(), y.data());
   for (std::size_t i = 0; i < 64; ++i) {
-    EXPECT_EQ(y.get()[i], static_cast<float>(i / 8 * 8 * 8 + 28));
+    const std::size_t tile = i / 8;
+    EXPECT_EQ(y.get()[i], static_cast<float>(tile * 64 + 28));
   }
 }
 
