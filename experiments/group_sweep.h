@@ -48,7 +48,7 @@ Sweep cells_of(const std::filesystem::path& path, const GroupSweep& plan);
 //
 //   cells      the measures of each, or null where it is not finished
 //   best       for each number of groups and seed, its best finished learning rate: the one with
-//              the largest localization distance, of equals the largest interior slope
+//              the largest localized fraction, of equals the largest interior slope
 //   by_groups  mean and standard deviation (n - 1) of the best's measures over the seeds
 //   spearman   rank correlation of those means with the number of groups
 Json collect(const std::filesystem::path& path, const GroupSweep& plan);

@@ -26,11 +26,11 @@ def keys(a, b):
     """What tells the two runs apart, for the keys of the summary."""
     if a.norm == "none":
         raise UsageError(f"{a.path} is a run without norm; give the run with norm first")
-    for key in ("norm", "statistics"):
+    for key in ("norm", "statistics", "input"):
         if getattr(a, key) != getattr(b, key):
             return getattr(a, key), getattr(b, key)
-    raise UsageError(f"{a.path} and {b.path} have the same norm ({a.norm}) and the same statistics "
-                     f"({a.statistics}): nothing to compare")
+    raise UsageError(f"{a.path} and {b.path} have the same norm ({a.norm}), the same statistics "
+                     f"({a.statistics}) and the same input ({a.input}): nothing to compare")
 
 
 def check_comparable(a, b):
@@ -38,6 +38,36 @@ def check_comparable(a, b):
         if a.summary[key] != b.summary[key]:
             raise UsageError(f"{a.path} and {b.path} differ in {key.replace('_', ' ')}: "
                              f"{a.summary[key]} and {b.summary[key]}")
+
+
+# --- The paper's claims ---------------------------------------------------------------------------
+
+MOST = 0.5  # share of the interior
+
+
+def interior(run):
+    """Localized share of the indices beyond R(d), at the output; None where there are none."""
+    return run.summary["interior_localized_fraction"][-1]
+
+
+def outside_cones(run):
+    """The largest share, of all layers, that a layer localizes beyond its own R(i)."""
+    return max((share for layer in range(1, run.depth + 1)
+                if (share := run.outside_cone(layer)) is not None), default=None)
+
+
+def claims(a, b):
+    return {
+        "interior": style.claim(
+            "with normalization the whole sequence is localized by the last layers (Section 3.1)",
+            f"localized share of the interior ≥ {percent(MOST)}", interior(a), lambda v: v >= MOST),
+        "faster": style.claim(
+            "with normalization position travels faster than the receptive field grows (Section 3.1)",
+            "some layer localizes indices beyond its R(i)", outside_cones(a), lambda v: v > LEAVES),
+        "cone": style.claim(
+            "without normalization nothing beyond the receptive field is localized, at any depth "
+            "(Proposition C.1)", "largest share beyond R(i), of all layers, = 0",
+            outside_cones(b), lambda v: v == 0)}
 
 
 # --- What is to be seen, in words -----------------------------------------------------------------
@@ -231,15 +261,16 @@ def draw(a, b, title=None):
 # --- The program ----------------------------------------------------------------------------------
 
 
-def compare(program, description, runs, arguments, claims=None):
-    """The program behind figures 1, 5 and 6. `runs` holds a name and a help text for each of the
-    two; `claims`, where given, turns the runs into the paper's claims and what becomes of them, or
-    refuses runs that the figure is not about."""
+def compare(program, description, runs, arguments, claims):
+    """The program behind the figures of this form. `runs` holds a name and a help text for each of
+    the two; `claims` turns the runs into the paper's claims and what becomes of them, or refuses runs
+    that the figure is not about."""
     parser = style.ArgumentParser(prog=program, description=description)
     for name, (metavar, text) in zip(("with_norm", "without_norm"), runs):
         parser.add_argument(name, metavar=metavar, help=text)
     parser.add_argument("--out", required=True, help="the figure, .png, .pdf or .svg")
-    parser.add_argument("--summary", help="both runs' summaries, .json")
+    parser.add_argument("--summary", help="the paper's claims and what becomes of them, and both "
+                        "runs' summaries, .json")
     parser.add_argument("--title", help="above the figure")
     options = parser.parse_args(arguments)
 
@@ -247,9 +278,7 @@ def compare(program, description, runs, arguments, claims=None):
     a, b = style.load_run(options.with_norm), style.load_run(options.without_norm)
     check_comparable(a, b)
     key_a, key_b = keys(a, b)
-    summary = {key_a: a.summary, key_b: b.summary}
-    if claims:
-        summary = {"claims": claims(a, b), **summary}
+    summary = {"claims": claims(a, b), key_a: a.summary, key_b: b.summary}
     with style.looks():
         style.write_figure(draw(a, b, options.title), options.out)
     if options.summary:
@@ -262,7 +291,7 @@ def main(arguments):
     compare("figure1.py", "Draws figure 1 of the paper from two run folders.",
             [("RUN_WITH_NORM", "folder of the run with normalization"),
              ("RUN_WITHOUT_NORM", "folder of the run to compare it with, without normalization")],
-            arguments)
+            arguments, claims)
 
 
 if __name__ == "__main__":

@@ -66,19 +66,23 @@ class Claims:
                 break
 
     def summary(self):
-        def claim(text, value, holds):
-            return {"claim": text, "ours": value, "pass": None if value is None else holds(value)}
-
         half = self.length / 2
         return {
-            "few_shared": claim(f"error >= {self.IMPOSSIBLE} up to l/4 shared", self.few,
-                                lambda v: v >= self.IMPOSSIBLE),
-            "many_shared": claim(f"error <= {self.SOLVED} from 3l/4 to l - 1 shared", self.many,
-                                 lambda v: v <= self.SOLVED),
-            "identical": claim(f"error >= {self.IMPOSSIBLE} at l", self.same,
-                               lambda v: v >= self.IMPOSSIBLE),
-            "crossing": claim(f"error crosses 1/2 within 20 % of l/2 = {half:g}", self.crossing,
-                              lambda v: abs(v - half) <= self.NEAR_HALF * half),
+            "few_shared": style.claim(
+                "with little overlap the error is 1, that of answering 0 (Section 3.2)",
+                f"smallest error up to ℓ/4 shared ≥ {self.IMPOSSIBLE}", self.few,
+                lambda v: v >= self.IMPOSSIBLE),
+            "crossing": style.claim(
+                "the transition lies at about half the length (Section 3.2)",
+                f"the error crosses ½ within 20 % of ℓ/2 = {half:g}", self.crossing,
+                lambda v: abs(v - half) <= self.NEAR_HALF * half),
+            "many_shared": style.claim(
+                "with much overlap the error is near zero (Section 3.2)",
+                f"largest error from 3ℓ/4 to ℓ − 1 shared ≤ {self.SOLVED}", self.many,
+                lambda v: v <= self.SOLVED),
+            "identical": style.claim(
+                "two sequences that are the same cannot be told apart (follows from Section 3.2)",
+                f"error at ℓ ≥ {self.IMPOSSIBLE}", self.same, lambda v: v >= self.IMPOSSIBLE),
         }
 
 

@@ -72,9 +72,10 @@ def claims(results):
     found = [rho[key] for key in ("interior_slope", "localization_distance")
              if rho[key] is not None]
     ours = max(found, default=None)
-    return {"rises": {
-        "claim": f"interior slope or distance rises with G, rank correlation >= {RISES}",
-        "ours": ours, "pass": None if ours is None else ours >= RISES}}
+    return {"rises": style.claim(
+        "localization improves with the number of groups (Section 3.3)",
+        f"rank correlation of G with the interior slope, or the distance, ≥ {RISES}", ours,
+        lambda v: v >= RISES)}
 
 
 def change(results, key, form):

@@ -13,21 +13,16 @@ from style import UsageError  # noqa: E402
 LOCALIZES = 0.7  # share of the interior
 
 
-def interior(run):
-    """Localized share of the indices beyond R(d), at the output; None where there are none."""
-    return run.summary["interior_localized_fraction"][-1]
-
-
 def localizes(run):
-    share = interior(run)
-    return {"claim": f"with minibatch statistics >= {style.percent(LOCALIZES)} of the interior is "
-            "localized", "ours": share, "pass": None if share is None else share >= LOCALIZES}
+    return style.claim(
+        "BatchNorm with minibatch statistics localizes (Appendix D)",
+        f"localized share of the interior ≥ {style.percent(LOCALIZES)}", figure1.interior(run),
+        lambda v: v >= LOCALIZES)
 
 
-def nothing(run, how):
-    share = interior(run)
-    return {"claim": f"{how} nothing of the interior is localized", "ours": share,
-            "pass": None if share is None else share == 0}
+def nothing(run, paper):
+    return style.claim(paper, "localized share of the interior = 0", figure1.interior(run),
+                       lambda v: v == 0)
 
 
 def require(run, norm, statistics, what):
@@ -39,7 +34,8 @@ def require(run, norm, statistics, what):
 def claims(a, b):
     require(a, "batch", "minibatch", "a run with norm batch and minibatch statistics")
     require(b, "none", "minibatch", "a run with norm none")
-    return {"minibatch": localizes(a), "none": nothing(b, "without norm")}
+    return {"minibatch": localizes(a), "none": nothing(
+        b, "without normalization the central indices are not localized (Appendix D)")}
 
 
 def main(arguments):

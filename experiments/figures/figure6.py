@@ -14,7 +14,8 @@ from figure5 import localizes, nothing, require  # noqa: E402
 def claims(a, b):
     require(a, "batch", "minibatch", "a run with norm batch and minibatch statistics")
     require(b, "batch", "population", "a run with norm batch and population statistics")
-    return {"minibatch": localizes(a), "population": nothing(b, "with population statistics")}
+    return {"minibatch": localizes(a), "population": nothing(
+        b, "population statistics end the communication (Appendix D)")}
 
 
 def main(arguments):

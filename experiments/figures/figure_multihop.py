@@ -50,12 +50,14 @@ def beyond(run):
 
 
 def claims(a, b):
-    share, without = beyond(a), b.summary["interior_localized_fraction"][-1]
     return {
-        "several_hops": {"claim": "with norm, indices beyond 3 R are localized", "ours": share,
-                         "pass": None if share is None else share > 0},
-        "no_hop": {"claim": "without norm nothing of the interior is localized", "ours": without,
-                   "pass": None if without is None else without == 0}}
+        "several_hops": style.claim(
+            "position travels by several messages, one after the other (Section 3.2)",
+            "localized share of the indices beyond one hop, 3R(d), > 0", beyond(a),
+            lambda v: v > 0),
+        "no_hop": style.claim(
+            "without normalization there is no message (Section 3.1)",
+            "localized share of the interior = 0", figure1.interior(b), lambda v: v == 0)}
 
 
 def reading(a, b):

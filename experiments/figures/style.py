@@ -104,31 +104,43 @@ class Run:
         return float(beyond.mean()) if self.length > 2 * reach else None
 
     @property
+    def input(self):
+        """What the network saw: noise, or a constant (Section 3.2's uninformative input)."""
+        return self.settings.get("input", "noise")
+
+    @property
     def name(self):
         """What the network is called in a legend."""
         if self.norm == "none":
-            return "without norm"
+            return "without norm" + self._on_input(", ")
         name = NORM_NAMES.get(self.norm, self.norm)
         if self.norm == "group":
             name += f" (G = {self.settings.get('groups', '?')})"
         if self.norm == "batch" or self.statistics != "minibatch":
             name += f", {self.statistics}"
-        return name
+        return name + self._on_input(", ")
+
+    def _on_input(self, comma):
+        return "" if self.input == "noise" else f"{comma}{self.input} input"
 
     @property
     def phrase(self):
         """The same within a sentence."""
         if self.norm == "none":
-            return "without norm"
-        name, _, statistics = self.name.partition(", ")
-        return f"with {name}" + (f" and {statistics} statistics" if statistics else "")
+            return self.name
+        name, *others = self.name.removesuffix(self._on_input(", ")).split(", ")
+        others = [f"{statistics} statistics" for statistics in others]
+        if self.input != "noise":
+            others.append(f"{self.input} input")
+        return " and ".join([f"with {name}", *others])
 
     @property
     def on_plateau(self):
         """Whether training failed: the normalized network answers the mean position everywhere. The
         thresholds are those of plateau_notice() in training.cpp."""
         slope, spread = self.summary["interior_slope"], self.summary.get("output_std")
-        return (self.norm != "none" and self.statistics == "minibatch" and slope is not None
+        return (self.norm != "none" and self.statistics == "minibatch" and self.input == "noise"
+                and slope is not None
                 and abs(slope) < 0.01 and spread is not None and spread < 0.01)
 
 
@@ -216,6 +228,16 @@ def load_run(folder):
 def target(length):
     """y of Problem 2.1."""
     return np.linspace(-0.5, 0.5, length) if length > 1 else np.zeros(length)
+
+
+# --- Claims ---------------------------------------------------------------------------------------
+
+
+def claim(paper, criterion, ours, holds):
+    """A claim of the paper: in its own terms and where it stands, the criterion that it is held to
+    here, what was measured, and whether that passes; None where the run has nothing to measure."""
+    return {"paper": paper, "criterion": criterion, "ours": ours,
+            "pass": None if ours is None else bool(holds(ours))}
 
 
 # --- Writing --------------------------------------------------------------------------------------

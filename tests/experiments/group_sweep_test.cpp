@@ -183,14 +183,15 @@ class Collect : public testing::Test {
   Collect() {
     plan_ = plan_groups("demo", {{"groups", {1, 4}}, {"seeds", 2}, {"learning_rates", {1, 2, 3}}});
   }
-  void finish(const std::string& id, double distance, const Json& slope) {
+  void finish(const std::string& id, double distance, const Json& slope, double localized = 0) {
     const std::filesystem::path cell = folder_.path() / "cells" / id;
     std::filesystem::create_directories(cell);
-    std::ofstream(cell / "summary.json") << Json{{"localization_distance", distance},
-                                                 {"interior_slope", slope},
-                                                 {"localized_fraction", {0.1, distance / 32.0}},
-                                                 {"interior_localized_fraction", {nullptr, 0.5}},
-                                                 {"seconds", distance * 1.5}};
+    std::ofstream(cell / "summary.json")
+        << Json{{"localization_distance", distance},
+                {"interior_slope", slope},
+                {"localized_fraction", {0.1, (localized > 0 ? localized : distance) / 32}},
+                {"interior_localized_fraction", {nullptr, 0.5}},
+                {"seconds", distance * 1.5}};
   }
   TemporaryFolder folder_;
   GroupSweep plan_;
@@ -199,9 +200,9 @@ class Collect : public testing::Test {
 TEST_F(Collect, TakesTheBestLearningRateOfEachSeed) {
   finish("G1-seed0-lr1", 7, 0.1);
   finish("G1-seed0-lr2", 9, 0.2);
-  finish("G1-seed0-lr3", 8, 0.9);
+  finish("G1-seed0-lr3", 20, 0.9, 8);  // farther, and fewer of them
   finish("G1-seed1-lr1", 11, 0.2);
-  finish("G1-seed1-lr2", 11, 0.4);  // as far, and steeper
+  finish("G1-seed1-lr2", 11, 0.4);  // as many, and steeper
   finish("G1-seed1-lr3", 11, nullptr);
   finish("G4-seed0-lr1", 20, 0.5);
   const Json results = collect(folder_.path(), plan_);

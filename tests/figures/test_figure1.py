@@ -103,7 +103,7 @@ class Figure1Test(unittest.TestCase):
         a, b = self.pair()
         out = self.draw(a, b, "--summary", self.summary)
         summary = json.loads(self.summary.read_text())
-        self.assertEqual(list(summary), ["instance", "none"])
+        self.assertEqual(list(summary), ["claims", "instance", "none"])
         for key, run in (("instance", a), ("none", b)):
             self.assertEqual(summary[key], json.loads((run / "summary.json").read_text()))
         self.assertEqual(out[0], "(a) predictions: beyond R = 8, without norm the CNN answers 0 "
@@ -120,7 +120,8 @@ class Figure1Test(unittest.TestCase):
         a = self.make("mini", "batch")
         b = self.make("pop", "batch", statistics="population", follows=False)
         out = self.draw(a, b, "--summary", self.summary)
-        self.assertEqual(list(json.loads(self.summary.read_text())), ["minibatch", "population"])
+        self.assertEqual(list(json.loads(self.summary.read_text())),
+                         ["claims", "minibatch", "population"])
         self.assertIn("with BatchNorm and population statistics the CNN answers 0", out[0])
         self.assertNotIn("failed", out[0])
 

@@ -76,7 +76,7 @@ class Figure3Test(unittest.TestCase):
         self.assertEqual(summary["points"],
                          json.loads((run / "overlap.json").read_text())["points"])
         self.assertEqual({name: claim["pass"] for name, claim in summary["claims"].items()},
-                         dict.fromkeys(("few_shared", "many_shared", "identical", "crossing"),
+                         dict.fromkeys(("few_shared", "crossing", "many_shared", "identical"),
                                        True))
 
     def test_claims_fail_where_they_should(self):
@@ -88,12 +88,12 @@ class Figure3Test(unittest.TestCase):
         self.assertEqual(verdicts({}), [True, True, True, True])
         self.assertEqual(verdicts({8: 0.94}), [False, True, True, True])
         self.assertEqual(verdicts({9: 0.94}), [True, True, True, True])  # beyond l/4
-        self.assertEqual(verdicts({25: 0.11}), [True, False, True, True])
+        self.assertEqual(verdicts({25: 0.11}), [True, True, False, True])
         self.assertEqual(verdicts({24: 0.11}), [True, True, True, True])  # before 3l/4
-        self.assertEqual(verdicts({33: 0.94}), [True, True, False, True])
-        self.assertEqual(verdicts({12: 0.3}), [True, True, True, False])  # crosses at 9.9
-        self.assertEqual(verdicts({}, drop=(33,)), [True, True, None, True])
-        self.assertEqual(verdicts({}, drop=range(14, 33)), [True, None, True, None])
+        self.assertEqual(verdicts({33: 0.94}), [True, True, True, False])
+        self.assertEqual(verdicts({12: 0.3}), [True, False, True, True])  # crosses at 9.9
+        self.assertEqual(verdicts({}, drop=(33,)), [True, True, True, None])
+        self.assertEqual(verdicts({}, drop=range(14, 33)), [True, None, None, True])
 
     def test_the_crossing_is_between_its_neighbours(self):
         run = figure3.load(make_run(self.folder / "run", {0: 1.0, 10: 0.75, 20: 0.25, 30: 0.0}))

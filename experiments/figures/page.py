@@ -1,0 +1,188 @@
+"""The page about all figures: one HTML file that needs nothing else, to be sent around."""
+
+import base64
+import datetime
+import html
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+VERDICTS = {True: "pass", False: "miss", None: "-"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A figure at one scale."""
+
+    preset: str
+    picture: Path
+    data: Path
+    claims: dict        # as style.claim makes them
+    provenance: list    # config.json of each run
+    commands: list
+    seconds: list       # of each run; None where nobody counted
+
+
+@dataclass(frozen=True)
+class Section:
+    key: str
+    title: str
+    note: str
+    results: list
+
+
+def number(value):
+    """Three digits; a dash for what could not be measured."""
+    if value is None:
+        return "-"
+    if isinstance(value, float) and value != int(value):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.1f}"
+    return f"{value:.0f}"
+
+
+def duration(seconds):
+    if seconds is None:
+        return "not counted"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def uri(path, kind):
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def tag(name, content="", **attributes):
+    text = "".join(f' {key.rstrip("_")}="{html.escape(str(value), quote=True)}"'
+                   for key, value in attributes.items())
+    return f"<{name}{text}>{content}</{name}>"
+
+
+def say(text):
+    return html.escape(str(text))
+
+
+def claims_table(claims):
+    rows = []
+    for claim in claims.values():
+        verdict = VERDICTS[claim["pass"]]
+        rows.append(tag("tr", tag("td", say(claim["paper"])) + tag("td", say(claim["criterion"]))
+                        + tag("td", say(number(claim["ours"])), class_="number")
+                        + tag("td", say(verdict), class_=f"verdict {verdict.replace('-', 'none')}")))
+    head = "".join(tag("th", word) for word in ("The paper", "Criterion", "Ours", ""))
+    return tag("div", tag("table", tag("tr", head) + "".join(rows)), class_="wide")
+
+
+def departures(result):
+    """Where a run's settings leave the paper's experiment."""
+    for config in result.provenance:
+        settings = config.get("settings", {})
+        if settings.get("curriculum_iterations"):
+            yield (f"With a curriculum, which the paper does not have: first "
+                   f"{settings['curriculum_iterations']} steps at length "
+                   f"{settings['curriculum_length']}.")
+            return
+
+
+def made_by(config):
+    """Commit, compiler and machine of a run, in a line."""
+    if not config:
+        return "not known"
+    commit = str(config.get("commit", ""))[:12] or "unknown"
+    if config.get("modified"):
+        commit += ", with changes that are not committed"
+    parts = [f"commit {commit}", config.get("compiler"), config.get("build"), config.get("device"),
+             config.get("machine")]
+    return "; ".join(str(part) for part in parts if part)
+
+
+def size_of(config):
+    settings = config.get("settings", {})
+    names = (("length", "ℓ"), ("depth", "d"), ("channels", "h"), ("kernel_size", "k"),
+             ("batch", "batch"), ("iterations", "steps"), ("seed", "seed"))
+    return ", ".join(f"{symbol} = {settings[name]}" for name, symbol in names if name in settings)
+
+
+def result_block(title, result):
+    made = dict.fromkeys(made_by(config) for config in result.provenance)
+    runs = "".join(
+        tag("li", tag("code", say(f"{command} --preset {result.preset}")) + " "
+            + say(f"({size_of(config)}; {duration(seconds)})"))
+        for command, config, seconds in zip(result.commands, result.provenance, result.seconds))
+    total = sum(seconds or 0 for seconds in result.seconds)
+    return "".join([
+        tag("h3", say(f"Preset {result.preset}")),
+        tag("img", src=uri(result.picture, "image/png"), alt=f"{title}, preset {result.preset}")
+        .removesuffix("</img>"),
+        *(tag("p", say(text), class_="note") for text in departures(result)),
+        claims_table(result.claims),
+        tag("details",
+            tag("summary", say(f"{duration(total)} of runs; where this comes from"))
+            + tag("ul", runs) + "".join(tag("p", say(line)) for line in made)
+            + tag("p", tag("a", "the numbers behind the picture", download=result.data.name,
+                           href=uri(result.data, "application/json"))))])
+
+
+def overview(sections):
+    """The claims that pass, by figure and preset."""
+    presets = list(dict.fromkeys(r.preset for s in sections for r in s.results))
+    order = [name for name in ("paper", "small", "demo") if name in presets]
+    presets = order + [name for name in presets if name not in order]
+    head = tag("th", "") + "".join(tag("th", say(name)) for name in presets)
+    rows = []
+    for section in sections:
+        cells = [tag("td", tag("a", say(section.title), href=f"#figure-{section.key}"))]
+        for name in presets:
+            result = next((r for r in section.results if r.preset == name), None)
+            counted = [c["pass"] for c in result.claims.values() if c["pass"] is not None] \
+                if result else []
+            kind = "none" if not counted else "pass" if all(counted) else "miss"
+            text = f"{sum(counted)} of {len(counted)}" if counted else "not run" if not result else "-"
+            cells.append(tag("td", text, class_=f"verdict {kind}"))
+        rows.append(tag("tr", "".join(cells)))
+    return tag("div", tag("table", tag("tr", head) + "".join(rows)), class_="wide")
+
+
+STYLE = """
+:root { color-scheme: light dark; --soft: #767676; --line: #8884; --pass: #00694e; --miss: #a33c00; }
+@media (prefers-color-scheme: dark) { :root { --pass: #4fd1a5; --miss: #ff9d5c; --soft: #a0a0a0; } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { line-height: 1.2; } h2 { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; }
+h3 { font-weight: 600; color: var(--soft); }
+img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; display: block;
+      max-height: 34rem; margin: 0 auto; }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .92em; }
+th, td { text-align: left; padding: .35em .6em; border-bottom: 1px solid var(--line);
+         vertical-align: top; }
+.wide { overflow-x: auto; } .number { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.verdict { font-weight: 600; white-space: nowrap; } .pass { color: var(--pass); }
+.pass::before { content: "✓ "; } .miss::before { content: "✗ "; } .miss { color: var(--miss); }
+.none, .note, details, footer { color: var(--soft); } code { overflow-wrap: anywhere; }
+"""
+
+INTRODUCTION = """Figures of “Spooky Action at a Distance: Normalization Layers Enable Side-Channel
+Spatial Communication” (Pfrommer, Ma, Huang, Sojoudi), made anew with sidechannel. Under each stands
+what the paper claims, the criterion that we hold it to, and what we measured. The presets “demo” and
+“small” are the same experiments with smaller networks: they test what is claimed, not the paper's
+numbers. Figure 2 is a drawing of the mechanism, without data."""
+
+
+def render(sections):
+    """The whole page."""
+    blocks = []
+    for section in sections:
+        shown = "".join(result_block(section.title, result) for result in section.results)
+        note = tag("p", say(section.note), class_="note") if section.note else ""
+        blocks.append(tag("section", tag("h2", say(section.title)) + note
+                          + (shown or tag("p", "Not run yet.", class_="note")),
+                          id=f"figure-{section.key}"))
+    today = datetime.date.fromtimestamp(time.time()).isoformat()
+    title = "What normalization layers hear"
+    return "\n".join([
+        "<!DOCTYPE html>", '<html lang="en">', '<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        tag("title", title), tag("style", STYLE),
+        tag("h1", title), tag("p", say(INTRODUCTION)), overview(sections), *blocks,
+        tag("footer", tag("p", say(f"Made by ./run figures, {today}."))), "</html>", ""])
+

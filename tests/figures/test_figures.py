@@ -1,0 +1,249 @@
+"""Tests of experiments/figures/figures.py and page.py: what ./run figures does, at a tiny scale.
+
+The programs are those of the folder in SIDECHANNEL_BIN; without it their tests are skipped.
+"""
+
+import html.parser
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import unittest
+from pathlib import Path
+
+from figure_test import FIGURES, FigureTest
+
+import figures
+import page
+import style
+
+BIN = os.environ.get("SIDECHANNEL_BIN")
+TINY = Path(__file__).resolve().parent / "tiny"
+ALL = list(figures.FIGURES)
+VOID = {"img", "meta"}
+
+
+class Reader(html.parser.HTMLParser):
+    """The text of a page, what it refers to, and whether its tags close."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.texts, self.references, self.ids, self.cells = [], [], [], set(), []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.references += [attributes[key] for key in ("src", "href") if key in attributes]
+        if "id" in attributes:
+            self.ids.add(attributes["id"])
+        if tag == "td":
+            self.cells.append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.texts.append(data)
+        if "td" in self.open:
+            self.cells[-1] += data
+
+    @property
+    def text(self):
+        return " ".join("".join(self.texts).split())
+
+
+def start(out, *arguments, bin_=BIN):
+    return subprocess.Popen(
+        [sys.executable, str(FIGURES / "figures.py"), *map(str, arguments), "--preset", str(TINY),
+         "--device", "cpu", "--threads", "1", "--out", str(out), "--bin", str(bin_)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(out, *arguments, **how):
+    """Exit code, stdout, stderr."""
+    child = start(out, *arguments, **how)
+    stdout, stderr = child.communicate(timeout=300)
+    return child.returncode, stdout, stderr
+
+
+def results(out):
+    """What the figures say, without what differs between two runs of the same: times and paths."""
+    def stable(value):
+        if isinstance(value, dict):
+            return {k: stable(v) for k, v in value.items() if k not in ("seconds", "threads")}
+        return [stable(v) for v in value] if isinstance(value, list) else value
+
+    return {key: stable(json.loads((out / "tiny" / f"figure_{key}.json").read_text()))
+            for key in ALL}
+
+
+@unittest.skipUnless(BIN, "SIDECHANNEL_BIN is not set")
+class AllFigures(FigureTest):
+    module = figures
+
+    def check_page(self, out, drawn):
+        reader = Reader((out / "index.html").read_text())
+        for reference in reader.references:
+            self.assertTrue(reference.startswith("data:") or reference[1:] in reader.ids, reference)
+        pictures = [r for r in reader.references if r.startswith("data:image/png;base64,iVBOR")]
+        self.assertEqual(len(pictures), len(drawn))
+        self.assertEqual(reader.text.count("Not run yet."), len(ALL) - len(drawn))
+        for figure in figures.FIGURES.values():
+            self.assertIn(figure.title, reader.text)
+        return reader
+
+    def test_all_of_them_killed_anywhere_and_continued(self):
+        whole, killed = self.folder / "whole", self.folder / "killed"
+        begin = time.monotonic()
+        code, out, err = run(whole)
+        seconds = time.monotonic() - begin
+        self.assertEqual(code, 0, err)
+        reader = self.check_page(whole, ALL)
+        self.assertRegex(out.splitlines()[-1], r"of \d+ claims pass.*; page: .*/index.html$")
+        # Every criterion is on the page, with its verdict.
+        for name, result in results(whole).items():
+            self.assertTrue(result["claims"], name)
+            for claim in result["claims"].values():
+                self.assertIn(claim["criterion"], reader.cells)
+        commits = json.loads((whole / "tiny/plain/config.json").read_text())["commit"]
+        self.assertIn(f"commit {commits[:12]}", reader.text)
+
+        # As good as one that nobody killed, wherever that was.
+        draw = random.Random(0)
+        for _ in range(4):
+            child = start(killed)
+            time.sleep(draw.uniform(0, 0.7) * seconds)
+            child.kill()
+            child.communicate()
+        code, out, err = run(killed)
+        self.assertEqual(code, 0, err)
+        self.assertEqual(results(killed), results(whole))
+        self.check_page(killed, ALL)
+
+        # A finished one costs nothing, and changes nothing but the page.
+        files = {path: path.stat().st_mtime_ns for path in killed.rglob("summary.json")}
+        self.assertEqual(run(killed)[0], 0)
+        self.assertEqual({path: path.stat().st_mtime_ns for path in files}, files)
+
+    def test_some_of_them(self):
+        out = self.folder / "some"
+        code, text, err = run(out, "6", "3")
+        self.assertEqual(code, 0, err)
+        self.assertEqual(sorted(p.name for p in (out / "tiny").iterdir() if p.is_dir()),
+                         ["batch", "batch-population", "overlap"])
+        self.check_page(out, ["3", "6"])
+
+    def test_a_signal_stops_it_and_the_same_command_continues(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            out = self.folder / f"stopped-{number}"
+            child = start(out, "3")
+            while not list(out.glob("tiny/overlap/*/checkpoint.safetensors")):
+                self.assertIsNone(child.poll())
+                time.sleep(0.005)
+            child.send_signal(number)
+            _, err = child.communicate(timeout=60)
+            self.assertEqual(child.returncode, 75, err)
+            self.assertIn("stopped; the same command continues", err.splitlines()[-1])
+            self.assertEqual(run(out, "3")[0], 0)
+
+    def test_a_figure_that_fails_stops_no_other(self):
+        programs = self.folder / "bin"
+        programs.mkdir()
+        for name in ("localization", "groups"):
+            (programs / name).symlink_to(Path(BIN).resolve() / name)
+        (programs / "overlap").write_text("#!/bin/sh\necho 'overlap: no room' >&2\nexit 1\n")
+        (programs / "overlap").chmod(0o755)
+        out = self.folder / "failing"
+        code, text, err = run(out, "3", "constant", bin_=programs)
+        self.assertEqual(code, 1)
+        self.assertIn("overlap: no room", err)
+        self.assertRegex(err.splitlines()[-1], "^figures: 1 of 2 figures failed: figure 3: ")
+        self.check_page(out, ["constant"])
+
+    def test_two_at_once_take_turns(self):
+        out = self.folder / "both"
+        children = [start(out, "3"), start(out, "3")]
+        texts = [child.communicate(timeout=120) for child in children]
+        self.assertEqual([child.returncode for child in children], [0, 0], texts)
+        self.check_page(out, ["3"])
+
+
+class Misuse(FigureTest):
+    module = figures
+
+    @property
+    def program(self):
+        return "figures"
+
+    def run_main(self, *arguments):
+        child = subprocess.run([sys.executable, str(FIGURES / "figures.py"), *map(str, arguments)],
+                               capture_output=True, text=True, cwd=self.folder)
+        return child.returncode, child.stdout.splitlines(), child.stderr.splitlines()
+
+    def test_one_line_each(self):
+        self.fails(2, "there is no figure 2: expected 1, multihop, 3, constant, 4, 5, 6 or all", "2")
+        self.fails(2, "preset huge: expected demo, small, paper or a folder", "--preset", "huge")
+        self.fails(2, "unrecognized arguments: --speed 9", "1", "--speed", "9")
+        (self.folder / "file").write_text("")
+        self.fails(1, "cannot write file/demo: Not a directory", "1", "--out", "file")
+
+    def test_programs_that_are_not_there(self):
+        code, out, err = self.run_main("3", "--bin", "nowhere")
+        self.assertEqual(code, 1)
+        self.assertIn("nowhere/overlap: No such file or directory", err[-1])
+
+
+class PageTest(FigureTest):
+    def result(self, preset, *passes, **how):
+        picture, data = self.folder / "p.png", self.folder / "d.json"
+        picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+        data.write_text("{}")
+        claims = {str(i): {"paper": f"says <{i}>", "criterion": f"share > {i}", "pass": verdict,
+                           "ours": None if verdict is None else 0.12345}
+                  for i, verdict in enumerate(passes)}
+        return page.Result(preset=preset, picture=picture, data=data, claims=claims,
+                           **{"provenance": [{}], "commands": ["localization run"],
+                              "seconds": [None], **how})
+
+    def test_verdicts(self):
+        reader = Reader(page.render([
+            page.Section("1", "One & all", "", [self.result("small", True, False, None),
+                                                self.result("demo", True, True)]),
+            page.Section("3", "Three", "a note", [])]))
+        cells = reader.cells
+        overview = cells[:6]
+        self.assertEqual(overview, ["One & all", "1 of 2", "2 of 2", "Three", "not run", "not run"])
+        self.assertEqual(cells[6:18], ["says <0>", "share > 0", "0.123", "pass",
+                                       "says <1>", "share > 1", "0.123", "miss",
+                                       "says <2>", "share > 2", "-", "-"])
+        self.assertIn("Not run yet.", reader.text)
+
+    def test_departures_and_provenance(self):
+        config = {"commit": "0123456789abcdef", "modified": True, "compiler": "GNU 12",
+                  "device": "cpu", "machine": "Xeon",
+                  "settings": {"length": 160, "curriculum_iterations": 40, "curriculum_length": 72}}
+        text = Reader(page.render([page.Section("1", "One", "", [
+            self.result("small", True, provenance=[config], seconds=[130.0])])])).text
+        self.assertIn("With a curriculum, which the paper does not have: first 40 steps at length 72",
+                      text)
+        self.assertIn("commit 0123456789ab, with changes that are not committed; GNU 12; cpu; Xeon",
+                      text)
+        self.assertIn("localization run --preset small (ℓ = 160; 2 min)", text)
+
+    def test_numbers(self):
+        self.assertEqual([page.number(v) for v in (None, 0.0, 1, 1.0, 0.98765, 123.456, 13.5)],
+                         ["-", "0", "1", "1", "0.988", "123.5", "13.5"])
+        self.assertEqual([page.duration(v) for v in (None, 3.2, 89, 91, 5000, 7200)],
+                         ["not counted", "3 s", "89 s", "2 min", "83 min", "2.0 h"])
+
+
+if __name__ == "__main__":
+    unittest.main()
