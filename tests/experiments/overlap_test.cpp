@@ -346,27 +346,5 @@ TEST(Overlap, ADamagedResultIsNamed) {
   }
 }
 
-// The command of the paper's Figure 3, its first 20 steps.
-TEST(Overlap, ThePaperScaleStarts) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "run";
-  const ProgramResult result =
-      run_program("overlap", {"--preset", "paper", "--overlap", "96", "--stop-after", "20",
-                              "--log-every", "10", "--device", "cpu", "--out", out});
-  ASSERT_EQ(result.code, kInterrupted) << result.err;
-  const auto state = load_checkpoint(out + "/overlap-096/checkpoint.safetensors");
-  ASSERT_TRUE(state.has_value());
-  EXPECT_EQ(state->metadata.at("step"), "20");
-  EXPECT_TRUE((state->tensors.at("blocks.29.conv.weight").shape == Shape{64, 64, 5}));
-  std::ifstream lines(out + "/overlap-096/metrics.jsonl");
-  int count = 0;
-  for (std::string line; std::getline(lines, line); ++count) {
-    const Json json = Json::parse(line);
-    EXPECT_NEAR(json["loss"].get<double>(), 1, 0.3) << line;
-    EXPECT_GT(json["gradient_norm"].get<double>(), 0) << line;
-  }
-  EXPECT_EQ(count, 2);
-}
-
 }  // namespace
 }  // namespace sidechannel::experiments

@@ -308,23 +308,6 @@ TEST(SweepRun, ACellByItself) {
   EXPECT_EQ(run_program("groups", {"status", "--out", out, "--unfinished"}).out, "0-1,3\n");
 }
 
-// The paper's own cell, on any machine: its first steps.
-TEST(SweepRun, ThePaperScaleStarts) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "paper";
-  const ProgramResult result =
-      run_program("groups", {"run", "--preset", "paper", "--out", out, "--cell", "139", "--device",
-                             "cpu", "--stop-after", "20", "--log-every", "10"});
-  EXPECT_EQ(result.code, kInterrupted);
-  EXPECT_NE(result.err.find("train: stopped at step 20, state saved in "), std::string::npos)
-      << result.err;
-  const std::string metrics = content_of(out + "/cells/G64-seed4-lr0.00064/metrics.jsonl");
-  ASSERT_EQ(count(metrics, "\n"), 2u);
-  const Json last = Json::parse(metrics.substr(metrics.find('\n') + 1));
-  EXPECT_EQ(last["step"], 20);
-  EXPECT_LT(last["loss"], 1.0);  // of targets between -1/2 and 1/2
-}
-
 void expect_error(const std::vector<std::string>& arguments, int code, const std::string& message) {
   const ProgramResult result = run_program("groups", arguments);
   EXPECT_EQ(result.code, code) << message;
