@@ -67,10 +67,6 @@ std::size_t find_cell(const GroupSweep& sweep, const std::string& name) {
 }
 
 int run_cell(const GroupSweep& sweep, const Sweep& cells, std::size_t cell, const Json& how) {
-  if (cells.finished(cell)) {
-    fmt::print("{}: done already, see summary.json\n", cells.folder(cell).string());
-    return 0;
-  }
   catch_interrupts();
   try {
     LocalizationSettings settings = sweep.settings_of(cell);
@@ -79,6 +75,10 @@ int run_cell(const GroupSweep& sweep, const Sweep& cells, std::size_t cell, cons
     const Device device = choose_device(settings);
     RunFolder folder(cells.folder(cell), to_json(settings), device, Resume::kAuto);
     cells.clear_failure(cell);
+    if (cells.finished(cell)) {  // asked while we hold the folder: nobody finishes it meanwhile
+      fmt::print("{}: done already, see summary.json\n", cells.folder(cell).string());
+      return 0;
+    }
     const Json summary = run_localization(settings, folder, device);
     fmt::print("{}: localization distance {}, interior slope {}\n", cells.id(cell),
                summary["localization_distance"].dump(), summary["interior_slope"].dump());
