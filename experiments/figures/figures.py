@@ -39,7 +39,10 @@ class Command:
     arguments: tuple = ()
     before: tuple = ()    # a subcommand
     after: tuple = ()     # subcommands to call on the folder when the run is finished
-    takes_preset: bool = True
+
+    def words(self, folder):
+        """The arguments, with the folder of the runs that they name."""
+        return [argument.format(folder=folder) for argument in self.arguments]
 
 
 def localization(folder, *arguments):
@@ -59,7 +62,7 @@ PLAIN = localization("plain", "--norm", "none")
 CONSTANT = localization("constant", "--norm", "instance", "--input", "constant")
 BATCH = localization("batch", "--norm", "batch")
 POPULATION = localization("batch-population", "--norm", "batch", "--eval-statistics", "population",
-                          "--model", "{batch}/model.safetensors")
+                          "--model", f"{{folder}}/{BATCH.folder}/model.safetensors")
 OVERLAP = Command("overlap", "overlap")
 GROUPS = Command("groups", "groups", before=("run",), after=("collect",))
 
@@ -148,7 +151,7 @@ class Preset:
         if Path(preset).is_dir():
             preset = str(Path(preset) / f"{command.program}.json")
         line += ["--preset", preset]
-        line += [a.format(batch=self.path(BATCH)) for a in command.arguments]
+        line += command.words(self.folder)
         for name in ("device", "threads"):
             if getattr(self.options, name) is not None:
                 line += [f"--{name}", getattr(self.options, name)]
@@ -258,7 +261,7 @@ def write_page(out):
                 preset=name, picture=picture, data=data,
                 claims=style.read_json(data).get("claims", {}),
                 provenance=[provenance(folder / run.folder) for run in runs],
-                commands=[f"{run.program} {shlex.join([*run.before, *run.arguments])}".strip()
+                commands=[shlex.join([run.program, *run.before, *run.words(folder)])
                           for run in runs],
                 seconds=[times.get(run.folder) for run in runs]))
         sections.append(page.Section(figure.key, figure.title, figure.note, shown))
