@@ -69,9 +69,9 @@ TEST(DocumentedOperation, Gradients) {
   for (std::uint64_t seed = 0; seed < 100; ++seed) {
     Draw draw(seed);
     const auto size = static_cast<std::int64_t>(1 + seed * 3);
-    const GradientCheck result = check_gradients(
-        [](Tape&, std::span<const Var> in) { return scale(in[0], in[1]); },
-        std::vector{draw.tensor({1}), draw.tensor({size})});
+    const GradientCheck result =
+        check_gradients([](Tape&, std::span<const Var> in) { return scale(in[0], in[1]); },
+                        std::vector{draw.tensor({1}), draw.tensor({size})});
     EXPECT_TRUE(result.passed()) << result.message();
   }
 }
