@@ -121,13 +121,13 @@ class Run:
         return name + self._on_input(", ")
 
     def _on_input(self, comma):
-        return "" if self.input == "noise" else f"{comma}{self.input} input"
+        return "" if self.input == "noise" else f"{comma}{self.input}"
 
     @property
     def phrase(self):
         """The same within a sentence."""
         if self.norm == "none":
-            return self.name
+            return "without norm" + ("" if self.input == "noise" else f" and {self.input} input")
         name, *others = self.name.removesuffix(self._on_input(", ")).split(", ")
         others = [f"{statistics} statistics" for statistics in others]
         if self.input != "noise":

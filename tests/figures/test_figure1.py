@@ -23,7 +23,7 @@ KERNEL = 5
 
 
 def make_run(path, norm, length=24, depth=4, statistics="minibatch", follows=None, plateau=False,
-             samples=3):
+             samples=3, input_="noise"):
     """A run folder as `localization run` leaves it, of a network that follows the position
     everywhere, or within its receptive field only, or (on the plateau) nowhere."""
     follows = norm != "none" if follows is None else follows
@@ -45,7 +45,7 @@ def make_run(path, norm, length=24, depth=4, statistics="minibatch", follows=Non
         if length - 2 * reach >= 2 else None
     path.mkdir(parents=True)
     (path / "config.json").write_text(json.dumps(
-        {"settings": {"norm": norm, "groups": 2, "length": length}, "commit": "0"}))
+        {"settings": {"norm": norm, "groups": 2, "length": length, "input": input_}, "commit": "0"}))
     (path / "summary.json").write_text(json.dumps({
         "norm": norm, "length": length, "depth": depth, "receptive_field": reach, "seed": 0,
         "eval_statistics": statistics, "final_loss": 0.01, "interior_slope": slope,
