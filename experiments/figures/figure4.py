@@ -126,11 +126,12 @@ def draw_measure(axes, results, key):
     axes.set_xticks(range(len(rows)), [str(row["groups"]) for row in rows])
 
 
-def mark(axes, y, text):
-    """A dotted line across, with its meaning at the left."""
+def mark(axes, y, text, side="above"):
+    """A dotted line across, with its meaning at the left, on the side where no data is expected."""
     axes.axhline(y, color=INK, lw=0.6, ls=(0, (1.5, 2)), zorder=1)
-    axes.annotate(text, (0, y), (2, 1.5), xycoords=("axes fraction", "data"),
-                  textcoords="offset points", ha="left", va="bottom", fontsize=6.5)
+    up = side == "above"
+    axes.annotate(text, (0, y), (2, 1.5 if up else -4), xycoords=("axes fraction", "data"),
+                  textcoords="offset points", ha="left", va="bottom" if up else "top", fontsize=6.5)
 
 
 def draw(results, title=None):
@@ -152,7 +153,7 @@ def draw(results, title=None):
     distance.set_ylabel("localization distance", labelpad=2)
     distance.set_xticklabels([])
     mark(distance, length / 2, rf"$\ell/2 = {length / 2:g}$: all of it")
-    mark(distance, reach, rf"$R = {reach}$: within the receptive field")
+    mark(distance, reach, rf"$R = {reach}$: within the receptive field", "below")
     lowest, highest = slope.get_ylim()
     slope.set_ylim(min(0, lowest), max(1.1, highest))
     slope.set_yticks([0, 0.5, 1])
