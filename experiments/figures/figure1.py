@@ -129,13 +129,12 @@ def at_output(run):
     return interior, "the interior"
 
 
-def lines(a, b, files):
-    """The three printed lines: what to look for in (a) and in (b), and where the files are."""
+def lines(a, b):
+    """What to look for in (a) and in (b)."""
     return [
         f"(a) predictions: {about_predictions(a, b)}",
         f"(b) localized indices: {b.phrase} {about_cone(b, 'the CNN')}; "
         f"{a.phrase} {about_cone(a, 'it')}.",
-        f"figure: {', '.join(map(str, files))} (data: {a.path}, {b.path})",
     ]
 
 
@@ -265,26 +264,15 @@ def compare(program, description, runs, arguments, claims):
     """The program behind the figures of this form. `runs` holds a name and a help text for each of
     the two; `claims` turns the runs into the paper's claims and what becomes of them, or refuses runs
     that the figure is not about."""
-    parser = style.ArgumentParser(prog=program, description=description)
-    for name, (metavar, text) in zip(("with_norm", "without_norm"), runs):
-        parser.add_argument(name, metavar=metavar, help=text)
-    parser.add_argument("--out", required=True, help="the figure, .png, .pdf or .svg")
-    parser.add_argument("--summary", help="the paper's claims and what becomes of them, and both "
-                        "runs' summaries, .json")
-    parser.add_argument("--title", help="above the figure")
-    options = parser.parse_args(arguments)
-
-    style.image_format(options.out)
-    a, b = style.load_run(options.with_norm), style.load_run(options.without_norm)
+    options = style.figure_options(
+        program, description, [(name, *run) for name, run in zip(("first", "second"), runs)],
+        arguments)
+    a, b = style.load_run(options.first), style.load_run(options.second)
     check_comparable(a, b)
     key_a, key_b = keys(a, b)
-    summary = {"claims": claims(a, b), key_a: a.summary, key_b: b.summary}
-    with style.looks():
-        style.write_figure(draw(a, b, options.title), options.out)
-    if options.summary:
-        style.write_json(options.summary, summary)
-    files = [file for file in (options.out, options.summary) if file]
-    print("\n".join(lines(a, b, files)), flush=True)
+    style.finish(options, lambda: draw(a, b, options.title),
+                 {"claims": claims(a, b), key_a: a.summary, key_b: b.summary}, lines(a, b),
+                 (a.path, b.path))
 
 
 def main(arguments):

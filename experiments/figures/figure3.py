@@ -161,26 +161,15 @@ def ticks(length):
 
 
 def main(arguments):
-    parser = style.ArgumentParser(
-        prog="figure3.py", description="Draws figure 3 of the paper from a folder of `overlap`.")
-    parser.add_argument("run", metavar="RUN", help="folder of the run")
-    parser.add_argument("--out", required=True, help="the figure, .png, .pdf or .svg")
-    parser.add_argument("--summary", help="the points that are drawn and what becomes of the "
-                        "paper's claims, .json")
-    parser.add_argument("--title", help="above the figure")
-    options = parser.parse_args(arguments)
-
-    style.image_format(options.out)
+    options = style.figure_options(
+        "figure3.py", "Draws figure 3 of the paper from a folder of `overlap`.",
+        [("run", "RUN", "folder of the run")], arguments)
     run = load(options.run)
     if all(p["overlap"] == run["length"] for p in run["points"]):
         raise UsageError(f"{options.run}: has no overlap below the whole length")
-    with style.looks():
-        style.write_figure(draw(run, options.title), options.out)
-    if options.summary:
-        style.write_json(options.summary, {"claims": Claims(run).summary(), **run})
-    files = [file for file in (options.out, options.summary) if file]
-    print(f"overlap: {reading(run)}\nfigure: {', '.join(map(str, files))} (data: {options.run})",
-          flush=True)
+    style.finish(options, lambda: draw(run, options.title),
+                 {"claims": Claims(run).summary(), **run}, [f"overlap: {reading(run)}"],
+                 [options.run])
 
 
 if __name__ == "__main__":

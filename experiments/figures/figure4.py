@@ -172,25 +172,13 @@ def draw(results, title=None):
 
 
 def main(arguments):
-    parser = style.ArgumentParser(
-        prog="figure4.py", description="Draws figure 4 of the paper from a collected sweep of "
-        "`groups`.")
-    parser.add_argument("sweep", metavar="SWEEP", help="folder of the sweep")
-    parser.add_argument("--out", required=True, help="the figure, .png, .pdf or .svg")
-    parser.add_argument("--summary", help="what is drawn and what becomes of the paper's claim, "
-                        ".json")
-    parser.add_argument("--title", help="above the figure")
-    options = parser.parse_args(arguments)
-
-    style.image_format(options.out)
+    options = style.figure_options(
+        "figure4.py", "Draws figure 4 of the paper from a collected sweep of `groups`.",
+        [("sweep", "SWEEP", "folder of the sweep")], arguments)
     results = load(options.sweep)
-    with style.looks():
-        style.write_figure(draw(results, options.title), options.out)
-    if options.summary:
-        style.write_json(options.summary, {"claims": claims(results), **results})
-    files = [file for file in (options.out, options.summary) if file]
-    print(f"groups: {reading(results)}\nfigure: {', '.join(map(str, files))} "
-          f"(data: {options.sweep})", flush=True)
+    style.finish(options, lambda: draw(results, options.title),
+                 {"claims": claims(results), **results}, [f"groups: {reading(results)}"],
+                 [options.sweep])
 
 
 if __name__ == "__main__":

@@ -130,34 +130,19 @@ def draw(a, b, title=None):
 
 
 def main(arguments):
-    parser = style.ArgumentParser(
-        prog="figure_multihop.py", description="Draws how far from the edges each layer localizes, "
-        "from two run folders.")
-    parser.add_argument("with_norm", metavar="RUN_WITH_NORM",
-                        help="folder of the run with normalization")
-    parser.add_argument("without_norm", metavar="RUN_WITHOUT_NORM",
-                        help="folder of the run without")
-    parser.add_argument("--out", required=True, help="the figure, .png, .pdf or .svg")
-    parser.add_argument("--summary", help="what is drawn and what becomes of the paper's claims, "
-                        ".json")
-    parser.add_argument("--title", help="above the figure")
-    options = parser.parse_args(arguments)
-
-    style.image_format(options.out)
+    options = style.figure_options(
+        "figure_multihop.py", "Draws how far from the edges each layer localizes, from two run "
+        "folders.", [("with_norm", "RUN_WITH_NORM", "folder of the run with normalization"),
+                     ("without_norm", "RUN_WITHOUT_NORM", "folder of the run without")], arguments)
     a, b = style.load_run(options.with_norm), style.load_run(options.without_norm)
     figure1.check_comparable(a, b)
     if b.norm != "none" or a.norm == "none":
         raise UsageError(f"{a.path} has norm {a.norm}, {b.path} norm {b.norm}; expected one run with "
                          "norm and then one without")
-    with style.looks():
-        style.write_figure(draw(a, b, options.title), options.out)
-    if options.summary:
-        style.write_json(options.summary, {
-            "claims": claims(a, b), "one_hop": one_hop(a),
-            **{run.norm: {"farthest": farthest(run), **run.summary} for run in (a, b)}})
-    files = [file for file in (options.out, options.summary) if file]
-    print(f"distance: {reading(a, b)}\nfigure: {', '.join(map(str, files))} "
-          f"(data: {a.path}, {b.path})", flush=True)
+    style.finish(options, lambda: draw(a, b, options.title), {
+        "claims": claims(a, b), "one_hop": one_hop(a),
+        **{run.norm: {"farthest": farthest(run), **run.summary} for run in (a, b)}},
+        [f"distance: {reading(a, b)}"], (a.path, b.path))
 
 
 if __name__ == "__main__":

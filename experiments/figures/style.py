@@ -281,6 +281,36 @@ def write_figure(figure, path):
     write_file(path, data.getvalue())
 
 
+# --- Programs -------------------------------------------------------------------------------------
+
+
+def figure_options(program, description, folders, arguments):
+    """The options of a program that draws a figure from folders: `folders` holds for each the name of
+    its option, of its place in the usage, and a help text."""
+    parser = ArgumentParser(prog=program, description=description)
+    for name, metavar, text in folders:
+        parser.add_argument(name, metavar=metavar, help=text)
+    parser.add_argument("--out", required=True, help="the figure, .png, .pdf or .svg")
+    parser.add_argument("--summary", help="what is drawn, and what becomes of the paper's claims, "
+                        ".json")
+    parser.add_argument("--title", help="above the figure")
+    options = parser.parse_args(arguments)
+    image_format(options.out)
+    return options
+
+
+def finish(options, draw, summary, lines, sources):
+    """Writes the figure that draw() makes and the summary, and prints the lines and a last one, with
+    the names of the files."""
+    with looks():
+        write_figure(draw(), options.out)
+    if options.summary:
+        write_json(options.summary, summary)
+    files = [file for file in (options.out, options.summary) if file]
+    print("\n".join([*lines, f"figure: {', '.join(map(str, files))} "
+                     f"(data: {', '.join(map(str, sources))})"]), flush=True)
+
+
 # --- Words ----------------------------------------------------------------------------------------
 
 

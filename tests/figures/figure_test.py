@@ -53,7 +53,7 @@ class FigureTest(unittest.TestCase):
         self.assertFalse(self.picture.exists())
 
     def assert_texts_apart(self, figure):
-        """No text leaves the page, and none touches another."""
+        """No text leaves the page, and none touches another. Returns each with its box."""
         renderer = FigureCanvasAgg(figure).get_renderer()
         figure.draw(renderer)
         texts = [*figure.texts, *(t for legend in figure.legends for t in legend.get_texts()),
@@ -67,3 +67,4 @@ class FigureTest(unittest.TestCase):
                             and box.y1 <= page.height, f"{text!r} leaves the page")
             for other, other_box in boxes[i + 1:]:
                 self.assertFalse(box.overlaps(other_box), f"{text!r} touches {other!r}")
+        return boxes

@@ -1,23 +1,17 @@
-"""Tests of experiments/figures: python3 -m unittest tests/figures/test_figure1.py"""
+"""Tests of experiments/figures/figure1.py."""
 
-import contextlib
-import io
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import unittest
-from pathlib import Path
 
-FIGURES = Path(__file__).resolve().parents[2] / "experiments" / "figures"
-sys.path.insert(0, str(FIGURES))
+from figure_test import FIGURES, FigureTest
 
-import figure1  # noqa: E402
-import style  # noqa: E402
+import figure1
+import style
 
-import numpy as np  # noqa: E402
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+import numpy as np
 
 KERNEL = 5
 
@@ -61,13 +55,8 @@ def make_run(path, norm, length=24, depth=4, statistics="minibatch", follows=Non
     return path
 
 
-class Figure1Test(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        self.picture = self.folder / "out" / "figure1.png"
-        self.summary = self.folder / "out" / "summary.json"
+class Figure1Test(FigureTest):
+    module = figure1
 
     def make(self, name, norm, **how):
         return make_run(self.folder / name, norm, **how)
@@ -75,27 +64,10 @@ class Figure1Test(unittest.TestCase):
     def pair(self, **how):
         return self.make("instance", "instance", **how), self.make("none", "none", **how)
 
-    def run_main(self, *arguments):
-        """Exit code, lines of stdout, lines of stderr."""
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = style.exit_code_of("figure1.py", figure1.main, [str(a) for a in arguments])
-        return code, out.getvalue().splitlines(), err.getvalue().splitlines()
-
-    def draw(self, a, b, *more):
-        code, out, err = self.run_main(a, b, "--out", self.picture, *more)
-        self.assertEqual((code, err), (0, []))
+    def draw(self, *arguments):
+        out = self.draws(*arguments)
         self.assertEqual(len(out), 3, out)
-        self.assertEqual(self.picture.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
         return out
-
-    def fails(self, code, message, *arguments):
-        got, out, err = self.run_main(*arguments)
-        self.assertEqual(got, code, err)
-        self.assertEqual(out, [])
-        self.assertEqual(len(err), 1, err)
-        self.assertRegex(err[0], "^figure1.py: .*" + message)
-        self.assertFalse(self.picture.exists())
 
     # --- What it draws and says ---
 
@@ -114,7 +86,7 @@ class Figure1Test(unittest.TestCase):
         for file in (self.picture, self.summary, a, b):
             self.assertIn(str(file), out[2])
         self.assertEqual(sorted(p.name for p in self.picture.parent.iterdir()),
-                         ["figure1.png", "summary.json"])
+                         ["figure.json", "figure.png"])
 
     def test_same_norm_is_keyed_by_statistics(self):
         a = self.make("mini", "batch")
@@ -148,19 +120,8 @@ class Figure1Test(unittest.TestCase):
         b = style.load_run(self.make("b", "batch", statistics="population", follows=False, **long))
         with style.looks():
             figure = figure1.draw(a, b, "A title")
-            renderer = FigureCanvasAgg(figure).get_renderer()
-            figure.draw(renderer)
-            texts = [*figure.texts, *(t for legend in figure.legends for t in legend.get_texts()),
-                     *(t for axes in figure.axes for t in
-                       (axes.xaxis.label, axes.yaxis.label, *axes.texts, *axes.get_xticklabels(),
-                        *axes.get_yticklabels()))]
-            boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_text()]
-        page = figure.bbox
-        for i, (text, box) in enumerate(boxes):
-            self.assertTrue(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.width
-                            and box.y1 <= page.height, f"{text!r} leaves the page")
-            for other, other_box in boxes[i + 1:]:
-                self.assertFalse(box.overlaps(other_box), f"{text!r} touches {other!r}")
+            boxes = self.assert_texts_apart(figure)
+        for text, box in boxes:
             for axes in figure.axes:
                 self.assertFalse(box.overlaps(axes.bbox), f"{text!r} lies on a panel")
 

@@ -1,22 +1,16 @@
-"""Tests of experiments/figures/figure3.py: python3 -m unittest tests/figures/test_figure3.py"""
+"""Tests of experiments/figures/figure3.py."""
 
-import contextlib
-import io
 import json
 import subprocess
 import sys
-import tempfile
 import unittest
-from pathlib import Path
 
-FIGURES = Path(__file__).resolve().parents[2] / "experiments" / "figures"
-sys.path.insert(0, str(FIGURES))
+from figure_test import FIGURES, FigureTest
 
-import figure3  # noqa: E402
-import style  # noqa: E402
+import figure3
+import style
 
-import numpy as np  # noqa: E402
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+import numpy as np
 
 # What the demo gave.
 DEMO = {0: 1.011, 4: 1.002, 8: 1.003, 12: 1.003, 14: 0.351, 16: 0.195, 18: 0.115, 20: 0.039,
@@ -34,34 +28,13 @@ def make_run(folder, errors=None, length=33):
     return folder
 
 
-class Figure3Test(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        self.picture = self.folder / "out" / "figure3.png"
-        self.summary = self.folder / "out" / "figure3.json"
+class Figure3Test(FigureTest):
+    module = figure3
 
-    def run_main(self, *arguments):
-        """Exit code, lines of stdout, lines of stderr."""
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = style.exit_code_of("figure3.py", figure3.main, [str(a) for a in arguments])
-        return code, out.getvalue().splitlines(), err.getvalue().splitlines()
-
-    def draw(self, run, *more):
-        code, out, err = self.run_main(run, "--out", self.picture, *more)
-        self.assertEqual((code, err), (0, []))
+    def draw(self, *arguments):
+        out = self.draws(*arguments)
         self.assertEqual(len(out), 2, out)
-        self.assertEqual(self.picture.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
         return out
-
-    def fails(self, code, message, *arguments):
-        got, out, err = self.run_main(*arguments)
-        self.assertEqual((got, out), (code, []), err)
-        self.assertEqual(len(err), 1, err)
-        self.assertRegex(err[0], "^figure3.py: .*" + message)
-        self.assertFalse(self.picture.exists())
 
     # --- What it draws and says ---
 
@@ -116,20 +89,7 @@ class Figure3Test(unittest.TestCase):
                                       (33, {**DEMO, 0: 3.7}, None)):
             with self.subTest(length=length), style.looks():
                 run = figure3.load(make_run(self.folder / "run", errors, length))
-                figure = figure3.draw(run, title)
-                renderer = FigureCanvasAgg(figure).get_renderer()
-                figure.draw(renderer)
-                axes, = figure.axes
-                texts = [*figure.texts, axes.xaxis.label, axes.yaxis.label, *axes.texts,
-                         *axes.get_xticklabels(), *axes.get_yticklabels()]
-                boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts
-                         if t.get_text()]
-                page = figure.bbox
-                for i, (text, box) in enumerate(boxes):
-                    self.assertTrue(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.width
-                                    and box.y1 <= page.height, f"{text!r} leaves the page")
-                    for other, other_box in boxes[i + 1:]:
-                        self.assertFalse(box.overlaps(other_box), f"{text!r} touches {other!r}")
+                self.assert_texts_apart(figure3.draw(run, title))
 
     def test_it_survives_greyscale(self):
         def lightness(colour):
