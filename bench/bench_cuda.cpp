@@ -462,7 +462,9 @@ class Bench {
         tf32_(Device::cuda(0, Precision::kTf32)),
         peaks_(cuda_peaks(fp32_.cuda_queue())) {
     int l2 = 0;
-    cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, fp32_.cuda_queue().info().index);
+    const int gpu = fp32_.cuda_queue().info().index;
+    SC_CHECK(cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, gpu) == cudaSuccess && l2 > 0,
+             "the size of the L2 cache is unknown");
     l2_bytes_ = l2;
   }
 
