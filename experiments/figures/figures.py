@@ -328,8 +328,7 @@ def main(arguments):
     try:
         failures = work(preset, figures)
     except Interrupted:
-        raise Stopped(f"stopped; the same command continues (figures so far: {options.out}/"
-                      "index.html)") from None
+        raise Stopped("stopped; the same command continues") from None
     print("\n".join(verdicts(preset, figures)), flush=True)
     if failures:
         raise Error(f"{len(failures)} of {len(figures)} figures failed: {'; '.join(failures)}")
