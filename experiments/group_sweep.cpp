@@ -61,8 +61,9 @@ Json measures(const fs::path& folder) {
   return result;
 }
 
-// Whether the cell with these measures is the better one. Not by the distance: a network that localizes
-// nothing of the interior differs in it from others by the few noisy indices around R alone.
+// Whether the cell with these measures is the better one. Not by the distance: a network that
+// localizes nothing of the interior differs in it from others by the few noisy indices around R
+// alone.
 bool better(const Json& a, const Json& b) {
   for (const char* name : {"localized_fraction", "interior_slope"}) {
     constexpr double kWorst = -std::numeric_limits<double>::infinity();

@@ -210,12 +210,12 @@ TEST(ResumeAfterKill, LeavesALoadableStateAndTheSameEnd) {
   const TemporaryFolder folder;
   const auto arguments = [&](const char* out, const char* checkpoint_every) {
     return with(tiny("train", "instance", folder / out),
-                {"--iterations", "3000", "--checkpoint-every", checkpoint_every});
+                {"--iterations", "10000", "--checkpoint-every", checkpoint_every});
   };
   ASSERT_EQ(run_program("localization", arguments("whole", "1000")).code, 0);
   std::mt19937 random(7);
   int killed = 0;
-  while (killed < 40) {
+  while (killed < 200) {
     const int pid = start_program("localization", arguments("killed", "1"));
     std::this_thread::sleep_for(std::chrono::milliseconds(10 + random() % 60));
     kill(pid, SIGKILL);
@@ -226,6 +226,7 @@ TEST(ResumeAfterKill, LeavesALoadableStateAndTheSameEnd) {
     const std::string state = folder / "killed" + "/checkpoint.safetensors";
     EXPECT_NO_THROW(load_checkpoint(state));
   }
+  RecordProperty("kills", killed);
   EXPECT_GT(killed, 3);
   ASSERT_EQ(run_program("localization", arguments("killed", "1000")).code, 0);
   expect_same_training(folder / "whole", folder / "killed");
