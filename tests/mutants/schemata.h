@@ -81,28 +81,28 @@ struct WithRight {
   B b;
 };
 
-#define MUTANTS_OPERATOR(Name, op, other)                                                     \
-  struct Name {                                                                               \
-    int id;                                                                                   \
-    template <class A, class B>                                                               \
-    __attribute__((always_inline)) static constexpr auto original(A a, B b) {                 \
-      return a op b;                                                                          \
-    }                                                                                         \
-    struct Mutated {                                                                          \
-      template <class A, class B>                                                             \
-      __attribute__((always_inline)) constexpr auto operator()(A a, B b) const                \
-          -> decltype(a other b) {                                                            \
-        return a other b;                                                                     \
-      }                                                                                       \
-    };                                                                                        \
-  };                                                                                          \
-  template <class A>                                                                          \
-  __attribute__((always_inline)) constexpr WithLeft<Name, A> operator op(A a, Name mutant) {  \
-    return {mutant.id, a};                                                                    \
-  }                                                                                           \
-  template <class A, class B>                                                                 \
-  __attribute__((always_inline)) constexpr auto operator op(WithLeft<Name, A> left, B b) {    \
-    return apply<Name>(left.id, left.a, b);                                                   \
+#define MUTANTS_OPERATOR(Name, op, other)                                                    \
+  struct Name {                                                                              \
+    int id;                                                                                  \
+    template <class A, class B>                                                              \
+    __attribute__((always_inline)) static constexpr auto original(A a, B b) {                \
+      return a op b;                                                                         \
+    }                                                                                        \
+    struct Mutated {                                                                         \
+      template <class A, class B>                                                            \
+      __attribute__((always_inline)) constexpr auto operator()(A a, B b) const               \
+          -> decltype(a other b) {                                                           \
+        return a other b;                                                                    \
+      }                                                                                      \
+    };                                                                                       \
+  };                                                                                         \
+  template <class A>                                                                         \
+  __attribute__((always_inline)) constexpr WithLeft<Name, A> operator op(A a, Name mutant) { \
+    return {mutant.id, a};                                                                   \
+  }                                                                                          \
+  template <class A, class B>                                                                \
+  __attribute__((always_inline)) constexpr auto operator op(WithLeft<Name, A> left, B b) {   \
+    return apply<Name>(left.id, left.a, b);                                                  \
   }
 MUTANTS_OPERATOR(Add, +, -)
 MUTANTS_OPERATOR(Subtract, -, +)

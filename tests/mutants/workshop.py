@@ -16,11 +16,14 @@ from mutants import KERNELS, ROOT, kernel_files, with_schemata
 
 WORK = ROOT / "build" / "mutants"
 TESTS = "Cuda*"
+# As under emulated-asan: arrays that are indexed beyond their ends.
+BOUNDS = ["-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"]
 
 
-def run(command, cwd=ROOT, **more):
+def run(command, cwd=ROOT, env=None):
     """Exit code and output."""
-    done = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more)
+    done = subprocess.run(command, cwd=cwd, env=env, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
     return done.returncode, done.stdout.decode(errors="replace")
 
 
@@ -97,8 +100,8 @@ class Program:
         at = next(i for i, option in enumerate(command) if option.startswith("-I"))
         command.insert(at, f"-I{folder}")
         changed = folder / source
-        code, output = run([*command, "-w", "-c", str(changed if changed.exists() else ROOT / source)],
-                           cwd=self.build)
+        text = changed if changed.exists() else ROOT / source
+        code, output = run([*command, *BOUNDS, "-w", "-c", str(text)], cwd=self.build)
         return object_file if code == 0 else None, output
 
     def link(self, objects, program):
@@ -119,7 +122,7 @@ class Program:
             built = list(pool.map(lambda source: self.compile(source, folder), sources))
         for source, (object_file, output) in zip(sources, built):
             if object_file is None:
-                sys.exit(f"mutate.py: {source} cannot be compiled with its mutants\n{output[:8000]}")
+                sys.exit(f"mutate.py: {source} cannot be compiled with mutants\n{output[:8000]}")
         return self.link([o for o, _ in built], folder / f"{self.build.name}-tests")
 
     def with_one(self, mutant, folder):
@@ -142,18 +145,21 @@ def write_texts(texts, folder):
         path.write_text(text)
 
 
-def test_names():
-    """Name of each test -> the file that it stands in."""
-    names = {}
+def test_sources():
+    """Name of each test -> its text, and that of its file but for the other tests."""
+    sources = {}
     for path in sorted((ROOT / "tests").glob("*/cuda_*_test.cpp")):
-        for suite, name in re.findall(r"^TEST_F\((\w+), (\w+)\)", path.read_text(), re.MULTILINE):
-            names[f"{suite}.{name}"] = path.relative_to(ROOT).as_posix()
-    return names
+        parts = re.split(r"^(TEST_F\(.*?^}\n)", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+        around = "".join(parts[::2])
+        for part in parts[1::2]:
+            suite, name = re.match(r"TEST_F\((\w+), (\w+)\)", part).groups()
+            sources[f"{suite}.{name}"] = part + around
+    return sources
 
 
 def run_test(program, name, seconds=None, mutant=None, reached=None):
-    """Exit code, output and seconds of processor time of one test. It ends at its first failure, and
-    when it takes ten times as long as it should: a mutant may loop for ever."""
+    """Exit code, output and seconds of processor time of one test. It ends at its first failure,
+    and when it takes ten times as long as it should: a mutant may loop for ever."""
     environment = {**os.environ, "GTEST_BREAK_ON_FAILURE": "1"}
     if mutant is not None:
         environment["SIDECHANNEL_MUTANT"] = str(mutant)
