@@ -10,6 +10,7 @@ the same as the original stand in equivalent.txt, each with the reason. README.m
     python3 tests/mutants/mutate.py --file norm_relu     only files whose name contains this
     python3 tests/mutants/mutate.py --sample 20          20 of them, the same ones every time
     python3 tests/mutants/mutate.py --equivalent         whether the equivalent ones survive indeed
+    python3 tests/mutants/mutate.py --alone --sample 20  the same verdicts in builds of their own?
     python3 tests/mutants/mutate.py --list               which there are
 
 Exit code 0 when every mutant that is not equivalent was noticed. Verdicts are kept in
@@ -30,7 +31,7 @@ import threading
 import time
 
 from mutants import ROOT, all_mutants
-from workshop import WORK, Program, all_tests, files_with, measured, read, run_test, test_sources
+from workshop import WORK, Program, files_with, measured, read, run_test, test_sources
 
 EQUIVALENT = pathlib.Path(__file__).with_name("equivalent.txt")
 RESULTS = WORK / "results.json"
@@ -132,14 +133,14 @@ def judge(mutants, jobs, verdicts):
     files = {m.file for m in mutants}
     present = [m for m in all_mutants() if m.file in files]
     program = Program("emulated", jobs).with_mutants(present, WORK / "schemata")
-    tests = measured(program, all_tests(program), jobs, watch=True)
+    tests = measured(program, jobs, watch=True)
     reaching = {m.key: {t.name for t in tests if m.id in t.reached} for m in present}
     single = [m for m in mutants if not reaching[m.key]]
     left = run_schemata(program, tests, reaching, [m for m in mutants if reaching[m.key]], "")
     race = Program("emulated-race", jobs) if left or single else None
     if left:
         program = race.with_mutants(left, WORK / "schemata")
-        tests = measured(program, set().union(*(reaching[m.key] for m in left)), jobs, watch=False)
+        tests = measured(program, jobs, set().union(*(reaching[m.key] for m in left)))
         left = run_schemata(program, tests, reaching, left, ", race check")
     for mutant in left:
         verdicts.add(mutant, "survived")
@@ -150,7 +151,7 @@ def judge(mutants, jobs, verdicts):
     near = {name: set().union(*(reaching[m.key] for m in present if m.file == name))
             for name in files}
     program = race.with_mutants([], WORK / "schemata")
-    tests = measured(program, set().union(*(near[m.file] for m in single)), jobs, watch=False)
+    tests = measured(program, jobs, set().union(*(near[m.file] for m in single)))
 
     def run_single(mutant):
         with tempfile.TemporaryDirectory(dir=WORK) as folder:
@@ -162,6 +163,26 @@ def judge(mutants, jobs, verdicts):
             verdicts.add(mutant, "killed" if by else "survived", by, ", built alone")
 
     list(pool.map(run_single, single))
+
+
+def judge_alone(mutants, jobs, verdicts):
+    """Builds the mutants one by one; whether each ends as it did as one of the schemata."""
+    programs = {"": Program("emulated", jobs), ", race check": Program("emulated-race", jobs)}
+    every = measured(programs[""].with_mutants([], WORK / "schemata"), jobs=jobs)
+
+    def agrees(mutant):
+        before = verdicts.of(mutant)
+        with tempfile.TemporaryDirectory(dir=WORK) as folder:
+            base = programs.get(before["how"], programs[", race check"])
+            program = base.with_one(mutant, pathlib.Path(folder))
+            tests = [t for t in every if before["by"] in ("", t.name)]
+            now = "killed" if program and first_to_notice(program, tests) else "survived"
+        same = now == before["verdict"]
+        print(f"{'same' if same else 'DIFFERENT'}: {before['verdict']}: {mutant.key}", flush=True)
+        return same
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        return all(list(pool.map(agrees, mutants)))
 
 
 def table(mutants, verdicts, known):
@@ -185,6 +206,8 @@ def main():
     parser.add_argument("--file", default="", help="only files whose name contains this")
     parser.add_argument("--sample", type=int, help="only so many")
     parser.add_argument("--equivalent", action="store_true", help="run those, and nothing else")
+    parser.add_argument("--alone", action="store_true",
+                        help="build those with a verdict one by one, and compare")
     parser.add_argument("--list", action="store_true", help="print them and stop")
     parser.add_argument("--table", action="store_true", help="print the verdicts by file and stop")
     parser.add_argument("--jobs", type=int, default=2, help="builds or mutants at a time")
@@ -210,6 +233,9 @@ def main():
         return 0
 
     verdicts = Verdicts()
+    if arguments.alone:
+        return 0 if judge_alone([m for m in mutants if verdicts.of(m)], arguments.jobs,
+                                verdicts) else 1
     start = time.monotonic()
     if not arguments.table:
         todo = [m for m in mutants if verdicts.of(m) is None

@@ -116,6 +116,7 @@ class Program:
         texts = {}
         for name in {m.file for m in mutants}:
             texts[name] = with_schemata(read(name), [m for m in mutants if m.file == name])
+        folder.mkdir(parents=True, exist_ok=True)
         write_texts(texts, folder)
         sources = sorted({source for name in texts for source in files_with(name)})
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
@@ -193,20 +194,17 @@ def all_tests(program):
     return names
 
 
-def measured(program, names, jobs, watch):
-    """The tests as they run without any mutant, the fastest first; with `watch`, each with the
-    mutants that it comes by."""
+def measured(program, jobs, names=None, watch=False):
+    """Tests as they run without any mutant, the fastest first; with `watch`, each with the mutants
+    that it comes by."""
 
     def measure(name):
-        numbers = frozenset()
-        code, output, seconds = run_test(program, name)
-        if code == 0 and watch:
-            with tempfile.NamedTemporaryFile("r") as file:
-                code, output, _ = run_test(program, name, reached=file.name)
-                numbers = frozenset(map(int, file.read().split()))
+        with tempfile.NamedTemporaryFile("r") as file:
+            code, output, seconds = run_test(program, name, reached=file.name if watch else None)
+            numbers = frozenset(map(int, file.read().split()))
         if code != 0:
             sys.exit(f"mutate.py: {name} fails without any mutant\n{output[-4000:]}")
         return Test(name, seconds, numbers)
 
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        return sorted(pool.map(measure, names), key=lambda test: test.seconds)
+        return sorted(pool.map(measure, names or all_tests(program)), key=lambda test: test.seconds)
