@@ -7,7 +7,7 @@ the same as the original stand in equivalent.txt, each with the reason. README.m
 
     python3 tests/mutants/mutate.py                      all mutants
     python3 tests/mutants/mutate.py --kind barrier       only barriers and waits
-    python3 tests/mutants/mutate.py --file norm_relu     only files whose name contains this
+    python3 tests/mutants/mutate.py --file norm_relu     only files that match this
     python3 tests/mutants/mutate.py --sample 20          20 of them, the same ones every time
     python3 tests/mutants/mutate.py --equivalent         whether the equivalent ones survive indeed
     python3 tests/mutants/mutate.py --alone --sample 20  the same verdicts in builds of their own?
@@ -24,6 +24,7 @@ import concurrent.futures
 import hashlib
 import json
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -203,7 +204,7 @@ def table(mutants, verdicts, known):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kind", choices=["barrier", "index"])
-    parser.add_argument("--file", default="", help="only files whose name contains this")
+    parser.add_argument("--file", default="", help="only files that match this regular expression")
     parser.add_argument("--sample", type=int, help="only so many")
     parser.add_argument("--equivalent", action="store_true", help="run those, and nothing else")
     parser.add_argument("--alone", action="store_true",
@@ -216,7 +217,7 @@ def main():
     mutants = list(all_mutants())
     known = equivalents(mutants)
     mutants = [m for m in mutants
-               if arguments.file in m.file and arguments.kind in (None, m.kind)]
+               if re.search(arguments.file, m.file) and arguments.kind in (None, m.kind)]
     if arguments.equivalent:
         mutants = [m for m in mutants if m.key in known]
     if arguments.sample:
