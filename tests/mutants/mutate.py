@@ -31,7 +31,7 @@ import tempfile
 import threading
 import time
 
-from mutants import ROOT, all_mutants
+from mutants import ROOT, all_mutants, kernel_files
 from workshop import WORK, Program, files_with, measured, read, run_test, test_sources
 
 EQUIVALENT = pathlib.Path(__file__).with_name("equivalent.txt")
@@ -59,16 +59,19 @@ class Verdicts:
         self.lock = threading.Lock()
         self.tests = test_sources()
         self.digests = {}
-
-    def files(self, folder, *patterns):
-        return sorted({f.relative_to(ROOT).as_posix()
-                       for p in patterns for f in (ROOT / folder).rglob(p) if f.is_file()})
+        self.files_with = {name: files_with(name)
+                           for name in (f.relative_to(ROOT).as_posix() for f in kernel_files())}
 
     def digest_of_files(self, names):
+        """Of the files, or of those that match ("folder", pattern, pattern)."""
         names = tuple(names)
         if names not in self.digests:
+            files = names
+            if "*" in names[-1]:
+                files = sorted({f.relative_to(ROOT).as_posix()
+                                for pattern in names[1:] for f in (ROOT / names[0]).rglob(pattern)})
             whole = hashlib.sha256()
-            for name in names:
+            for name in files:
                 whole.update(read(name).encode())
             self.digests[names] = whole.hexdigest()
         return self.digests[names]
@@ -78,10 +81,10 @@ class Verdicts:
         test that noticed it, or of all tests."""
         parts = [
             mutant.key, mutant.new,
-            self.digest_of_files([mutant.file, *files_with(mutant.file)]),
-            self.digest_of_files(self.files("kernels", "*.h", "*.cuh")),
-            self.digest_of_files(self.files("tests/emulator", "*.h", "*.cpp")),
-            self.digest_of_files(self.files("tests/harness", "*.h", "*.cpp")),
+            self.digest_of_files([mutant.file, *self.files_with[mutant.file]]),
+            self.digest_of_files(["kernels", "*.h", "*.cuh"]),
+            self.digest_of_files(["tests/emulator", "*.h", "*.cpp"]),
+            self.digest_of_files(["tests/harness", "*.h", "*.cpp"]),
             self.tests[test] if test else "\n".join(sorted(self.tests.values())),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
