@@ -12,10 +12,15 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/cuda_queue.h"
 #include "tests/harness/op_check.h"
+
+#if SIDECHANNEL_CUDA_EMULATED
+#include "emu/emulator.h"
+#endif
 
 namespace sidechannel::harness {
 
@@ -39,8 +44,17 @@ class CudaTest : public testing::Test {
   }
 };
 
-// As Walled, in device memory. Kernels move four elements at once where addresses allow it, so
-// tests run both with buffers that begin at multiples of 16 bytes and with ones that do not.
+// What no kernel may touch: the emulator's race check finds it, other builds do not look.
+inline void forbid_access([[maybe_unused]] const void* p, [[maybe_unused]] std::size_t bytes) {
+#if SIDECHANNEL_CUDA_EMULATED
+  emu::forbid_access(p, bytes);
+#endif
+}
+
+// As Walled, in device memory. Each buffer's walls are a NaN of its own, so that one that was read
+// outside of a buffer and written outside of another one shows. Kernels move four elements at once
+// where addresses allow it, so tests run both with buffers that begin at multiples of 16 bytes and
+// with ones that do not.
 template <class T>
 class DeviceBuffer {
  public:
@@ -54,12 +68,17 @@ class DeviceBuffer {
   };
 
   explicit DeviceBuffer(std::int64_t size)
-      : DeviceBuffer(std::vector<T>(static_cast<std::size_t>(size), wall())) {}
-  explicit DeviceBuffer(const std::vector<T>& values)
-      : size_(values.size()),
+      : size_(static_cast<std::size_t>(size)),
         begin_(kWall + shift()),
-        host_(size_ + 2 * kWall + shift(), wall()),
+        wall_(new_wall()),
+        host_(size_ + 2 * kWall + shift(), wall_),
         memory_(cuda_queue().allocate(host_.size() * sizeof(T))) {
+    forbid_access(memory_.get(), begin_ * sizeof(T));
+    forbid_access(data() + size_, kWall * sizeof(T));
+    upload();
+  }
+  explicit DeviceBuffer(const std::vector<T>& values)
+      : DeviceBuffer(static_cast<std::int64_t>(values.size())) {
     set(values);
   }
 
@@ -68,9 +87,7 @@ class DeviceBuffer {
 
   void set(const std::vector<T>& values) {
     std::copy(values.begin(), values.end(), host_.begin() + static_cast<std::ptrdiff_t>(begin_));
-    settle();  // kernels of either queue may still read what was there, or read this next
-    cuda_queue().copy_to_device(memory_.get(), host_.data(), host_.size() * sizeof(T));
-    settle();
+    upload();
   }
   // Waits for the device. Valid until the next call.
   std::span<const T> values() const {
@@ -81,10 +98,9 @@ class DeviceBuffer {
 
   bool walls_stand() const {
     download();
-    const T expected = wall();
     for (std::size_t i = 0; i < host_.size(); ++i) {
       if (i >= begin_ && i < begin_ + size_) continue;
-      if (std::memcmp(&host_[i], &expected, sizeof(T)) != 0) return false;
+      if (std::memcmp(&host_[i], &wall_, sizeof(T)) != 0) return false;
     }
     return true;
   }
@@ -96,14 +112,25 @@ class DeviceBuffer {
     return elements;
   }
   // NaN where T has one: who reads outside finds it in the result.
-  static T wall() {
+  static T new_wall() {
+    T value;
     if constexpr (std::numeric_limits<T>::has_quiet_NaN) {
-      return std::numeric_limits<T>::quiet_NaN();
+      static std::uint32_t buffers = 0;
+      value = std::numeric_limits<T>::quiet_NaN();
+      using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+      Bits bits;
+      std::memcpy(&bits, &value, sizeof bits);
+      bits |= 1 + ++buffers % 0x3fffff;
+      std::memcpy(&value, &bits, sizeof bits);
     } else {
-      T value;
       std::memset(static_cast<void*>(&value), 0x7b, sizeof value);
-      return value;
     }
+    return value;
+  }
+  void upload() {
+    settle();  // kernels of either queue may still read what was there, or read this next
+    cuda_queue().copy_to_device(memory_.get(), host_.data(), host_.size() * sizeof(T));
+    settle();
   }
   static void settle() {
     cuda_queue().synchronize();
@@ -116,6 +143,7 @@ class DeviceBuffer {
 
   std::size_t size_;
   std::size_t begin_;
+  T wall_;
   mutable std::vector<T> host_;
   std::shared_ptr<void> memory_;
 };

@@ -133,6 +133,68 @@ TEST_F(CudaNormRelu, StatisticsStayAccurateFarFromZero) {
   }
 }
 
+// Sums of chunks are corrected for the rounding of their means, so the mean of a large set is off
+// by its own rounding to float alone, and a constant has no variance, however far from zero it
+// lies. Half a unit in the last place, and some of double's; of the variance, double's of the mean
+// squared.
+TEST_F(CudaNormRelu, LargeSetsRoundOnce) {
+  for (const NormDims& dims :
+       {NormDims{1, 9001, 4, 1, 1, kEpsilon, false}, NormDims{3, 3001, 4, 1, 3, kEpsilon, false},
+        NormDims{1, 700, 64, 64, 1, kEpsilon, false}}) {
+    for (const double deviation : {0.0, 1.25}) {
+      NormCase c{dims, {}, {}, {}, {}};
+      for (const float x :
+           Draw(1).normals<float>(dims.batch * dims.length * dims.channels, 4096.3, deviation)) {
+        c.x.push_back(x);
+      }
+      SCOPED_TRACE(c.text());
+      const harness::SetStatistics s = harness::statistics_of(c);
+      const auto sets = static_cast<std::int64_t>(s.mean.size());
+      const DeviceBuffer<float> x(narrowed<float>(c.x)),
+          ones(std::vector<float>(static_cast<std::size_t>(dims.channels), 1));
+      DeviceBuffer<float> y(static_cast<std::int64_t>(c.x.size())), mean(sets), rstd(sets);
+      norm_relu_forward(cuda_queue(), dims, x.data(), ones.data(), ones.data(), y.data(),
+                        mean.data(), rstd.data());
+      const auto mean_values = mean.values(), rstd_values = rstd.values();
+      const double u = harness::kUnitRoundoff<float>;
+      for (std::size_t i = 0; i < s.mean.size(); ++i) {
+        ASSERT_NEAR(mean_values[i], s.mean[i], s.mean[i] * u * (1 + 1e-3));
+        if (deviation == 0) ASSERT_NEAR(rstd_values[i] * std::sqrt(kEpsilon), 1, 1e-5);
+      }
+    }
+  }
+}
+
+// Where the value before the ReLU is exactly 0, no gradient passes, as in PyTorch: gamma and beta
+// 0. Whole sets, chunks, a population.
+TEST_F(CudaNormRelu, NothingPassesAtTheKink) {
+  for (const NormDims& dims :
+       {NormDims{2, 37, 8, 1, 1, kEpsilon, true}, NormDims{1, 600, 64, 64, 1, kEpsilon, true}}) {
+    SCOPED_TRACE(dims.length);
+    const std::int64_t size = dims.batch * dims.length * dims.channels;
+    const std::int64_t sets = dims.sample_groups() * dims.channels;
+    const DeviceBuffer<float> x(Draw(1).normals<float>(size)), dy(Draw(2).normals<float>(size)),
+        zeros(std::vector<float>(static_cast<std::size_t>(dims.channels), 0)),
+        ones(std::vector<float>(static_cast<std::size_t>(dims.channels), 1));
+    DeviceBuffer<float> y(size), mean(sets), rstd(sets), dx(size), dgamma(dims.channels),
+        dbeta(dims.channels);
+    const auto expect_zeros = [&] {
+      for (const auto* part : {&dx, &dgamma, &dbeta}) {
+        for (const float value : part->values()) ASSERT_EQ(value, 0);
+      }
+    };
+    norm_relu_forward(cuda_queue(), dims, x.data(), zeros.data(), zeros.data(), y.data(),
+                      mean.data(), rstd.data());
+    norm_relu_backward(cuda_queue(), dims, x.data(), zeros.data(), zeros.data(), mean.data(),
+                       rstd.data(), dy.data(), {dx.data()}, {dgamma.data()}, {dbeta.data()});
+    expect_zeros();
+    norm_relu_population_backward(cuda_queue(), dims, x.data(), zeros.data(), zeros.data(),
+                                  ones.data(), ones.data(), dy.data(), {dx.data()}, {dgamma.data()},
+                                  {dbeta.data()});
+    expect_zeros();
+  }
+}
+
 TEST_F(CudaNormRelu, SameBitsInEveryRun) {
   for (const NormDims& dims : harness::large_norm_dims()) {
     const NormCase c = harness::make_norm_case<float>(dims, 5);

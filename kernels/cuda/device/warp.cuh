@@ -12,9 +12,10 @@ namespace sidechannel::kernels::device {
 constexpr unsigned kWarpSize = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// Place of the thread in its block, counted along x, then y, then z: neighbours share a warp.
+// Place of the thread in its block, of one or two dimensions, counted along x, then y: neighbours
+// share a warp.
 __device__ __forceinline__ unsigned thread_rank() {
-  return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+  return threadIdx.x + blockDim.x * threadIdx.y;
 }
 __device__ __forceinline__ unsigned lane_id() {
   return thread_rank() % kWarpSize;
@@ -23,7 +24,7 @@ __device__ __forceinline__ unsigned warp_id() {
   return thread_rank() / kWarpSize;
 }
 __device__ __forceinline__ unsigned block_threads() {
-  return blockDim.x * blockDim.y * blockDim.z;
+  return blockDim.x * blockDim.y;
 }
 
 // Sum over the lanes of the warp; with kWidth, over each kWidth neighbouring lanes; with kStep,

@@ -161,6 +161,9 @@ const Counters& counters() {
 bool checks_accesses() {
   return check_access != nullptr;
 }
+void forbid_access(const void* p, std::size_t bytes) {
+  if (note_forbidden != nullptr) note_forbidden(p, bytes);
+}
 
 void reset_options() {
   options() = options_from_environment();

@@ -202,5 +202,6 @@ void check_access(const void* p, std::size_t bytes, bool write, bool atomic, con
     __attribute__((weak));
 void note_allocation(const void* p, std::size_t bytes) __attribute__((weak));
 void note_written(const void* p, std::size_t bytes) __attribute__((weak));
+void note_forbidden(const void* p, std::size_t bytes) __attribute__((weak));
 
 }  // namespace emu

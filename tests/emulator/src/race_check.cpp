@@ -278,6 +278,14 @@ void note_written(const void* p, std::size_t bytes) {
   }
 }
 
+void note_forbidden(const void* p, std::size_t bytes) {
+  const auto offset = static_cast<std::size_t>(static_cast<const unsigned char*>(p) - heap_base);
+  for (std::size_t cell = offset / 4 * 4; cell < offset + bytes; cell += 4) {
+    heap_cell(heap_base + cell).valid &=
+        static_cast<std::uint8_t>(~bytes_within(cell, offset, offset + bytes));
+  }
+}
+
 }  // namespace emu
 
 // --- What the compiler calls

@@ -205,6 +205,23 @@ TEST_F(Bugs, HostMemory) {
   EXPECT_THAT(message_of(Bug::kHostPointerInStruct), HasSubstr("read of host memory 0x"));
 }
 
+// Walls around what a test hands out.
+TEST_F(Bugs, ForbiddenMemory) {
+  if (!emu::checks_accesses()) GTEST_SKIP() << "needs SIDECHANNEL_EMULATOR=race";
+  CudaQueue queue(0, Precision::kFp32);
+  const Device<float> x(queue, {1, 2, 3, 4}), y(queue, {1, 2, 3, 4});
+  emu::forbid_access(x.data() + 3, sizeof(float));
+  add(queue, 3, x.data(), y.data());
+  EXPECT_EQ(x.get(), (std::vector<float>{1, 2, 3, 4}));  // a copy may touch it
+  add(queue, 4, x.data(), y.data());
+  try {
+    queue.synchronize();
+    FAIL() << "nothing was found";
+  } catch (const emu::Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("read of global memory outside of any allocation"));
+  }
+}
+
 // --- What only checks of every access find
 // ------------------------------------------------------------
 

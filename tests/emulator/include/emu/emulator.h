@@ -80,4 +80,8 @@ std::size_t allocated_bytes();
 // Whether this build checks every memory access of the kernels (the race check).
 bool checks_accesses();
 
+// Under the race check these bytes count as outside of the allocation that they lie in, for as long
+// as it lives. Copies and fills may touch them.
+void forbid_access(const void* p, std::size_t bytes);
+
 }  // namespace emu
