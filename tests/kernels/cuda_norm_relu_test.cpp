@@ -159,7 +159,9 @@ TEST_F(CudaNormRelu, LargeSetsRoundOnce) {
       const double u = harness::kUnitRoundoff<float>;
       for (std::size_t i = 0; i < s.mean.size(); ++i) {
         ASSERT_NEAR(mean_values[i], s.mean[i], s.mean[i] * u * (1 + 1e-3));
-        if (deviation == 0) ASSERT_NEAR(rstd_values[i] * std::sqrt(kEpsilon), 1, 1e-5);
+        if (deviation == 0) {
+          ASSERT_NEAR(rstd_values[i] * std::sqrt(kEpsilon), 1, 1e-5);
+        }
       }
     }
   }
