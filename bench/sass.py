@@ -23,7 +23,7 @@ from collections import Counter
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from spills import find_nvcc  # noqa: E402
+from spills import compile_command, find_nvcc, readable  # noqa: E402
 
 WORK = ("HMMA", "FFMA")
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)([^;]*);")
@@ -53,18 +53,6 @@ def hottest_loop(instructions):
     return best or Counter(op for _, op, _ in instructions)
 
 
-def demangled(names):
-    tool = shutil.which("c++filt")
-    if not tool:
-        return dict(zip(names, names))
-    out = subprocess.run([tool, *names], capture_output=True, text=True, check=True).stdout
-    short = [re.sub(r"^void |\(.*|sidechannel::kernels::|\(anonymous namespace\)::", "",
-                    line.replace("(anonymous namespace)::", "").replace("(int)", "")
-                    .replace("(bool)0", "false").replace("(bool)1", "true"))
-             for line in out.splitlines()]
-    return dict(zip(names, short))
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arch", default="90")
@@ -83,8 +71,8 @@ def main():
         cubin = pathlib.Path(folder) / "kernel.cubin"
         for file in options.files:
             done = subprocess.run(
-                [nvcc, "-std=c++17", "-O3", f"-I{ROOT}", f"-arch=sm_{options.arch}", "-cubin",
-                 "-o", cubin, file], capture_output=True, text=True)
+                [*compile_command(nvcc, file), f"-arch=sm_{options.arch}", "-cubin", "-o", cubin],
+                capture_output=True, text=True)
             if done.returncode != 0:
                 sys.exit(f"sass.py: {file}: {done.stderr.strip().splitlines()[0]}")
 
@@ -94,7 +82,7 @@ def main():
 
             usage = dict(re.findall(r"Function (\S+):\s*\n\s*REG:(\d+)", dump("-res-usage")))
             found = list(kernels(dump("-sass")))
-            names = demangled([name for name, _ in found])
+            names = readable([name for name, _ in found])
             for name, instructions in sorted(found, key=lambda kernel: names[kernel[0]]):
                 loop = hottest_loop(instructions)
                 work = sum(loop[op] for op in WORK)

@@ -157,6 +157,12 @@ fs::path previous_of(const fs::path& path) {
   return with_suffix(path, ".previous");
 }
 
+void create_folder(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  SC_CHECK(!error, "cannot create folder {}: {}", path.string(), error.message());
+}
+
 void write_file_durably(const fs::path& path, std::span<const std::byte> bytes, KeepPrevious keep) {
   const TemporaryName fresh(with_suffix(path, ".tmp"));
   OpenFile file(fresh.path(), O_WRONLY | O_CREAT | O_EXCL);

@@ -41,6 +41,9 @@ std::filesystem::path previous_of(const std::filesystem::path& path);
 void write_file_durably(const std::filesystem::path& path, std::span<const std::byte> bytes,
                         KeepPrevious keep = KeepPrevious::kNo);
 
+// Makes a folder, and those that it lies in, where they are not there yet.
+void create_folder(const std::filesystem::path& path);
+
 // An open file. The destructor closes it in silence; close() reports what only a close can tell
 // (a full quota on a network filesystem).
 class OpenFile {

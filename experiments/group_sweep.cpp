@@ -6,9 +6,7 @@
 #include <map>
 #include <numeric>
 #include <set>
-#include <span>
 
-#include "engine/file.h"
 #include "experiments/run_folder.h"
 
 namespace sidechannel::experiments {
@@ -177,8 +175,7 @@ void write_plan(const fs::path& path, const GroupSweep& sweep) {
     }
     return;
   }
-  const std::string text = json.dump(2) + "\n";
-  write_file_durably(path / kPlan, std::as_bytes(std::span(text)));
+  write_json(path / kPlan, json);
 }
 
 bool has_plan(const fs::path& path) {

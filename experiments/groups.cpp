@@ -163,8 +163,7 @@ int collect_results(const Arguments& arguments) {
   const std::filesystem::path path = folder_of(arguments);
   const Json results = collect(path, sweep);
   const SweepLock lock(path);
-  const std::string text = results.dump(2) + "\n";
-  write_file_durably(path / "results.json", std::as_bytes(std::span(text)));
+  write_json(path / "results.json", results);
   fmt::print("   G  seeds  distance  interior slope  localized\n");
   const auto mean = [](const Json& row, const char* name) {
     const Json& value = row[name]["mean"];

@@ -57,15 +57,13 @@ Json run_localization(const LocalizationSettings& settings, RunFolder& folder, c
   }
   if (phases == Phases::kAll && folder.has("summary.json")) return folder.read_json("summary.json");
   double seconds = 0;
-  if (network) {
-    // trained already
-  } else if (phases == Phases::kTrain || phases == Phases::kAll) {
+  if (!network && (phases == Phases::kTrain || phases == Phases::kAll)) {
     network.emplace(device, DType::kF32, settings.network(),
                     static_cast<std::uint64_t>(settings.seed));
     const TrainingResult result = train(settings, *network, folder);
     seconds += result.seconds;
     if (!result.notice.empty()) fmt::print(stderr, "{}\n", result.notice);
-  } else {
+  } else if (!network) {
     expect(folder, "model.safetensors", "`localization train` first, or give --model");
     network = load_model(folder.file("model.safetensors"), device);
   }

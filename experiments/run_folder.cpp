@@ -55,12 +55,15 @@ Json read_json(const fs::path& path) {
   return json;
 }
 
+void write_json(const fs::path& path, const Json& json) {
+  const std::string text = json.dump(2) + "\n";
+  write_file_durably(path, std::as_bytes(std::span(text)));
+}
+
 RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, Resume resume,
                      const std::vector<std::string>& do_not_matter)
     : path_(std::move(path)) {
-  std::error_code error;
-  fs::create_directories(path_, error);
-  SC_CHECK(!error, "cannot create folder {}: {}", path_.string(), error.message());
+  create_folder(path_);
   lock_.emplace(file(".lock"), O_RDWR | O_CREAT);
   if (!lock_->try_lock()) {
     throw FolderInUse(fmt::format("{}: another process is working in this folder", path_.string()));
@@ -89,8 +92,7 @@ RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, 
 }
 
 void RunFolder::write_json(const std::string& name, const Json& json) const {
-  const std::string text = json.dump(2) + "\n";
-  write_file_durably(file(name), std::as_bytes(std::span(text)));
+  experiments::write_json(file(name), json);
 }
 
 void RunFolder::log(const Json& line) {

@@ -30,6 +30,8 @@ class FolderInUse : public Error {
 
 // A file that holds a JSON object; Error for anything else.
 Json read_json(const std::filesystem::path& path);
+// Replaces the file as write_file_durably does.
+void write_json(const std::filesystem::path& path, const Json& json);
 
 // The folder of a run: config.json, metrics.jsonl, checkpoints, results. Holds one run; opening it
 // with other settings is a UsageError that names them, so that nothing is ever overwritten.

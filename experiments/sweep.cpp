@@ -29,12 +29,6 @@ constexpr const char* kFailure = "failure.txt";
 constexpr const char* kLog = "log.txt";
 constexpr int kMostKills = 3;  // of one cell's worker, until the cell counts as failed
 
-void create_folder(const fs::path& path) {
-  std::error_code error;
-  fs::create_directories(path, error);
-  SC_CHECK(!error, "cannot create folder {}: {}", path.string(), error.message());
-}
-
 // Whether a process works in this run folder.
 bool is_locked(const fs::path& folder) {
   const fs::path lock = folder / ".lock";

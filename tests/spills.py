@@ -34,18 +34,24 @@ def find_nvcc():
         str(default) if default.exists() else None)
 
 
+def compile_command(nvcc, source):
+    """As the build compiles a kernel, without architecture and output."""
+    command = [nvcc, "-std=c++17", "-O3", f"-I{ROOT}", str(source)]
+    for prefix in os.environ.get("CMAKE_PREFIX_PATH", "").split(":"):
+        if prefix:
+            command.append(f"-I{prefix}/include")
+    if source.name == "random.cu":
+        command.append("-fmad=false")  # as in CMakeLists.txt
+    return command
+
+
 def compile_file(nvcc, source, architectures):
     """What ptxas says about the kernels of a file, or the compiler's errors."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [nvcc, "-std=c++17", "-O3", f"-I{ROOT}", "-Xptxas=-v", "-c", str(source),
+        command = [*compile_command(nvcc, source), "-Xptxas=-v", "-c",
                    "-o", os.path.join(folder, "out.o")]
         for architecture in architectures:
             command.append(f"-gencode=arch=compute_{architecture},code=sm_{architecture}")
-        for prefix in os.environ.get("CMAKE_PREFIX_PATH", "").split(":"):
-            if prefix:
-                command.append(f"-I{prefix}/include")
-        if source.name == "random.cu":
-            command.append("-fmad=false")  # as in CMakeLists.txt
         result = subprocess.run(command, capture_output=True, text=True)
     return result.returncode, result.stderr
 

@@ -51,9 +51,13 @@ def interior(run):
 
 
 def outside_cones(run):
-    """The largest share, of all layers, that a layer localizes beyond its own R(i)."""
-    return max((share for layer in range(1, run.depth + 1)
-                if (share := run.outside_cone(layer)) is not None), default=None)
+    """By layer, the share that it localizes beyond its own R(i), where there are such indices."""
+    return {layer: share for layer in range(1, run.depth + 1)
+            if (share := run.outside_cone(layer)) is not None}
+
+
+def largest(shares):
+    return max(shares.values(), default=None)
 
 
 def claims(a, b):
@@ -63,11 +67,12 @@ def claims(a, b):
             f"localized share of the interior ≥ {percent(MOST)}", interior(a), lambda v: v >= MOST),
         "faster": style.claim(
             "with normalization position travels faster than the receptive field grows (Section 3.1)",
-            "some layer localizes indices beyond its R(i)", outside_cones(a), lambda v: v > LEAVES),
+            "some layer localizes indices beyond its R(i)", largest(outside_cones(a)),
+            lambda v: v > LEAVES),
         "cone": style.claim(
             "without normalization nothing beyond the receptive field is localized, at any depth "
             "(Proposition C.1)", "largest share beyond R(i), of all layers, = 0",
-            outside_cones(b), lambda v: v == 0)}
+            largest(outside_cones(b)), lambda v: v == 0)}
 
 
 # --- What is to be seen, in words -----------------------------------------------------------------
@@ -106,14 +111,13 @@ def about_predictions(a, b):
 
 def about_cone(run, subject):
     """Where the network leaves the cone of receptive fields, and what it ends with."""
-    outside = {layer: share for layer in range(1, run.depth + 1)
-               if (share := run.outside_cone(layer)) is not None}
+    outside = outside_cones(run)
     leaves = next((layer for layer, share in outside.items() if share > LEAVES), None)
     if not outside:
         path = f"{subject} has no index outside the cone"
     elif leaves is None:
         path = (f"{subject} stays within the cone of its receptive field "
-                f"({percent(max(outside.values()))} outside it)")
+                f"({percent(largest(outside))} outside it)")
     else:
         path = (f"{subject} leaves the cone at layer {leaves} "
                 f"({percent(outside[leaves])} of the indices outside it)")
@@ -123,10 +127,8 @@ def about_cone(run, subject):
 
 def at_output(run):
     """The share of indices that the output localizes, and of which."""
-    interior = run.summary["interior_localized_fraction"][-1]
-    if interior is None:
-        return run.localized[-1].mean(), "all indices"
-    return interior, "the interior"
+    share = interior(run)
+    return (run.localized[-1].mean(), "all indices") if share is None else (share, "the interior")
 
 
 def lines(a, b):

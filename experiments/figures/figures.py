@@ -5,9 +5,8 @@ This is what ./run figures calls. A figure is a few commands, each with a folder
 continues or finds finished, and a script that draws what is there; FIGURES lists them.
 """
 
+import ctypes
 import fcntl
-import json
-import os
 import shlex
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from style import Error, UsageError  # noqa: E402
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PRESETS = ("demo", "small", "paper")
+SECONDS = "seconds.json"
 INTERRUPTED = 75  # the programs' exit code for a run that stopped with its state saved
 
 # --- What there is to run -------------------------------------------------------------------------
@@ -82,6 +82,10 @@ class Figure:
         return [plain if command is PLAIN and BATCH in self.commands else command
                 for command in self.commands]
 
+    def files(self, folder):
+        """The picture and its data, in a preset's folder."""
+        return tuple(folder / f"figure_{self.key}.{suffix}" for suffix in ("png", "json"))
+
 
 FIGURES = {figure.key: figure for figure in (
     Figure("1", "Figure 1: with InstanceNorm a network knows where it is", (WITH_NORM, PLAIN),
@@ -111,7 +115,6 @@ class Preset:
         self.source = options.preset
         self.name = Path(options.preset).name
         self.folder = Path(options.out) / self.name
-        self.times = self.folder / "seconds.json"
         self.child = None
         self.received = None
         try:
@@ -168,7 +171,7 @@ class Preset:
 
     def call(self, command, line):
         """Runs a program to its end, and keeps account of its time in spite of kill -9."""
-        spent = self.seconds()
+        spent = seconds_in(self.folder)
         before, start = spent.get(command.folder, 0), time.monotonic()
         # From a terminal Ctrl-C reaches the program without us.
         try:
@@ -184,17 +187,14 @@ class Preset:
             seconds = time.monotonic() - start
             if code is None or seconds >= 0.5:  # less than that is finding it finished
                 spent[command.folder] = round(before + seconds, 1)
-                style.write_json(self.times, spent)
+                style.write_json(self.folder / SECONDS, spent)
             if code is not None:
                 self.child = None
                 return code
 
-    def seconds(self):
-        return style.read_json(self.times) if self.times.exists() else {}
-
     def draw(self, figure):
         """Draws a figure from its folders; an Error says what is missing."""
-        picture, data = (self.folder / f"figure_{figure.key}.{suffix}" for suffix in ("png", "json"))
+        picture, data = figure.files(self.folder)
         line = [sys.executable, str(HERE / figure.script),
                 *(str(self.path(command)) for command in figure.runs(self.name)),
                 "--out", str(picture), "--summary", str(data)]
@@ -204,9 +204,13 @@ class Preset:
         return done.stdout.splitlines()[:-1]  # without the names of the files
 
 
+def seconds_in(folder):
+    """Seconds spent on each of a preset's runs, by its folder."""
+    return style.read_json(folder / SECONDS) if (folder / SECONDS).exists() else {}
+
+
 def end_with_parent():
     """In a program: SIGTERM, upon which it saves its state, when this process dies."""
-    import ctypes
     PR_SET_PDEATHSIG = 1
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -246,16 +250,16 @@ def presets_in(out):
 
 def write_page(out):
     out = Path(out)
+    presets = presets_in(out)
     sections = []
     for figure in FIGURES.values():
         shown = []
-        for name in presets_in(out):
+        for name in presets:
             folder = out / name
-            data, picture = (folder / f"figure_{figure.key}.{s}" for s in ("json", "png"))
+            picture, data = figure.files(folder)
             if not data.exists() or not picture.exists():
                 continue
-            times = style.read_json(folder / "seconds.json") if (folder / "seconds.json").exists() \
-                else {}
+            times = seconds_in(folder)
             runs = figure.runs(name)
             shown.append(page.Result(
                 preset=name, picture=picture, data=data,
@@ -265,7 +269,7 @@ def write_page(out):
                           for run in runs],
                 seconds=[times.get(run.folder) for run in runs]))
         sections.append(page.Section(figure.key, figure.title, figure.note, shown))
-    style.write_file(out / "index.html", page.render(sections).encode())
+    style.write_file(out / "index.html", page.render(sections, presets).encode())
 
 
 def provenance(folder):
@@ -280,7 +284,7 @@ def verdicts(preset, figures):
     """A line for each claim of the figures that were drawn, and the count."""
     lines, counts = [], {True: 0, False: 0, None: 0}
     for figure in figures:
-        data = preset.folder / f"figure_{figure.key}.json"
+        _, data = figure.files(preset.folder)
         if not data.exists():
             continue
         for claim in style.read_json(data).get("claims", {}).values():

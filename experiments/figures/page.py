@@ -3,7 +3,6 @@
 import base64
 import datetime
 import html
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,11 +123,8 @@ def result_block(title, result):
                            href=uri(result.data, "application/json"))))])
 
 
-def overview(sections):
+def overview(sections, presets):
     """The claims that pass, by figure and preset."""
-    presets = list(dict.fromkeys(r.preset for s in sections for r in s.results))
-    order = [name for name in ("paper", "small", "demo") if name in presets]
-    presets = order + [name for name in presets if name not in order]
     head = tag("th", "") + "".join(tag("th", say(name)) for name in presets)
     rows = []
     for section in sections:
@@ -168,8 +164,8 @@ what the paper claims, the criterion that we hold it to, and what we measured. T
 numbers. Figure 2 is a drawing of the mechanism, without data."""
 
 
-def render(sections):
-    """The whole page."""
+def render(sections, presets):
+    """The whole page; `presets` in the order of their columns."""
     blocks = []
     for section in sections:
         shown = "".join(result_block(section.title, result) for result in section.results)
@@ -177,12 +173,12 @@ def render(sections):
         blocks.append(tag("section", tag("h2", say(section.title)) + note
                           + (shown or tag("p", "Not run yet.", class_="note")),
                           id=f"figure-{section.key}"))
-    today = datetime.date.fromtimestamp(time.time()).isoformat()
+    today = datetime.date.today().isoformat()
     title = "What normalization layers hear"
     return "\n".join([
         "<!DOCTYPE html>", '<html lang="en">', '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         tag("title", title), tag("style", STYLE),
-        tag("h1", title), tag("p", say(INTRODUCTION)), overview(sections), *blocks,
+        tag("h1", title), tag("p", say(INTRODUCTION)), overview(sections, presets), *blocks,
         tag("footer", tag("p", say(f"Made by ./run figures, {today}."))), "</html>", ""])
 

@@ -24,10 +24,7 @@ ProgramResult localization(const std::vector<std::string>& arguments) {
 }
 
 void expect_error(const std::vector<std::string>& arguments, int code, const std::string& message) {
-  const ProgramResult result = localization(arguments);
-  EXPECT_EQ(result.code, code) << message;
-  EXPECT_EQ(result.err, "localization: " + message + "\n");
-  EXPECT_EQ(result.out, "");
+  expect_refusal(localization(arguments), "localization", code, message);
 }
 
 TEST(CommandLine, HelpAndVersionAreNoErrors) {

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
-#include <random>
 #include <thread>
 
 #include "engine/checkpoint.h"
@@ -180,13 +179,7 @@ TEST(Overlap, StoppedAnywhereGivesTheSameResults) {
   const TemporaryFolder folder;
   ASSERT_EQ(run_program("overlap", tiny(folder / "whole")).code, 0);
   const auto arguments = tiny(folder / "parts", {"--stop-after", "9"});
-  int stops = 0;
-  for (ProgramResult result{kInterrupted, "", ""}; result.code == kInterrupted; ++stops) {
-    ASSERT_LT(stops, 100);
-    result = run_program("overlap", arguments);
-    ASSERT_TRUE(result.code == 0 || result.code == kInterrupted) << result.err;
-  }
-  EXPECT_GT(stops, 15);
+  EXPECT_GT(harness::runs_until_done("overlap", arguments), 15);
   expect_same_results(folder / "whole", folder / "parts");
 }
 
@@ -196,18 +189,7 @@ TEST(Overlap, KilledAnywhereGivesTheSameResults) {
     return tiny(folder / out, {"--iterations", "1000", "--checkpoint-every", "20"});
   };
   ASSERT_EQ(run_program("overlap", arguments("whole")).code, 0);
-  std::mt19937 random(7);
-  int killed = 0;
-  while (killed < 40) {
-    const int pid = harness::start_program("overlap", arguments("killed"));
-    std::this_thread::sleep_for(std::chrono::milliseconds(10 + random() % 60));
-    kill(pid, SIGKILL);
-    const int code = harness::wait_for_program(pid);
-    if (code == 0) break;
-    ASSERT_EQ(code, -SIGKILL);
-    ++killed;
-  }
-  EXPECT_GT(killed, 3);
+  EXPECT_GT(harness::kill_repeatedly("overlap", arguments("killed"), 40), 3);
   ASSERT_EQ(run_program("overlap", arguments("killed")).code, 0);
   expect_same_results(folder / "whole", folder / "killed");
 }
@@ -306,10 +288,7 @@ TEST(Overlap, BadUsageIsOneLineAndExitCode2) {
   const std::string out = folder / "run";
   const auto expect_error = [&](std::vector<std::string> arguments, const std::string& message) {
     arguments.insert(arguments.end(), {"--out", out});
-    const ProgramResult result = run_program("overlap", arguments);
-    EXPECT_EQ(result.code, 2) << message;
-    EXPECT_EQ(result.err, "overlap: " + message + "\n");
-    EXPECT_EQ(result.out, "");
+    harness::expect_refusal(run_program("overlap", arguments), "overlap", 2, message);
   };
   expect_error({"run"}, "The following argument was not expected: run (see --help)");
   expect_error({"--norm", "batch"},

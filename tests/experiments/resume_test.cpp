@@ -6,7 +6,6 @@
 #include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <random>
 #include <thread>
 
 #include "engine/checkpoint.h"
@@ -82,13 +81,7 @@ TEST_P(Resume, StoppedInEveryPhaseGivesTheSameResults) {
   const TemporaryFolder folder;
   ASSERT_EQ(run_program("localization", tiny("run", GetParam(), folder / "whole")).code, 0);
   const auto arguments = with(tiny("run", GetParam(), folder / "parts"), {"--stop-after", "3"});
-  int stops = 0;
-  for (ProgramResult result{kInterrupted, "", ""}; result.code == kInterrupted; ++stops) {
-    ASSERT_LT(stops, 100);
-    result = run_program("localization", arguments);
-    ASSERT_TRUE(result.code == 0 || result.code == kInterrupted) << result.err;
-  }
-  EXPECT_GT(stops, 20);
+  EXPECT_GT(runs_until_done("localization", arguments), 20);
   for (const char* file :
        {"metrics.jsonl", "model.safetensors", "probes.safetensors", "localized.npy", "p_max.npy",
         "layer_mean.npy", "layer_variance.npy", "predictions_mean.npy", "predictions_sample.npy"}) {
@@ -213,19 +206,9 @@ TEST(ResumeAfterKill, LeavesALoadableStateAndTheSameEnd) {
                 {"--iterations", "10000", "--checkpoint-every", checkpoint_every});
   };
   ASSERT_EQ(run_program("localization", arguments("whole", "1000")).code, 0);
-  std::mt19937 random(7);
-  int killed = 0;
-  while (killed < 200) {
-    const int pid = start_program("localization", arguments("killed", "1"));
-    std::this_thread::sleep_for(std::chrono::milliseconds(10 + random() % 60));
-    kill(pid, SIGKILL);
-    const int code = wait_for_program(pid);
-    if (code == 0) break;
-    ASSERT_EQ(code, -SIGKILL);
-    ++killed;
-    const std::string state = folder / "killed" + "/checkpoint.safetensors";
-    EXPECT_NO_THROW(load_checkpoint(state));
-  }
+  const int killed = kill_repeatedly("localization", arguments("killed", "1"), 200, [&] {
+    EXPECT_NO_THROW(load_checkpoint(folder / "killed" + "/checkpoint.safetensors"));
+  });
   RecordProperty("kills", killed);
   EXPECT_GT(killed, 3);
   ASSERT_EQ(run_program("localization", arguments("killed", "1000")).code, 0);

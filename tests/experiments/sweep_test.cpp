@@ -309,10 +309,7 @@ TEST(SweepRun, ACellByItself) {
 }
 
 void expect_error(const std::vector<std::string>& arguments, int code, const std::string& message) {
-  const ProgramResult result = run_program("groups", arguments);
-  EXPECT_EQ(result.code, code) << message;
-  EXPECT_EQ(result.err, "groups: " + message + "\n");
-  EXPECT_EQ(result.out, "");
+  harness::expect_refusal(run_program("groups", arguments), "groups", code, message);
 }
 
 TEST(SweepCommandLine, HelpIsNoError) {

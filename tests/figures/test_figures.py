@@ -217,7 +217,7 @@ class PageTest(FigureTest):
         reader = Reader(page.render([
             page.Section("1", "One & all", "", [self.result("small", True, False, None),
                                                 self.result("demo", True, True)]),
-            page.Section("3", "Three", "a note", [])]))
+            page.Section("3", "Three", "a note", [])], ["small", "demo"]))
         cells = reader.cells
         overview = cells[:6]
         self.assertEqual(overview, ["One & all", "1 of 2", "2 of 2", "Three", "not run", "not run"])
@@ -231,7 +231,7 @@ class PageTest(FigureTest):
                   "device": "cpu", "machine": "Xeon",
                   "settings": {"length": 160, "curriculum_iterations": 40, "curriculum_length": 72}}
         text = Reader(page.render([page.Section("1", "One", "", [
-            self.result("small", True, provenance=[config], seconds=[130.0])])])).text
+            self.result("small", True, provenance=[config], seconds=[130.0])])], ["small"])).text
         self.assertIn("With a curriculum, which the paper does not have: first 40 steps at length 72",
                       text)
         self.assertIn("commit 0123456789ab, with changes that are not committed; GNU 12; cpu; Xeon",

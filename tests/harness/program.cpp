@@ -1,13 +1,20 @@
 #include "tests/harness/program.h"
 
 #include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <random>
 #include <stdexcept>
+#include <thread>
+
+#include "experiments/interrupt.h"
 
 namespace sidechannel::harness {
 namespace {
@@ -58,6 +65,44 @@ int wait_for_program(int pid) {
   int status = 0;
   if (waitpid(pid, &status, 0) != pid) throw std::runtime_error("waitpid failed");
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+void expect_refusal(const ProgramResult& result, const std::string& name, int code,
+                    const std::string& message) {
+  EXPECT_EQ(result.code, code) << message;
+  EXPECT_EQ(result.err, name + ": " + message + "\n");
+  EXPECT_EQ(result.out, "");
+}
+
+int runs_until_done(const std::string& name, const std::vector<std::string>& arguments) {
+  for (int runs = 1; runs <= 100; ++runs) {
+    const ProgramResult result = run_program(name, arguments);
+    if (result.code == 0) return runs;
+    if (result.code != experiments::kExitInterrupted) {
+      ADD_FAILURE() << "exit code " << result.code << ": " << result.err;
+      return runs;
+    }
+  }
+  ADD_FAILURE() << "not done after 100 runs";
+  return 100;
+}
+
+int kill_repeatedly(const std::string& name, const std::vector<std::string>& arguments, int most,
+                    const std::function<void()>& look) {
+  std::mt19937 random(7);
+  for (int killed = 0; killed < most; ++killed) {
+    const int pid = start_program(name, arguments);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10 + random() % 60));
+    kill(pid, SIGKILL);
+    const int code = wait_for_program(pid);
+    if (code == 0) return killed;
+    if (code != -SIGKILL) {
+      ADD_FAILURE() << "exit code " << code;
+      return killed;
+    }
+    look();
+  }
+  return most;
 }
 
 TemporaryFolder::TemporaryFolder() {

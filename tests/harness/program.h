@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,20 @@ ProgramResult run_program(const std::string& name, const std::vector<std::string
 int start_program(const std::string& name, const std::vector<std::string>& arguments);
 // Waits for a started one; its exit code, or -SIGNAL.
 int wait_for_program(int pid);
+
+// That a program refused what it was asked: one line, "NAME: MESSAGE", and nothing else.
+void expect_refusal(const ProgramResult& result, const std::string& name, int code,
+                    const std::string& message);
+
+// Runs a program again and again until it is done, and expects it to have been interrupted before
+// (exit code 75). How often it ran, at most 100 times.
+int runs_until_done(const std::string& name, const std::vector<std::string>& arguments);
+
+// Starts a program and kills it (SIGKILL) after 10 to 69 ms, `most` times or until it is done
+// first; calls `look` after each. How often it was killed.
+int kill_repeatedly(
+    const std::string& name, const std::vector<std::string>& arguments, int most,
+    const std::function<void()>& look = [] {});
 
 // A folder of its own under the system's temporary one, removed at the end.
 class TemporaryFolder {
