@@ -1,0 +1,48 @@
+"""Tests of the script `run`: python3 -m unittest discover -s tests/run"""
+
+import subprocess
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments):
+    return subprocess.run([ROOT / "run", *arguments], capture_output=True, text=True, timeout=60)
+
+
+class BadUsageTest(unittest.TestCase):
+    def test_is_one_line_before_anything_is_installed_or_built(self):
+        for arguments, message in (
+                (("frobnicate",), "there is no command frobnicate"),
+                (("demo", "--seed"), "demo: expected [--seed S] with S a whole number, got --seed"),
+                (("demo", "--seed", "-1"),
+                 "demo: expected [--seed S] with S a whole number, got --seed -1"),
+                (("demo", "--seed", "07"),
+                 "demo: expected [--seed S] with S a whole number, got --seed 07"),
+                (("check", "engine"), "check: too many arguments"),
+                (("setup", "frobnicate"), "setup: there is no command frobnicate"),
+                (("bundle", "--binary"), "bundle: expected [FOLDER] [--binaries], got --binary")):
+            with self.subTest(arguments):
+                result = run(*arguments)
+                self.assertEqual(result.stderr, f"run: {message} (see ./run help)\n")
+                self.assertEqual((result.returncode, result.stdout), (2, ""))
+
+
+class HelpTest(unittest.TestCase):
+    def test_names_every_command(self):
+        result = run("help")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        for command in ("demo", "figures", "test", "bench", "gpu", "bundle", "check", "emulate",
+                        "sanitize", "setup"):
+            self.assertRegex(result.stdout, rf"(?m)^  {command}\b")
+        self.assertEqual(run("--help").stdout, result.stdout)
+
+    def test_no_command_is_bad_usage(self):
+        result = run()
+        self.assertEqual((result.returncode, result.stdout), (2, ""))
+        self.assertEqual(result.stderr, run("help").stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
