@@ -6,6 +6,8 @@
 #include <Eigen/Core>
 #include <algorithm>
 
+#include "kernels/relu.h"
+
 namespace sidechannel::kernels {
 namespace {
 
@@ -68,9 +70,7 @@ void linear_backward(CpuQueue& queue, const LinearDims& dims, const T* x, const 
   if (dims.relu) {
     T* masked =
         static_cast<T*>(queue.scratch(static_cast<std::size_t>(dims.rows * dims.out) * sizeof(T)));
-    queue.parallel_for(dims.rows * dims.out, 4096, [=](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) masked[i] = y[i] > T(0) ? dy[i] : T(0);
-    });
+    relu_backward(queue, dims.rows * dims.out, y, dy, GradOut<T>{masked});
     g = masked;
   }
   const ConstMap<T> gradient(g, dims.rows, dims.out);

@@ -1,14 +1,26 @@
+// ReLU on the CPU, with selections of whole vectors: signs are random, and a branch on each would
+// be mispredicted every other time.
+
 #include "kernels/relu.h"
 
+#include "kernels/cpu/simd.h"
+
 namespace sidechannel::kernels {
+
+namespace hn = simd::hn;
+
 namespace {
+
 constexpr std::int64_t kGrain = 4096;  // elements that are worth a thread
 }
 
 template <class T>
 void relu_forward(CpuQueue& queue, std::int64_t size, const T* x, T* y) {
   queue.parallel_for(size, kGrain, [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) y[i] = x[i] < T(0) ? T(0) : x[i];  // NaN stays NaN
+    simd::for_vectors<T>(begin, end, [&](auto d, std::int64_t i) {
+      const auto value = hn::LoadU(d, x + i);
+      hn::StoreU(hn::IfThenZeroElse(hn::Lt(value, hn::Zero(d)), value), d, y + i);  // NaN stays NaN
+    });
   });
 }
 
@@ -17,10 +29,12 @@ void relu_backward(CpuQueue& queue, std::int64_t size, const T* y, const T* dy, 
   if (!dx.data) return;
   const bool accumulate = dx.write == Write::kAccumulate;
   queue.parallel_for(size, kGrain, [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const T gradient = y[i] > T(0) ? dy[i] : T(0);
-      dx.data[i] = accumulate ? dx.data[i] + gradient : gradient;
-    }
+    simd::for_vectors<T>(begin, end, [&](auto d, std::int64_t i) {
+      const auto gradient =
+          hn::IfThenElseZero(hn::Gt(hn::LoadU(d, y + i), hn::Zero(d)), hn::LoadU(d, dy + i));
+      T* out = dx.data + i;
+      hn::StoreU(accumulate ? hn::Add(hn::LoadU(d, out), gradient) : gradient, d, out);
+    });
   });
 }
 
