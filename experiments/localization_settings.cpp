@@ -24,6 +24,7 @@ void LocalizationSettings::check() const {
   network().check();
   input_from(input);
   training_rate();
+  probe_rate();
   evaluation_statistics();
   probed_layers();
   if (norm == "batch") {
@@ -55,6 +56,10 @@ kernels::LearningRate LocalizationSettings::curriculum_rate() const {
 
 kernels::LearningRate LocalizationSettings::training_rate() const {
   return learning_rate_from(learning_rate, schedule, warmup, iterations);
+}
+
+kernels::LearningRate LocalizationSettings::probe_rate() const {
+  return learning_rate_from(probe_learning_rate, probe_schedule, 0, probe_iterations);
 }
 
 Statistics LocalizationSettings::evaluation_statistics() const {

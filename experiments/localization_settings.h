@@ -41,6 +41,7 @@ struct LocalizationSettings : RunSettings {
   std::int64_t probe_batch = 8;
   std::int64_t probe_iterations = 2000;
   double probe_learning_rate = 1e-3;
+  std::string probe_schedule = "constant";
 
   // The localization map.
   std::int64_t map_samples = 20000;
@@ -51,9 +52,10 @@ struct LocalizationSettings : RunSettings {
   void check() const;
 
   LocalizerConfig network() const;
-  // How the learning rate moves, over the first stage and over the training proper.
+  // How the learning rate moves: over the first stage, the training proper, the probes' training.
   kernels::LearningRate curriculum_rate() const;
   kernels::LearningRate training_rate() const;
+  kernels::LearningRate probe_rate() const;
   // Where probes and maps take their statistics from.
   Statistics evaluation_statistics() const;
   // The hidden layers that are probed, ascending: of 1 .. d-1.
@@ -84,7 +86,8 @@ struct LocalizationSettings : RunSettings {
     visit("probe_batch", s.probe_batch,
           "sequences in a step of the probes' training, and of the map");
     visit("probe_iterations", s.probe_iterations, "steps of the probes' training");
-    visit("probe_learning_rate", s.probe_learning_rate, "Adam's learning rate for the probes");
+    visit("probe_learning_rate", s.probe_learning_rate, "Adam's base learning rate for the probes");
+    visit("probe_schedule", s.probe_schedule, "how it moves, as schedule");
     visit("map_samples", s.map_samples, "sequences behind the localization map");
     visit("p_threshold", s.p_threshold, "Welch's test rejects below this p-value");
     visit("eval_statistics", s.eval_statistics, "minibatch or population, for probes and map");

@@ -66,7 +66,7 @@ class ProbeTraining {
  private:
   static AdamRule rule(const LocalizationSettings& settings) {
     AdamRule rule;
-    rule.rate.base = settings.probe_learning_rate;
+    rule.rate = settings.probe_rate();
     return rule;
   }
 

@@ -48,7 +48,8 @@ TEST(Settings, ThePaperPresetIsAppendixE) {
   EXPECT_EQ(paper.learning_rate, 1e-4);
   EXPECT_EQ(paper.probe_width, 256);
   EXPECT_EQ(paper.probe_iterations, 5000);
-  EXPECT_EQ(paper.probe_learning_rate, 1e-3);
+  EXPECT_EQ(paper.probe_rate().base, 1e-3);
+  EXPECT_EQ(paper.probe_rate().schedule, kernels::LearningRate::Schedule::kConstant);
   EXPECT_EQ(paper.map_samples, 3200000);
   EXPECT_EQ(paper.p_threshold, 0.1);
   const LocalizationSettings batch = settings_from_preset<LocalizationSettings>("paper", "batch");
@@ -95,6 +96,8 @@ TEST(Settings, ImpossibleValuesAreRefusedInWords) {
             "eval statistics some: expected minibatch or population");
   EXPECT_EQ(check_error([](S s) { s.schedule = "cosine"; }),
             "schedule cosine: expected constant or tail");
+  EXPECT_EQ(check_error([](S s) { s.probe_schedule = "step"; }),
+            "schedule step: expected constant or tail");
   EXPECT_EQ(check_error([](S s) { s.precision = "fp16"; }),
             "precision fp16: expected auto, fp32 or tf32");
   EXPECT_EQ(check_error([](S s) { s.p_threshold = 1; }),
