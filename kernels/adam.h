@@ -13,6 +13,8 @@ namespace sidechannel::kernels {
 //
 //   m = beta1 * m + (1 - beta1) * g        v = beta2 * v + (1 - beta2) * g^2
 //   p = p - learning_rate(t - 1) / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + epsilon)
+//
+// On the CPU, m and v below the smallest normal number become 0.
 struct AdamRule {
   LearningRate rate;
   double beta1 = 0.9;

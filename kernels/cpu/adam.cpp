@@ -1,10 +1,27 @@
 #include "kernels/adam.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "kernels/cpu/simd.h"
 
 namespace sidechannel::kernels {
 
 namespace hn = simd::hn;
+
+namespace {
+
+// Zero for what is smaller than the smallest normal number. The moments of a parameter whose
+// gradient is zero from some step on (of a channel that died behind a ReLU) fade down to such
+// numbers and stay there. No parameter feels them beside epsilon, but x86 takes some hundred cycles
+// for each operation on one: a third of the time of training the demo without norm.
+template <class D, class V>
+HWY_INLINE V without_subnormals(D d, V value) {
+  const auto least = hn::Set(d, std::numeric_limits<hn::TFromD<D>>::min());
+  return hn::IfThenZeroElse(hn::Lt(hn::Abs(value), least), value);
+}
+
+}  // namespace
 
 template <class T>
 void adam_begin(CpuQueue&, const AdamRule& rule, const double* sum_of_squares, const T* loss,
@@ -31,8 +48,8 @@ void adam_update(CpuQueue& queue, const AdamRule& rule, const AdamState* state, 
                      hn::Mul(hn::Set(d, static_cast<T>(rule.beta2)), hn::LoadU(d, v + i)));
       const auto scale = hn::MulAdd(hn::Sqrt(square), hn::Set(d, correction),
                                     hn::Set(d, static_cast<T>(rule.epsilon)));
-      hn::StoreU(mean, d, m + i);
-      hn::StoreU(square, d, v + i);
+      hn::StoreU(without_subnormals(d, mean), d, m + i);
+      hn::StoreU(without_subnormals(d, square), d, v + i);
       hn::StoreU(hn::NegMulAdd(hn::Set(d, rate), hn::Div(mean, scale), hn::LoadU(d, p + i)), d,
                  p + i);
     });

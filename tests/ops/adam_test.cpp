@@ -104,6 +104,33 @@ TEST(AdamUpdate, SameBitsWithAnyNumberOfThreads) {
   });
 }
 
+// Without gradient the moments fade, and end at zero before they are subnormal.
+template <class T>
+void check_fading() {
+  constexpr std::size_t kSize = 37;
+  constexpr T kLeast = std::numeric_limits<T>::min();
+  const double tolerance = 4 * harness::kUnitRoundoff<T>;
+  const AdamRule rule = constant_rate(1e-3);
+  const AdamState state = at_step(rule, 1000);
+  const std::vector<T> g(kSize, T(0)), start(kSize, T(0.5));
+  std::vector<T> p = start, m(kSize), v(kSize, kLeast * T(1.0015));
+  for (std::size_t i = 0; i < kSize; ++i) m[i] = kLeast * (i % 2 == 0 ? T(1.2) : T(-1.2));
+  for (int step = 0; step < 2; ++step) {
+    adam_update(harness::queue(), rule, &state, kSize, g.data(), p.data(), m.data(), v.data());
+    for (std::size_t i = 0; i < kSize; ++i) {
+      const double sign = i % 2 == 0 ? 1 : -1;
+      ASSERT_NEAR(m[i] / kLeast, step == 0 ? sign * 1.2 * 0.9 : 0, tolerance);
+      ASSERT_NEAR(v[i] / kLeast, step == 0 ? 1.0015 * 0.999 : 0, tolerance);
+    }
+  }
+  EXPECT_EQ(p, start);
+}
+
+TEST(AdamUpdate, MomentsFadeToZero) {
+  check_fading<float>();
+  check_fading<double>();
+}
+
 TEST(AdamBegin, CountsTheStepAndTakesItsRate) {
   const AdamRule rule{{2e-3, LearningRate::Schedule::kTail, 5, 20}};
   AdamState state;
