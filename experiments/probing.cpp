@@ -30,7 +30,7 @@ class ProbeTraining {
         random_(device_, static_cast<std::uint64_t>(settings.seed)),
         input_(device_, input_from(settings.input), settings.probe_batch, settings.length,
                Stream::kProbeNoise),
-        adam_(probes.parameters(), rule(settings)),
+        adam_(probes.parameters(), {settings.probe_rate()}),
         target_(Tensor::from(device_, target_positions(settings.length))),
         losses_(device_, DType::kF32, {1, static_cast<std::int64_t>(probes.size())}),
         window_(device_, losses_.size()),
@@ -64,12 +64,6 @@ class ProbeTraining {
   }
 
  private:
-  static AdamRule rule(const LocalizationSettings& settings) {
-    AdamRule rule;
-    rule.rate = settings.probe_rate();
-    return rule;
-  }
-
   std::vector<double> mean_losses() const {
     const HostArray means = window_.mean();
     const auto values = means.as<double>();

@@ -109,30 +109,32 @@ class Run:
         return self.settings.get("input", "noise")
 
     @property
+    def norm_name(self):
+        if self.norm == "none":
+            return "without norm"
+        name = NORM_NAMES.get(self.norm, self.norm)
+        return name + (f" (G = {self.settings.get('groups', '?')})" if self.norm == "group" else "")
+
+    @property
+    def conditions(self):
+        """What else tells the run from others: pairs of a value and what it is a value of."""
+        pairs = []
+        if self.norm == "batch" or (self.norm != "none" and self.statistics != "minibatch"):
+            pairs.append((self.statistics, "statistics"))
+        if self.input != "noise":
+            pairs.append((self.input, "input"))
+        return pairs
+
+    @property
     def name(self):
         """What the network is called in a legend."""
-        if self.norm == "none":
-            return "without norm" + self._on_input(", ")
-        name = NORM_NAMES.get(self.norm, self.norm)
-        if self.norm == "group":
-            name += f" (G = {self.settings.get('groups', '?')})"
-        if self.norm == "batch" or self.statistics != "minibatch":
-            name += f", {self.statistics}"
-        return name + self._on_input(", ")
-
-    def _on_input(self, comma):
-        return "" if self.input == "noise" else f"{comma}{self.input}"
+        return ", ".join([self.norm_name, *(value for value, _ in self.conditions)])
 
     @property
     def phrase(self):
         """The same within a sentence."""
-        if self.norm == "none":
-            return "without norm" + ("" if self.input == "noise" else f" and {self.input} input")
-        name, *others = self.name.removesuffix(self._on_input(", ")).split(", ")
-        others = [f"{statistics} statistics" for statistics in others]
-        if self.input != "noise":
-            others.append(f"{self.input} input")
-        return " and ".join([f"with {name}", *others])
+        norm = self.norm_name if self.norm == "none" else f"with {self.norm_name}"
+        return " and ".join([norm, *(f"{value} {what}" for value, what in self.conditions)])
 
     @property
     def on_plateau(self):
