@@ -197,7 +197,7 @@ def compare(arguments, device, steps, precisions, modes, write):
     for step in steps:
         for precision in precisions:
             rows.append({"preset": step["name"], "precision": precision, "ours_seconds": []})
-    for round_number in range(arguments.rounds):
+    for round_number in range(arguments.rounds or (2 if gpu else 3)):
         ours = Ours(arguments.program, device, [step["name"] for step in steps], 1,
                     arguments.library_path)
         for row in rows:
@@ -256,7 +256,7 @@ def main():
     parser.add_argument("--steps", help=f"of {','.join(STEPS)} (default: the first two on the CPU)")
     parser.add_argument("--modes", help="default: eager on the CPU; eager,graph on a GPU")
     parser.add_argument("--precisions", default="tf32,fp32", help="on a GPU")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, help="default: 3 on the CPU, 2 on a GPU")
     parser.add_argument("--program", default=str(ROOT / "build/cpu/bin/bench_step"))
     parser.add_argument("--library-path", help="LD_LIBRARY_PATH for that program alone")
     parser.add_argument("--json", help="also write the results to this file, as they come")

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -146,45 +148,72 @@ class FakeGpu(unittest.TestCase):
             paper, only = False, None
         Arguments.limit = limit
         result = gpu.Gpu(Arguments)
-        result.programs = self.programs
+        result.bin = self.programs
         return result
 
-    def make_tests_program(self, suites, code=0):
-        (self.folder / "report.json").write_text(json.dumps({"testsuites": suites}))
-        self.program("sidechannel_tests",
-                     f'cp {self.folder}/report.json "${{1#--gtest_output=json:}}"\nexit {code}\n')
+    def outcome_of(self, output, code=0, limit=20):
+        """What the stage makes of a test program that prints this."""
+        self.program("sidechannel_tests", f"cat <<'END'\n{output}\nEND\nexit {code}\n")
+        return self.gpu().tests(time.monotonic() + limit)
 
     def test_tests_pass(self):
-        self.make_tests_program([
-            {"name": "CudaThing", "testsuite": [{"name": "Works", "result": "COMPLETED"}]},
-            {"name": "Tape", "testsuite": [{"name": "Works", "result": "COMPLETED"},
-                                           {"name": "Cannot", "result": "SKIPPED"}]}])
-        outcome = self.gpu().tests(20)
+        outcome = self.outcome_of("""
+[ RUN      ] CudaThing.Works
+[       OK ] CudaThing.Works (3 ms)
+[ RUN      ] Sizes/CudaThing.Cannot/7
+[  SKIPPED ] Sizes/CudaThing.Cannot/7 (0 ms)
+[  SKIPPED ] 1 test, listed below:
+[  SKIPPED ] Sizes/CudaThing.Cannot/7""")
         self.assertEqual(outcome.status, "passed", outcome.reason)
-        self.assertEqual(outcome.details["skipped"], ["Tape.Cannot"])
-        self.assertGreaterEqual(outcome.details["tests_of_kernels_passed"], 1)
+        shards = outcome.details["shards"]
+        self.assertEqual(outcome.details["tests_passed"], shards)
+        self.assertEqual(outcome.details["tests_skipped"], shards)
 
     def test_a_failing_test_is_named(self):
-        self.make_tests_program([{"name": "CudaThing", "testsuite": [
-            {"name": "Breaks", "result": "COMPLETED", "failures": [{"failure": "no"}]}]}], 1)
-        outcome = self.gpu().tests(20)
+        outcome = self.outcome_of("""
+[ RUN      ] CudaThing.Works
+[       OK ] CudaThing.Works (3 ms)
+[ RUN      ] CudaThing.Breaks
+[  FAILED  ] CudaThing.Breaks (1 ms)
+[  FAILED  ] CudaThing.Breaks""", 1)
         self.assertEqual(outcome.status, "FAILED")
         self.assertIn("CudaThing.Breaks", outcome.reason)
+        self.assertNotIn("CudaThing.Works", outcome.reason)
 
     def test_skipped_kernels_are_a_failure(self):
-        self.make_tests_program([{"name": "CudaThing", "testsuite": [
-            {"name": "Works", "result": "SKIPPED"}]}])
-        self.assertEqual(self.gpu().tests(20).status, "FAILED")
+        self.assertEqual(self.outcome_of("[ RUN      ] CudaThing.Works\n"
+                                    "[  SKIPPED ] CudaThing.Works (0 ms)").status, "FAILED")
 
-    def test_a_crash_is_a_failure(self):
-        self.program("sidechannel_tests", "echo out of luck\nexit 139\n")
-        outcome = self.gpu().tests(20)
+    def test_a_crash_names_the_test_that_it_came_in(self):
+        outcome = self.outcome_of("[ RUN      ] CudaThing.Breaks\nout of luck", 139)
         self.assertEqual(outcome.status, "FAILED")
-        self.assertIn("out of luck", outcome.reason)
+        self.assertIn("CudaThing.Breaks (exit code 139: out of luck)", outcome.reason)
+        self.assertIn("exit code 127: no such thing", self.outcome_of("no such thing", 127).reason)
+
+    def test_the_test_that_ran_out_of_time_is_named(self):
+        self.program("sidechannel_tests", """
+echo "[ RUN      ] CudaThing.Works"
+echo "[       OK ] CudaThing.Works (3 ms)"
+echo "[ RUN      ] CudaThing.Hangs"
+exec sleep 60
+""")
+        start = time.monotonic()
+        outcome = self.gpu().tests(start + 2)
+        self.assertLess(time.monotonic() - start, 30)
+        self.assertEqual(outcome.status, "FAILED")
+        self.assertIn("CudaThing.Hangs (ran out of time)", outcome.reason)
+        self.assertNotIn("CudaThing.Works", outcome.reason)
+        self.assertEqual(outcome.details["tests_passed"], outcome.details["shards"])
+
+    def test_programs_that_start_late_have_the_time_that_is_left(self):
+        self.program("bench_cuda", "sleep 1\n")
+        program = gpu.Program([self.programs / "bench_cuda"], "late")
+        time.sleep(0.6)
+        self.assertEqual(program.wait(time.monotonic() + 2), 0)
 
     def test_what_hangs_is_stopped(self):
         self.program("bench_cuda", "sleep 60\n")
-        outcome = self.gpu().kernels(1)
+        outcome = self.gpu().kernels(time.monotonic() + 1)
         self.assertEqual(outcome.status, "timed out")
 
     def test_kernels_keep_what_was_measured(self):
@@ -196,13 +225,13 @@ class FakeGpu(unittest.TestCase):
         (self.folder / "kernels.json").write_text(found)
         self.program("bench_cuda", f'cp {self.folder}/kernels.json "${{1#--benchmark_out=}}"\n')
         this = self.gpu()
-        outcome = this.kernels(20)
+        outcome = this.kernels(time.monotonic() + 20)
         self.assertEqual(outcome.status, "FAILED")  # one of them
         self.assertEqual(this.results["kernels"]["results"]["fill/paper/warm"]["us"], 2.5)
         # Stopped in the middle of its report.
         (self.folder / "kernels.json").write_text(found[:-10])
         this = self.gpu()
-        this.kernels(20)
+        this.kernels(time.monotonic() + 20)
         self.assertIn("fill/paper/warm", this.results["kernels"]["results"])
 
     def test_results_are_written_after_every_stage(self):
@@ -224,7 +253,7 @@ class FakeGpu(unittest.TestCase):
         gpu.BUNDLE.mkdir()
         self.programs.rename(gpu.BUNDLE / "bin")
         self.programs = gpu.BUNDLE / "bin"
-        for name in ("localization", "sidechannel_tests", "bench_cuda", "bench_step"):
+        for name in gpu.PROGRAMS:
             self.program(name, "exit 0\n")
         (gpu.BUNDLE / "SOURCE").write_text("another\n")
         self.assertEqual(gpu.prebuilt(), (None, "they are of another source"))
@@ -245,13 +274,47 @@ esac
         path = os.environ["PATH"]
         os.environ["PATH"] = f"{self.programs}:{path}"
         self.addCleanup(os.environ.update, PATH=path)
-        outcome = self.gpu().sanitizers(3)
+        outcome = self.gpu().sanitizers(time.monotonic() + 3)
         tools = outcome.details["tools"]
         self.assertEqual(outcome.status, "FAILED")
         self.assertEqual(tools["memcheck"], "nothing found in 1 tests")
         self.assertIn("Race reported", tools["racecheck"])
         self.assertTrue(tools["initcheck"].startswith("not run"), tools["initcheck"])
-        self.assertIn("stopped after", tools["synccheck"])
+        self.assertIn("out of time", tools["synccheck"])
+
+
+    def test_the_profile_keeps_what_kernels_wait_for(self):
+        counters = {"ID": "0", "Kernel Name": "mma_rows_kernel", "gpu__time_duration.sum": "10,100",
+                    "launch__registers_per_thread": "212",
+                    "smsp__average_warps_issue_stalled_barrier_per_issue_active.ratio": "0.5",
+                    "smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio": "2.5"}
+        rows = [counters.keys(), ["" for _ in counters], counters.values()]
+        lines = [",".join(f'"{word}"' for word in row) for row in rows]
+        self.program("bench_step", "exit 0\n")
+        self.program("ncu", "cat <<'END'\n==PROF== Connected\n" + "\n".join(lines) + "\nEND\n")
+        path = os.environ["PATH"]
+        os.environ["PATH"] = f"{self.programs}:{path}"
+        self.addCleanup(os.environ.update, PATH=path)
+        this = self.gpu()
+        outcome = this.profile(time.monotonic() + 10)
+        self.assertEqual(outcome.status, "passed", outcome.reason)
+        self.assertEqual(this.results["profile"],
+                         [{"kernel": "mma_rows_kernel", "us": 10.1, "registers": 212.0,
+                           "stalls": {"long_scoreboard": 2.5, "barrier": 0.5}}])
+        self.program("ncu", "echo no counters\n")
+        self.assertEqual(self.gpu().profile(time.monotonic() + 10).status, "FAILED")
+
+    def test_paper_runs_are_kept_without_their_checkpoints(self):
+        run = self.folder / "run"
+        run.mkdir()
+        for name in ("model.safetensors", "checkpoint.safetensors", "checkpoint.safetensors.previous",
+                     "probes.safetensors", "map.npy"):
+            (run / name).write_text(name)
+        this = self.gpu()
+        this.keep_run(run, "paper-none")
+        with tarfile.open(this.folder / "paper-none.tar.gz") as archive:
+            self.assertEqual(sorted(archive.getnames()),
+                             ["paper-none", "paper-none/map.npy", "paper-none/model.safetensors"])
 
 
 class Scripts(unittest.TestCase):

@@ -30,8 +30,9 @@ void expect_refusal(const ProgramResult& result, const std::string& name, int co
 // (exit code 75). How often it ran, at most 100 times.
 int runs_until_done(const std::string& name, const std::vector<std::string>& arguments);
 
-// Starts a program and kills it (SIGKILL) after 10 to 69 ms, `most` times or until it is done
-// first; calls `look` after each. How often it was killed.
+// Starts a program and kills it (SIGKILL) within 60 ms after it has begun, `most` times or until it
+// is done first, but not after 20 s: as often as fits where programs start slowly. Calls `look`
+// after each. How often it was killed.
 int kill_repeatedly(
     const std::string& name, const std::vector<std::string>& arguments, int most,
     const std::function<void()>& look = [] {});
