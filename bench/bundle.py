@@ -24,8 +24,7 @@ CXX = os.environ.get("CXX", "c++")
 
 # Folders of headers that are taken whole, each with one that tells where it is.
 HEADERS = {"fmt": "format.h", "hwy": "highway.h", "CLI": "CLI.hpp", "nlohmann": "json.hpp",
-           "Random123": "philox.h", "gtest": "gtest.h", "gmock": "gmock.h",
-           "benchmark": "benchmark.h"}
+           "Random123": "philox.h", "gtest": "gtest.h", "benchmark": "benchmark.h"}
 
 # Packages: the target that shows that one was found already, and what makes it.
 CONFIGURATIONS = {

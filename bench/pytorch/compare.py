@@ -34,10 +34,10 @@ try:
 except ImportError:
     sys.exit("compare.py: not run (this Python has no torch)")
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from localizer import Localizer, PackedLocalizer  # noqa: E402
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path += [str(pathlib.Path(__file__).parent), str(ROOT / "bench")]
+import source  # noqa: E402
+from localizer import Localizer, PackedLocalizer  # noqa: E402
 
 # The steps of bench_step: their presets and norms.
 STEPS = {"demo": ("localization", "demo", "instance"),
@@ -278,9 +278,7 @@ def main():
         precisions = arguments.precisions.split(",")
         if COMPILED.keys() & set(modes):  # each step and precision compiles the same functions
             torch._dynamo.config.recompile_limit = 100
-    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"],
-                            capture_output=True, text=True, check=False).stdout.strip()
-    commit = os.environ.get("SIDECHANNEL_COMMIT") or commit or "unknown"
+    commit = os.environ.get("SIDECHANNEL_COMMIT") or source.commit() or "unknown"
     description = {"date": time.strftime("%Y-%m-%d"), "pytorch": torch.__version__, "cores": cores,
                    "commit": commit,
                    "machine": platform.processor() or platform.machine()}

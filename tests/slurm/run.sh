@@ -6,8 +6,8 @@
 set -euo pipefail
 
 program=$(realpath "${1:?usage: tests/slurm/run.sh PROGRAM}")
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-submit=$here/../../experiments/slurm/submit
+here=$(realpath -- "${BASH_SOURCE[0]}")
+submit=${here%/*}/../../experiments/slurm/submit
 
 not_run() {
   echo "SKIPPED: not run ($*)"
