@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import output  # noqa: E402
 import page  # noqa: E402
 import style  # noqa: E402
 from style import Error, UsageError  # noqa: E402
@@ -133,6 +134,9 @@ class Preset:
         except BlockingIOError:
             print(f"{self.folder}: waiting for another process that works on it", flush=True)
             fcntl.flock(self.lock, fcntl.LOCK_EX)
+        except OSError as error:  # each run's folder is still one process's at a time
+            output.note(f"{self.folder}: this file system has no locks ({error.strerror}): nothing "
+                        "keeps a second ./run figures from drawing here at the same time")
 
     def on_signal(self, number, _frame):
         self.received = number
@@ -233,7 +237,7 @@ def work(preset, figures):
                 print(f"  {line}", flush=True)
         except Error as error:
             failures.append(f"figure {figure.key}: {error}")
-            print(f"  {failures[-1]}", file=sys.stderr, flush=True)
+            output.note(f"  {failures[-1]}")
         write_page(preset.options.out)
     return failures
 

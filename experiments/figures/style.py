@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import output
+
 # Figures go to files, on machines without a display too, whatever the environment asks for.
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -17,8 +19,7 @@ try:
     import matplotlib.figure
     import numpy as np
 except ImportError as error:
-    print(f"{Path(sys.argv[0]).name}: {error} (Debian: python3-numpy, python3-matplotlib)",
-          file=sys.stderr)
+    output.note(f"{Path(sys.argv[0]).name}: {error} (Debian: python3-numpy, python3-matplotlib)")
     sys.exit(1)
 
 # --- Errors ---------------------------------------------------------------------------------------
@@ -44,16 +45,20 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def exit_code_of(program, main, arguments):
-    """Runs main(arguments); an Error becomes one line on stderr and an exit code."""
-    try:
-        main(arguments)
-        return 0
-    except Error as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # the reader of the lines has gone; the files are written
-        sys.stdout = None
-        return 1
+    """Runs main(arguments); an Error becomes one line on stderr and an exit code, and so does a
+    standard output that did not take all lines: the files are written then."""
+    with output.standard_streams() as stdout:
+        code = 0
+        try:
+            main(arguments)
+        except Error as error:
+            output.note(f"{program}: {' '.join(str(error).split())}")
+            code = error.exit_code
+        stdout.flush()
+        if stdout.error:
+            output.note(f"{program}: cannot write standard output: {stdout.error}")
+            code = code or 1
+        return code
 
 
 # --- Run folders ----------------------------------------------------------------------------------
@@ -246,18 +251,9 @@ def claim(paper, criterion, ours, holds):
 
 
 def write_file(path, data):
-    """Writes bytes under a temporary name first, so that no half-written file is ever left under
-    the real one."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
+    """Writes bytes to a file that a user named, as output.py says."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        output.write_output(path, data)
     except OSError as error:
         raise Error(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -267,10 +263,13 @@ def write_json(path, value):
 
 
 IMAGE_FORMATS = ("png", "pdf", "svg")
+STANDARD_OUTPUT = ("-", "/dev/stdout")
 
 
 def image_format(path):
-    """The format that a file's name asks for."""
+    """The format that a file's name asks for; PNG for standard output."""
+    if str(path) in STANDARD_OUTPUT:
+        return "png"
     suffix = Path(path).suffix.lower().lstrip(".")
     if suffix not in IMAGE_FORMATS:
         raise UsageError(f"{path}: a figure is a .png, .pdf or .svg file")
@@ -309,8 +308,12 @@ def finish(options, draw, summary, lines, sources):
     if options.summary:
         write_json(options.summary, summary)
     files = [file for file in (options.out, options.summary) if file]
-    print("\n".join([*lines, f"figure: {', '.join(map(str, files))} "
-                     f"(data: {', '.join(map(str, sources))})"]), flush=True)
+    words = "\n".join([*lines, f"figure: {', '.join(map(str, files))} "
+                       f"(data: {', '.join(map(str, sources))})"])
+    if any(file in STANDARD_OUTPUT for file in files):
+        output.note(words)
+    else:
+        print(words, flush=True)
 
 
 # --- Words ----------------------------------------------------------------------------------------
