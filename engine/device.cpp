@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <new>
 
+#include "engine/say.h"
+#include "kernels/cpu/cores.h"
+
 namespace sidechannel {
 namespace {
 
@@ -31,6 +34,13 @@ std::string name_of(Precision precision) {
 Device Device::cpu(int threads) {
   Device device;
   device.cpu_ = std::make_shared<kernels::CpuQueue>(threads);
+  const int made = device.cpu_->threads();
+  const int wanted = threads > 0 ? threads : kernels::usable_cores();
+  if (made < wanted) {
+    note("cpu: {} threads instead of {}, {}\n", made, wanted,
+         made == kernels::CpuQueue::kMostThreads ? "which is the most"
+                                                 : "since the system makes no more");
+  }
   return device;
 }
 

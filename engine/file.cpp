@@ -1,15 +1,18 @@
 #include "engine/file.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
-#include <cstdio>
 #include <limits>
 #include <system_error>
+
+#include "engine/say.h"
 
 namespace sidechannel {
 namespace {
@@ -26,12 +29,27 @@ constinit FileSystemCalls calls = {
     .link = ::link,
     .rename = ::rename,
     .unlink = ::unlink,
+    .flock = ::flock,
 };
 
 [[noreturn]] void fail(std::string_view action, const fs::path& path, const fs::path& to = {}) {
-  const std::string reason = std::generic_category().message(errno);
+  const int code = errno;
   const std::string target = to.empty() ? "" : fmt::format(" to {}", to.string());
-  throw Error(fmt::format("cannot {} {}{}: {}", action, path.string(), target, reason));
+  throw FileError(code, fmt::format("cannot {} {}{}: {}", action, path.string(), target,
+                                    std::generic_category().message(code)));
+}
+
+// Says what is weaker on a file system that lacks something: once, not for every file.
+void say_once(std::atomic<bool>& said, std::string_view lack, const fs::path& path,
+              std::string_view weaker) {
+  const std::string reason = std::generic_category().message(errno);
+  if (said.exchange(true)) return;
+  note("{}: this file system {} ({}): {}\n", path.string(), lack, reason, weaker);
+}
+
+// What fsync says of a thing that cannot be synced at all, as folders on some network filesystems.
+bool cannot_be_synced(int code) {
+  return code == EINVAL || code == EOPNOTSUPP || code == ENOSYS;
 }
 
 // A signal (SIGTERM asks for a checkpoint) may interrupt a call that has nothing wrong with it.
@@ -60,34 +78,62 @@ class TemporaryName {
   fs::path path_;
 };
 
-void rename_file(const fs::path& from, const fs::path& to) {
-  if (calls.rename(from.c_str(), to.c_str()) != 0) fail("rename", from, to);
-}
-
 // Gives the current file its second name by link and rename, so that it never loses its first. When
 // an earlier write got no further than this, both names are one file already: rename then does
-// nothing and leaves the temporary name to its destructor.
+// nothing and leaves the temporary name to its destructor. Without hard links a copy does as well.
 void keep_as_previous(const fs::path& path) {
+  static std::atomic<bool> said = false;
   const fs::path previous = previous_of(path);
   const TemporaryName link(with_suffix(previous, ".tmp"));
-  if (calls.link(path.c_str(), link.path().c_str()) != 0) {
-    if (errno == ENOENT) return;  // the first write: nothing to keep
-    fail("link", path, link.path());
+  if (calls.link(path.c_str(), link.path().c_str()) == 0) return rename_file(link.path(), previous);
+  switch (errno) {
+    case ENOENT:  // the first write: nothing to keep
+      return;
+    case EPERM:
+    case EOPNOTSUPP:
+    case ENOSYS:
+    case EMLINK:
+    case EXDEV:
+      say_once(said, "makes no hard link", path,
+               "the state before the newest is kept as a copy, which takes longer");
+      return write_file_durably(previous, read_file(path));
+    default:
+      fail("link", path, link.path());
   }
-  rename_file(link.path(), previous);
-}
-
-void sync_folder_of(const fs::path& path) {
-  const fs::path parent = path.parent_path();
-  OpenFile folder(parent.empty() ? "." : parent, O_RDONLY | O_DIRECTORY);
-  folder.sync();
-  folder.close();
 }
 
 }  // namespace
 
-OpenFile::OpenFile(fs::path path, int flags, std::string_view action) : path_(std::move(path)) {
-  fd_ = uninterrupted([&] { return calls.open(path_.c_str(), flags | O_CLOEXEC, 0666); });
+void rename_file(const fs::path& from, const fs::path& to) {
+  if (calls.rename(from.c_str(), to.c_str()) != 0) fail("rename", from, to);
+}
+
+bool remove_file(const fs::path& path) {
+  return calls.unlink(path.c_str()) == 0;
+}
+
+void sync_folder_of(const fs::path& path) {
+  static std::atomic<bool> said = false;
+  const fs::path parent = path.parent_path();
+  try {
+    OpenFile folder(parent.empty() ? "." : parent, O_RDONLY | O_DIRECTORY);
+    if (uninterrupted([&] { return calls.fsync(folder.descriptor()); }) != 0) {
+      fail("fsync", folder.path());
+    }
+    folder.close();
+  } catch (const FileError& error) {
+    // EACCES: a folder that may be written and searched, not read.
+    const int code = error.code();
+    if (!cannot_be_synced(code) && code != EPERM && code != EBADF && code != EACCES) throw;
+    errno = code;
+    say_once(said, "does not sync folders", path,
+             "after a power cut the file before the newest may stand there");
+  }
+}
+
+OpenFile::OpenFile(fs::path path, int flags, std::string_view action, mode_t mode)
+    : path_(std::move(path)) {
+  fd_ = uninterrupted([&] { return calls.open(path_.c_str(), flags | O_CLOEXEC, mode); });
   if (fd_ < 0) fail(action, path_);
 }
 
@@ -116,6 +162,11 @@ void OpenFile::read(std::span<std::byte> bytes) const {
 void OpenFile::write(std::span<const std::byte> bytes) const {
   for (auto rest = bytes; !rest.empty();) {
     const ssize_t n = uninterrupted([&] { return calls.write(fd_, rest.data(), rest.size()); });
+    if (n < 0 && errno == EAGAIN) {  // a full pipe that its owner set to O_NONBLOCK
+      pollfd room{.fd = fd_, .events = POLLOUT, .revents = 0};
+      ::poll(&room, 1, -1);
+      continue;
+    }
     if (n < 0) fail("write", path_);
     SC_CHECK(n > 0, "cannot write {}: the system took {} of {} bytes", path_.string(),
              bytes.size() - rest.size(), bytes.size());
@@ -129,13 +180,13 @@ void OpenFile::truncate(std::uint64_t bytes) const {
 }
 
 void OpenFile::sync() const {
-  // EINVAL: not a thing that can be synced, as folders are on some network filesystems.
   const int result = uninterrupted([&] { return calls.fsync(fd_); });
-  if (result != 0 && errno != EINVAL) fail("fsync", path_);
+  if (result != 0 && !cannot_be_synced(errno)) fail("fsync", path_);
 }
 
-bool OpenFile::try_lock() const {
-  if (uninterrupted([&] { return ::flock(fd_, LOCK_EX | LOCK_NB); }) == 0) return true;
+bool OpenFile::try_lock(bool exclusive) const {
+  const int operation = (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB;
+  if (uninterrupted([&] { return calls.flock(fd_, operation); }) == 0) return true;
   if (errno != EWOULDBLOCK) fail("lock", path_);
   return false;
 }

@@ -18,9 +18,18 @@
 
 namespace sidechannel {
 
-// Whole files, durable replacement of files, and an append-only log. Every failure throws Error
-// with the call, the path and the system's reason: "cannot fsync runs/a/model.tmp: No space left on
-// device".
+// Whole files, durable replacement of files, and an append-only log, in folders that are ours (what
+// a user names by itself: engine/output_file.h). Every failure throws FileError with the call, the
+// path and the system's reason: "cannot fsync runs/a/model.tmp: No space left on device".
+
+class FileError : public Error {
+ public:
+  FileError(int code, const std::string& message) : Error(message), code_(code) {}
+  int code() const { return code_; }  // errno
+
+ private:
+  int code_;
+};
 
 // The content of a regular file. Throws Error when it is missing, a folder, a device, or
 // unreadable.
@@ -36,10 +45,18 @@ std::filesystem::path previous_of(const std::filesystem::path& path);
 //
 // Throws Error. The old file is then untouched, save when the very last step failed (fsync of the
 // folder): the new content is then in place but may not outlive a power cut. previous_of(path) may
-// by then be a second name of the old file. One writer per file: the temporary "NAME.tmp" has a
-// fixed name, so that the next write clears up after a killed one.
+// by then be a second name of the old file, or its copy where the file system has no hard links.
+// One writer per file: the temporary "NAME.tmp" has a fixed name, so that the next write clears up
+// after a killed one.
 void write_file_durably(const std::filesystem::path& path, std::span<const std::byte> bytes,
                         KeepPrevious keep = KeepPrevious::kNo);
+
+void rename_file(const std::filesystem::path& from, const std::filesystem::path& to);
+// Whether there was one, and is none now.
+bool remove_file(const std::filesystem::path& path);
+// Makes the names in the folder of `path` durable. Where the file system cannot do that, says so
+// once, on stderr.
+void sync_folder_of(const std::filesystem::path& path);
 
 // Makes a folder, and those that it lies in, where they are not there yet.
 void create_folder(const std::filesystem::path& path);
@@ -48,9 +65,14 @@ void create_folder(const std::filesystem::path& path);
 // (a full quota on a network filesystem).
 class OpenFile {
  public:
-  // `flags` as for open(2). A file that is created gets mode 0666 less the umask. An Error says
+  // `flags` as for open(2). A file that is created gets `mode` less the umask. An Error says
   // "cannot ACTION PATH: ...".
-  OpenFile(std::filesystem::path path, int flags, std::string_view action = "open");
+  OpenFile(std::filesystem::path path, int flags, std::string_view action = "open",
+           mode_t mode = 0666);
+  // Takes over a descriptor; `path` is what messages call it.
+  static OpenFile adopt(int descriptor, std::filesystem::path path) {
+    return {std::move(path), Adopted{descriptor}};
+  }
   OpenFile(OpenFile&& other) noexcept
       : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
   OpenFile& operator=(OpenFile&&) = delete;
@@ -63,14 +85,21 @@ class OpenFile {
   void write(std::span<const std::byte> bytes) const;
   void truncate(std::uint64_t bytes) const;
   void sync() const;
-  // Takes the file's exclusive lock (flock(2)) until it is closed; false when another process has
-  // it.
-  bool try_lock() const;
+  // Takes the file's lock (flock(2)) until it is closed, an exclusive one or one that others may
+  // share; false when another process has it.
+  bool try_lock(bool exclusive = true) const;
   void close();
 
   const std::filesystem::path& path() const { return path_; }
+  int descriptor() const { return fd_; }
 
  private:
+  struct Adopted {
+    int descriptor;
+  };
+  OpenFile(std::filesystem::path path, Adopted adopted)
+      : path_(std::move(path)), fd_(adopted.descriptor) {}
+
   std::filesystem::path path_;
   int fd_ = -1;
 };
@@ -134,6 +163,7 @@ struct FileSystemCalls {
   int (*link)(const char* from, const char* to);
   int (*rename)(const char* from, const char* to);
   int (*unlink)(const char* path);
+  int (*flock)(int fd, int operation);
 };
 
 // For tests only, and while nothing else touches files: returns the calls that were in place.

@@ -1,5 +1,7 @@
 #include "experiments/device_choice.h"
 
+#include "engine/say.h"
+
 namespace sidechannel::experiments {
 namespace {
 
@@ -13,7 +15,7 @@ Device choose_device(RunSettings& settings) {
   std::string why;
   Device device =
       Device::from_name(settings.device, static_cast<int>(settings.threads), wish, &why);
-  if (!why.empty()) fmt::print(stderr, "device: {}\n", why);
+  if (!why.empty()) note("device: {}\n", why);
   const int capability = device.is_cuda() ? device.cuda_queue().info().compute_capability : 0;
   if (capability < kFirstWithTf32 && wish == Precision::kTf32) {
     if (settings.precision != "auto") {

@@ -3,8 +3,10 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
+#include "engine/say.h"
 #include "experiments/build_info.h"
 #include "experiments/interrupt.h"
+#include "experiments/streams.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -98,13 +100,14 @@ std::optional<int> parse(CLI::App& app, int argc, char** argv) {
   return std::nullopt;
 }
 
-int run_main(const char* name, int (*program)(int argc, char** argv), int argc, char** argv) {
+namespace {
+
+// What went wrong, in a line, and the exit code that stands for it.
+int exit_code_of(const char* name, int (*program)(int argc, char** argv), int argc, char** argv) {
   const std::string missing = missing_cpu_features();
   if (!missing.empty()) {
-    fmt::print(stderr,
-               "{}: this CPU lacks {}; build again on it, or with "
-               "-DSIDECHANNEL_ARCH=x86-64-v3\n",
-               name, missing);
+    note("{}: this CPU lacks {}; build again on it, or with -DSIDECHANNEL_ARCH=x86-64-v3\n", name,
+         missing);
     return 1;
   }
   try {
@@ -112,12 +115,23 @@ int run_main(const char* name, int (*program)(int argc, char** argv), int argc, 
   } catch (const Interrupted&) {
     return kExitInterrupted;
   } catch (const UsageError& error) {
-    fmt::print(stderr, "{}: {}\n", name, error.what());
+    note("{}: {}\n", name, error.what());
     return 2;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "{}: {}\n", name, error.what());
+    note("{}: {}\n", name, error.what());
     return 1;
   }
+}
+
+}  // namespace
+
+int run_main(const char* name, int (*program)(int argc, char** argv), int argc, char** argv) {
+  prepare_streams();
+  const int code = exit_code_of(name, program, argc, argv);
+  const std::string lost = why_stdout_is_incomplete();
+  if (lost.empty()) return code;
+  note("{}: cannot write standard output: {}\n", name, lost);
+  return code == 0 ? 1 : code;
 }
 
 }  // namespace sidechannel::experiments

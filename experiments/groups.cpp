@@ -3,10 +3,14 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
-#include <cstdio>
+#include <span>
 #include <string>
+#include <system_error>
 
+#include "engine/output_file.h"
+#include "engine/say.h"
 #include "experiments/device_choice.h"
 #include "experiments/flags.h"
 #include "experiments/group_sweep.h"
@@ -25,6 +29,7 @@ struct Arguments {
   Json given = Json::object();  // of the plan
   Json how = Json::object();    // of this call
   std::string cell;
+  std::string output;
   std::int64_t jobs = 0;
   bool unfinished = false;
 };
@@ -76,15 +81,15 @@ int run_cell(const GroupSweep& sweep, const Sweep& cells, std::size_t cell, cons
     RunFolder folder(cells.folder(cell), to_json(settings), device, Resume::kAuto);
     cells.clear_failure(cell);
     if (cells.finished(cell)) {  // asked while we hold the folder: nobody finishes it meanwhile
-      fmt::print("{}: done already, see summary.json\n", cells.folder(cell).string());
+      say("{}: done already, see summary.json\n", cells.folder(cell).string());
       return 0;
     }
     const Json summary = run_localization(settings, folder, device);
-    fmt::print("{}: localization distance {}, interior slope {}\n", cells.id(cell),
-               summary["localization_distance"].dump(), summary["interior_slope"].dump());
+    say("{}: localization distance {}, interior slope {}\n", cells.id(cell),
+        summary["localization_distance"].dump(), summary["interior_slope"].dump());
     return 0;
   } catch (const FolderInUse& error) {
-    fmt::print(stderr, "groups: {}\n", error.what());
+    note("groups: {}\n", error.what());
     return kExitInterrupted;  // nothing is wrong with the cell; come back later
   } catch (const std::exception& error) {
     cells.set_failure(cell, error.what());
@@ -119,8 +124,8 @@ int run(const Arguments& arguments) {
   catch_interrupts();
   const std::vector<std::size_t> failed = run_workers(cells, workers);
   if (failed.empty()) {
-    fmt::print("{}: all {} cells are finished; `groups collect` makes results.json\n",
-               cells.path().string(), cells.size());
+    say("{}: all {} cells are finished; `groups collect` makes results.json\n",
+        cells.path().string(), cells.size());
     return 0;
   }
   throw Error(
@@ -140,42 +145,63 @@ int status(const Arguments& arguments) {
     if (state != CellState::kFinished) unfinished.push_back(cell);
   }
   if (arguments.unfinished) {
-    fmt::print("{}\n", ranges(unfinished));
+    say("{}\n", ranges(unfinished));
     return 0;
   }
-  fmt::print("{}: {} cells\n", cells.path().string(), cells.size());
+  say("{}: {} cells\n", cells.path().string(), cells.size());
   for (const auto& [state, name] : {std::pair{CellState::kFinished, "finished"},
                                     {CellState::kRunning, "running"},
                                     {CellState::kUnfinished, "interrupted"},
                                     {CellState::kFailed, "failed"},
                                     {CellState::kWaiting, "waiting"}}) {
     const std::vector<std::size_t>& found = by_state[state];
-    if (!found.empty()) fmt::print("{:>12} {:>4}  ({})\n", name, found.size(), ranges(found));
+    if (!found.empty()) say("{:>12} {:>4}  ({})\n", name, found.size(), ranges(found));
   }
   for (const std::size_t cell : by_state[CellState::kFailed]) {
-    fmt::print("failed: {} {}: {}\n", cell, cells.id(cell), cells.failure(cell));
+    say("failed: {} {}: {}\n", cell, cells.id(cell), cells.failure(cell));
   }
   return 0;
 }
 
+// Writes what was collected, and returns the name of the file; that of the sweep where its folder
+// may only be read.
+std::string write_results(const Arguments& arguments, const Json& results) {
+  if (!arguments.output.empty()) {
+    const std::string text = results.dump(2) + "\n";
+    write_output(arguments.output, std::as_bytes(std::span(text)));
+    return arguments.output;
+  }
+  const std::filesystem::path path = folder_of(arguments);
+  const std::string file = (path / "results.json").string();
+  try {
+    const SweepLock lock(path);
+    write_json(file, results);
+    return file;
+  } catch (const FileError& error) {
+    if (error.code() != EACCES && error.code() != EPERM && error.code() != EROFS) throw;
+    note("groups: {}: not written ({}); --output FILE writes it elsewhere\n", file,
+         std::generic_category().message(error.code()));
+    return path.string();
+  }
+}
+
 int collect_results(const Arguments& arguments) {
   const GroupSweep sweep = existing_plan(arguments);
-  const std::filesystem::path path = folder_of(arguments);
-  const Json results = collect(path, sweep);
-  const SweepLock lock(path);
-  write_json(path / "results.json", results);
-  fmt::print("   G  seeds  distance  interior slope  localized\n");
+  const Json results = collect(folder_of(arguments), sweep);
+  const std::string where = write_results(arguments, results);
+  if (arguments.output == "-") return 0;
+  say("   G  seeds  distance  interior slope  localized\n");
   const auto mean = [](const Json& row, const char* name) {
     const Json& value = row[name]["mean"];
     return value.is_number() ? value.get<double>() : std::nan("");
   };
   for (const Json& row : results["by_groups"]) {
-    fmt::print("{:>4}  {:>5}  {:>8.1f}  {:>14.3f}  {:>9.3f}\n", row["groups"].get<std::int64_t>(),
-               row["seeds"].get<std::int64_t>(), mean(row, "localization_distance"),
-               mean(row, "interior_slope"), mean(row, "localized_fraction"));
+    say("{:>4}  {:>5}  {:>8.1f}  {:>14.3f}  {:>9.3f}\n", row["groups"].get<std::int64_t>(),
+        row["seeds"].get<std::int64_t>(), mean(row, "localization_distance"),
+        mean(row, "interior_slope"), mean(row, "localized_fraction"));
   }
-  fmt::print("{}/results.json: {} of {} cells\n", path.string(),
-             results["finished"].get<std::int64_t>(), results["planned"].get<std::int64_t>());
+  say("{}: {} of {} cells\n", where, results["finished"].get<std::int64_t>(),
+      results["planned"].get<std::int64_t>());
   return 0;
 }
 
@@ -229,6 +255,9 @@ int main_program(int argc, char** argv) {
   for (CLI::App* command : {status_command, collect_command}) {
     command->add_option("--preset", arguments.preset, "whose default folder to look in");
   }
+  collect_command->add_option("--output", arguments.output,
+                              "where to write instead of results.json in the sweep; - for standard "
+                              "output, without the table");
   run_command->add_option("--cell", arguments.cell, "only this cell, by number or id");
   run_command
       ->add_option("--jobs", arguments.jobs,
@@ -243,7 +272,7 @@ int main_program(int argc, char** argv) {
   if (*status_command) return status(arguments);
   if (*collect_command) return collect_results(arguments);
   const GroupSweep sweep = plan(arguments);
-  fmt::print("{}/plan.json: {} cells\n", folder_of(arguments).string(), sweep.cells.size());
+  say("{}/plan.json: {} cells\n", folder_of(arguments).string(), sweep.cells.size());
   return 0;
 }
 

@@ -3,10 +3,11 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdio>
 #include <string>
 
 #include "engine/npy.h"
+#include "engine/output_file.h"
+#include "engine/say.h"
 #include "experiments/device_choice.h"
 #include "experiments/flags.h"
 #include "experiments/interrupt.h"
@@ -36,19 +37,19 @@ int run(const Arguments& arguments, Phases phases) {
       to_json(settings), device, arguments.run.resume_policy());
   const std::string where = folder.path().string();
   if (phases == Phases::kAll && folder.has("summary.json") && arguments.model.empty()) {
-    fmt::print("{}: done already, see summary.json\n", where);
+    say("{}: done already, see summary.json\n", where);
     return 0;
   }
   catch_interrupts();
   const Json summary = run_localization(settings, folder, device, phases, arguments.model);
   if (phases == Phases::kTrain) {
-    fmt::print("trained: {}/model.safetensors\n", where);
+    say("trained: {}/model.safetensors\n", where);
   } else if (phases == Phases::kProbe) {
-    fmt::print("probes: {}/probes.safetensors\n", where);
+    say("probes: {}/probes.safetensors\n", where);
   } else {
-    fmt::print("{}: norm {}, interior slope {}, localized {} of all indices at the output\n", where,
-               settings.norm, summary["interior_slope"].dump(),
-               summary["localized_fraction"].back().dump());
+    say("{}: norm {}, interior slope {}, localized {} of all indices at the output\n", where,
+        settings.norm, summary["interior_slope"].dump(),
+        summary["localized_fraction"].back().dump());
   }
   return 0;
 }
@@ -80,7 +81,7 @@ int predict(const Arguments& arguments) {
   const NoGrad frozen(tape);
   HostArray y = network(tape.constant(Tensor::from(device, x)), statistics).value().to_host();
   y.shape = input.shape;
-  write_npy(arguments.output, y);
+  write_output(arguments.output, serialize_npy(y));
   return 0;
 }
 
@@ -105,7 +106,10 @@ int main_program(int argc, char** argv) {
   CLI::App* apply = app.add_subcommand("predict", "run a saved network on your own input");
   apply->add_option("--model", arguments.model, "weights, .safetensors")->required();
   apply->add_option("--input", arguments.input, "sequences [n, l], .npy, f32 or f64")->required();
-  apply->add_option("--output", arguments.output, "predictions [n, l], .npy, f32")->required();
+  apply
+      ->add_option("--output", arguments.output,
+                   "predictions [n, l], .npy, f32; - for standard output")
+      ->required();
   add_setting_flags(
       *apply,
       setting_flags<LocalizationSettings>({"norm", "groups", "samples_per_set", "eval_statistics",

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "engine/safetensors.h"
+#include "engine/say.h"
 #include "experiments/probing.h"
 #include "experiments/training.h"
 
@@ -62,7 +63,7 @@ Json run_localization(const LocalizationSettings& settings, RunFolder& folder, c
                     static_cast<std::uint64_t>(settings.seed));
     const TrainingResult result = train(settings, *network, folder);
     seconds += result.seconds;
-    if (!result.notice.empty()) fmt::print(stderr, "{}\n", result.notice);
+    if (!result.notice.empty()) note("{}\n", result.notice);
   } else if (!network) {
     expect(folder, "model.safetensors", "`localization train` first, or give --model");
     network = load_model(folder.file("model.safetensors"), device);

@@ -3,13 +3,14 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdio>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include "engine/npy.h"
+#include "engine/say.h"
 #include "experiments/device_choice.h"
 #include "experiments/distinguish.h"
 #include "experiments/flags.h"
@@ -74,8 +75,14 @@ class Sweep {
     } else {
       const int threads = std::max(1, device_.cpu_queue().threads() / static_cast<int>(jobs));
       std::vector<std::jthread> workers;
-      for (std::int64_t i = 0; i < jobs; ++i) {
-        workers.emplace_back([this, threads] { work(Device::cpu(threads)); });
+      try {
+        while (std::ssize(workers) < jobs) {
+          workers.emplace_back([this, threads] { work_on_own_threads(threads); });
+        }
+      } catch (const std::system_error&) {  // a limit of the user, the group or the system
+        note("overlap: {} jobs instead of {}, since the system makes no more threads\n",
+             std::max<std::size_t>(workers.size(), 1), jobs);
+        if (workers.empty()) work(device_);
       }
     }
     if (interrupted_) throw Interrupted();
@@ -94,6 +101,15 @@ class Sweep {
       return 1;
     }
     return std::min(most, settings_.jobs > 0 ? settings_.jobs : device_.cpu_queue().threads());
+  }
+
+  void work_on_own_threads(int threads) {
+    try {
+      work(Device::cpu(threads));
+    } catch (const std::exception& error) {
+      const std::lock_guard lock(mutex_);
+      failures_.emplace_back(error.what());
+    }
   }
 
   void work(const Device& device) {
@@ -158,20 +174,20 @@ int main_program(int argc, char** argv) {
   Sweep sweep(settings, folder, device);
   if (sweep.todo().empty()) {
     collect(settings, folder);  // a kill may have come between the last result and this
-    fmt::print("{}: done already, see overlap.json\n", where);
+    say("{}: done already, see overlap.json\n", where);
     return 0;
   }
   catch_interrupts();
   sweep.run();
   const Json all = collect(settings, folder);
-  fmt::print("{}: mean squared error", where);
+  say("{}: mean squared error", where);
   const char* separator = " ";
   for (const Json& point : all["points"]) {
-    fmt::print("{}{:.3f} at {}", separator, point["mse"].get<double>(),
-               point["overlap"].get<std::int64_t>());
+    say("{}{:.3f} at {}", separator, point["mse"].get<double>(),
+        point["overlap"].get<std::int64_t>());
     separator = ", ";
   }
-  fmt::print(" of {} shared positions\n", settings.length());
+  say(" of {} shared positions\n", settings.length());
   return 0;
 }
 

@@ -9,6 +9,8 @@
 #include <cstdio>
 #include <mutex>
 
+#include "engine/say.h"
+
 namespace sidechannel::experiments {
 namespace {
 
@@ -69,7 +71,7 @@ void Progress::finish(std::int64_t done, const std::string& details) {
 
 void Progress::note(const std::string& line) {
   const std::lock_guard lock(mutex);
-  fmt::print(stderr, "{}{}\n", owner ? "\n" : "", line);
+  sidechannel::note("{}{}\n", owner ? "\n" : "", line);
   owner = nullptr;
 }
 
@@ -86,12 +88,12 @@ void Progress::draw(std::int64_t done, const std::string& details, bool last) {
   }
   const std::lock_guard lock(mutex);
   if (!terminal_) {
-    fmt::print(stderr, "{}\n", line);
+    sidechannel::note("{}\n", line);
     return;
   }
   if (!last && owner && owner != this) return;
   line.resize(std::min(line.size(), terminal_width() - 1));
-  fmt::print(stderr, "\r{}\x1b[K{}", line, last ? "\n" : "");
+  sidechannel::note("\r{}\x1b[K{}", line, last ? "\n" : "");
   std::fflush(stderr);
   if (!last) owner = this;
   if (last && owner == this) owner = nullptr;

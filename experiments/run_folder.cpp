@@ -1,9 +1,8 @@
 #include "experiments/run_folder.h"
 
-#include <fcntl.h>
-
 #include <span>
 
+#include "engine/say.h"
 #include "experiments/build_info.h"
 #include "experiments/interrupt.h"
 
@@ -64,10 +63,7 @@ RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, 
                      const std::vector<std::string>& do_not_matter)
     : path_(std::move(path)) {
   create_folder(path_);
-  lock_.emplace(file(".lock"), O_RDWR | O_CREAT);
-  if (!lock_->try_lock()) {
-    throw FolderInUse(fmt::format("{}: another process is working in this folder", path_.string()));
-  }
+  lock_.emplace(path_);
   if (has(kConfig)) {
     if (resume == Resume::kNever) {
       throw UsageError(fmt::format("{} already holds a run; choose another --out", path_.string()));
@@ -102,7 +98,7 @@ void RunFolder::log(const Json& line) {
 std::optional<SafetensorsFile> RunFolder::load_state(const std::string& name) const {
   std::string notice;
   std::optional<SafetensorsFile> state = load_checkpoint(file(name), &notice);
-  if (!notice.empty()) fmt::print(stderr, "{}\n", notice);
+  if (!notice.empty()) note("{}\n", notice);
   return state;
 }
 

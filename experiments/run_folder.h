@@ -10,6 +10,7 @@
 #include "engine/checkpoint.h"
 #include "engine/device.h"
 #include "engine/file.h"
+#include "engine/folder_lock.h"
 #include "experiments/progress.h"
 #include "experiments/settings.h"
 
@@ -20,12 +21,6 @@ enum class Resume {
   kAuto,   // continue it, or start when there is none
   kOnly,   // continue it; fail when there is none
   kNever,  // fail when there is one
-};
-
-// Another process works in the folder.
-class FolderInUse : public Error {
- public:
-  using Error::Error;
 };
 
 // A file that holds a JSON object; Error for anything else.
@@ -62,7 +57,7 @@ class RunFolder {
 
  private:
   std::filesystem::path path_;
-  std::optional<OpenFile> lock_;  // held as long as this lives: one process works in a folder
+  std::optional<FolderLock> lock_;  // held as long as this lives: one process works in a folder
   std::optional<LineLog> metrics_;
 };
 

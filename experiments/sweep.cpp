@@ -16,6 +16,7 @@
 #include "engine/device.h"
 #include "experiments/interrupt.h"
 #include "experiments/progress.h"
+#include "kernels/cpu/cores.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -28,12 +29,6 @@ constexpr const char* kConfig = "config.json";
 constexpr const char* kFailure = "failure.txt";
 constexpr const char* kLog = "log.txt";
 constexpr int kMostKills = 3;  // of one cell's worker, until the cell counts as failed
-
-// Whether a process works in this run folder.
-bool is_locked(const fs::path& folder) {
-  const fs::path lock = folder / ".lock";
-  return fs::exists(lock) && !OpenFile(lock, O_RDWR).try_lock();
-}
 
 std::string replaced(std::string text, const std::string& from, const std::string& to) {
   const std::size_t at = text.find(from);
@@ -96,7 +91,7 @@ class Crew {
         ++finished_;
         continue;
       }
-      if (is_locked(sweep_.folder(cell))) {
+      if (FolderLock::is_held(sweep_.folder(cell))) {
         queue_.push_back(cell);
         continue;
       }
@@ -216,7 +211,7 @@ bool Sweep::finished(std::size_t cell) const {
 
 CellState Sweep::state(std::size_t cell) const {
   if (finished(cell)) return CellState::kFinished;
-  if (is_locked(folder(cell))) return CellState::kRunning;
+  if (FolderLock::is_held(folder(cell))) return CellState::kRunning;
   if (!failure(cell).empty()) return CellState::kFailed;
   return fs::exists(folder(cell) / kConfig) ? CellState::kUnfinished : CellState::kWaiting;
 }
@@ -244,14 +239,7 @@ void Sweep::clear_failure(std::size_t cell) const {
 }
 
 SweepLock::SweepLock(const fs::path& sweep)
-    : file_((create_folder(sweep), sweep / ".lock"), O_RDWR | O_CREAT) {
-  constexpr int kTries = 1000;
-  for (int i = 0; !file_.try_lock(); ++i) {
-    SC_CHECK(i < kTries, "{}: another process has been writing here for {} s", sweep.string(),
-             kTries / 100);
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-}
+    : lock_((create_folder(sweep), sweep), std::chrono::seconds(10)) {}
 
 std::vector<std::size_t> run_workers(const Sweep& sweep, const Workers& workers) {
   return Crew(sweep, workers).run();
@@ -285,7 +273,7 @@ std::vector<std::string> worker_devices(const std::string& device, std::int64_t 
 }
 
 std::int64_t threads_each(std::int64_t threads, std::size_t workers) {
-  if (threads == 0) threads = Device::cpu().cpu_queue().threads();
+  if (threads == 0) threads = kernels::usable_cores();
   return std::max<std::int64_t>(1, threads / static_cast<std::int64_t>(workers));
 }
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/file.h"
+#include "engine/folder_lock.h"
 
 namespace sidechannel::experiments {
 
@@ -53,7 +53,7 @@ class SweepLock {
   explicit SweepLock(const std::filesystem::path& sweep);
 
  private:
-  OpenFile file_;
+  FolderLock lock_;
 };
 
 // How the cells of a sweep are worked on by processes of this program.

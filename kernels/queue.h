@@ -17,7 +17,10 @@ class CudaQueue;
 // Not thread-safe: one kernel at a time runs on a queue.
 class CpuQueue {
  public:
-  // `threads` >= 1, the caller's included; 0 takes every core that this process may use.
+  static constexpr int kMostThreads = 1024;
+
+  // `threads` >= 1, the caller's included; 0 takes every core that this process may use. Fewer, as
+  // threads() tells, beyond kMostThreads and where the system makes no more.
   explicit CpuQueue(int threads = 0);
   ~CpuQueue();
   CpuQueue(const CpuQueue&) = delete;

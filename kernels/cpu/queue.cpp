@@ -1,14 +1,15 @@
 #include "kernels/queue.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <system_error>
 #include <thread>
 #include <vector>
+
+#include "kernels/cpu/cores.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -27,12 +28,6 @@ void pause() {
 #if defined(__x86_64__)
   _mm_pause();
 #endif
-}
-
-int usable_cores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1u, std::thread::hardware_concurrency());
 }
 
 // Waits until `value` is no longer `old`: spins first, then sleeps.
@@ -97,10 +92,15 @@ struct CpuQueue::Team {
 };
 
 CpuQueue::CpuQueue(int threads)
-    : threads_(threads > 0 ? threads : usable_cores()), team_(std::make_unique<Team>()) {
+    : threads_(std::min(threads > 0 ? threads : usable_cores(), kMostThreads)),
+      team_(std::make_unique<Team>()) {
   team_->slots = std::make_unique<Team::Slot[]>(static_cast<std::size_t>(threads_));
   for (int part = 1; part < threads_; ++part) {
-    team_->workers.emplace_back([team = team_.get(), part] { team->work(part); });
+    try {
+      team_->workers.emplace_back([team = team_.get(), part] { team->work(part); });
+    } catch (const std::system_error&) {  // a limit of the user, the group or the system
+      threads_ = part;
+    }
   }
 }
 

@@ -108,6 +108,10 @@ struct FaultyDisk {
             [](const char* path) {
               return status("unlink", [&] { return current->real.unlink(path); });
             },
+        .flock =
+            [](int fd, int operation) {
+              return status("flock", [&] { return current->real.flock(fd, operation); });
+            },
     });
   }
   FaultyDisk(const FaultyDisk&) = delete;

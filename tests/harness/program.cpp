@@ -27,9 +27,8 @@ fs::path folder_of(const char* variable, const char* built) {
   return given != nullptr && *given != '\0' ? given : built;
 }
 
-int spawn(const std::string& name, const std::vector<std::string>& arguments,
+int spawn(const std::string& program, const std::vector<std::string>& arguments,
           const std::string& out, const std::string& err) {
-  const std::string program = folder_of("SIDECHANNEL_BIN_DIR", SIDECHANNEL_BIN_DIR) / name;
   std::vector<char*> argv{const_cast<char*>(program.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
@@ -39,6 +38,7 @@ int spawn(const std::string& name, const std::vector<std::string>& arguments,
     const auto redirect = [](const std::string& path, int descriptor) {
       const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
       dup2(file, descriptor);
+      close(file);
     };
     redirect(out, STDOUT_FILENO);
     redirect(err, STDERR_FILENO);
@@ -48,17 +48,30 @@ int spawn(const std::string& name, const std::vector<std::string>& arguments,
   return pid;
 }
 
-}  // namespace
+fs::path programs() {
+  return folder_of("SIDECHANNEL_BIN_DIR", SIDECHANNEL_BIN_DIR);
+}
 
-ProgramResult run_program(const std::string& name, const std::vector<std::string>& arguments) {
+ProgramResult run(const std::string& program, const std::vector<std::string>& arguments) {
   const TemporaryFolder folder;
-  const int pid = spawn(name, arguments, folder / "out", folder / "err");
+  const int pid = spawn(program, arguments, folder / "out", folder / "err");
   const int code = wait_for_program(pid);
   return {code, content_of(folder / "out"), content_of(folder / "err")};
 }
 
+}  // namespace
+
+ProgramResult run_program(const std::string& name, const std::vector<std::string>& arguments) {
+  return run(programs() / name, arguments);
+}
+
+ProgramResult run_shell(const std::string& line) {
+  return run("/bin/bash",
+             {"-c", "BIN=$1 LIMITS=$1/libsidechannel_limits.so; " + line, "bash", programs()});
+}
+
 int start_program(const std::string& name, const std::vector<std::string>& arguments) {
-  return spawn(name, arguments, "/dev/null", "/dev/null");
+  return spawn(programs() / name, arguments, "/dev/null", "/dev/null");
 }
 
 int wait_for_program(int pid) {

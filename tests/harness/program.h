@@ -17,6 +17,10 @@ struct ProgramResult {
 // Runs a program of this build ("localization") to its end.
 ProgramResult run_program(const std::string& name, const std::vector<std::string>& arguments);
 
+// Runs a line of the shell (bash) in which $BIN is the folder of the programs, and $LIMITS what
+// LD_PRELOAD takes to refuse them things: tests/preload/limits.cpp.
+ProgramResult run_shell(const std::string& line);
+
 // Starts it and returns its process id; its output goes to /dev/null.
 int start_program(const std::string& name, const std::vector<std::string>& arguments);
 // Waits for a started one; its exit code, or -SIGNAL.
