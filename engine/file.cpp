@@ -78,6 +78,17 @@ class TemporaryName {
   fs::path path_;
 };
 
+void keep_copy(const fs::path& path, const fs::path& previous) {
+  std::vector<std::byte> bytes;
+  try {
+    bytes = read_file(path);
+  } catch (const FileError& error) {
+    if (error.code() == ENOENT) return;  // the first write: nothing to keep
+    throw;
+  }
+  write_file_durably(previous, bytes);
+}
+
 // Gives the current file its second name by link and rename, so that it never loses its first. When
 // an earlier write got no further than this, both names are one file already: rename then does
 // nothing and leaves the temporary name to its destructor. Without hard links a copy does as well.
@@ -94,9 +105,9 @@ void keep_as_previous(const fs::path& path) {
     case ENOSYS:
     case EMLINK:
     case EXDEV:
-      say_once(said, "makes no hard link", path,
+      say_once(said, "makes no hard links", path,
                "the state before the newest is kept as a copy, which takes longer");
-      return write_file_durably(previous, read_file(path));
+      return keep_copy(path, previous);
     default:
       fail("link", path, link.path());
   }

@@ -35,7 +35,9 @@ except ImportError:
     sys.exit("compare.py: not run (this Python has no torch)")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path += [str(pathlib.Path(__file__).parent), str(ROOT / "bench")]
+sys.path += [str(pathlib.Path(__file__).parent), str(ROOT / "bench"),
+             str(ROOT / "experiments" / "figures")]
+import output  # noqa: E402
 import source  # noqa: E402
 from localizer import Localizer, PackedLocalizer  # noqa: E402
 
@@ -290,7 +292,7 @@ def main():
     def write(rows):
         if arguments.json:
             text = json.dumps({**description, "results": rows}, indent=2)
-            pathlib.Path(arguments.json).write_text(text + "\n")
+            output.write_output(arguments.json, (text + "\n").encode())
 
     show(compare(arguments, device, steps, precisions, modes, write), device)
 
