@@ -60,8 +60,8 @@ auto uninterrupted(Call call) {
   return result;
 }
 
-fs::path with_suffix(fs::path path, const char* suffix) {
-  return path += suffix;
+fs::path temporary_for(const fs::path& path) {
+  return path.parent_path() / fmt::format(".{}.tmp", path.filename().string());
 }
 
 // A name that is free to create, and free again at the end unless a rename has moved it on.
@@ -95,7 +95,7 @@ void keep_copy(const fs::path& path, const fs::path& previous) {
 void keep_as_previous(const fs::path& path) {
   static std::atomic<bool> said = false;
   const fs::path previous = previous_of(path);
-  const TemporaryName link(with_suffix(previous, ".tmp"));
+  const TemporaryName link(temporary_for(previous));
   if (calls.link(path.c_str(), link.path().c_str()) == 0) return rename_file(link.path(), previous);
   switch (errno) {
     case ENOENT:  // the first write: nothing to keep
@@ -216,7 +216,7 @@ std::vector<std::byte> read_file(const fs::path& path) {
 }
 
 fs::path previous_of(const fs::path& path) {
-  return with_suffix(path, ".previous");
+  return fs::path(path) += ".previous";
 }
 
 void create_folder(const fs::path& path) {
@@ -226,7 +226,7 @@ void create_folder(const fs::path& path) {
 }
 
 void write_file_durably(const fs::path& path, std::span<const std::byte> bytes, KeepPrevious keep) {
-  const TemporaryName fresh(with_suffix(path, ".tmp"));
+  const TemporaryName fresh(temporary_for(path));
   OpenFile file(fresh.path(), O_WRONLY | O_CREAT | O_EXCL);
   file.write(bytes);
   file.sync();
@@ -234,6 +234,14 @@ void write_file_durably(const fs::path& path, std::span<const std::byte> bytes, 
   if (keep == KeepPrevious::kYes) keep_as_previous(path);
   rename_file(fresh.path(), path);
   sync_folder_of(path);
+}
+
+void clear_up_after_writers(const fs::path& folder) {
+  std::error_code error;  // of a folder that cannot be read: the next write says so
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename();
+    if (name.starts_with('.') && name.ends_with(".tmp")) remove_file(entry.path());
+  }
 }
 
 LineLog::LineLog(const fs::path& path)

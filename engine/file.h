@@ -20,7 +20,7 @@ namespace sidechannel {
 
 // Whole files, durable replacement of files, and an append-only log, in folders that are ours (what
 // a user names by itself: engine/output_file.h). Every failure throws FileError with the call, the
-// path and the system's reason: "cannot fsync runs/a/model.tmp: No space left on device".
+// path and the system's reason: "cannot fsync runs/a/.model.tmp: No space left on device".
 
 class FileError : public Error {
  public:
@@ -46,10 +46,13 @@ std::filesystem::path previous_of(const std::filesystem::path& path);
 // Throws Error. The old file is then untouched, save when the very last step failed (fsync of the
 // folder): the new content is then in place but may not outlive a power cut. previous_of(path) may
 // by then be a second name of the old file, or its copy where the file system has no hard links.
-// One writer per file: the temporary "NAME.tmp" has a fixed name, so that the next write clears up
+// One writer per file: the temporary ".NAME.tmp" has a fixed name, so that the next write clears up
 // after a killed one.
 void write_file_durably(const std::filesystem::path& path, std::span<const std::byte> bytes,
                         KeepPrevious keep = KeepPrevious::kNo);
+
+// Removes what killed writers have left in a folder that this process has for itself.
+void clear_up_after_writers(const std::filesystem::path& folder);
 
 void rename_file(const std::filesystem::path& from, const std::filesystem::path& to);
 // Whether there was one, and is none now.

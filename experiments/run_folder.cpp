@@ -64,6 +64,7 @@ RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, 
     : path_(std::move(path)) {
   create_folder(path_);
   lock_.emplace(path_);
+  clear_up_after_writers(path_);
   if (has(kConfig)) {
     if (resume == Resume::kNever) {
       throw UsageError(fmt::format("{} already holds a run; choose another --out", path_.string()));

@@ -209,9 +209,12 @@ TEST_F(FileTest, SaysWhyAFileCannotBeReadOrWritten) {
 
   const fs::path missing = folder_ / "missing" / "model";
   EXPECT_EQ(error_of([&] { write_file_durably(missing, bytes_of("x")); }),
-            "cannot open " + missing.string() + ".tmp: No such file or directory");
-  EXPECT_EQ(error_of([&] { write_file_durably(folder_, bytes_of("x")); }),
-            fmt::format("cannot rename {0}.tmp to {0}: Is a directory", folder_.string()));
+            "cannot open " + (missing.parent_path() / ".model.tmp").string() +
+                ": No such file or directory");
+  EXPECT_EQ(
+      error_of([&] { write_file_durably(folder_, bytes_of("x")); }),
+      fmt::format("cannot rename {}/.{}.tmp to {}: Is a directory", folder_.parent_path().string(),
+                  folder_.filename().string(), folder_.string()));
 }
 
 TEST_F(FileTest, ReadsOnAfterShortReadsAndSignals) {
@@ -350,19 +353,19 @@ TEST_F(FileTest, ADiskThatFillsUpMidwayLeavesTheOldContent) {
       return std::exchange(full, true) ? failing(ENOSPC)(size) : halving(size);
     });
     EXPECT_EQ(error_of(writing),
-              "cannot write " + path_.string() + ".tmp: No space left on device");
+              "cannot write " + (folder_ / ".model.tmp").string() + ": No space left on device");
   }
   {
     FaultyDisk disk(on_writes, [](std::size_t) -> ssize_t { return 0; });
-    EXPECT_EQ(error_of(writing),
-              "cannot write " + path_.string() + ".tmp: the system took 0 of 23 bytes");
+    EXPECT_EQ(error_of(writing), "cannot write " + (folder_ / ".model.tmp").string() +
+                                     ": the system took 0 of 23 bytes");
   }
   EXPECT_EQ(text_of(path_), kOld);
   EXPECT_EQ(names_in(folder_), (std::set<std::string>{"model", "model.previous"}));
 }
 
 TEST_F(FileTest, NeverWritesThroughWhatStandsAtTheTemporaryName) {
-  const fs::path other = folder_ / "other", temporary = folder_ / "model.tmp";
+  const fs::path other = folder_ / "other", temporary = folder_ / ".model.tmp";
   write_file_durably(other, bytes_of("precious"));
   fs::create_symlink(other, temporary);
   {
@@ -376,12 +379,36 @@ TEST_F(FileTest, NeverWritesThroughWhatStandsAtTheTemporaryName) {
   EXPECT_FALSE(fs::is_symlink(path_));
 }
 
+TEST_F(FileTest, ClearsUpAfterKilledWritersAlone) {
+  for (const char* name : {".model.tmp", ".model.previous.tmp", "notes.tmp", ".hidden"}) {
+    std::ofstream(folder_ / name) << "x";
+  }
+  clear_up_after_writers(folder_);
+  EXPECT_EQ(names_in(folder_), (std::set<std::string>{"notes.tmp", ".hidden"}));
+  clear_up_after_writers(folder_ / "missing");
+}
+
+TEST_F(FileTest, WithoutHardLinksKeepsACopyAsThePreviousFile) {
+  for (const int error : {EPERM, EOPNOTSUPP, ENOSYS, EMLINK}) {
+    for (const auto& name : names_in(folder_)) fs::remove(folder_ / name);
+    FaultyDisk disk([](int, std::string_view call) { return call == "link"; }, failing(error));
+    write_file_durably(path_, bytes_of("1"), KeepPrevious::kYes);
+    EXPECT_EQ(names_in(folder_), std::set<std::string>{"model"});
+    write_file_durably(path_, bytes_of("2"), KeepPrevious::kYes);
+    write_file_durably(path_, bytes_of("3"), KeepPrevious::kYes);
+    EXPECT_EQ(text_of(path_), "3");
+    EXPECT_EQ(text_of(previous_of(path_)), "2");
+  }
+}
+
 TEST_F(FileTest, ToleratesAFolderThatCannotBeSynced) {
-  set_up_old();
-  FaultyDisk disk(at(7), failing(EINVAL));
-  write_file_durably(path_, bytes_of(kNew));
-  EXPECT_EQ(disk.log[7], "fsync");
-  EXPECT_EQ(text_of(path_), kNew);
+  for (const int error : {EINVAL, EPERM, EBADF, EOPNOTSUPP, ENOSYS}) {
+    set_up_old();
+    FaultyDisk disk(at(7), failing(error));
+    write_file_durably(path_, bytes_of(kNew));
+    EXPECT_EQ(disk.log[7], "fsync");
+    EXPECT_EQ(text_of(path_), kNew);
+  }
 }
 
 TEST_F(FileTest, LogsLines) {
