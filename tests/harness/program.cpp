@@ -66,8 +66,11 @@ ProgramResult run_program(const std::string& name, const std::vector<std::string
 }
 
 ProgramResult run_shell(const std::string& line) {
-  return run("/bin/bash",
-             {"-c", "BIN=$1 LIMITS=$1/libsidechannel_limits.so; " + line, "bash", programs()});
+  // AddressSanitizer wants to be loaded first, unless it is told otherwise.
+  const std::string before =
+      "BIN=$1 LIMITS=$1/libsidechannel_limits.so; "
+      "export ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS-}; ";
+  return run("/bin/bash", {"-c", before + line, "bash", programs()});
 }
 
 int start_program(const std::string& name, const std::vector<std::string>& arguments) {
