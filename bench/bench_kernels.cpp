@@ -135,7 +135,7 @@ void adam(benchmark::State& state) {
   const AdamRule rule{LearningRate{1e-9}};
   AdamState at;
   at.steps = 100;
-  at = begin_step(rule, at, 1, 1);
+  at = begin_step(rule, at, 1, 1, FLT_MAX);
   for (auto _ : state) {
     adam_update(queue, rule, &at, size, g.data(), p.data(), m.data(), v.data());
   }

@@ -35,6 +35,7 @@ Var Tape::normal(Shape shape, Stream stream, const Random& random) {
 
 void Tape::record(Var& output, std::initializer_list<Var> inputs,
                   std::function<void(Grads&)> backward) {
+  if (watch_) watch_(output, std::span(inputs.begin(), inputs.size()));
   if (!recording_ || std::none_of(inputs.begin(), inputs.end(),
                                   [](const Var& input) { return input.requires_grad(); })) {
     return;

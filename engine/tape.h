@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <initializer_list>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -91,6 +92,10 @@ class Tape {
   bool recording() const { return recording_; }
   void set_recording(bool recording) { recording_ = recording; }
 
+  // Shown what every operation gave for which inputs, recorded or not; an empty one ends it.
+  using Watch = std::function<void(const Var& output, std::span<const Var> inputs)>;
+  void set_watch(Watch watch) { watch_ = std::move(watch); }
+
   Arena& arena() { return arena_; }
 
  private:
@@ -107,6 +112,7 @@ class Tape {
   std::vector<Node> nodes_;
   std::unordered_map<const Parameter*, int> parameters_;
   bool recording_ = true;
+  Watch watch_;
 };
 
 // The gradients of one backward pass, as an operation's backward rule sees them.

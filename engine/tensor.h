@@ -37,6 +37,8 @@ class Tensor {
   const Shape& shape() const { return shape_; }
   std::int64_t size() const { return shape_.size(); }
   std::size_t bytes() const { return static_cast<std::size_t>(size()) * size_of(dtype_); }
+  // Whether both begin at the same place in memory.
+  bool same_memory(const Tensor& other) const { return data_ == other.data_; }
 
   // The elements on the device. Error when T is not the tensor's type.
   template <class T>

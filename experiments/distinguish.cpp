@@ -1,8 +1,11 @@
 #include "experiments/distinguish.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "engine/finite.h"
 #include "engine/safetensors.h"
+#include "engine/say.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -91,6 +94,7 @@ class Test {
         random_(tape_.device(), seed_of(settings)),
         pairs_(settings.length(), overlap, Stream::kEvaluationNoise),
         answers_(tape_.device(), 2),
+        finite_(tape_.device(), 1),
         replay_(tape_.device()) {}
 
   double run() {
@@ -102,12 +106,13 @@ class Test {
       random_.seek(0, static_cast<std::uint32_t>(answers_.count()));
     };
     phase.step = [this](std::int64_t step) {
-      const std::int64_t left = settings_.test_pairs - step * settings_.batch;
-      if (left >= settings_.batch) {
+      const std::int64_t count = count_of(step);
+      if (count == settings_.batch) {
         replay_([this] { add(settings_.batch); });
       } else {
-        add(left);  // the last batch, a smaller one, is not a repetition
+        add(count);  // the last batch, a smaller one, is not a repetition
       }
+      look(step);
     };
     phase.details = [this] { return fmt::format("mean squared error {:.4f}", mse()); };
     return run_phase(folder_, phase);
@@ -128,10 +133,26 @@ class Test {
   const StreamingMoments& answers() const { return answers_; }
 
  private:
+  // Pairs in a batch.
+  std::int64_t count_of(std::int64_t step) const {
+    return std::min(settings_.batch, settings_.test_pairs - step * settings_.batch);
+  }
+
+  // Error, where an answer is not finite: nothing of it is to be counted.
+  void look(std::int64_t step) {
+    if (finite_.finite()) return;
+    random_.seek(0, static_cast<std::uint32_t>(step * settings_.batch));
+    throw Error(fmt::format(
+        "test, batch {}: {}", step,
+        first_not_finite(tape_, {&network_.parameters()}, [&] { add(count_of(step)); })));
+  }
+
   void add(std::int64_t count) {
     tape_.reset();
     const NoGrad frozen(tape_);
-    answers_.add(network_(pairs_(tape_, random_, count)).value().reshape({count, 2}));
+    const Tensor y = network_(pairs_(tape_, random_, count)).value();
+    answers_.add(y.reshape({count, 2}));
+    finite_.look(0, y);
     random_.advance(0, static_cast<std::uint32_t>(count));
   }
 
@@ -143,6 +164,7 @@ class Test {
   Random random_;
   PairSource pairs_;
   StreamingMoments answers_;
+  FiniteCheck finite_;  // the answers of the last batch
   Replay replay_;
 };
 
@@ -157,6 +179,22 @@ void save_model(const std::filesystem::path& path, const PackedLocalizer& networ
   network.parameters().save(file.tensors);
   file.metadata = {{"format", "pt"}, {"sidechannel.packed_network", json.dump()}};
   write_safetensors(path, file);
+}
+
+// Words about a network that has learned nothing: its error is that of answering 0, where enough is
+// shared to tell the two apart (Section 3.2: near 0 from 3 l / 4 on), or is larger, which it need
+// never be. Empty otherwise.
+std::string test_notice(const OverlapSettings& settings, std::int64_t overlap, double mse) {
+  constexpr double kNothing = 0.95;
+  constexpr double kLarger = 1.1;
+  const std::int64_t length = settings.length();
+  const bool has_norm = settings.depth > 2;
+  const bool can_learn = has_norm && 4 * overlap >= 3 * length && overlap < length;
+  if (!(mse > kLarger) && !(can_learn && mse >= kNothing)) return {};
+  return fmt::format(
+      "overlap {}: this network learned nothing: mean squared error {:.3f}, where answering 0 has "
+      "1; try another seed (--seed {}) or a lower rate (--learning-rate {})",
+      overlap, mse, settings.seed + 1, settings.learning_rate / 2);
 }
 
 Json numbers(const HostArray& array) {
@@ -195,6 +233,9 @@ Json distinguish(const OverlapSettings& settings, std::int64_t overlap, RunFolde
   result["variance"] = numbers(test.answers().variance());
   result["pairs"] = test.answers().count();
   result["seed"] = settings.seed;
+  const std::string notice = test_notice(settings, overlap, test.mse());
+  if (!notice.empty()) note("{}\n", notice);
+  result["notice"] = notice.empty() ? Json() : Json(notice);
   result["seconds"] = std::round(seconds * 1000) / 1000;
   folder.write_json("result.json", result);
   return result;

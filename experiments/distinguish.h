@@ -33,8 +33,9 @@ class DistinguishStep : public TrainingStep {
 // Trains a network on pairs with this overlap and tests it on fresh ones, in a folder of their own
 // (config.json, metrics.jsonl, checkpoints, model.safetensors, result.json). Returns result.json:
 // "overlap", "length", "mse" (mean squared error over both answers), "mean" and "variance" of the
-// two answers, "pairs" tested, "seed" and "seconds". Continues where an earlier call stopped;
-// throws Interrupted when a signal asks for it.
+// two answers, "pairs" tested, "seed", "seconds" and "notice" (words about a network that learned
+// nothing, or null). Continues where an earlier call stopped; throws Interrupted when a signal asks
+// for it.
 Json distinguish(const OverlapSettings& settings, std::int64_t overlap, RunFolder& folder,
                  const Device& device);
 

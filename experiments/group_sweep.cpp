@@ -47,15 +47,17 @@ Json finite_or_null(double value) {
   return std::isfinite(value) ? Json(value) : Json();
 }
 
-// The measures of a finished cell.
-Json measures(const fs::path& folder) {
-  const Json summary = read_json(folder / "summary.json");
+// The measures in a finished cell's summary. Error where one is missing, or the predictions were
+// not finite: then its loss is none, and whatever it says it has localized does not count.
+Json measures(const Json& summary, const std::string& source) {
   Json result;
   for (const std::string& name : kMeasures) {
-    SC_CHECK(summary.contains(name), "{}: has no {}", (folder / "summary.json").string(), name);
+    SC_CHECK(summary.contains(name), "{}: has no {}", source, name);
     const Json& value = summary[name];
     result[name] = value.is_array() ? value.back() : value;  // of all layers, the output's
   }
+  SC_CHECK(summary.value("final_loss", Json()).is_number(), "{}: its predictions are not finite",
+           source);
   return result;
 }
 
@@ -240,14 +242,14 @@ Json collect(const fs::path& path, const GroupSweep& plan) {
   std::int64_t finished = 0;
   for (std::size_t i = 0; i < plan.cells.size(); ++i) {
     const GroupSweep::Cell& cell = plan.cells[i];
-    Json entry{{"id", cell.id},
-               {"groups", cell.groups},
-               {"seed", cell.seed},
-               {"learning_rate", cell.learning_rate},
-               {"measures", Json()}};
+    Json entry{{"id", cell.id},      {"groups", cell.groups},
+               {"seed", cell.seed},  {"learning_rate", cell.learning_rate},
+               {"measures", Json()}, {"notice", Json()}};
     if (sweep.finished(i)) {
       ++finished;
-      entry["measures"] = measures(sweep.folder(i));
+      const Json summary = read_json(sweep.folder(i) / "summary.json");
+      entry["measures"] = measures(summary, (sweep.folder(i) / "summary.json").string());
+      entry["notice"] = summary.value("notice", Json());
       const auto [found, first] = best[cell.groups].try_emplace(cell.seed, i);
       if (!first && better(entry["measures"], cells[found->second]["measures"])) found->second = i;
     }

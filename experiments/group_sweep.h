@@ -46,7 +46,8 @@ Sweep cells_of(const std::filesystem::path& path, const GroupSweep& plan);
 // What the finished cells say, and the same bytes for the same finished cells, whatever their
 // order and times:
 //
-//   cells      the measures of each, or null where it is not finished
+//   cells      the measures of each, or null where it is not finished, and its notice (see
+//              training_notice) where it has learned nothing
 //   best       for each number of groups and seed, its best finished learning rate: the one with
 //              the largest localized fraction, of equals the largest interior slope
 //   by_groups  mean and standard deviation (n - 1) of the best's measures over the seeds

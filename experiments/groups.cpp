@@ -191,14 +191,19 @@ int collect_results(const Arguments& arguments) {
   const std::string where = write_results(arguments, results);
   if (arguments.output == "-") return 0;
   say("   G  seeds  distance  interior slope  localized\n");
-  const auto mean = [](const Json& row, const char* name) {
+  const auto mean = [](const Json& row, const char* name, int digits) {
     const Json& value = row[name]["mean"];
-    return value.is_number() ? value.get<double>() : std::nan("");
+    return value.is_number() ? fmt::format("{:.{}f}", value.get<double>(), digits) : "-";
   };
   for (const Json& row : results["by_groups"]) {
-    say("{:>4}  {:>5}  {:>8.1f}  {:>14.3f}  {:>9.3f}\n", row["groups"].get<std::int64_t>(),
-        row["seeds"].get<std::int64_t>(), mean(row, "localization_distance"),
-        mean(row, "interior_slope"), mean(row, "localized_fraction"));
+    say("{:>4}  {:>5}  {:>8}  {:>14}  {:>9}\n", row["groups"].get<std::int64_t>(),
+        row["seeds"].get<std::int64_t>(), mean(row, "localization_distance", 1),
+        mean(row, "interior_slope", 3), mean(row, "localized_fraction", 3));
+  }
+  for (const Json& cell : results["cells"]) {
+    if (cell["notice"].is_string()) {
+      say("{}: {}\n", cell["id"].get<std::string>(), cell["notice"].get<std::string>());
+    }
   }
   say("{}: {} of {} cells\n", where, results["finished"].get<std::int64_t>(),
       results["planned"].get<std::int64_t>());

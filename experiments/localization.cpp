@@ -3,8 +3,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <string>
 
+#include "engine/finite.h"
 #include "engine/npy.h"
 #include "engine/output_file.h"
 #include "engine/say.h"
@@ -54,6 +56,19 @@ int run(const Arguments& arguments, Phases phases) {
   return 0;
 }
 
+// Says on stderr that the input, as the network takes it, holds such values. False where not.
+bool tell_not_finite(const std::string& source, const HostArray& x) {
+  const auto values = x.as<float>();
+  const auto count =
+      std::count_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
+  if (count == 0) return false;
+  note(
+      "localization: {}: {} of {} values are NaN, infinite or beyond f32, the first is {}; "
+      "predictions that depend on them are NaN too\n",
+      source, count, values.size(), first_not_finite(x));
+  return true;
+}
+
 int predict(const Arguments& arguments) {
   LocalizationSettings settings;
   settings.norm = "";  // as the file says
@@ -69,7 +84,7 @@ int predict(const Arguments& arguments) {
   SC_CHECK(input.shape.rank() == 2 && input.shape.size() > 0,
            "{}: expected an array [n, l] of n sequences, got shape {}", arguments.input,
            input.shape.str());
-  HostArray x(DType::kF32, {input.shape[0], input.shape[1], 1});
+  HostArray x(DType::kF32, input.shape);
   if (input.dtype == DType::kF32) {
     x.bytes = input.bytes;
   } else {
@@ -77,11 +92,19 @@ int predict(const Arguments& arguments) {
     std::transform(from.begin(), from.end(), x.as<float>().begin(),
                    [](double value) { return static_cast<float>(value); });
   }
+  const bool told = tell_not_finite(arguments.input, x);
+  const Tensor sequences = Tensor::from(device, x).reshape({input.shape[0], input.shape[1], 1});
   Tape tape(device);
   const NoGrad frozen(tape);
-  HostArray y = network(tape.constant(Tensor::from(device, x)), statistics).value().to_host();
-  y.shape = input.shape;
-  write_output(arguments.output, serialize_npy(y));
+  Var y;
+  const auto run = [&] { y = network(tape.constant(sequences), statistics); };
+  run();
+  HostArray predictions = y.value().to_host();
+  predictions.shape = input.shape;
+  const std::string value = told ? "" : first_not_finite(predictions);
+  SC_CHECK(value.empty(), "{}: the prediction is {}; first {}", arguments.input, value,
+           first_not_finite(tape, {&network.parameters()}, run));
+  write_output(arguments.output, serialize_npy(predictions));
   return 0;
 }
 

@@ -10,7 +10,7 @@
 
 namespace sidechannel::experiments {
 
-// Everything that a localization run depends on. The defaults are the demo's.
+// Everything that a localization run depends on. The defaults: where a preset says nothing.
 struct LocalizationSettings : RunSettings {
   static constexpr const char* kExperiment = "localization";
 

@@ -1,6 +1,7 @@
 #include "experiments/localize.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <optional>
 
@@ -58,12 +59,14 @@ Json run_localization(const LocalizationSettings& settings, RunFolder& folder, c
   }
   if (phases == Phases::kAll && folder.has("summary.json")) return folder.read_json("summary.json");
   double seconds = 0;
+  std::string notice;
   if (!network && (phases == Phases::kTrain || phases == Phases::kAll)) {
     network.emplace(device, DType::kF32, settings.network(),
                     static_cast<std::uint64_t>(settings.seed));
     const TrainingResult result = train(settings, *network, folder);
     seconds += result.seconds;
-    if (!result.notice.empty()) note("{}\n", result.notice);
+    notice = result.notice;
+    if (!notice.empty()) note("{}\n", notice);
   } else if (!network) {
     expect(folder, "model.safetensors", "`localization train` first, or give --model");
     network = load_model(folder.file("model.safetensors"), device);
@@ -79,6 +82,14 @@ Json run_localization(const LocalizationSettings& settings, RunFolder& folder, c
 
   seconds += make_map(settings, *network, probes, folder);
   Json summary = summarize(settings, folder, seconds);
+  // The map has measured it anew, on other sequences; population statistics are another network's.
+  if (notice.empty() && settings.evaluation_statistics() == Statistics::kMinibatch) {
+    const Json& slope = summary["interior_slope"];
+    notice = training_notice(settings, summary["final_loss"],
+                             slope.is_null() ? std::nan("") : slope.get<double>());
+    if (!notice.empty()) note("{}\n", notice);
+  }
+  summary["notice"] = notice.empty() ? Json() : Json(notice);
   folder.write_json("summary.json", summary);
   return summary;
 }

@@ -1,5 +1,6 @@
 // Reading and writing model.safetensors.
 
+#include "engine/finite.h"
 #include "engine/safetensors.h"
 #include "experiments/training.h"
 
@@ -79,6 +80,7 @@ Localizer load_model(const std::filesystem::path& path, const Device& device,
   }
   Localizer network(device, DType::kF32, config, 0);
   network.parameters().load(file.tensors, source);
+  check_finite(file.tensors, source);
   return network;
 }
 

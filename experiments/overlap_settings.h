@@ -9,7 +9,7 @@
 
 namespace sidechannel::experiments {
 
-// Everything that the overlap experiment depends on. The defaults are the demo's.
+// Everything that the overlap experiment depends on. The defaults: where a preset says nothing.
 struct OverlapSettings : RunSettings {
   static constexpr const char* kExperiment = "overlap";
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <optional>
 
+#include "engine/finite.h"
 #include "engine/moments.h"
 #include "engine/npy.h"
 #include "engine/optim/adam.h"
@@ -71,10 +72,15 @@ class ProbeTraining {
   }
 
   // Whether all steps so far could be made: asked before anything of them is shown or kept.
-  void look() const {
+  void look() {
     const AdamState adam = adam_.state();
-    SC_CHECK(adam.halted == 0, "probe step {}: gradient norm {}; stopped before the update",
-             adam.steps, adam.gradient_norm());
+    if (adam.halted == 0) return;
+    random_.seek(static_cast<std::uint32_t>(adam.steps));
+    const std::string what = first_not_finite(
+        tape_, {&network_.parameters(), &probes_.parameters()}, [this] { run_step(); });
+    throw Error(fmt::format("probe step {}: gradient norm {}{}; stopped before the update",
+                            adam.steps, std::abs(adam.gradient_norm()),
+                            what.empty() ? "" : "; first " + what));
   }
 
   // What repeats itself (see Replay).
@@ -140,6 +146,7 @@ class Map {
         device_(probes.parameters().device()),
         tape_(device_),
         random_(device_, static_cast<std::uint64_t>(settings.seed)),
+        finite_(device_, settings.depth + static_cast<std::int64_t>(probes.size())),
         replay_(device_) {
     const LocalizerConfig config = settings.network();
     const std::int64_t per_set = config.norm == NormKind::kBatch ? config.samples_per_set : 1;
@@ -181,14 +188,29 @@ class Map {
 
  private:
   void do_step(std::int64_t step) {
-    const std::int64_t first = step * batch_;
-    const std::int64_t count = std::min(batch_, settings_.map_samples - first);
+    const std::int64_t count = count_of(step);
     if (count == batch_) {
       replay_([this] { add(batch_); });
     } else {
       add(count);  // the last batch, a smaller one, is not a repetition
     }
-    if (first < kept_) keep(first, predictions_.to_host());
+    look(step);
+    if (step * batch_ < kept_) keep(step * batch_, predictions_.to_host());
+  }
+
+  // Sequences in a batch.
+  std::int64_t count_of(std::int64_t step) const {
+    return std::min(batch_, settings_.map_samples - step * batch_);
+  }
+
+  // Error, where a layer's activations or predictions are not finite: nothing of them is to be
+  // counted. What the output does not show counts too: a ReLU makes 0 of an infinity.
+  void look(std::int64_t step) {
+    if (finite_.finite()) return;
+    random_.seek(0, static_cast<std::uint32_t>(step * batch_));
+    throw Error(fmt::format("map, batch {}: {}; nothing is mapped", step,
+                            first_not_finite(tape_, {&network_.parameters(), &probes_.parameters()},
+                                             [&] { add(count_of(step)); })));
   }
 
   void add(std::int64_t count) {
@@ -199,9 +221,14 @@ class Map {
     const Var y = network_(x, settings_.evaluation_statistics(), &hidden);
     predictions_ = y.value();
     moments_.back().add(predictions_);
+    std::int64_t looked = 0;
+    for (const Var& z : hidden) finite_.look(looked++, z.value());
+    finite_.look(looked++, predictions_);
     const Tape::Mark mark = tape_.mark();
     for (std::size_t probe = 0; probe < probes_.size(); ++probe) {
-      moments_[probe].add(probes_[probe](probes_.input(probe, hidden)).value());
+      const Var answers = probes_[probe](probes_.input(probe, hidden));
+      moments_[probe].add(answers.value());
+      finite_.look(looked++, answers.value());
       tape_.rewind(mark);
     }
     random_.advance(0, static_cast<std::uint32_t>(count));
@@ -255,6 +282,7 @@ class Map {
   Tape tape_;
   Random random_;
   std::optional<InputSource> input_;
+  FiniteCheck finite_;  // of the last batch: z(1) .. z(d-1), the output, the probes' answers
   Replay replay_;
   Tensor predictions_;  // the network's, of the last batch
   std::int64_t batch_ = 0;

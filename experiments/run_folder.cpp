@@ -1,7 +1,9 @@
 #include "experiments/run_folder.h"
 
+#include <cmath>
 #include <span>
 
+#include "engine/finite.h"
 #include "engine/say.h"
 #include "experiments/build_info.h"
 #include "experiments/interrupt.h"
@@ -37,6 +39,18 @@ Json describe(const Json& settings, const Device& device) {
   return json;
 }
 
+// JSON has no such numbers, and its writer puts null for them: nobody would see that they were
+// counted. What is undefined must be null from the start.
+void check_finite(const Json& json, const std::string& source) {
+  if (json.is_structured()) {
+    for (const auto& [key, value] : json.items()) {
+      check_finite(value, fmt::format("{}: {}", source, key));
+    }
+  }
+  SC_CHECK(!json.is_number_float() || std::isfinite(json.get<double>()), "{} is {}", source,
+           json.get<double>());
+}
+
 std::int64_t number(const SafetensorsFile& state, const std::string& key, const fs::path& file) {
   const auto found = state.metadata.find(key);
   SC_CHECK(found != state.metadata.end(), "{}: has no {}, so it is no state of a run",
@@ -55,6 +69,7 @@ Json read_json(const fs::path& path) {
 }
 
 void write_json(const fs::path& path, const Json& json) {
+  check_finite(json, path.string());
   const std::string text = json.dump(2) + "\n";
   write_file_durably(path, std::as_bytes(std::span(text)));
 }
@@ -93,6 +108,7 @@ void RunFolder::write_json(const std::string& name, const Json& json) const {
 }
 
 void RunFolder::log(const Json& line) {
+  check_finite(line, file(kMetrics).string());
   metrics_->append(line.dump());
 }
 
@@ -125,6 +141,7 @@ double run_phase(RunFolder& folder, const Phase& phase) {
   if (const std::optional<SafetensorsFile> state = folder.load_state(phase.state_file)) {
     step = number(*state, "step", state_file);
     seconds_before = static_cast<double>(number(*state, "milliseconds", state_file)) / 1000;
+    check_finite(state->tensors, state_file.string());
     phase.load(*state);
     if (step >= phase.steps) return seconds_before;
     folder.rewind_log(*state, phase.state_file);
@@ -140,6 +157,7 @@ double run_phase(RunFolder& folder, const Phase& phase) {
     state.metadata["step"] = std::to_string(step);
     state.metadata["milliseconds"] = std::to_string(static_cast<std::int64_t>(seconds() * 1000));
     phase.save(state);
+    check_finite(state.tensors, fmt::format("{}, step {}", phase.name, step));
     folder.save_state(phase.state_file, std::move(state));
     saved_at = Clock::now();
   };

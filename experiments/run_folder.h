@@ -25,7 +25,8 @@ enum class Resume {
 
 // A file that holds a JSON object; Error for anything else.
 Json read_json(const std::filesystem::path& path);
-// Replaces the file as write_file_durably does.
+// Replaces the file as write_file_durably does. Error, naming the number, where one is NaN or
+// infinite.
 void write_json(const std::filesystem::path& path, const Json& json);
 
 // The folder of a run: config.json, metrics.jsonl, checkpoints, results. Holds one run; opening it
@@ -88,7 +89,8 @@ struct Phase {
 
 // Runs what is left of a phase and returns the seconds that it took, those before an interruption
 // included. Writes a state before the first step, so that a disk that cannot be written to shows at
-// once, then regularly, and at the end. A signal ends it with a state and Interrupted.
+// once, then regularly, and at the end. A signal ends it with a state and Interrupted; a NaN or an
+// infinity in a state, one that is read or one to be saved, with an Error that names it.
 double run_phase(RunFolder& folder, const Phase& phase);
 
 }  // namespace sidechannel::experiments

@@ -35,7 +35,7 @@ class Training {
     phase.details = [this] { return details(); };
     TrainingResult result;
     result.seconds = run_phase(folder_, phase);
-    result.notice = plateau_notice(settings_, last_slope_, last_spread_);
+    result.notice = training_notice(settings_, last_loss_, last_slope_);
     return result;
   }
 
@@ -89,8 +89,10 @@ class Training {
   std::string details() {
     look();
     const bool fresh = step_->window().losses.count() > 0;
-    return fmt::format("loss {:.5f}  interior slope {:.3f}",
-                       fresh ? step_->window().loss() : last_loss_, fresh ? slope() : last_slope_);
+    const double interior = fresh ? slope() : last_slope_;
+    return fmt::format(
+        "loss {:.5f}{}", fresh ? step_->window().loss() : last_loss_,
+        std::isfinite(interior) ? fmt::format("  interior slope {:.3f}", interior) : "");
   }
 
   void save(SafetensorsFile& state) {
@@ -100,7 +102,8 @@ class Training {
 
   void add_state(SafetensorsFile& state) const {
     step_->save(state.tensors);
-    const std::array<double, 3> shown{last_slope_, last_spread_, last_loss_};
+    const std::array<double, 3> shown{std::isfinite(last_slope_) ? last_slope_ : 0, last_spread_,
+                                      last_loss_};
     state.tensors["shown"] = HostArray::from<double>(shown, Shape{3});
   }
 
@@ -166,17 +169,35 @@ LocalizationStep::LocalizationStep(Localizer& network, const LearningRate& rate,
               Tape& tape, const Random& random) { return network(source(tape, random, batch)); },
           rate, seed) {}
 
-std::string plateau_notice(const LocalizationSettings& settings, double slope, double spread) {
-  constexpr double kNoSlope = 0.01;
-  constexpr double kNoSpread = 0.01;
-  // Where there is nothing to hear, slope 0 is what must come out.
-  if (settings.norm == "none" || input_from(settings.input) != Input::kNoise) return {};
-  if (!(std::abs(slope) < kNoSlope && spread < kNoSpread)) return {};
+std::string training_notice(const LocalizationSettings& settings, double loss, double slope) {
+  constexpr double kSomething = 0.05;  // of what there is to gain
+  constexpr double kNoSlope = 0.05;
+  const std::int64_t radius = settings.network().receptive_field();
+  const bool has_norm = settings.norm != "none" && settings.depth > 2;
+  const bool hears = has_norm && input_from(settings.input) == Input::kNoise && radius > 0;
+  const HostArray target = target_positions(settings.length);
+  double mean_answer = 0;  // the loss of the mean position everywhere
+  double best = 0;
+  for (std::int64_t i = 0; i < settings.length; ++i) {
+    const double y = target.as<float>()[static_cast<std::size_t>(i)];
+    const double square = y * y / static_cast<double>(settings.length);
+    mean_answer += square;
+    if (!hears && i >= radius && i < settings.length - radius) best += square;
+  }
+  if (!(mean_answer > best)) return {};
+  const bool learned = mean_answer - loss >= kSomething * (mean_answer - best);
+  if (learned && !(hears && slope < kNoSlope)) return {};
+  const std::string what =
+      learned ? fmt::format(
+                    "nothing of what lies beyond its receptive field: interior slope {:.3f}", slope)
+              : fmt::format(
+                    "nothing: loss {:.5f}, where answering the mean position everywhere has "
+                    "{:.5f}",
+                    loss, mean_answer);
   return fmt::format(
-      "this run sits on the plateau: interior slope {:.3f}, predictions differ by {:.4f} between "
-      "samples.\nThe network answers the mean position everywhere and will not leave this by "
-      "training longer.\nTry another seed (--seed {}) or a lower rate (--learning-rate {}).",
-      slope, spread, settings.seed + 1, settings.learning_rate / 2);
+      "this run learned {}; try another seed (--seed {}) or a lower rate "
+      "(--learning-rate {})",
+      what, settings.seed + 1, settings.learning_rate / 2);
 }
 
 TrainingResult train(const LocalizationSettings& settings, Localizer& network, RunFolder& folder) {

@@ -29,7 +29,7 @@ class LocalizationStep : public TrainingStep {
 // A trained network and how it came about.
 struct TrainingResult {
   double seconds = 0;
-  // Words about a run that learned nothing, empty otherwise (see plateau_notice).
+  // Words about a run that learned nothing, empty otherwise (see training_notice).
   std::string notice;
 };
 
@@ -37,14 +37,18 @@ struct TrainingResult {
 // the end, model.safetensors. Continues where an earlier call stopped.
 TrainingResult train(const LocalizationSettings& settings, Localizer& network, RunFolder& folder);
 
-// A run that sits on the plateau where a normalized network answers the sequence's mean everywhere:
-// slope 0 and no spread between samples. It does not leave it by waiting. Empty when it does not.
-std::string plateau_notice(const LocalizationSettings& settings, double slope, double spread);
+// Words about a network that has learned nothing, of whatever shape the failure is: a loss hardly
+// below that of answering the mean position everywhere, measured by what there is to gain: all of
+// it where the network can hear positions, else those that its receptive field shows. Or, where it
+// can hear them, an interior slope near 0 (NaN where there is no interior). Empty for one that has
+// learned, and where there is nothing to learn.
+std::string training_notice(const LocalizationSettings& settings, double loss, double slope);
 
 // The network in a file that PyTorch's safetensors reads, with what it takes to rebuild it here.
 void save_model(const std::filesystem::path& path, const Localizer& network);
-// Reads such a file. Without our metadata (a file from PyTorch) the shapes tell the depth, channels
-// and kernel size; the normalization must then be given.
+// Reads such a file; Error for a weight that is NaN or infinite. Without our metadata (a file from
+// PyTorch) the shapes tell the depth, channels and kernel size; the normalization must then be
+// given.
 Localizer load_model(const std::filesystem::path& path, const Device& device,
                      const std::string& norm = "", std::int64_t groups = 1,
                      std::int64_t samples_per_set = 1);

@@ -1,5 +1,9 @@
 #include "experiments/training_step.h"
 
+#include <cmath>
+
+#include "engine/finite.h"
+
 namespace sidechannel::experiments {
 
 TrainingStep::TrainingStep(ParameterList& parameters, const HostArray& target, Predict predict,
@@ -30,6 +34,14 @@ void TrainingStep::run() {
   predictions_ = y.value();
 }
 
+std::string TrainingStep::not_finite(std::int64_t step) {
+  return first_not_finite(tape_, {&parameters_}, [&] {
+    seek(step);
+    tape_.reset();
+    tape_.backward(mse(predict_(tape_, random_), target_));
+  });
+}
+
 void TrainingStep::save(std::map<std::string, HostArray>& tensors) const {
   parameters_.save(tensors);
   adam_.save(tensors, "adam");
@@ -45,7 +57,7 @@ void TrainingStep::load(const std::map<std::string, HostArray>& tensors,
   window_.outputs.load(tensors, source, "window.outputs");
 }
 
-AdamState look(const TrainingStep& step, std::int64_t first, RunFolder& folder,
+AdamState look(TrainingStep& step, std::int64_t first, RunFolder& folder,
                const std::function<void(SafetensorsFile&)>& add_state) {
   const AdamState adam = step.adam().state();
   if (adam.halted == 0) return adam;
@@ -55,10 +67,12 @@ AdamState look(const TrainingStep& step, std::int64_t first, RunFolder& folder,
   state.metadata["milliseconds"] = "0";
   add_state(state);
   folder.save_state("failure.safetensors", std::move(state));
+  const std::string what = step.not_finite(at);
   throw Error(fmt::format(
-      "step {}: loss {}, gradient norm {}; stopped before the update, the "
+      "step {}: loss {}, gradient norm {}{}; stopped before the update, the "
       "state is kept in {} (try a lower --learning-rate)",
-      at, adam.loss, adam.gradient_norm(), folder.file("failure.safetensors").string()));
+      at, std::abs(adam.loss), std::abs(adam.gradient_norm()),
+      what.empty() ? "" : "; first " + what, folder.file("failure.safetensors").string()));
 }
 
 }  // namespace sidechannel::experiments

@@ -51,6 +51,10 @@ class TrainingStep {
   const Tensor& predictions() const { return predictions_; }
   std::size_t arena_bytes() { return tape_.arena().capacity(); }
 
+  // What was the first that was not finite in step `step`, where training has halted (see
+  // first_not_finite). Empty where the gradient is only too large to be squared.
+  std::string not_finite(std::int64_t step);
+
   // State for exact resume: the parameters by their names, adam.* and window.*.
   void save(std::map<std::string, HostArray>& tensors) const;
   void load(const std::map<std::string, HostArray>& tensors, const std::string& source);
@@ -72,11 +76,12 @@ class TrainingStep {
 // Whether all steps so far could be made: the host asks before it shows or keeps anything of them.
 // Training halted before the update where one could not, so its state is the one that leads to that
 // step, however late this is: it is kept in failure.safetensors, loading it repeats the step, and
-// an Error says so. (Only running statistics, which forward passes move, may have gone on.)
+// an Error says so, and which layer was the first to fail. (Only running statistics, which forward
+// passes move, may have gone on.)
 //
 // `first` is the number of steps before this training's own; `add_state` adds to a state what the
 // training's checkpoints hold.
-AdamState look(const TrainingStep& step, std::int64_t first, RunFolder& folder,
+AdamState look(TrainingStep& step, std::int64_t first, RunFolder& folder,
                const std::function<void(SafetensorsFile&)>& add_state);
 
 }  // namespace sidechannel::experiments

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <boost/math/distributions/students_t.hpp>
 #include <cmath>
+#include <limits>
 
 namespace sidechannel::experiments {
 namespace {
 
+constexpr double kUndefined = std::numeric_limits<double>::quiet_NaN();
 constexpr double kRounding = 1.0 / (1 << 20);  // some units in the last place of an f32
 
 // A variance of no more than the rounding of f32 predictions around their mean is none.
@@ -18,12 +20,15 @@ double real_variance(const SampleMoments& m) {
 }  // namespace
 
 double welch_p_value(const SampleMoments& a, const SampleMoments& b) {
+  for (const SampleMoments* m : {&a, &b}) {
+    if (!std::isfinite(m->mean) || !std::isfinite(m->variance) || m->count < 2) return kUndefined;
+  }
   const double error_a = real_variance(a) / a.count;
   const double error_b = real_variance(b) / b.count;
   const double difference = std::abs(a.mean - b.mean);
   if (error_a + error_b == 0) {
     const double scale = std::max(std::abs(a.mean), std::abs(b.mean));
-    return difference <= kRounding * scale ? 1 : 0;
+    return difference <= kRounding * scale ? kUndefined : 0;  // 0 / 0 and d / 0
   }
   const double t = difference / std::sqrt(error_a + error_b);
   // Welch & Satterthwaite's degrees of freedom.
@@ -38,8 +43,9 @@ std::vector<double> largest_p_values(std::span<const SampleMoments> moments) {
   for (std::size_t i = 0; i < moments.size(); ++i) {
     for (std::size_t j = i + 1; j < moments.size(); ++j) {
       const double p = welch_p_value(moments[i], moments[j]);
-      largest[i] = std::max(largest[i], p);
-      largest[j] = std::max(largest[j], p);
+      for (double* const most : {&largest[i], &largest[j]}) {
+        if (!(p <= *most)) *most = std::isnan(*most) ? *most : p;  // a NaN stays
+      }
     }
   }
   return largest;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 
@@ -31,21 +32,23 @@ struct AdamState {
   double correction = 0;      // 1 / sqrt(1 - beta2^steps)
   double sum_of_squares = 0;  // of the gradient
   double loss = 0;
-  // Not 0 from the first loss or gradient on that is not finite. That step is not counted and
-  // changes no parameter, and none after it does: whenever the host looks, the state is the one
-  // that led there, with the loss and the gradient that halted it.
+  // Not 0 from the first loss or gradient on that is not finite, or whose square would not be. That
+  // step is not counted and changes no parameter, and none after it does: whenever the host looks,
+  // the state is the one that led there, with the loss and the gradient that halted it.
   std::int64_t halted = 0;
 
   SC_HOST_DEVICE double gradient_norm() const { return std::sqrt(sum_of_squares); }
 };
 
 // The state after one more step begins, with these numbers: the same function on every backend.
+// `largest` is the largest number that v, the average of squares, can hold. Were it to become
+// infinite, the parameter would never move again, and nothing would show it.
 SC_HOST_DEVICE inline AdamState begin_step(const AdamRule& rule, AdamState state,
-                                           double sum_of_squares, double loss) {
+                                           double sum_of_squares, double loss, double largest) {
   if (state.halted != 0) return state;
   state.sum_of_squares = sum_of_squares;
   state.loss = loss;
-  if (!std::isfinite(sum_of_squares) || !std::isfinite(loss)) {
+  if (!std::isfinite(sum_of_squares) || sum_of_squares > largest || !std::isfinite(loss)) {
     state.halted = 1;
     return state;
   }
@@ -57,8 +60,8 @@ SC_HOST_DEVICE inline AdamState begin_step(const AdamRule& rule, AdamState state
   return state;
 }
 
-// Begins a step: *state = begin_step(rule, *state, *sum_of_squares, *loss). All three lie in the
-// queue's memory; a null loss counts as finite.
+// Begins a step: *state = begin_step(rule, *state, *sum_of_squares, *loss, the largest T). All
+// three lie in the queue's memory; a null loss counts as finite.
 template <class T>
 void adam_begin(CpuQueue& queue, const AdamRule& rule, const double* sum_of_squares, const T* loss,
                 AdamState* state);

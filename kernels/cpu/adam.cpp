@@ -26,7 +26,8 @@ HWY_INLINE V without_subnormals(D d, V value) {
 template <class T>
 void adam_begin(CpuQueue&, const AdamRule& rule, const double* sum_of_squares, const T* loss,
                 AdamState* state) {
-  *state = begin_step(rule, *state, *sum_of_squares, loss ? static_cast<double>(*loss) : 0.0);
+  *state = begin_step(rule, *state, *sum_of_squares, loss ? static_cast<double>(*loss) : 0.0,
+                      std::numeric_limits<T>::max());
 }
 
 template <class T>

@@ -26,7 +26,8 @@ using device::Pack;
 // One thread.
 __global__ void begin(AdamRule rule, const double* sum_of_squares, const float* loss,
                       AdamState* state) {
-  *state = begin_step(rule, *state, *sum_of_squares, loss ? static_cast<double>(*loss) : 0.0);
+  *state =
+      begin_step(rule, *state, *sum_of_squares, loss ? static_cast<double>(*loss) : 0.0, FLT_MAX);
 }
 
 struct AdamConstants {

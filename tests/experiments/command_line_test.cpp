@@ -201,12 +201,13 @@ TEST(CommandLine, AConstantInputLocalizesNothingBeyondTheReceptiveField) {
                                                               "cpu",      "--out",
                                                               out});
     ASSERT_EQ(result.code, 0) << result.err;
-    EXPECT_EQ(result.err.find("plateau"), std::string::npos) << result.err;
+    EXPECT_EQ(result.err.find("learned nothing"), std::string::npos) << result.err;
     const auto summary = nlohmann::json::parse(content_of(out + "/summary.json"));
     EXPECT_EQ(summary["input"], "constant");
     for (const auto& share : summary["outside_cone_localized_fraction"]) EXPECT_EQ(share, 0.0);
     for (const auto& share : summary["interior_localized_fraction"]) EXPECT_EQ(share, 0.0);
     EXPECT_GT(summary["localized_fraction"].back(), 0.0);  // the edges still show
+    EXPECT_EQ(summary["notice"], nullptr);                 // nothing was to be learned
     const HostArray variance = read_npy(out + "/layer_variance.npy");
     for (const double v : variance.as<double>()) EXPECT_EQ(v, 0);
   }

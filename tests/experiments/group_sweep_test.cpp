@@ -187,7 +187,8 @@ class Collect : public testing::Test {
     const std::filesystem::path cell = folder_.path() / "cells" / id;
     std::filesystem::create_directories(cell);
     std::ofstream(cell / "summary.json")
-        << Json{{"localization_distance", distance},
+        << Json{{"final_loss", 0.01},
+                {"localization_distance", distance},
                 {"interior_slope", slope},
                 {"localized_fraction", {0.1, (localized > 0 ? localized : distance) / 32}},
                 {"interior_localized_fraction", {nullptr, 0.5}},

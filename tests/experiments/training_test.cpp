@@ -46,20 +46,65 @@ TEST(InteriorSlope, IsNoNumberWithoutAnInterior) {
   EXPECT_FALSE(std::isnan(interior_slope(line(10, 1, 0), 4)));
 }
 
-TEST(Plateau, IsToldInWordsWithARetry) {
-  LocalizationSettings settings = settings_from_preset<LocalizationSettings>("demo", "instance");
-  settings.seed = 4;
-  const std::string notice = plateau_notice(settings, 0.0001, 0.001);
-  EXPECT_NE(notice.find("plateau"), std::string::npos);
-  EXPECT_NE(notice.find("--seed 5"), std::string::npos);
-  EXPECT_NE(notice.find("--learning-rate 0.001"), std::string::npos);
-  EXPECT_EQ(plateau_notice(settings, 0.5, 0.04), "");  // it learned
-  EXPECT_EQ(plateau_notice(settings, 0.0, 0.05), "");  // not yet, but it moves
-  settings.input = "constant";                         // where slope 0 is what must come out
-  EXPECT_EQ(plateau_notice(settings, 0.0, 0.001), "");
-  settings.input = "noise";
-  settings.norm = "none";  // where slope 0 is what must come out
-  EXPECT_EQ(plateau_notice(settings, 0.0, 0.001), "");
+// The demo: answering the mean position everywhere has a loss of 0.0860, R = 16 of 64.
+class TrainingNotice : public testing::Test {
+ protected:
+  std::string of(double loss, double slope) const {
+    return training_notice(settings_, loss, slope);
+  }
+  LocalizationSettings settings_ = settings_from_preset<LocalizationSettings>("demo", "instance");
+};
+
+TEST_F(TrainingNotice, SaysWhatToTryNext) {
+  settings_.seed = 4;
+  EXPECT_EQ(of(0.0861, 0.0001),
+            "this run learned nothing: loss 0.08610, where answering the mean position everywhere "
+            "has 0.08598; try another seed (--seed 5) or a lower rate (--learning-rate 0.001)");
+  EXPECT_EQ(of(0.02, -0.002),
+            "this run learned nothing of what lies beyond its receptive field: interior slope "
+            "-0.002; try another seed (--seed 5) or a lower rate (--learning-rate 0.001)");
+}
+
+TEST_F(TrainingNotice, EveryShapeOfFailureIsTold) {
+  for (const char* norm : {"instance", "group", "layer", "batch"}) {
+    settings_.norm = norm;
+    EXPECT_NE(of(0.0860, 0.000), "") << "the plateau: the mean position everywhere";
+    EXPECT_NE(of(0.0858, 0.300), "") << "the plateau with a slope out of noise";
+    EXPECT_NE(of(0.1300, 0.500), "") << "a loss that rose";
+    EXPECT_NE(of(5e8, -3.0), "") << "divergence";
+    EXPECT_NE(of(0.0110, 0.010), "") << "edges alone";
+    EXPECT_NE(of(0.0110, -0.40), "") << "edges alone, the rest the wrong way round";
+    EXPECT_EQ(of(0.0110, 0.800), "") << "what the demo ends with";
+    EXPECT_EQ(of(0.0500, 0.300), "") << "on its way";
+  }
+  // Without an interior there is no slope, but a loss.
+  settings_.depth = 16;
+  EXPECT_EQ(of(0.01, std::nan("")), "");
+  EXPECT_NE(of(0.09, std::nan("")), "");
+}
+
+TEST_F(TrainingNotice, OfThoseThatHearNothingTheEdgesAreAskedForAlone) {
+  // Their best is 0.0100, the mean answer beyond R: they gain 0.076 at most.
+  for (const auto& [norm, input] :
+       {std::pair{"none", "noise"}, {"instance", "constant"}, {"none", "constant"}}) {
+    settings_.norm = norm;
+    settings_.input = input;
+    EXPECT_EQ(of(0.0105, 0.000), "");
+    EXPECT_EQ(of(0.0400, -0.01), "");
+    EXPECT_NE(of(0.0859, 0.000), "") << "ReLUs that died: a constant answer";
+    EXPECT_NE(of(0.2000, 0.000), "");
+  }
+  // Edges that are few still count for what they are.
+  settings_.norm = "none";
+  settings_.kernel_size = 3;
+  settings_.depth = 2;
+  settings_.length = 600;
+  EXPECT_EQ(of(0.0825, 0.000), "");
+  // Kernels of one position see no edge: there is nothing to learn.
+  settings_.kernel_size = 1;
+  EXPECT_EQ(of(0.0836, 0.000), "");
+  settings_.norm = "instance";
+  EXPECT_EQ(of(0.0836, 0.000), "");
 }
 
 LocalizationStep demo_step(Localizer& network) {

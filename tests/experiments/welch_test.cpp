@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "engine/npy.h"
@@ -32,13 +33,36 @@ TEST(Welch, AgreesWithSciPyOn20000Cases) {
   EXPECT_LE(worst, 1e-12);
 }
 
-TEST(Welch, WithoutVarianceEqualMeansAgreeAndOthersDoNot) {
-  EXPECT_EQ(welch_p_value({0.25, 0, 100}, {0.25, 0, 100}), 1);
-  EXPECT_EQ(welch_p_value({0, 0, 100}, {0, 0, 100}), 1);
+// scipy.stats.ttest_ind([1, 2, inf], [3, 4, 5], equal_var=False) and the like.
+TEST(Welch, IsUndefinedWhereSciPySaysSo) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const double infinity = std::numeric_limits<double>::infinity();
+  const SampleMoments good{0.25, 1, 100};
+  for (const SampleMoments& bad : {SampleMoments{nan, nan, 100},
+                                   {0, nan, 100},
+                                   {nan, 1, 100},
+                                   {infinity, nan, 100},
+                                   {-infinity, 1, 100},
+                                   {0, infinity, 100},
+                                   {0, 0, 1},
+                                   {0, 1, 0}}) {
+    EXPECT_TRUE(std::isnan(welch_p_value(bad, good)));
+    EXPECT_TRUE(std::isnan(welch_p_value(good, bad)));
+    EXPECT_TRUE(std::isnan(welch_p_value(bad, bad)));
+    // It stays in the largest, whatever comes before and after it.
+    const SampleMoments other{100, 1, 100};
+    for (const double p : largest_p_values(std::vector{other, bad, good}))
+      EXPECT_TRUE(std::isnan(p));
+  }
+}
+
+TEST(Welch, WithoutVarianceEqualMeansAreUndefinedAndOthersDiffer) {
+  EXPECT_TRUE(std::isnan(welch_p_value({0.25, 0, 100}, {0.25, 0, 100})));
+  EXPECT_TRUE(std::isnan(welch_p_value({0, 0, 100}, {0, 0, 100})));
   EXPECT_EQ(welch_p_value({0.25, 0, 100}, {0.26, 0, 100}), 0);
   // One unit in the last place of a float is no difference, and a variance of that size is none.
   const double next = std::nextafter(0.25f, 1.0f);
-  EXPECT_EQ(welch_p_value({0.25, 1e-17, 100}, {next, 1e-17, 100}), 1);
+  EXPECT_TRUE(std::isnan(welch_p_value({0.25, 1e-17, 100}, {next, 1e-17, 100})));
   // A variance on one side alone is enough to test with.
   const double p = welch_p_value({0.25, 1, 100}, {0.3, 0, 100});
   EXPECT_GT(p, 0.5);

@@ -85,7 +85,8 @@ TEST_F(CudaAdam, HaltsBeforeWhatIsNotFinite) {
     double squares;
     float loss;
   };
-  for (const Halt& halt : {Halt{kNan, 1}, Halt{kInfinity, 1}, Halt{1, float(kNan)}}) {
+  for (const Halt& halt :
+       {Halt{kNan, 1}, Halt{kInfinity, 1}, Halt{1e39, 1}, Halt{1, float(kNan)}}) {
     const std::vector<float> ones(9, 1);
     DeviceBuffer<float> p(ones), m(ones), v(ones);
     const DeviceBuffer<float> g(ones);

@@ -25,7 +25,7 @@ AdamRule constant_rate(double rate) {
 AdamState at_step(const AdamRule& rule, std::int64_t number) {
   AdamState before;
   before.steps = number - 1;
-  return begin_step(rule, before, 1, 1);
+  return begin_step(rule, before, 1, 1, FLT_MAX);
 }
 
 // Algorithm 1 of the paper, its bias-corrected moments written out.
@@ -164,6 +164,14 @@ TEST(AdamBegin, HaltsBeforeAStepWhoseNumbersAreNotFinite) {
       EXPECT_NE(state.halted, 0) << bad;
       EXPECT_EQ(state.steps, 10) << bad;
     }
+  }
+  // In f32 also a gradient whose square v cannot hold.
+  for (const auto& [squares, halted] : {std::pair{1e38, 0}, std::pair{1e39, 1}}) {
+    AdamState state = at_step(constant_rate(1e-2), 10);
+    const float loss = 0.5f;
+    adam_begin(harness::queue(), constant_rate(1e-2), &squares, &loss, &state);
+    EXPECT_EQ(state.halted, halted);
+    EXPECT_EQ(after(squares, 0.5).halted, 0);
   }
   // The numbers that halted it stay, whatever comes after them.
   const AdamRule rule = constant_rate(1e-2);
