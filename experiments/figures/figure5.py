@@ -21,8 +21,8 @@ def localizes(run):
 
 
 def nothing(run, paper):
-    return style.claim(paper, "localized share of the interior = 0", figure1.interior(run),
-                       lambda v: v == 0)
+    return style.claim(paper, "localized share of the interior = 0",
+                       figure1.control(run, figure1.interior(run)), lambda v: v == 0)
 
 
 def require(run, norm, statistics, what):

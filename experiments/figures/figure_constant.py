@@ -18,7 +18,7 @@ def claims(a, b):
     return {"constant": style.claim(
         "messages are what receptive fields share of an informative input; a constant shares nothing "
         "(Section 3.2)", "with constant input, localized share of the interior = 0",
-        figure1.interior(b), lambda v: v == 0)}
+        figure1.control(b, figure1.interior(b)), lambda v: v == 0)}
 
 
 def main(arguments):

@@ -53,11 +53,12 @@ def claims(a, b):
     return {
         "several_hops": style.claim(
             "position travels by several messages, one after the other (Section 3.2)",
-            "localized share of the indices beyond one hop, 3R(d), > 0", beyond(a),
-            lambda v: v > 0),
+            f"localized share of the indices beyond one hop, 3R(d), > {percent(figure1.LEAVES)}",
+            beyond(a), lambda v: v > figure1.LEAVES),
         "no_hop": style.claim(
             "without normalization there is no message (Section 3.1)",
-            "localized share of the interior = 0", figure1.interior(b), lambda v: v == 0)}
+            "localized share of the interior = 0", figure1.control(b, figure1.interior(b)),
+            lambda v: v == 0)}
 
 
 def reading(a, b):
@@ -66,7 +67,7 @@ def reading(a, b):
     if share is None:
         what = (f"no index lies beyond 3R = {limit} from both edges, so one hop would do; {a.phrase}"
                 f" the output localizes up to {far} of {(a.length + 1) // 2}")
-    elif share == 0:
+    elif share <= figure1.LEAVES:
         what = (f"{a.phrase} the output localizes up to {far} from an edge: not beyond the one-hop "
                 f"limit 3R = {limit}")
     else:

@@ -58,8 +58,9 @@ PLAIN_AS_BATCH = {
     "paper": ("plain-as-batch", "--length", "250"),
 }
 
+# Figure 1's two have the settings and the folders of ./run demo, which may have trained them.
 WITH_NORM = localization("instance", "--norm", "instance")
-PLAIN = localization("plain", "--norm", "none")
+PLAIN = localization("none", "--norm", "none")
 CONSTANT = localization("constant", "--norm", "instance", "--input", "constant")
 BATCH = localization("batch", "--norm", "batch")
 POPULATION = localization("batch-population", "--norm", "batch", "--eval-statistics", "population",
@@ -96,7 +97,7 @@ FIGURES = {figure.key: figure for figure in (
     Figure("3", "Figure 3: two sequences are told apart by what they share", (OVERLAP,), "figure3.py"),
     Figure("constant", "Control: a constant input carries no message", (WITH_NORM, CONSTANT),
            "figure_constant.py", "Not a figure of the paper, which says it in Section 3.2."),
-    Figure("4", "Figure 4: the more groups, the farther", (GROUPS,), "figure4.py"),
+    Figure("4", "Figure 4: the more groups, the better", (GROUPS,), "figure4.py"),
     Figure("5", "Figure 5: BatchNorm communicates too", (BATCH, PLAIN), "figure5.py"),
     Figure("6", "Figure 6: population statistics end it", (BATCH, POPULATION), "figure6.py"),
 )}
@@ -170,8 +171,9 @@ class Preset:
             code = self.call(command, line)
             if code == INTERRUPTED or self.received:
                 raise Interrupted()
-            if code != 0:
-                raise Error(f"{shlex.join(line)}: exit code {code}")
+            if code != 0:  # it has said why
+                error = UsageError if code == UsageError.exit_code else Error
+                raise error(f"{shlex.join(line)}: exit code {code}")
 
     def call(self, command, line):
         """Runs a program to its end, and keeps account of its time in spite of kill -9."""
@@ -235,9 +237,10 @@ def work(preset, figures):
                 preset.run(command)
             for line in preset.draw(figure):
                 print(f"  {line}", flush=True)
+        except UsageError:  # what one program does not understand, no other will
+            raise
         except Error as error:
             failures.append(f"figure {figure.key}: {error}")
-            output.note(f"  {failures[-1]}")
         write_page(preset.options.out)
     return failures
 
@@ -265,15 +268,33 @@ def write_page(out):
                 continue
             times = seconds_in(folder)
             runs = figure.runs(name)
+            numbers = style.read_json(data)
             shown.append(page.Result(
-                preset=name, picture=picture, data=data,
-                claims=style.read_json(data).get("claims", {}),
+                preset=name, picture=picture, data=data, claims=numbers.get("claims", {}),
+                notices=notices(numbers),
                 provenance=[provenance(folder / run.folder) for run in runs],
                 commands=[shlex.join([run.program, *run.before, *run.words(folder)])
                           for run in runs],
-                seconds=[times.get(run.folder) for run in runs]))
+                seconds=[times.get(run.folder, seconds_of(folder / run.folder)) for run in runs]))
         sections.append(page.Section(figure.key, figure.title, figure.note, shown))
     style.write_file(out / "index.html", page.render(sections, presets).encode())
+
+
+def notices(value):
+    """What the programs said of networks that learned nothing, anywhere in a figure's data but in what
+    it does not draw (of a sweep's cells it draws the best)."""
+    if isinstance(value, list):
+        return [notice for item in value for notice in notices(item)]
+    if not isinstance(value, dict):
+        return []
+    own = [value["notice"]] if isinstance(value.get("notice"), str) else []
+    return own + [notice for key, item in value.items() if key != "cells" for notice in notices(item)]
+
+
+def seconds_of(folder):
+    """Of a run that was made before, by its own account; None where it has none."""
+    summary = folder / "summary.json"
+    return style.read_json(summary).get("seconds") if summary.exists() else None
 
 
 def provenance(folder):
@@ -295,6 +316,8 @@ def verdicts(preset, figures):
             counts[claim["pass"]] += 1
             lines.append(f"  figure {figure.key:9}{page.VERDICTS[claim['pass']]:6}"
                          f"{page.number(claim['ours']):>8}  {claim['criterion']}")
+    if not lines:
+        return []
     summary = f"{counts[True]} of {counts[True] + counts[False]} claims pass"
     if counts[None]:
         summary += f", {counts[None]} have nothing to measure at this scale"
@@ -324,8 +347,8 @@ def main(arguments):
                         "folder with localization.json, overlap.json and groups.json")
     parser.add_argument("--device", help="auto, cpu or cuda[:N]")
     parser.add_argument("--threads", help="CPU threads")
-    parser.add_argument("--out", default="runs/figures", help="folder of the runs, the figures and "
-                        "index.html (runs/figures)")
+    parser.add_argument("--out", default="runs", help="folder of the presets' runs and figures, and of "
+                        "index.html (runs)")
     parser.add_argument("--bin", default="build/cpu/bin", help="folder of the programs")
     options = parser.parse_args(arguments)
     figures = chosen(options.figures)
@@ -337,7 +360,8 @@ def main(arguments):
         failures = work(preset, figures)
     except Interrupted:
         raise Stopped("stopped; the same command continues") from None
-    print("\n".join(verdicts(preset, figures)), flush=True)
+    for line in verdicts(preset, figures):
+        print(line, flush=True)
     if failures:
         raise Error(f"{len(failures)} of {len(figures)} figures failed: {'; '.join(failures)}")
 

@@ -17,6 +17,7 @@ class Result:
     picture: Path
     data: Path
     claims: dict        # as style.claim makes them
+    notices: list       # of networks that learned nothing
     provenance: list    # config.json of each run
     commands: list
     seconds: list       # of each run; None where nobody counted
@@ -115,6 +116,7 @@ def result_block(title, result):
         tag("img", src=uri(result.picture, "image/png"), alt=f"{title}, preset {result.preset}")
         .removesuffix("</img>"),
         *(tag("p", say(text), class_="note") for text in departures(result)),
+        *(tag("p", say(text), class_="miss") for text in result.notices),
         claims_table(result.claims),
         tag("details",
             tag("summary", say(f"{duration(total)} of runs; where this comes from"))
@@ -181,4 +183,3 @@ def render(sections, presets):
         tag("title", title), tag("style", STYLE),
         tag("h1", title), tag("p", say(INTRODUCTION)), overview(sections, presets), *blocks,
         tag("footer", tag("p", say(f"Made by ./run figures, {today}."))), "</html>", ""])
-

@@ -142,13 +142,9 @@ class Run:
         return " and ".join([norm, *(f"{value} {what}" for value, what in self.conditions)])
 
     @property
-    def on_plateau(self):
-        """Whether training failed: the normalized network answers the mean position everywhere. The
-        thresholds are those of plateau_notice() in training.cpp."""
-        slope, spread = self.summary["interior_slope"], self.summary.get("output_std")
-        return (self.norm != "none" and self.statistics == "minibatch" and self.input == "noise"
-                and slope is not None
-                and abs(slope) < 0.01 and spread is not None and spread < 0.01)
+    def notice(self):
+        """What the program said of a run that learned nothing; None where it has learned."""
+        return self.summary.get("notice")
 
 
 def _read_bytes(path):
@@ -158,10 +154,24 @@ def _read_bytes(path):
         raise Error(f"{path}: {error.strerror or error}") from None
 
 
+def _finite(text):
+    """A number of a JSON file. Python reads NaN and Infinity, which are no JSON, and makes infinity of
+    what is too large; nothing of that is ever to be drawn or counted."""
+    value = float(text)
+    if not np.isfinite(value):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return value
+
+
+def _integer(text):
+    return int(text) if len(text) < 20 else _finite(text)
+
+
 def read_json(path):
     try:
-        value = json.loads(_read_bytes(path))
-    except ValueError as error:
+        value = json.loads(_read_bytes(path), parse_constant=_finite, parse_float=_finite,
+                           parse_int=_integer)
+    except (ValueError, RecursionError) as error:
         raise Error(f"{path}: not JSON, perhaps truncated ({error})") from None
     if not isinstance(value, dict):
         raise Error(f"{path}: not a JSON object")
@@ -205,10 +215,11 @@ def _check_summary(path, summary):
     for key in ("length", "depth", "receptive_field"):
         need(key, is_count, "a positive integer")
     need("receptive_field", lambda reach: reach % summary["depth"] == 0, "a multiple of the depth")
+    need("final_loss", is_number, "a number")  # null in a run whose predictions were not finite
     need("interior_slope", lambda value: value is None or is_number(value), "a number or null")
     for key in ("localized_fraction", "interior_localized_fraction"):
         need(key, lambda values: isinstance(values, list) and len(values) == summary["depth"]
-             and all(value is None or is_number(value) for value in values),
+             and all(value is None or (is_number(value) and 0 <= value <= 1) for value in values),
              "a list with a share for each layer")
 
 
@@ -226,6 +237,8 @@ def load_run(folder):
     summary = read_json(path / "summary.json")
     _check_summary(path / "summary.json", summary)
     length, depth = summary["length"], summary["depth"]
+    for name in ("layer_mean.npy", "layer_variance.npy"):  # what "localized" was computed from
+        read_npy(path / name, "f8", [depth, length])
     return Run(path, config["settings"], summary,
                mean=read_npy(path / "predictions_mean.npy", "f8", [length]),
                sample=read_npy(path / "predictions_sample.npy", "f4", [None, length]),
@@ -240,11 +253,13 @@ def target(length):
 # --- Claims ---------------------------------------------------------------------------------------
 
 
-def claim(paper, criterion, ours, holds):
+def claim(paper, criterion, ours, holds, measured=None):
     """A claim of the paper: in its own terms and where it stands, the criterion that it is held to
-    here, what was measured, and whether that passes; None where the run has nothing to measure."""
+    here, what was measured, and whether that passes; None where the run has nothing to measure. Where
+    it was `measured` and nothing came out, it does not pass."""
+    measured = ours is not None if measured is None else measured
     return {"paper": paper, "criterion": criterion, "ours": ours,
-            "pass": None if ours is None else bool(holds(ours))}
+            "pass": None if not measured else ours is not None and bool(holds(ours))}
 
 
 # --- Writing --------------------------------------------------------------------------------------

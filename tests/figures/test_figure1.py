@@ -43,7 +43,7 @@ def make_run(path, norm, length=24, depth=4, statistics="minibatch", follows=Non
     (path / "summary.json").write_text(json.dumps({
         "norm": norm, "length": length, "depth": depth, "receptive_field": reach, "seed": 0,
         "eval_statistics": statistics, "final_loss": 0.01, "interior_slope": slope,
-        "output_std": 0.001 if plateau else 0.02,
+        "output_std": 0.001 if plateau else 0.02, "notice": "it learned nothing" if plateau else None,
         "localized_fraction": [float(row.mean()) for row in localized],
         "interior_localized_fraction": [float(row[interior].mean()) if has_interior else None
                                         for row in localized],
@@ -52,6 +52,8 @@ def make_run(path, norm, length=24, depth=4, statistics="minibatch", follows=Non
     np.save(path / "predictions_sample.npy", (mean + noise).astype("f4"))
     np.save(path / "localized.npy", localized)
     np.save(path / "p_max.npy", np.where(localized, 0.0, 1.0))
+    for name in ("layer_mean", "layer_variance"):
+        np.save(path / f"{name}.npy", np.ones((depth, length)))
     return path
 
 
@@ -101,6 +103,50 @@ class Figure1Test(FigureTest):
         a = self.make("group", "group", plateau=True)
         out = self.draw(a, self.make("none", "none"))
         self.assertIn("with GroupNorm (G = 2) it answers 0 (slope 0.000: a failed run", out[0])
+
+    def test_each_claim_fails_where_it_should(self):
+        def verdicts(**how):
+            names = {"a": "instance", "b": "none"}
+            runs = {}
+            for key, norm in names.items():
+                runs[key] = self.folder / f"{len(list(self.folder.iterdir()))}"
+                make_run(runs[key], norm, length=32)  # R = 8
+                for file, change in how.get(key, {}).items():
+                    path = runs[key] / file
+                    if file == "summary.json":
+                        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+                    else:
+                        array = np.load(path)
+                        change(array)
+                        np.save(path, array)
+            claims = figure1.claims(*map(style.load_run, runs.values()))
+            return [claims[key]["pass"] for key in ("follows", "interior", "faster", "cone")]
+
+        def share(value):  # of the interior, at the output
+            def change(localized):
+                localized[-1, 8:24] = np.arange(16) < value * 16
+            return {"localized.npy": change}
+
+        def within_cones(localized):
+            for layer, row in enumerate(localized, 1):
+                row[2 * layer:32 - 2 * layer] = False
+
+        def one_beyond(localized):
+            localized[1, 16] = True
+
+        def nothing(localized):
+            localized[:] = False
+
+        self.assertEqual(verdicts(), [True, True, True, True])
+        for slope in (0.49, 0, -1):
+            self.assertEqual(verdicts(a={"summary.json": {"interior_slope": slope}}),
+                             [False, True, True, True])
+        self.assertEqual(verdicts(a=share(0.84)), [True, True, True, True])
+        self.assertEqual(verdicts(a=share(0.75)), [True, False, True, True])
+        self.assertEqual(verdicts(a={"localized.npy": within_cones}), [True, False, False, True])
+        self.assertEqual(verdicts(b={"localized.npy": one_beyond}), [True, True, True, False])
+        # A control that has not learned even its edges proves nothing.
+        self.assertEqual(verdicts(b={"localized.npy": nothing}), [True, True, True, None])
 
     def test_every_length_and_depth(self):
         # No interior; one index of interior; R beyond the end; one layer; the paper's size.
@@ -186,7 +232,8 @@ class Figure1Test(FigureTest):
         for name, message in (("config.json", "No such file"), ("summary.json", "not finished"),
                               ("predictions_mean.npy", "No such file"),
                               ("predictions_sample.npy", "No such file"),
-                              ("localized.npy", "No such file")):
+                              ("localized.npy", "No such file"),
+                              ("layer_mean.npy", "No such file")):
             file = b / name
             whole = file.read_bytes()
             damages = {"missing": None, "empty": b"", "truncated": whole[:len(whole) * 2 // 3],
@@ -210,9 +257,19 @@ class Figure1Test(FigureTest):
             np.save(b / "predictions_mean.npy", wrong)
             self.fails(1, message, a, b, *out)
         np.save(b / "predictions_mean.npy", mean)
+        # A single number of what lies behind the picture, in a layer that it hardly shows.
+        for name in ("predictions_sample", "layer_mean", "layer_variance"):
+            whole = np.load(b / f"{name}.npy")
+            for value in (np.nan, np.inf, -np.inf):
+                wrong = whole.copy()
+                wrong[1, 5] = value
+                np.save(b / f"{name}.npy", wrong)
+                self.fails(1, f"{name}.npy: holds values that are not finite", a, b, *out)
+            np.save(b / f"{name}.npy", whole)
         summary = json.loads((b / "summary.json").read_text())
         for key, value in (("norm", 3), ("length", "long"), ("depth", 0), ("receptive_field", 7),
-                           ("interior_slope", float("nan")), ("interior_localized_fraction", [1]),
+                           ("interior_slope", "steep"), ("interior_localized_fraction", [1]),
+                           ("localized_fraction", [0, 0, 0, 1.5]), ("final_loss", None),
                            ("eval_statistics", None)):
             with self.subTest(key=key):
                 (b / "summary.json").write_text(json.dumps({**summary, key: value}))
@@ -220,6 +277,10 @@ class Figure1Test(FigureTest):
                 (b / "summary.json").write_text(
                     json.dumps({k: v for k, v in summary.items() if k != key}))
                 self.fails(1, f"summary.json: has no {key}", a, b, *out)
+        # No JSON, but Python reads it; too large for a number; too deep for the parser's stack.
+        for text in ("NaN", "-Infinity", "1e999", "9" * 400, "9" * 5000, "[" * 200_000):
+            (b / "summary.json").write_text(f'{{"interior_slope": {text}}}')
+            self.fails(1, "summary.json: not JSON", a, b, *out)
 
     def test_a_place_that_cannot_be_written(self):
         a, b = self.pair()

@@ -41,7 +41,7 @@ class Figure3Test(FigureTest):
     def test_files_summary_and_lines(self):
         run = make_run(self.folder / "run")
         out = self.draw(run, "--summary", self.summary)
-        self.assertEqual(out[0], "overlap: up to ℓ/4 shared, error ≥ 1.00; ½ is crossed at "
+        self.assertEqual(out[0], "overlap: up to ℓ/4 shared, error 1.01; ½ is crossed at "
                          "o = 13.5 (ℓ/2 = 16.5); from 3ℓ/4 on ≤ 0.003; identical: 1.00.")
         for file in (self.picture, self.summary, run):
             self.assertIn(str(file), out[1])
@@ -66,6 +66,15 @@ class Figure3Test(FigureTest):
         self.assertEqual(verdicts({33: 0.94}), [True, True, True, False])
         self.assertEqual(verdicts({12: 0.3}), [True, False, True, True])  # crosses at 9.9
         self.assertEqual(verdicts({}, drop=(33,)), [True, True, True, None])
+        # Worse than answering 0 is not what the paper says either.
+        self.assertEqual(verdicts({4: 1.06}), [False, True, True, True])
+        self.assertEqual(verdicts({33: 7.0}), [True, True, True, False])
+        # Back above one half and down again, far from the middle.
+        self.assertEqual(verdicts({20: 0.9}), [True, False, True, True])
+        # No transition, where there are points on both sides of it: solved from the start, or never.
+        solved = {o: 0.01 for o in DEMO}
+        self.assertEqual(verdicts(solved), [False, False, True, False])
+        self.assertEqual(verdicts(dict.fromkeys(DEMO, 1.0)), [True, False, False, True])
         self.assertEqual(verdicts({}, drop=range(14, 33)), [True, None, None, True])
 
     def test_the_crossing_is_between_its_neighbours(self):
@@ -104,7 +113,7 @@ class Figure3Test(FigureTest):
             code, lines, err = self.run_main(run, "--out", out)
             self.assertEqual((code, err), (0, []))
             self.assertTrue(out.read_bytes().startswith(magic))
-            self.assertEqual(lines[0], "overlap: up to ℓ/4 shared, error ≥ 1.00.")
+            self.assertEqual(lines[0], "overlap: up to ℓ/4 shared, error 1.00.")
 
     def test_as_a_program(self):
         run = make_run(self.folder / "run")
@@ -140,7 +149,8 @@ class Figure3Test(FigureTest):
                 ({"points": [3]}, "a point is no object"),
                 ({"points": [{"overlap": 34, "mse": 1}]}, "overlap is 34, expected"),
                 ({"points": [{"overlap": 3}]}, "mse at overlap 3 is None"),
-                ({"points": [{"overlap": 3, "mse": float("nan")}]}, "mse at overlap 3 is nan"),
+                ({"points": [{"overlap": 3, "mse": -1}]}, "mse at overlap 3 is -1"),
+                ({"points": [{"overlap": 3, "mse": float("nan")}]}, "not JSON"),
                 ({"points": [{"overlap": o, "mse": 1} for o in (4, 3)]}, "do not rise")):
             with self.subTest(message=message):
                 file.write_text(json.dumps({**whole, **change}))

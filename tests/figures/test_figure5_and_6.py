@@ -32,6 +32,11 @@ class Figure5Test(FigureTest):
         self.draws(a, b, "--summary", self.summary)
         claims = json.loads(self.summary.read_text())["claims"]
         self.assertEqual([claim["pass"] for claim in claims.values()], [False, False])
+        # A control that failed is none.
+        b = make_run(self.folder / "c", "none", plateau=True)
+        self.draws(a, b, "--summary", self.summary)
+        claims = json.loads(self.summary.read_text())["claims"]
+        self.assertEqual([claim["pass"] for claim in claims.values()], [False, None])
 
     def test_no_interior_no_verdict(self):
         a = make_run(self.folder / "a", "batch", length=12)
@@ -65,6 +70,22 @@ class Figure6Test(FigureTest):
         summary = json.loads(self.summary.read_text())
         self.assertEqual(list(summary), ["claims", "minibatch", "population"])
         self.assertEqual([claim["pass"] for claim in summary["claims"].values()], [True, True])
+
+    def test_claims_fail_where_they_should(self):
+        a = make_run(self.folder / "a", "batch", follows=False)
+        b = make_run(self.folder / "b", "batch", statistics="population", follows=True)
+        self.draws(a, b, "--summary", self.summary)
+        claims = json.loads(self.summary.read_text())["claims"]
+        self.assertEqual([claim["pass"] for claim in claims.values()], [False, False])
+
+    def test_it_is_about_one_network(self):
+        a = make_run(self.folder / "a", "batch")
+        b = make_run(self.folder / "b", "batch", statistics="population", follows=False)
+        for run, weights in ((a, b"one"), (b, b"two")):
+            (run / "model.safetensors").write_bytes(weights)
+        self.fails(2, "hold different networks", a, b, "--out", self.picture)
+        (b / "model.safetensors").write_bytes(b"one")
+        self.draws(a, b)
 
     def test_misuse(self):
         a = make_run(self.folder / "minibatch", "batch")

@@ -33,6 +33,9 @@ class FigureConstantTest(FigureTest):
     def test_the_claim_fails_where_it_should(self):
         self.assertIs(self.verdict(*self.pair(follows=True)), False)
 
+    def test_a_network_that_learned_nothing_is_no_evidence(self):
+        self.assertIsNone(self.verdict(*self.pair(plateau=True)))
+
     def test_no_text_touches_another(self):
         a, b = map(style.load_run, self.pair())
         with style.looks():

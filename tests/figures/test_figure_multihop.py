@@ -49,6 +49,12 @@ class FigureMultihopTest(FigureTest):
         claims = json.loads(self.summary.read_text())["claims"]
         self.assertEqual((claims["several_hops"]["ours"], claims["several_hops"]["pass"]),
                          (0.0, False))
+        self.assertIs(claims["no_hop"]["pass"], False)
+        self.localize(a, (), (), (), (*range(24), 36))  # one of 24 is no message
+        self.localize(b, (), (), (), ())  # and a control that failed no control
+        self.draws(a, b, "--summary", self.summary)
+        claims = json.loads(self.summary.read_text())["claims"]
+        self.assertEqual([claim["pass"] for claim in claims.values()], [False, None])
         short = self.pair(length=48)
         out = self.draws(*short, "--summary", self.summary)
         self.assertIn("no index lies beyond 3R = 24 from both edges, so one hop would do", out[0])

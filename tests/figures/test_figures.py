@@ -18,7 +18,6 @@ from figure_test import FIGURES, FigureTest
 
 import figures
 import page
-import style
 
 BIN = os.environ.get("SIDECHANNEL_BIN")
 TINY = Path(__file__).resolve().parent / "tiny"
@@ -113,7 +112,7 @@ class AllFigures(FigureTest):
             self.assertTrue(result["claims"], name)
             for claim in result["claims"].values():
                 self.assertIn(claim["criterion"], reader.cells)
-        commits = json.loads((whole / "tiny/plain/config.json").read_text())["commit"]
+        commits = json.loads((whole / "tiny/none/config.json").read_text())["commit"]
         self.assertIn(f"commit {commits[:12]}", reader.text)
 
         # As good as one that nobody killed, wherever that was.
@@ -164,9 +163,34 @@ class AllFigures(FigureTest):
         out = self.folder / "failing"
         code, text, err = run(out, "3", "constant", bin_=programs)
         self.assertEqual(code, 1)
-        self.assertIn("overlap: no room", err)
+        self.assertEqual(err.count("no room"), 1)
+        self.assertEqual(err.count("exit code 1"), 1)
         self.assertRegex(err.splitlines()[-1], "^figures: 1 of 2 figures failed: figure 3: ")
         self.check_page(out, ["constant"])
+
+    def test_what_no_program_understands_is_said_once(self):
+        code, text, err = run(self.folder / "out", "--device", "abacus")
+        self.assertEqual(code, 2)
+        self.assertEqual(err.count("abacus: expected"), 1, err)
+        self.assertEqual(len(err.splitlines()), 2, err)
+        self.assertNotIn("claims pass", text)
+
+    def test_it_takes_what_the_demo_has_trained(self):
+        """./run demo calls the program like this; with its own preset."""
+        out = self.folder / "out"
+        for norm in ("instance", "none"):
+            subprocess.run([f"{BIN}/localization", "run", "--preset", str(TINY / "localization.json"),
+                            "--norm", norm, "--seed", "0", "--out", str(out / "tiny" / norm),
+                            "--device", "cpu"], check=True, capture_output=True)
+        models = {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")}
+        code, text, err = run(out, "1", "multihop")
+        self.assertEqual(code, 0, err)
+        self.assertEqual(text.count("done already"), 2, text)
+        self.assertEqual({path: path.stat().st_mtime_ns for path in models}, models)
+        # And the demo asks for the folders and the settings that the figures look for.
+        demo = (Path(__file__).parents[2] / "run").read_text()
+        self.assertIn('local seed=0 out=runs/demo norm', demo)
+        self.assertIn('run --preset demo --norm $norm --seed "$seed" --out "$out/$norm"', demo)
 
     def test_two_at_once_take_turns(self):
         out = self.folder / "both"
@@ -211,7 +235,7 @@ class PageTest(FigureTest):
                   for i, verdict in enumerate(passes)}
         return page.Result(preset=preset, picture=picture, data=data, claims=claims,
                            **{"provenance": [{}], "commands": ["localization run"],
-                              "seconds": [None], **how})
+                              "seconds": [None], "notices": [], **how})
 
     def test_verdicts(self):
         reader = Reader(page.render([
@@ -237,6 +261,14 @@ class PageTest(FigureTest):
         self.assertIn("commit 0123456789ab, with changes that are not committed; GNU 12; cpu; Xeon",
                       text)
         self.assertIn("localization run --preset small (ℓ = 160; 2 min)", text)
+
+    def test_a_network_that_learned_nothing_is_named(self):
+        data = {"none": {"notice": "A <learned> nothing"}, "best": [{"notice": None}],
+                "cells": [{"notice": "not drawn"}], "points": [{"notice": "B too"}]}
+        self.assertEqual(figures.notices(data), ["A <learned> nothing", "B too"])
+        text = Reader(page.render([page.Section("1", "One", "", [
+            self.result("small", True, notices=figures.notices(data))])], ["small"])).text
+        self.assertIn("A <learned> nothing", text)
 
     def test_numbers(self):
         self.assertEqual([page.number(v) for v in (None, 0.0, 1, 1.0, 0.98765, 123.456, 13.5)],
