@@ -96,28 +96,3 @@ class PackedLocalizer(nn.Module):
             v, v_other = block.norm(packed).chunk(2, dim=2)
             z = torch.relu(torch.stack([v, v_other], dim=1).flatten(0, 1))
         return self.conv_out(z).transpose(1, 2)
-
-
-class PackedLocalizer(nn.Module):
-    """The network of Section 3.2, models/packed_localizer.cpp: two sequences [2 N, l, 1], side by
-    side, go through convolutions without padding down to one position each, [2 N, 1, 1], and are
-    normalized end to end."""
-
-    def __init__(self, depth, channels, kernel_size=5):
-        super().__init__()
-        self.conv_in = nn.Conv1d(1, channels, kernel_size)
-        self.convs = nn.ModuleList(nn.Conv1d(channels, channels, kernel_size)
-                                   for _ in range(depth - 2))
-        self.norms = nn.ModuleList(nn.InstanceNorm1d(channels, affine=True)
-                                   for _ in range(depth - 2))
-        self.conv_out = nn.Conv1d(channels, 1, kernel_size)
-
-    def forward(self, x):
-        z = self.conv_in(x.transpose(1, 2))
-        for conv, norm in zip(self.convs, self.norms):
-            z = conv(z)
-            n, c, length = z.shape
-            pairs = z.view(n // 2, 2, c, length).transpose(1, 2).reshape(n // 2, c, 2 * length)
-            z = torch.relu(norm(pairs)).view(n // 2, c, 2, length).transpose(1, 2) \
-                .reshape(n, c, length)
-        return self.conv_out(z).transpose(1, 2)

@@ -182,7 +182,7 @@ class FakeGpu(unittest.TestCase):
 
     def test_skipped_kernels_are_a_failure(self):
         self.assertEqual(self.outcome_of("[ RUN      ] CudaThing.Works\n"
-                                    "[  SKIPPED ] CudaThing.Works (0 ms)").status, "FAILED")
+                                         "[  SKIPPED ] CudaThing.Works (0 ms)").status, "FAILED")
 
     def test_a_crash_names_the_test_that_it_came_in(self):
         outcome = self.outcome_of("[ RUN      ] CudaThing.Breaks\nout of luck", 139)
@@ -281,7 +281,6 @@ esac
         self.assertIn("Race reported", tools["racecheck"])
         self.assertTrue(tools["initcheck"].startswith("not run"), tools["initcheck"])
         self.assertIn("out of time", tools["synccheck"])
-
 
     def test_the_profile_keeps_what_kernels_wait_for(self):
         counters = {"ID": "0", "Kernel Name": "mma_rows_kernel", "gpu__time_duration.sum": "10,100",

@@ -25,8 +25,8 @@ FRAMES = {
 def main(document, folder):
     found = []
     for section in re.split(r"^## \d+\. ", Path(document).read_text(), flags=re.MULTILINE)[1:]:
-        name, code = re.match("`([^`]+)`", section), re.search("^```cpp\n(.*?)^```", section,
-                                                              re.MULTILINE | re.DOTALL)
+        name = re.match("`([^`]+)`", section)
+        code = re.search("^```cpp\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
         if name and code:
             found.append((name[1], code[1]))
     if dict(found).keys() != FRAMES.keys():

@@ -3,7 +3,6 @@
 import concurrent.futures
 import dataclasses
 import os
-import pathlib
 import re
 import resource
 import shlex
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-from mutants import KERNELS, ROOT, kernel_files, with_schemata
+from mutants import ROOT, kernel_files, with_schemata
 
 WORK = ROOT / "build" / "mutants"
 TESTS = "Cuda*"
