@@ -80,7 +80,7 @@ class ProbeTraining {
         tape_, {&network_.parameters(), &probes_.parameters()}, [this] { run_step(); });
     throw Error(fmt::format("probe step {}: gradient norm {}{}; stopped before the update",
                             adam.steps, std::abs(adam.gradient_norm()),
-                            what.empty() ? "" : "; first " + what));
+                            what.empty() ? ", whose square is beyond f32" : "; first " + what));
   }
 
   // What repeats itself (see Replay).

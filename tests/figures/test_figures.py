@@ -61,8 +61,8 @@ class Reader(html.parser.HTMLParser):
 
 def start(out, *arguments, bin_=BIN):
     return subprocess.Popen(
-        [sys.executable, str(FIGURES / "figures.py"), *map(str, arguments), "--preset", str(TINY),
-         "--device", "cpu", "--threads", "1", "--out", str(out), "--bin", str(bin_)],
+        [sys.executable, str(FIGURES / "figures.py"), "--preset", str(TINY), "--device", "cpu",
+         "--threads", "1", "--out", str(out), "--bin", str(bin_), *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -121,7 +121,7 @@ class SlurmTest(FolderTest):
         for code in (0, 1, 2):
             program = self.program("stub", f"#!/bin/sh\n: >ready\nsleep 0.3\nexit {code}\n")
             result = self.call(self.CELL, program, "sweep", env={"SLURM_ARRAY_JOB_ID": "7",
-                                                                "SLURM_ARRAY_TASK_ID": "3"})
+                                                                 "SLURM_ARRAY_TASK_ID": "3"})
             self.assertEqual((result.returncode, result.stdout), (code, ""))
 
 
