@@ -155,6 +155,8 @@ TEST_F(CudaLocalization, ALossThatIsNotFiniteStopsTheRun) {
   const auto result = run_program("localization", arguments);
   EXPECT_EQ(result.code, 1);
   EXPECT_NE(result.err.find("stopped before the update"), std::string::npos) << result.err;
+  // The step is repeated with a look at every layer.
+  EXPECT_NE(result.err.find("; first "), std::string::npos) << result.err;
   EXPECT_TRUE(std::filesystem::exists(folder / "run/failure.safetensors"));
 }
 
