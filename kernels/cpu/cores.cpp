@@ -66,12 +66,15 @@ double quota_in(const std::string& root, bool v2) {
     // Of a container that sees only its own part, `top` is that part; where the process lies
     // outside of it, what is mounted is all that can be seen.
     std::string path = group;
-    if (top != "/") path = (path + "/").starts_with(top + "/") ? path.substr(top.size()) : "";
+    if (top != "/") {
+      const bool within = path == top || path.starts_with(std::string(top).append("/"));
+      path = within ? path.substr(top.size()) : "";
+    }
     if (path.find("/..") != std::string::npos) path.clear();
     double quota = kNoQuota;
     for (;;) {
       while (path.ends_with('/')) path.pop_back();
-      quota = std::min(quota, quota_of(root + place + path, v2));
+      quota = std::min(quota, quota_of(std::string(root).append(place).append(path), v2));
       if (path.empty()) return quota;
       path.resize(path.rfind('/') == std::string::npos ? 0 : path.rfind('/'));
     }
