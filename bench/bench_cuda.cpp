@@ -206,8 +206,9 @@ void add_norm(std::vector<Case>& cases, const Layer& layer, const std::string& k
   Case forward = of_layer("norm_relu_forward/" + kind, layer, 2);
   forward.prepare = [=](Memory& m) {
     return [=, &queue = m.queue(), x = m.random(size), y = m.random(size), gamma = m.random(c),
-            beta = m.random(c), mean = m.random(statistics), rstd = m.random(statistics)] {
-      norm_relu_forward(queue, dims, x, gamma, beta, y, mean, rstd);
+            beta = m.random(c), mean = m.random(statistics), rest = m.random(statistics),
+            rstd = m.random(statistics)] {
+      norm_relu_forward(queue, dims, x, gamma, beta, y, {mean, rest, rstd});
     };
   };
   cases.push_back(forward);
@@ -216,8 +217,10 @@ void add_norm(std::vector<Case>& cases, const Layer& layer, const std::string& k
   backward.prepare = [=](Memory& m) {
     return [=, &queue = m.queue(), x = m.random(size), dy = m.random(size), dx = m.random(size),
             gamma = m.random(c), beta = m.random(c), mean = m.random(statistics),
-            rstd = m.ones(statistics), dgamma = m.random(c), dbeta = m.random(c)] {
-      norm_relu_backward(queue, dims, x, gamma, beta, mean, rstd, dy, {dx}, {dgamma}, {dbeta});
+            rest = m.random(statistics), rstd = m.ones(statistics), dgamma = m.random(c),
+            dbeta = m.random(c)] {
+      norm_relu_backward(queue, dims, x, gamma, beta, {mean, rest, rstd}, dy, {dx}, {dgamma},
+                         {dbeta});
     };
   };
   cases.push_back(backward);
@@ -253,9 +256,9 @@ void add_population_norm(std::vector<Case>& cases, const Layer& layer) {
   running.name = "norm_update_running/" + layer.name;
   running.bytes = kFloat * static_cast<double>(2 * statistics + 4 * c);
   running.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), mean = m.random(statistics), rstd = m.ones(statistics),
-            running_mean = m.random(c), running_variance = m.ones(c)] {
-      norm_update_running(queue, dims, 0.1, mean, rstd, running_mean, running_variance);
+    return [=, &queue = m.queue(), mean = m.random(statistics), rest = m.random(statistics),
+            rstd = m.ones(statistics), running_mean = m.random(c), running_variance = m.ones(c)] {
+      norm_update_running(queue, dims, 0.1, {mean, rest, rstd}, running_mean, running_variance);
     };
   };
   cases.push_back(running);

@@ -98,13 +98,14 @@ void norm_relu(benchmark::State& state) {
   const Values x(queue, size, 0), y(queue, size, 1), dy(queue, size, 2), dx(queue, size, 3);
   const Values gamma(queue, dims.channels, 4), beta(queue, dims.channels, 5);
   const Values dgamma(queue, dims.channels, 6), dbeta(queue, dims.channels, 7);
-  const Values mean(queue, dims.batch * dims.channels, 8),
-      rstd(queue, dims.batch * dims.channels, 9);
+  const std::int64_t sets = dims.batch * dims.channels;
+  const Values mean(queue, sets, 8), rest(queue, sets, 9), rstd(queue, sets, 10);
   for (auto _ : state) {
-    norm_relu_forward(queue, dims, x.data(), gamma.data(), beta.data(), y.data(), mean.data(),
-                      rstd.data());
-    norm_relu_backward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(), rstd.data(),
-                       dy.data(), GradOut<float>{dx.data()}, GradOut<float>{dgamma.data()},
+    norm_relu_forward(queue, dims, x.data(), gamma.data(), beta.data(), y.data(),
+                      {mean.data(), rest.data(), rstd.data()});
+    norm_relu_backward(queue, dims, x.data(), gamma.data(), beta.data(),
+                       {mean.data(), rest.data(), rstd.data()}, dy.data(),
+                       GradOut<float>{dx.data()}, GradOut<float>{dgamma.data()},
                        GradOut<float>{dbeta.data()});
   }
   state.SetBytesProcessed(state.iterations() * size * 5 * static_cast<std::int64_t>(sizeof(float)));

@@ -123,14 +123,18 @@ class Checker {
     return rules;
   }
 
-  // The objective of the values as they stand.
-  double objective() {
+  // The objective of the values as they stand; and the sum of its terms' absolute values.
+  double objective(double* magnitude = nullptr) {
     tape_.reset();
     const NoGrad no_grad(tape_);
     subject_.begin(tape_);
     const HostArray y = subject_.output(tape_).value().to_host();
     double sum = 0;
-    for (std::size_t i = 0; i < cotangent_.size(); ++i) sum += cotangent_[i] * y.as<double>()[i];
+    for (std::size_t i = 0; i < cotangent_.size(); ++i) {
+      const double term = cotangent_[i] * y.as<double>()[i];
+      sum += term;
+      if (magnitude) *magnitude += std::abs(term);
+    }
     return sum;
   }
 
@@ -146,11 +150,14 @@ class Checker {
 
   // The rounding error of an objective, estimated: what becomes of it when all inputs move by a
   // unit in their last place. An f that is computed stably rounds about as much on its way; where a
-  // part of it magnifies (a norm of nearly equal values), this shows it.
+  // part of it magnifies (a norm of nearly equal values), this shows it. Not less than a rounding
+  // of each element of f: an f that hardly depends on its inputs does not move with them, but
+  // rounds.
   void estimate_rounding() {
     constexpr int kDraws = 8;
     const Restore restore{subject_.values, origins_};
-    const double here = objective();
+    double magnitude = 0;
+    const double here = objective(&magnitude);
     double squares = 0;
     for (int draw = 0; draw < kDraws; ++draw) {
       for (std::size_t i = 0; i < subject_.values.size(); ++i) {
@@ -160,7 +167,7 @@ class Checker {
       }
       squares += std::pow(objective() - here, 2) / kDraws;
     }
-    rounding_ = std::max(rounding_, 4 * std::sqrt(squares));
+    rounding_ = std::max({rounding_, 4 * std::sqrt(squares), kUnitRoundoff * magnitude});
   }
 
   InputCheck compare(std::size_t input, const HostArray& rule) {

@@ -9,6 +9,7 @@ namespace sidechannel::kernels {
 
 // Mean squared error: loss = mean over i < size of (y[i] - target[i % target_size])^2.
 // A target of one sequence serves a whole batch of them.
+// The loss of no elements is 0.
 struct MseDims {
   std::int64_t size;
   std::int64_t target_size;  // divides size

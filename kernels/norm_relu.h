@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "kernels/host_device.h"
 #include "kernels/queue.h"
 #include "kernels/write.h"
 
@@ -20,9 +21,13 @@ namespace sidechannel::kernels {
 //   - BatchNorm in groups of n samples: (1, n)
 //   - PackNorm: (1, 2), pairs side by side
 //
-// x, y [batch, length, channels]; gamma, beta [channels]. `mean` and `rstd` = 1 / sqrt(variance +
-// epsilon) are kept per channel for the backward pass: [batch / samples_per_set, channels], equal
-// for all channels of a set.
+// x, y [batch, length, channels]; gamma, beta [channels].
+//
+// How good the results are, and for which x, is told in docs/numerics.md: as good far from zero as
+// near it, and NaN, never a wrong number, where a sum of squares of x - mean leaves T's range.
+//
+// Where x is empty, y and dx are, and the sums over it (dgamma, dbeta) are 0; the statistics of a
+// set without values are not written, and move no averages.
 struct NormDims {
   std::int64_t batch;
   std::int64_t length;
@@ -32,25 +37,42 @@ struct NormDims {
   double epsilon;
   bool relu;
 
-  std::int64_t sample_groups() const { return batch / samples_per_set; }
-  // Values in a set.
-  std::int64_t set_size() const { return channels_per_set * samples_per_set * length; }
+  SC_HOST_DEVICE std::int64_t sample_groups() const { return batch / samples_per_set; }
+  // Values in a set, and in x.
+  SC_HOST_DEVICE std::int64_t set_size() const {
+    return channels_per_set * samples_per_set * length;
+  }
+  std::int64_t size() const { return batch * length * channels; }
 };
 
-// With statistics of the batch; writes mean and rstd.
+// Statistics of the sets, kept per channel for the backward pass: [batch / samples_per_set,
+// channels] each, equal for all channels of a set.
+//
+// The mean is mean + mean_rest. x - mean is what the kernels compute of each x, off by a rounding
+// of its own; the rest joins the constants of a channel. So mean is the mean rounded to T, and the
+// rest what rounding left; but a mean within about a deviation of zero is all rest, as x itself
+// has no rounding at all.
+template <class T>
+struct NormStatistics {
+  T* mean;
+  T* mean_rest;
+  T* rstd;  // 1 / sqrt(variance + epsilon)
+};
+
+// With statistics of the batch, which it writes.
 template <class T>
 void norm_relu_forward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
-                       const T* beta, T* y, T* mean, T* rstd);
+                       const T* beta, T* y, const NormStatistics<T>& statistics);
 void norm_relu_forward(CudaQueue& queue, const NormDims& dims, const float* x, const float* gamma,
-                       const float* beta, float* y, float* mean, float* rstd);
+                       const float* beta, float* y, const NormStatistics<float>& statistics);
 
 // From x, gamma and beta (the ReLU's mask is computed again rather than stored) and the statistics.
 template <class T>
 void norm_relu_backward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
-                        const T* beta, const T* mean, const T* rstd, const T* dy, GradOut<T> dx,
-                        GradOut<T> dgamma, GradOut<T> dbeta);
+                        const T* beta, const NormStatistics<T>& statistics, const T* dy,
+                        GradOut<T> dx, GradOut<T> dgamma, GradOut<T> dbeta);
 void norm_relu_backward(CudaQueue& queue, const NormDims& dims, const float* x, const float* gamma,
-                        const float* beta, const float* mean, const float* rstd, const float* dy,
+                        const float* beta, const NormStatistics<float>& statistics, const float* dy,
                         GradOut<float> dx, GradOut<float> dgamma, GradOut<float> dbeta);
 
 // With fixed population statistics `mean` and `variance` [channels] instead of the batch's.
@@ -75,9 +97,10 @@ void norm_relu_population_backward(CudaQueue& queue, const NormDims& dims, const
 // sample are averaged over the batch first (InstanceNorm); sets of several samples are applied one
 // after the other, as the micro-batches that they stand for would be. Needs channels_per_set == 1.
 template <class T>
-void norm_update_running(CpuQueue& queue, const NormDims& dims, double momentum, const T* mean,
-                         const T* rstd, T* running_mean, T* running_variance);
-void norm_update_running(CudaQueue& queue, const NormDims& dims, double momentum, const float* mean,
-                         const float* rstd, float* running_mean, float* running_variance);
+void norm_update_running(CpuQueue& queue, const NormDims& dims, double momentum,
+                         const NormStatistics<T>& statistics, T* running_mean, T* running_variance);
+void norm_update_running(CudaQueue& queue, const NormDims& dims, double momentum,
+                         const NormStatistics<float>& statistics, float* running_mean,
+                         float* running_variance);
 
 }  // namespace sidechannel::kernels

@@ -16,7 +16,7 @@ Var conv1d(const Var& x, const Var& w, const Var& b, std::int64_t padding) {
            "conv1d: expected a padding from 0 to k - 1 = {}, got {}", w.shape()[0] - 1, padding);
   const kernels::Conv1dDims dims{x.shape()[0], x.shape()[1], x.shape()[2],
                                  w.shape()[2], w.shape()[0], padding};
-  SC_CHECK(dims.length_out() >= 1,
+  SC_CHECK(dims.length_out() >= (dims.length == 0 ? 0 : 1),  // nothing in, nothing out
            "conv1d: a kernel of {} with padding {} does not fit into a sequence of {}",
            dims.kernel_size, padding, dims.length);
 

@@ -26,6 +26,14 @@ void check_statistics(const char* name, const Tensor& mean, const Tensor& varian
            mean.shape().str(), variance.shape().str());
 }
 
+// Those in one tensor [3, groups, channels].
+template <class T>
+kernels::NormStatistics<T> parts_of(const Tensor& statistics) {
+  T* first = statistics.data<T>();
+  const std::int64_t size = statistics.size() / 3;
+  return {first, first + size, first + 2 * size};
+}
+
 }  // namespace
 
 Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions& options) {
@@ -38,19 +46,17 @@ Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions
            dims.batch);
   Tape& tape = x.tape();
   Var y = tape.make(x.shape());
-  const Shape statistics{dims.sample_groups(), dims.channels};
-  const Tensor mean = tape.make(statistics).value();
-  const Tensor rstd = tape.make(statistics).value();
+  const Tensor statistics = tape.make({3, dims.sample_groups(), dims.channels}).value();
   on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
     using T = decltype(zero);
     norm_relu_forward(queue, dims, x.data<T>(), gamma.data<T>(), beta.data<T>(), y.data<T>(),
-                      mean.data<T>(), rstd.data<T>());
+                      parts_of<T>(statistics));
     if (RunningStatistics* running = options.update) {
       SC_CHECK(dims.channels_per_set == 1,
                "norm_relu: running statistics need sets of one channel, got {}",
                dims.channels_per_set);
       check_statistics("norm_relu", running->mean, running->variance, dims.channels);
-      norm_update_running(queue, dims, running->momentum, mean.data<T>(), rstd.data<T>(),
+      norm_update_running(queue, dims, running->momentum, parts_of<T>(statistics),
                           running->mean.data<T>(), running->variance.data<T>());
     }
   });
@@ -61,8 +67,8 @@ Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions
       const auto dx = g.into<T>(x);
       const auto dbeta = g.into<T>(beta);
       const auto dgamma = g.into<T>(gamma);
-      norm_relu_backward(queue, dims, x.data<T>(), gamma.data<T>(), beta.data<T>(), mean.data<T>(),
-                         rstd.data<T>(), g.output<T>(), dx, dgamma, dbeta);
+      norm_relu_backward(queue, dims, x.data<T>(), gamma.data<T>(), beta.data<T>(),
+                         parts_of<T>(statistics), g.output<T>(), dx, dgamma, dbeta);
     });
   });
   return y;

@@ -271,7 +271,9 @@ void conv1d_backward_input(CpuQueue& queue, const Conv1dDims& dims, const T* dy,
 template <class T>
 void conv1d_backward_params(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* dy,
                             GradOut<T> dw, GradOut<T> db) {
-  clear_unless_accumulating(dw, dims.kernel_size * dims.channels_in * dims.channels_out);
+  const std::int64_t weights = dims.kernel_size * dims.channels_in * dims.channels_out;
+  if (weights == 0) dw.data = nullptr;
+  clear_unless_accumulating(dw, weights);
   clear_unless_accumulating(db, dims.channels_out);
   if constexpr (std::is_same_v<T, float>) {
     if (dw.data && winograd::suits<T>(dims.kernel_size, dims.length_out(), dims.channels_in,

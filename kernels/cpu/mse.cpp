@@ -1,5 +1,7 @@
 #include "kernels/mse.h"
 
+#include <algorithm>
+
 #include "kernels/cpu/blocked_sum.h"
 
 namespace sidechannel::kernels {
@@ -11,7 +13,7 @@ void mse_forward(CpuQueue& queue, const MseDims& dims, const T* y, const T* targ
         static_cast<double>(y[i]) - static_cast<double>(target[i % dims.target_size]);
     return error * error;
   });
-  *loss = static_cast<T>(sum / static_cast<double>(dims.size));
+  *loss = static_cast<T>(sum / static_cast<double>(std::max<std::int64_t>(dims.size, 1)));
 }
 
 template <class T>

@@ -1,17 +1,25 @@
 // Fused normalization and ReLU on the CPU.
 //
 // Threads split the work in tasks that hold whole sets: one group of samples times one block of
-// channels. Within a task the sums run along the positions, in the order of memory, even and odd
-// positions apart; then the sums of a set's channels are added in order. Two passes for the
-// statistics (mean, then centred squares), because E[x^2] - mean^2 cancels.
+// channels. Within a task the sums run along the positions, in the order of memory, in blocks of
+// kBlock; then the sums of a set's channels are added in order, in double.
+//
+// Two passes for the statistics. The first gives a mean m that is near enough; the second takes
+// d = x - m, which is off by a rounding of its own however far x lies from zero, and corrects m by
+// the sum of d, and the sum of d^2 for that correction:
+//
+//   mean = m + sum of d / n,  variance = (sum of d^2 - (sum of d)^2 / n) / n
 
 #include "kernels/norm_relu.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <vector>
 
 #include "kernels/cpu/simd.h"
+#include "kernels/fill.h"
+#include "kernels/norm_running.h"
 
 namespace sidechannel::kernels {
 namespace {
@@ -45,11 +53,10 @@ void for_tasks(CpuQueue& queue, const NormDims& dims, const Body& body) {
 }
 
 // Replaces each channel's value by the total over its set.
-template <class T>
-void total_over_sets(const NormDims& dims, T* values, std::int64_t count) {
+void total_over_sets(const NormDims& dims, double* values, std::int64_t count) {
   if (dims.channels_per_set == 1) return;
   for (std::int64_t c = 0; c < count; c += dims.channels_per_set) {
-    T total = 0;
+    double total = 0;
     for (std::int64_t i = 0; i < dims.channels_per_set; ++i) total += values[c + i];
     std::fill_n(values + c, dims.channels_per_set, total);
   }
@@ -81,6 +88,16 @@ struct Row {
   void add(const Row& other) {
     each([&](int j) { v[j] = hn::Add(v[j], other.v[j]); });
   }
+  // v += other.v, and what rounding left of it to rest (Knuth's two-sum).
+  void add_exactly(const Row& other, Row& rest) {
+    each([&](int j) {
+      const V sum = hn::Add(v[j], other.v[j]);
+      const V added = hn::Sub(sum, v[j]);
+      const V left = hn::Add(hn::Sub(v[j], hn::Sub(sum, added)), hn::Sub(other.v[j], added));
+      rest.v[j] = hn::Add(rest.v[j], left);
+      v[j] = sum;
+    });
+  }
   template <class F>
   static HWY_INLINE void each(const F& f) {
 #pragma GCC unroll 4
@@ -88,30 +105,103 @@ struct Row {
   }
 };
 
-// Calls term(offset of a row, even) for every position of every sample of the group in order, where
-// `even` tells which of two running sums to add to: one alone would wait for each addition to end.
-template <class Term>
-HWY_INLINE void for_positions(const NormDims& dims, std::int64_t group, const Term& term) {
-  const std::int64_t first = group * dims.samples_per_set * dims.length * dims.channels;
-  const std::int64_t last = first + dims.samples_per_set * dims.length * dims.channels;
-  std::int64_t at = first;
-  for (; at + dims.channels < last; at += 2 * dims.channels) {
-    term(at, std::true_type());
-    term(at + dims.channels, std::false_type());
-  }
-  if (at < last) term(at, std::true_type());
+// Two arrays of `count` in a thread's memory, for numbers of a task's channels.
+template <class T>
+std::array<T*, 2> two_arrays(simd::AlignedBuffer<T>& memory, std::int64_t count) {
+  T* first = memory.get(static_cast<std::size_t>(2 * count));
+  return {first, first + count};
 }
 
-// Gradients of gamma and beta, summed over the sample groups in order.
+// The values of the samples of a group: offsets of their rows, the last one excluded.
+struct Extent {
+  std::int64_t first, last;
+  Extent(const NormDims& dims, std::int64_t group)
+      : first(group * dims.samples_per_set * dims.length * dims.channels),
+        last(first + dims.samples_per_set * dims.length * dims.channels) {}
+};
+
+// kCount sums over all positions of a group, for a row of channels: term(offset, sums) adds the
+// terms of one position to sums[kCount]. A block of positions is summed in registers, even and odd
+// ones apart, as one sum would wait for each addition to end; blocks are added up without loss. So
+// no term passes more than kBlock / 2 + 1 roundings, whatever the length.
+template <int kCount, int kRow, class D, class Term>
+HWY_INLINE void sum_positions(D d, const NormDims& dims, std::int64_t group,
+                              const std::array<double*, kCount>& to, const Term& term) {
+  constexpr std::int64_t kBlock = 64;
+  using T = hn::TFromD<D>;
+  using R = Row<kRow, D>;
+  using Rows = std::array<R, kCount>;
+  Rows zero;
+  zero.fill(R::zero(d));
+  Rows total = zero, rest = zero;
+  const Extent extent(dims, group);
+  for (std::int64_t at = extent.first; at < extent.last;) {
+    const std::int64_t end = std::min(at + kBlock * dims.channels, extent.last);
+    Rows even = zero, odd = zero;
+    for (; at + dims.channels < end; at += 2 * dims.channels) {
+      term(at, even);
+      term(at + dims.channels, odd);
+    }
+    if (at < end) {
+      term(at, even);
+      at += dims.channels;
+    }
+    for (std::size_t i = 0; i < kCount; ++i) {
+      even[i].add(odd[i]);
+      total[i].add_exactly(even[i], rest[i]);
+    }
+  }
+  constexpr std::int64_t width = kRow * R::lanes;
+  T sums[width], rests[width];
+  for (std::size_t i = 0; i < kCount; ++i) {
+    total[i].store(d, sums);
+    rest[i].store(d, rests);
+    for (std::int64_t j = 0; j < width; ++j) {
+      to[i][j] = static_cast<double>(sums[j]) + static_cast<double>(rests[j]);
+    }
+  }
+}
+
+// Statistics of the set, from the first mean that stands in statistics.mean, and the sums over each
+// channel's set of d and d^2.
+template <class T>
+void finish_statistics(const NormDims& dims, std::int64_t c0, std::int64_t c1,
+                       const NormStatistics<T>& s, const double* sum, const double* squares) {
+  const auto count = static_cast<double>(dims.set_size());
+  simd::for_vectors<double>(c0, c1, [&](auto d, std::int64_t c) {
+    const auto n = hn::Set(d, count);
+    const auto sum_d = hn::LoadU(d, sum + c - c0);
+    const auto correction = hn::Div(sum_d, n);
+    const auto m2 = hn::NegMulAdd(correction, sum_d, hn::LoadU(d, squares + c - c0));
+    const auto variance = simd::at_least(hn::Div(m2, n), hn::Zero(d));
+    const auto first = simd::load_double(d, s.mean + c);
+    const auto whole = hn::Add(first, correction);
+    const auto near_zero = hn::Lt(hn::Mul(whole, whole), hn::Add(variance, variance));
+    const auto mean = simd::store_rounded(d, hn::IfThenZeroElse(near_zero, whole), s.mean + c);
+    simd::store_rounded(d, hn::Add(hn::Sub(first, mean), correction), s.mean_rest + c);
+    const auto root = hn::Sqrt(hn::Add(variance, hn::Set(d, dims.epsilon)));
+    simd::store_rounded(d, hn::Div(hn::Set(d, 1.0), root), s.rstd + c);
+  });
+}
+
+// Gradients of gamma and beta, summed over the sample groups in order, in double.
 // partial [groups, 2, channels]: sums of dy and of dy * x_hat.
 template <class T>
-void finish_params(const NormDims& dims, const T* partial, GradOut<T> dgamma, GradOut<T> dbeta) {
-  const auto add_up = [&](const T* sums, GradOut<T> out) {
-    if (!out.data) return;
-    if (out.write == Write::kOverwrite) std::fill_n(out.data, dims.channels, T(0));
-    for (std::int64_t group = 0; group < dims.sample_groups(); ++group) {
-      for (std::int64_t c = 0; c < dims.channels; ++c) {
-        out.data[c] += sums[group * 2 * dims.channels + c];
+void finish_params(const NormDims& dims, const double* partial, GradOut<T> dgamma,
+                   GradOut<T> dbeta) {
+  const auto add_up = [&](const double* sums, GradOut<T> out) {
+    constexpr std::int64_t kBlock = 64;
+    for (std::int64_t c0 = 0; out.data && c0 < dims.channels; c0 += kBlock) {
+      const std::int64_t count = std::min(kBlock, dims.channels - c0);
+      double total[kBlock] = {};
+      for (std::int64_t group = 0; group < dims.sample_groups(); ++group) {
+        for (std::int64_t i = 0; i < count; ++i) {
+          total[i] += sums[group * 2 * dims.channels + c0 + i];
+        }
+      }
+      for (std::int64_t i = 0; i < count; ++i) {
+        const auto before = out.write == Write::kAccumulate ? out.data[c0 + i] : T(0);
+        out.data[c0 + i] = static_cast<T>(static_cast<double>(before) + total[i]);
       }
     }
   };
@@ -119,95 +209,94 @@ void finish_params(const NormDims& dims, const T* partial, GradOut<T> dgamma, Gr
   add_up(partial + dims.channels, dgamma);
 }
 
-// What the backward passes need of a row of channels.
+// The constants of a row of channels: what stands before the ReLU is (x - mean) * scale + shift.
+// Forward and backward take it from here, so that they agree about the ReLU's mask.
 template <int kRow, class D, class T>
 struct RowConstants {
   using R = Row<kRow, D>;
-  R mean, rstd, scale, beta;  // scale = rstd * gamma
+  R mean, scale, shift;  // scale = rstd * gamma, shift = beta - mean_rest * scale
   bool relu;
 
-  RowConstants(D d, const NormDims& dims, std::int64_t c, const T* mean_, const T* rstd_,
-               const T* gamma, const T* beta_)
-      : mean(R::load(d, mean_ + c)),
-        rstd(R::load(d, rstd_ + c)),
+  RowConstants(D d, const NormDims& dims, std::int64_t c, const NormStatistics<T>& s,
+               const T* gamma, const T* beta)
+      : mean(R::load(d, s.mean + c)),
         scale(R::load(d, gamma + c)),
-        beta(R::load(d, beta_ + c)),
+        shift(R::load(d, beta + c)),
         relu(dims.relu) {
-    R::each([&](int j) { scale.v[j] = hn::Mul(rstd.v[j], scale.v[j]); });
+    const R rest = R::load(d, s.mean_rest + c), rstd = R::load(d, s.rstd + c);
+    R::each([&](int j) {
+      scale.v[j] = hn::Mul(rstd.v[j], scale.v[j]);
+      shift.v[j] = hn::NegMulAdd(rest.v[j], scale.v[j], shift.v[j]);
+    });
   }
-  // x - mean, and dy where the ReLU let x through.
-  HWY_INLINE void centre_and_mask(D d, int j, simd::Vec<D>& x, simd::Vec<D>& dy) const {
+  // x becomes x - mean; returns what stands before the ReLU.
+  HWY_INLINE simd::Vec<D> centre(int j, simd::Vec<D>& x) const {
     x = hn::Sub(x, mean.v[j]);
-    if (relu) {
-      const auto before = hn::MulAdd(x, scale.v[j], beta.v[j]);
-      dy = hn::IfThenElseZero(hn::Gt(before, hn::Zero(d)), dy);
-    }
+    return hn::MulAdd(x, scale.v[j], shift.v[j]);
+  }
+  // The same; dy becomes 0 where the ReLU does not let x through.
+  HWY_INLINE void centre_and_mask(D d, int j, simd::Vec<D>& x, simd::Vec<D>& dy) const {
+    const auto before = centre(j, x);
+    if (relu) dy = hn::IfThenElseZero(hn::Gt(before, hn::Zero(d)), dy);
   }
 };
 
 // y = relu(x_hat * gamma + beta) for the samples of one group.
 template <class T>
 void apply(const NormDims& dims, std::int64_t group, std::int64_t c0, std::int64_t c1, const T* x,
-           const T* mean, const T* rstd, const T* gamma, const T* beta, T* y) {
+           const NormStatistics<T>& statistics, const T* gamma, const T* beta, T* y) {
   simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
     using R = Row<decltype(row)::value, decltype(d)>;
-    const RowConstants<decltype(row)::value, decltype(d), T> k(d, dims, c, mean, rstd, gamma, beta);
+    const RowConstants<decltype(row)::value, decltype(d), T> k(d, dims, c, statistics, gamma, beta);
     const auto floor = dims.relu ? hn::Zero(d) : hn::Set(d, -HUGE_VALF);
-    for_positions(dims, group, [&](std::int64_t at, auto) {
+    const Extent extent(dims, group);
+    for (std::int64_t at = extent.first; at < extent.last; at += dims.channels) {
       R value = R::load(d, x + at + c);
-      R::each([&](int j) {
-        value.v[j] = hn::MulAdd(hn::Sub(value.v[j], k.mean.v[j]), k.scale.v[j], k.beta.v[j]);
-        value.v[j] = hn::Max(floor, value.v[j]);  // in this order NaN stays NaN
-      });
+      R::each([&](int j) { value.v[j] = simd::at_least(k.centre(j, value.v[j]), floor); });
       value.store(d, y + at + c);
-    });
+    }
   });
 }
 
-// Sums of dy (behind the ReLU) and of dy * x_hat over the samples of a group, per channel.
+// Sums of dy (behind the ReLU) and of dy * x_hat over the samples of a group, for the channels
+// [c0, c1); the results begin at c0.
 template <class T>
 void reduce_backward(const NormDims& dims, std::int64_t group, std::int64_t c0, std::int64_t c1,
-                     const T* x, const T* mean, const T* rstd, const T* gamma, const T* beta,
-                     const T* dy, T* sum_dy, T* sum_dy_x_hat) {
+                     const T* x, const NormStatistics<T>& s, const T* gamma, const T* beta,
+                     const T* dy, double* sum_dy, double* sum_dy_x_hat) {
   simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
-    using R = Row<decltype(row)::value, decltype(d)>;
-    const RowConstants<decltype(row)::value, decltype(d), T> k(d, dims, c, mean, rstd, gamma, beta);
-    R s0 = R::zero(d), s1 = R::zero(d), t0 = R::zero(d), t1 = R::zero(d);
-    for_positions(dims, group, [&](std::int64_t at, auto even) {
-      R centred = R::load(d, x + at + c);
-      R g = R::load(d, dy + at + c);
-      R& s = decltype(even)::value ? s0 : s1;
-      R& t = decltype(even)::value ? t0 : t1;
-      R::each([&](int j) {
-        k.centre_and_mask(d, j, centred.v[j], g.v[j]);
-        s.v[j] = hn::Add(s.v[j], g.v[j]);
-        t.v[j] = hn::MulAdd(g.v[j], centred.v[j], t.v[j]);
-      });
-    });
-    s0.add(s1);
-    t0.add(t1);
-    R::each([&](int j) { t0.v[j] = hn::Mul(t0.v[j], k.rstd.v[j]); });
-    s0.store(d, sum_dy + c);
-    t0.store(d, sum_dy_x_hat + c);
+    constexpr int kRow = decltype(row)::value;
+    using R = Row<kRow, decltype(d)>;
+    const RowConstants<kRow, decltype(d), T> k(d, dims, c, s, gamma, beta);
+    sum_positions<2, kRow>(d, dims, group, {sum_dy + c - c0, sum_dy_x_hat + c - c0},
+                           [&](std::int64_t at, auto& sums) {
+                             R centred = R::load(d, x + at + c);
+                             R g = R::load(d, dy + at + c);
+                             R::each([&](int j) {
+                               k.centre_and_mask(d, j, centred.v[j], g.v[j]);
+                               sums[0].v[j] = hn::Add(sums[0].v[j], g.v[j]);
+                               sums[1].v[j] = hn::MulAdd(g.v[j], centred.v[j], sums[1].v[j]);
+                             });
+                           });
   });
+  for (std::int64_t c = c0; c < c1; ++c) {
+    double& sum = sum_dy_x_hat[c - c0];
+    sum = (sum - static_cast<double>(s.mean_rest[c]) * sum_dy[c - c0]) *
+          static_cast<double>(s.rstd[c]);
+  }
 }
 
-// dx = rstd * (gamma * dy - mean_dy - x_hat * mean_dy_x_hat); the two means are those over the
-// set of gamma * dy and gamma * dy * x_hat (zero where statistics are constants).
+// dx = rstd * gamma * dy - shift - slope * (x - mean), where shift and slope begin at c0.
 template <class T>
 void apply_backward(const NormDims& dims, std::int64_t group, std::int64_t c0, std::int64_t c1,
-                    const T* x, const T* mean, const T* rstd, const T* gamma, const T* beta,
-                    const T* dy, const T* mean_dy, const T* mean_dy_x_hat, GradOut<T> dx) {
+                    const T* x, const NormStatistics<T>& statistics, const T* gamma, const T* beta,
+                    const T* dy, const T* shifts, const T* slopes, GradOut<T> dx) {
   simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
     using R = Row<decltype(row)::value, decltype(d)>;
-    const RowConstants<decltype(row)::value, decltype(d), T> k(d, dims, c, mean, rstd, gamma, beta);
-    R shift = R::load(d, mean_dy + c);
-    R slope = R::load(d, mean_dy_x_hat + c);
-    R::each([&](int j) {
-      shift.v[j] = hn::Mul(k.rstd.v[j], shift.v[j]);
-      slope.v[j] = hn::Mul(hn::Mul(k.rstd.v[j], k.rstd.v[j]), slope.v[j]);
-    });
-    for_positions(dims, group, [&](std::int64_t at, auto) {
+    const RowConstants<decltype(row)::value, decltype(d), T> k(d, dims, c, statistics, gamma, beta);
+    const R shift = R::load(d, shifts + c - c0), slope = R::load(d, slopes + c - c0);
+    const Extent extent(dims, group);
+    for (std::int64_t at = extent.first; at < extent.last; at += dims.channels) {
       R centred = R::load(d, x + at + c);
       R g = R::load(d, dy + at + c);
       R::each([&](int j) {
@@ -217,19 +306,32 @@ void apply_backward(const NormDims& dims, std::int64_t group, std::int64_t c0, s
       });
       if (dx.write == Write::kAccumulate) g.add(R::load(d, dx.data + at + c));
       g.store(d, dx.data + at + c);
-    });
+    }
   });
 }
 
-// 1 / sqrt(variance + epsilon) of population statistics.
 template <class T>
-std::vector<T> population_rstd(const NormDims& dims, const T* variance) {
-  std::vector<T> rstd(static_cast<std::size_t>(dims.channels));
-  for (std::size_t c = 0; c < rstd.size(); ++c) {
-    rstd[c] = T(1) / std::sqrt(variance[c] + static_cast<T>(dims.epsilon));
-  }
-  return rstd;
+NormStatistics<T> of_group(const NormDims& dims, const NormStatistics<T>& all, std::int64_t group) {
+  const std::int64_t first = group * dims.channels;
+  return {all.mean + first, all.mean_rest + first, all.rstd + first};
 }
+
+// Statistics of a population: [channels].
+template <class T>
+struct Population {
+  std::vector<T> memory;
+  NormStatistics<T> statistics;
+
+  Population(const NormDims& dims, const T* mean, const T* variance)
+      : memory(static_cast<std::size_t>(3 * dims.channels)),
+        statistics{memory.data(), memory.data() + dims.channels,
+                   memory.data() + 2 * dims.channels} {
+    std::copy_n(mean, dims.channels, statistics.mean);
+    for (std::int64_t c = 0; c < dims.channels; ++c) {
+      statistics.rstd[c] = T(1) / std::sqrt(variance[c] + static_cast<T>(dims.epsilon));
+    }
+  }
+};
 
 // The population's statistics do not mix samples: any split of the batch will do.
 NormDims per_sample(NormDims dims) {
@@ -238,79 +340,87 @@ NormDims per_sample(NormDims dims) {
   return dims;
 }
 
-template <class T>
-T* partial_sums(CpuQueue& queue, const NormDims& dims) {
-  return static_cast<T*>(queue.scratch(
-      static_cast<std::size_t>(dims.sample_groups() * 4 * dims.channels) * sizeof(T)));
+// Of finish_params.
+double* partial_sums(CpuQueue& queue, const NormDims& dims) {
+  return static_cast<double*>(queue.scratch(
+      static_cast<std::size_t>(dims.sample_groups() * 2 * dims.channels) * sizeof(double)));
 }
 
 }  // namespace
 
 template <class T>
 void norm_relu_forward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
-                       const T* beta, T* y, T* mean, T* rstd) {
-  const T per_value = T(1) / static_cast<T>(dims.set_size());
+                       const T* beta, T* y, const NormStatistics<T>& statistics) {
+  if (dims.size() == 0) return;
+  const auto count = static_cast<double>(dims.set_size());
   for_tasks<T>(queue, dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
-    T* m = mean + group * dims.channels;
-    T* r = rstd + group * dims.channels;
+    const NormStatistics<T> s = of_group(dims, statistics, group);
+    thread_local simd::AlignedBuffer<double> memory;
+    const std::array<double*, 2> sums = two_arrays(memory, c1 - c0);  // of d, and of d^2
     simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
-      using R = Row<decltype(row)::value, decltype(d)>;
-      R s0 = R::zero(d), s1 = R::zero(d);
-      for_positions(dims, group, [&](std::int64_t at, auto even) {
-        (decltype(even)::value ? s0 : s1).add(R::load(d, x + at + c));
+      constexpr int kRow = decltype(row)::value;
+      using R = Row<kRow, decltype(d)>;
+      sum_positions<1, kRow>(d, dims, group, {sums[0] + c - c0}, [&](std::int64_t at, auto& terms) {
+        terms[0].add(R::load(d, x + at + c));
       });
-      s0.add(s1);
-      s0.store(d, m + c);
     });
-    total_over_sets(dims, m + c0, c1 - c0);
-    for (std::int64_t c = c0; c < c1; ++c) m[c] *= per_value;
+    total_over_sets(dims, sums[0], c1 - c0);
+    for (std::int64_t c = c0; c < c1; ++c) s.mean[c] = static_cast<T>(sums[0][c - c0] / count);
 
     simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
-      using R = Row<decltype(row)::value, decltype(d)>;
-      const R means = R::load(d, m + c);
-      R s0 = R::zero(d), s1 = R::zero(d);
-      for_positions(dims, group, [&](std::int64_t at, auto even) {
-        const R value = R::load(d, x + at + c);
-        R& s = decltype(even)::value ? s0 : s1;
-        R::each([&](int j) {
-          const auto centred = hn::Sub(value.v[j], means.v[j]);
-          s.v[j] = hn::MulAdd(centred, centred, s.v[j]);
-        });
-      });
-      s0.add(s1);
-      s0.store(d, r + c);
+      constexpr int kRow = decltype(row)::value;
+      using R = Row<kRow, decltype(d)>;
+      const R means = R::load(d, s.mean + c);
+      sum_positions<2, kRow>(d, dims, group, {sums[0] + c - c0, sums[1] + c - c0},
+                             [&](std::int64_t at, auto& terms) {
+                               R centred = R::load(d, x + at + c);
+                               R::each([&](int j) {
+                                 auto& value = centred.v[j];
+                                 value = hn::Sub(value, means.v[j]);
+                                 terms[0].v[j] = hn::Add(terms[0].v[j], value);
+                                 terms[1].v[j] = hn::MulAdd(value, value, terms[1].v[j]);
+                               });
+                             });
     });
-    total_over_sets(dims, r + c0, c1 - c0);
-    for (std::int64_t c = c0; c < c1; ++c) {
-      r[c] = T(1) / std::sqrt(r[c] * per_value + static_cast<T>(dims.epsilon));
-    }
-    apply(dims, group, c0, c1, x, m, r, gamma, beta, y);
+    for (double* sum : sums) total_over_sets(dims, sum, c1 - c0);
+    finish_statistics(dims, c0, c1, s, sums[0], sums[1]);
+    apply(dims, group, c0, c1, x, s, gamma, beta, y);
   });
 }
 
 template <class T>
 void norm_relu_backward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
-                        const T* beta, const T* mean, const T* rstd, const T* dy, GradOut<T> dx,
-                        GradOut<T> dgamma, GradOut<T> dbeta) {
-  T* partial = partial_sums<T>(queue, dims);
-  T* set_means = partial + dims.sample_groups() * 2 * dims.channels;
-  const T per_value = T(1) / static_cast<T>(dims.set_size());
+                        const T* beta, const NormStatistics<T>& statistics, const T* dy,
+                        GradOut<T> dx, GradOut<T> dgamma, GradOut<T> dbeta) {
+  if (dims.size() == 0) return add_nothing(queue, dims.channels, dgamma, dbeta);
+  double* partial = partial_sums(queue, dims);
+  const auto count = static_cast<double>(dims.set_size());
   for_tasks<T>(queue, dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
-    const T* m = mean + group * dims.channels;
-    const T* r = rstd + group * dims.channels;
-    T* sum_dy = partial + group * 2 * dims.channels;
-    T* sum_dy_x_hat = sum_dy + dims.channels;
-    reduce_backward(dims, group, c0, c1, x, m, r, gamma, beta, dy, sum_dy, sum_dy_x_hat);
+    const NormStatistics<T> s = of_group(dims, statistics, group);
+    double* sum_dy = partial + group * 2 * dims.channels + c0;
+    double* sum_dy_x_hat = sum_dy + dims.channels;
+    reduce_backward(dims, group, c0, c1, x, s, gamma, beta, dy, sum_dy, sum_dy_x_hat);
     if (!dx.data) return;
-    T* mean_dy = set_means + group * 2 * dims.channels;
-    T* mean_dy_x_hat = mean_dy + dims.channels;
-    for (std::int64_t c = c0; c < c1; ++c) {
-      mean_dy[c] = sum_dy[c] * gamma[c] * per_value;
-      mean_dy_x_hat[c] = sum_dy_x_hat[c] * gamma[c] * per_value;
+    // dx = rstd * (gamma * dy - a - x_hat * b); a and b are the means over the set of gamma * dy
+    // and gamma * dy * x_hat.
+    thread_local simd::AlignedBuffer<double> means;
+    thread_local simd::AlignedBuffer<T> constants;
+    const auto [a, b] = two_arrays(means, c1 - c0);
+    for (std::int64_t i = 0; i < c1 - c0; ++i) {
+      a[i] = sum_dy[i] * static_cast<double>(gamma[c0 + i]);
+      b[i] = sum_dy_x_hat[i] * static_cast<double>(gamma[c0 + i]);
     }
-    total_over_sets(dims, mean_dy + c0, c1 - c0);
-    total_over_sets(dims, mean_dy_x_hat + c0, c1 - c0);
-    apply_backward(dims, group, c0, c1, x, m, r, gamma, beta, dy, mean_dy, mean_dy_x_hat, dx);
+    total_over_sets(dims, a, c1 - c0);
+    total_over_sets(dims, b, c1 - c0);
+    const auto [shift, slope] = two_arrays(constants, c1 - c0);
+    for (std::int64_t i = 0; i < c1 - c0; ++i) {
+      const double rstd = s.rstd[c0 + i];
+      const double rest = s.mean_rest[c0 + i];
+      const double steep = rstd * rstd * b[i] / count;
+      slope[i] = static_cast<T>(steep);
+      shift[i] = static_cast<T>(rstd * a[i] / count - rest * steep);
+    }
+    apply_backward(dims, group, c0, c1, x, s, gamma, beta, dy, shift, slope, dx);
   });
   finish_params(dims, partial, dgamma, dbeta);
 }
@@ -319,10 +429,11 @@ template <class T>
 void norm_relu_population_forward(CpuQueue& queue, const NormDims& population, const T* x,
                                   const T* gamma, const T* beta, const T* mean, const T* variance,
                                   T* y) {
+  if (population.size() == 0) return;
   const NormDims dims = per_sample(population);
-  const std::vector<T> rstd = population_rstd(dims, variance);
+  const Population<T> given(dims, mean, variance);
   for_tasks<T>(queue, dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
-    apply(dims, group, c0, c1, x, mean, rstd.data(), gamma, beta, y);
+    apply(dims, group, c0, c1, x, given.statistics, gamma, beta, y);
   });
 }
 
@@ -331,16 +442,17 @@ void norm_relu_population_backward(CpuQueue& queue, const NormDims& population, 
                                    const T* gamma, const T* beta, const T* mean, const T* variance,
                                    const T* dy, GradOut<T> dx, GradOut<T> dgamma,
                                    GradOut<T> dbeta) {
+  if (population.size() == 0) return add_nothing(queue, population.channels, dgamma, dbeta);
   const NormDims dims = per_sample(population);
-  const std::vector<T> rstd = population_rstd(dims, variance);
+  const Population<T> given(dims, mean, variance);
   const std::vector<T> zeros(static_cast<std::size_t>(dims.channels));
-  T* partial = partial_sums<T>(queue, dims);
+  double* partial = partial_sums(queue, dims);
   for_tasks<T>(queue, dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
-    T* sum_dy = partial + group * 2 * dims.channels;
-    reduce_backward(dims, group, c0, c1, x, mean, rstd.data(), gamma, beta, dy, sum_dy,
+    double* sum_dy = partial + group * 2 * dims.channels + c0;
+    reduce_backward(dims, group, c0, c1, x, given.statistics, gamma, beta, dy, sum_dy,
                     sum_dy + dims.channels);
     if (dx.data) {
-      apply_backward(dims, group, c0, c1, x, mean, rstd.data(), gamma, beta, dy, zeros.data(),
+      apply_backward(dims, group, c0, c1, x, given.statistics, gamma, beta, dy, zeros.data(),
                      zeros.data(), dx);
     }
   });
@@ -348,43 +460,28 @@ void norm_relu_population_backward(CpuQueue& queue, const NormDims& population, 
 }
 
 template <class T>
-void norm_update_running(CpuQueue&, const NormDims& dims, double momentum, const T* mean,
-                         const T* rstd, T* running_mean, T* running_variance) {
-  const auto count = static_cast<double>(dims.set_size());
-  const bool average_first = dims.samples_per_set == 1;
-  const std::int64_t updates = average_first ? 1 : dims.sample_groups();
-  const std::int64_t sets = average_first ? dims.sample_groups() : 1;  // of one update
+void norm_update_running(CpuQueue&, const NormDims& dims, double momentum,
+                         const NormStatistics<T>& statistics, T* running_mean,
+                         T* running_variance) {
+  if (dims.size() == 0) return;
   for (std::int64_t c = 0; c < dims.channels; ++c) {
-    for (std::int64_t update = 0; update < updates; ++update) {
-      double current_mean = 0;
-      double current_variance = 0;
-      for (std::int64_t set = update * sets; set < (update + 1) * sets; ++set) {
-        const double r = rstd[set * dims.channels + c];
-        current_mean += mean[set * dims.channels + c];
-        current_variance += std::max(0.0, 1 / (r * r) - dims.epsilon);
-      }
-      current_mean /= static_cast<double>(sets);
-      current_variance *= count / std::max(1.0, count - 1) / static_cast<double>(sets);
-      running_mean[c] = static_cast<T>((1 - momentum) * static_cast<double>(running_mean[c]) +
-                                       momentum * current_mean);
-      running_variance[c] = static_cast<T>(
-          (1 - momentum) * static_cast<double>(running_variance[c]) + momentum * current_variance);
-    }
+    move_running(dims, momentum, statistics, c, running_mean[c], running_variance[c]);
   }
 }
 
 #define SIDECHANNEL_INSTANTIATE(T)                                                                \
   template void norm_relu_forward(CpuQueue&, const NormDims&, const T*, const T*, const T*, T*,   \
-                                  T*, T*);                                                        \
+                                  const NormStatistics<T>&);                                      \
   template void norm_relu_backward(CpuQueue&, const NormDims&, const T*, const T*, const T*,      \
-                                   const T*, const T*, const T*, GradOut<T>, GradOut<T>,          \
+                                   const NormStatistics<T>&, const T*, GradOut<T>, GradOut<T>,    \
                                    GradOut<T>);                                                   \
   template void norm_relu_population_forward(CpuQueue&, const NormDims&, const T*, const T*,      \
                                              const T*, const T*, const T*, T*);                   \
   template void norm_relu_population_backward(CpuQueue&, const NormDims&, const T*, const T*,     \
                                               const T*, const T*, const T*, const T*, GradOut<T>, \
                                               GradOut<T>, GradOut<T>);                            \
-  template void norm_update_running(CpuQueue&, const NormDims&, double, const T*, const T*, T*, T*);
+  template void norm_update_running(CpuQueue&, const NormDims&, double, const NormStatistics<T>&, \
+                                    T*, T*);
 SIDECHANNEL_INSTANTIATE(float)
 SIDECHANNEL_INSTANTIATE(double)
 #undef SIDECHANNEL_INSTANTIATE

@@ -19,7 +19,7 @@ void relu_forward(CpuQueue& queue, std::int64_t size, const T* x, T* y) {
   queue.parallel_for(size, kGrain, [=](std::int64_t begin, std::int64_t end) {
     simd::for_vectors<T>(begin, end, [&](auto d, std::int64_t i) {
       const auto value = hn::LoadU(d, x + i);
-      hn::StoreU(hn::IfThenZeroElse(hn::Lt(value, hn::Zero(d)), value), d, y + i);  // NaN stays NaN
+      hn::StoreU(simd::at_least(value, hn::Zero(d)), d, y + i);
     });
   });
 }

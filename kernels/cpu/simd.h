@@ -35,6 +35,34 @@ inline constexpr bool kManyRegisters = true;
 inline constexpr bool kManyRegisters = false;
 #endif
 
+// The larger of value and floor; NaN in value stays NaN (of which Highway's Max says nothing).
+template <class V>
+HWY_INLINE V at_least(V value, V floor) {
+  return hn::IfThenElse(hn::Lt(value, floor), floor, value);
+}
+
+// Numbers of T as doubles, for a tag of doubles.
+template <class D, class T>
+HWY_INLINE Vec<D> load_double(D d, const T* from) {
+  if constexpr (sizeof(T) == sizeof(double))
+    return hn::LoadU(d, from);
+  else
+    return hn::PromoteTo(d, hn::LoadU(hn::Rebind<T, D>(), from));
+}
+// Doubles rounded to T; returns what was stored.
+template <class D, class T>
+HWY_INLINE Vec<D> store_rounded(D d, Vec<D> value, T* to) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    hn::StoreU(value, d, to);
+    return value;
+  } else {
+    const hn::Rebind<T, D> narrow;
+    const auto rounded = hn::DemoteTo(narrow, value);
+    hn::StoreU(rounded, narrow, to);
+    return hn::PromoteTo(d, rounded);
+  }
+}
+
 // Calls f(tag, first) for consecutive pieces of [begin, end): whole vectors first, then halves and
 // so on down to one lane.
 template <class T, std::size_t kCap = static_cast<std::size_t>(kLanes<Full<T>>), class F>

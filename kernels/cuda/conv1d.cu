@@ -20,6 +20,7 @@
 #include "kernels/cuda/conv1d_kernels.h"
 #include "kernels/cuda/conv1d_variants.h"
 #include "kernels/cuda_queue.h"
+#include "kernels/fill.h"
 
 namespace sidechannel::kernels {
 namespace {
@@ -156,8 +157,8 @@ void split(const Target& target, const WeightVariant& variant, WeightSums& p) {
   p.chunks_per_sample = ceil_div(p.length_out, p.chunk);
   p.chunks = std::int64_t{p.batch} * p.chunks_per_sample;
   const int blocks = target.multiprocessors() * variant.blocks_per_multiprocessor;
-  p.splits =
-      static_cast<int>(std::clamp<std::int64_t>(blocks / variant.blocks_per_split(p), 1, p.chunks));
+  const int of_split = std::max(variant.blocks_per_split(p), 1);
+  p.splits = static_cast<int>(std::clamp<std::int64_t>(blocks / of_split, 1, p.chunks));
 }
 
 // --- For both ------------------------------------------------------------------------------------
@@ -218,8 +219,13 @@ void conv1d_backward_input(CudaQueue& queue, const Conv1dDims& dims, const float
 void conv1d_backward_params(CudaQueue& queue, const Conv1dDims& dims, const float* x,
                             const float* dy, GradOut<float> dw, GradOut<float> db) {
   WeightSums sums = weight_sums(dims, x, dy);
-  sums.weights = dw.data != nullptr;
-  sums.bias = db.data != nullptr;
+  if (dims.batch * dims.length_out() == 0) {
+    add_nothing(queue, sums.weight_sums, dw);
+    add_nothing(queue, dims.channels_out, db);
+    return;
+  }
+  sums.weights = dw.data && sums.weight_sums > 0;
+  sums.bias = db.data && dims.channels_out > 0;
   if (!sums.weights && !sums.bias) return;
   const WeightVariant variant = choose(queue, sums);
   split(Target(queue), variant, sums);

@@ -99,7 +99,8 @@ __global__ void __launch_bounds__(kThreads) one_channel_out_kernel(RowProduct p,
   const int n = static_cast<int>(run / runs);
   const int first = static_cast<int>(run % runs) * kRun;
   // Lanes beyond the end still take part in the sums over lanes: they compute nothing.
-  const int channels = run < std::int64_t{p.batch} * runs ? p.channels : 0;
+  const bool inside = run < std::int64_t{p.batch} * runs;
+  const int channels = inside ? p.channels : 0;
 
   const float* x = p.x + std::int64_t{n} * p.length * p.channels;
   const auto input = [&](int l, int c) {
@@ -129,7 +130,7 @@ __global__ void __launch_bounds__(kThreads) one_channel_out_kernel(RowProduct p,
   for (int i = 0; i < kRun; ++i) {
     sum[i] = device::warp_sum<kLanesOfRun>(sum[i]);
     // All lanes have the sum; lane i writes the i-th.
-    if (channels > 0 && lane == i && first + i < p.length_out) {
+    if (inside && lane == i && first + i < p.length_out) {
       device::store(p, std::int64_t{n} * p.length_out + first + i, 0, sum[i]);
     }
   }

@@ -19,11 +19,12 @@ struct Launch {
 };
 
 // Launches `kernel` on the queue's stream, or records it while the queue captures. Returns before
-// the kernel is done. `operation` is a literal: what a message about a fault calls this launch.
-// CudaError where the runtime refuses the launch.
+// the kernel is done. Nothing where the grid is empty: there is no work. `operation` is a literal:
+// what a message about a fault calls this launch. CudaError where the runtime refuses the launch.
 template <class... Params, class... Args>
 void launch(CudaQueue& queue, const char* operation, void (*kernel)(Params...), const Launch& how,
             Args&&... args) {
+  if (how.grid.x == 0 || how.grid.y == 0 || how.grid.z == 0) return;
   cudaLaunchConfig_t config = {};
   config.gridDim = how.grid;
   config.blockDim = how.block;

@@ -21,9 +21,12 @@
 #include <cstddef>
 
 #include "kernels/cuda/column_totals.cuh"
+#include "kernels/cuda/device/relu.cuh"
 #include "kernels/cuda/device/tile.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/map.cuh"
 #include "kernels/cuda/matmul.h"
+#include "kernels/fill.h"
 
 namespace sidechannel::kernels {
 namespace {
@@ -44,7 +47,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
     auto value = Pack<kVec>::load(y + at);
     value.add(bias);
 #pragma unroll
-    for (int j = 0; j < kVec; ++j) value.v[j] = value.v[j] < 0.0f ? 0.0f : value.v[j];
+    for (int j = 0; j < kVec; ++j) value.v[j] = device::relu(value.v[j]);
     value.store(y + at);
   });
 }
@@ -96,7 +99,7 @@ __global__ void single_forward(std::int64_t rows, int in, bool relu, const float
   }
   if (threadIdx.x != 0 || row >= rows) return;
   sum += *b;
-  y[row] = relu && sum < 0.0f ? 0.0f : sum;
+  y[row] = relu ? device::relu(sum) : sum;
 }
 
 // One output: dx = g w, and for each tile the sums over its rows of g x (for dw) and of g (for db),
@@ -136,6 +139,17 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
          });
 }
 
+// y where x has no columns.
+struct BiasAlone {
+  const float* b;
+  std::int64_t out;
+  bool relu;
+
+  __device__ __forceinline__ float operator()(std::int64_t i) const {
+    return relu ? device::relu(b[i % out]) : b[i % out];
+  }
+};
+
 void single_output_forward(CudaQueue& queue, const LinearDims& dims, const float* x, const float* w,
                            const float* b, float* y) {
   constexpr int kThreads = 256;
@@ -170,6 +184,11 @@ void single_output_backward(CudaQueue& queue, const LinearDims& dims, const floa
 
 void linear_forward(CudaQueue& queue, const LinearDims& dims, const float* x, const float* w,
                     const float* b, float* y) {
+  if (dims.rows * dims.out == 0) return;
+  if (dims.in == 0) {
+    return map(queue, "linear_forward", dims.rows * dims.out, BiasAlone{b, dims.out, dims.relu},
+               {y});
+  }
   if (dims.out == 1) {
     single_output_forward(queue, dims, x, w, b, y);
     return;
@@ -191,8 +210,15 @@ void linear_forward(CudaQueue& queue, const LinearDims& dims, const float* x, co
 void linear_backward(CudaQueue& queue, const LinearDims& dims, const float* x, const float* w,
                      const float* y, const float* dy, GradOut<float> dx, GradOut<float> dw,
                      GradOut<float> db) {
+  if (dims.rows * dims.out == 0) {
+    add_nothing(queue, dims.rows * dims.in, dx);
+    add_nothing(queue, dims.out * dims.in, dw);
+    add_nothing(queue, dims.out, db);
+    return;
+  }
+  if (dims.in == 0) dx.data = dw.data = nullptr;
   if (!dx.data && !dw.data && !db.data) return;
-  if (dims.out == 1) {
+  if (dims.out == 1 && dims.in > 0) {
     single_output_backward(queue, dims, x, w, y, dy, dx, dw, db);
     return;
   }

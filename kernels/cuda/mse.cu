@@ -49,7 +49,7 @@ struct Gradient {
 void mse_forward(CudaQueue& queue, const MseDims& dims, const float* y, const float* target,
                  float* loss) {
   blocked_sum(queue, "mse_forward", dims.size, SquaredError{y, target, dims.target_size},
-              StoreMean{static_cast<double>(dims.size), loss});
+              StoreMean{dims.size > 0 ? static_cast<double>(dims.size) : 1.0, loss});
 }
 
 void mse_backward(CudaQueue& queue, const MseDims& dims, const float* y, const float* target,

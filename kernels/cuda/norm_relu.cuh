@@ -16,22 +16,26 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/device/relu.cuh"
 #include "kernels/cuda/device/tile.cuh"
 #include "kernels/cuda/tiling.h"
 #include "kernels/norm_relu.h"
 
 namespace sidechannel::kernels {
 
+// Statistics that a kernel reads.
+using GivenStatistics = NormStatistics<const float>;
+
 // What the device needs of NormDims.
 struct NormArguments {
   int set_channels;
-  float per_value;  // 1 / values in a set
+  float set_size;
   float epsilon;
   bool relu;
 };
 
 inline NormArguments arguments_of(const NormDims& dims) {
-  return {static_cast<int>(dims.channels_per_set), 1.0f / static_cast<float>(dims.set_size()),
+  return {static_cast<int>(dims.channels_per_set), static_cast<float>(dims.set_size()),
           static_cast<float>(dims.epsilon), dims.relu};
 }
 
@@ -67,42 +71,78 @@ inline bool cut_in_whole_sets(const NormDims& dims, int vec, std::initializer_li
 
 namespace device {
 
-// x_hat * gamma + beta for an x of which the mean is already taken; scale = rstd * gamma. Forward
-// and backward must round alike, or the ReLU's mask of the two would differ: hence the fused
-// multiply-add by name.
-__device__ __forceinline__ float before_relu(float centred, float scale, float beta) {
-  return fmaf(centred, scale, beta);
+// 1 / sqrt(variance + epsilon). NaN for an infinite variance, of which a sum has left T's range: it
+// would normalize every x to 0 without a word.
+template <class T>
+__device__ __forceinline__ T rstd_of(T variance, T epsilon) {
+  const T shown = variance < 0 ? T(0) : variance + (variance - variance);
+  return 1 / sqrt(shown + epsilon);
 }
 
-// The constants of a thread's channels.
+// Whether a mean is so close to zero, in deviations, that x is better not centred by it. Of sets
+// that have a variance beside epsilon: in a constant set x - mean is exactly 0, and stays it.
+template <class T>
+__device__ __forceinline__ bool near_zero(T mean, T rstd, T epsilon) {
+  return mean * mean * (rstd * rstd) < 2 && epsilon * (rstd * rstd) < T(0.5);
+}
+
+// The constants of a thread's channels: what stands before the ReLU is (x - mean) * scale + shift.
+// Forward and backward take it from here, so that they agree about the ReLU's mask: hence the fused
+// multiply-adds by name.
 template <int kVec>
 struct NormConstants {
-  Pack<kVec> mean, rstd, scale, beta;  // scale = rstd * gamma
+  // scale = rstd * gamma, shift = beta - rest * scale
+  Pack<kVec> mean, rest, rstd, scale, shift;
 
-  // The arrays begin with the thread's first channel.
-  __device__ __forceinline__ void set_statistics(const float* mean_, const float* rstd_) {
-    mean = Pack<kVec>::gather(mean_);
-    rstd = Pack<kVec>::gather(rstd_);
+  // The mean is near + correction, where near is within a few roundings of it. Needs rstd.
+  __device__ __forceinline__ void set_mean(const Pack<kVec>& near, const Pack<kVec>& correction,
+                                           float epsilon) {
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) {
+      mean.v[j] = near_zero(near.v[j], rstd.v[j], epsilon) ? 0.0f : near.v[j] + correction.v[j];
+      rest.v[j] = (near.v[j] - mean.v[j]) + correction.v[j];
+    }
   }
-  __device__ __forceinline__ void set_population(const float* mean_, const float* variance,
-                                                 float epsilon) {
-    mean = Pack<kVec>::gather(mean_);
-    rstd = Pack<kVec>::gather(variance);
+  __device__ __forceinline__ void keep(const NormStatistics<float>& statistics,
+                                       std::int64_t first) const {
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) {
+      statistics.mean[first + j] = mean.v[j];
+      statistics.mean_rest[first + j] = rest.v[j];
+      statistics.rstd[first + j] = rstd.v[j];
+    }
+  }
+  __device__ __forceinline__ void set_statistics(const GivenStatistics& statistics,
+                                                 std::int64_t first) {
+    mean = Pack<kVec>::gather(statistics.mean + first);
+    rest = Pack<kVec>::gather(statistics.mean_rest + first);
+    rstd = Pack<kVec>::gather(statistics.rstd + first);
+  }
+  // `statistics` holds a variance in the place of rstd, and no rest.
+  __device__ __forceinline__ void set_population(const GivenStatistics& statistics,
+                                                 std::int64_t first, float epsilon) {
+    mean = Pack<kVec>::gather(statistics.mean + first);
+    rest = {};
+    rstd = Pack<kVec>::gather(statistics.rstd + first);
 #pragma unroll
     for (int j = 0; j < kVec; ++j) rstd.v[j] = 1.0f / sqrtf(rstd.v[j] + epsilon);
   }
-  __device__ __forceinline__ void set_scale(const float* gamma, const float* beta_) {
+  // The arrays begin with the thread's first channel.
+  __device__ __forceinline__ void set_scale(const float* gamma, const float* beta) {
     scale = Pack<kVec>::gather(gamma);
-    beta = Pack<kVec>::gather(beta_);
+    shift = Pack<kVec>::gather(beta);
 #pragma unroll
-    for (int j = 0; j < kVec; ++j) scale.v[j] = rstd.v[j] * scale.v[j];
+    for (int j = 0; j < kVec; ++j) {
+      scale.v[j] = rstd.v[j] * scale.v[j];
+      shift.v[j] = fmaf(-rest.v[j], scale.v[j], shift.v[j]);
+    }
   }
 
   __device__ __forceinline__ Pack<kVec> forward(Pack<kVec> x, bool relu) const {
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
-      const float value = before_relu(x.v[j] - mean.v[j], scale.v[j], beta.v[j]);
-      x.v[j] = relu && value < 0.0f ? 0.0f : value;  // NaN stays NaN
+      const float value = fmaf(x.v[j] - mean.v[j], scale.v[j], shift.v[j]);
+      x.v[j] = relu ? device::relu(value) : value;
     }
     return x;
   }
@@ -112,7 +152,7 @@ struct NormConstants {
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
       x.v[j] -= mean.v[j];
-      const float value = before_relu(x.v[j], scale.v[j], beta.v[j]);
+      const float value = fmaf(x.v[j], scale.v[j], shift.v[j]);
       if (relu && !(value > 0.0f)) dy.v[j] = 0.0f;
     }
   }

@@ -5,7 +5,7 @@
 //                                                             gamma * g and of gamma * g * x_hat
 //
 // (a = b = 0 where the statistics are a population's.) x, dy, dx [groups, positions, channels];
-// mean, rstd [groups, channels]. The mask of the ReLU is computed again from x. Which of the two
+// statistics [groups, channels]. The mask of the ReLU is computed again from x. Which of the two
 // ways a shape goes is told in norm_relu.cuh; how threads map to elements, and the order of sums,
 // in device/tile.cuh.
 //
@@ -17,6 +17,7 @@
 #include "kernels/cuda/column_totals.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/norm_relu.cuh"
+#include "kernels/fill.h"
 
 namespace sidechannel::kernels {
 namespace {
@@ -29,18 +30,20 @@ using device::Tile;
 
 using Sums = ColumnPartial<2>;  // of g, and of g * x_hat
 
-// What a thread takes off its gradients: dx = scale * g - shift - slope * (x - mean).
+// What a thread takes off its gradients: dx = scale * g - shift - slope * d, for d = x - mean of
+// which the mean's rest is not taken.
 template <int kVec>
 struct Correction {
   Pack<kVec> shift, slope;
 
   // From a and b of the thread's channels.
   __device__ __forceinline__ Correction(const Pack<kVec>& a, const Pack<kVec>& b,
-                                        const Pack<kVec>& rstd) {
+                                        const NormConstants<kVec>& constants) {
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
-      shift.v[j] = rstd.v[j] * a.v[j];
-      slope.v[j] = rstd.v[j] * rstd.v[j] * b.v[j];
+      const float rstd = constants.rstd.v[j];
+      slope.v[j] = rstd * rstd * b.v[j];
+      shift.v[j] = fmaf(-constants.rest.v[j], slope.v[j], rstd * a.v[j]);
     }
   }
 
@@ -66,8 +69,8 @@ enum class Part {
 template <int kVec, int kItems, Part kPart>
 __global__ void __launch_bounds__(kMaxTileThreads, 1)
     backward_tile(Tiling tiling, NormArguments norm, const float* x, const float* gamma,
-                  const float* beta, const float* mean, const float* rstd_or_variance,
-                  const float* dy, GradOut<float> dx, Sums* partial) {
+                  const float* beta, GivenStatistics statistics, const float* dy, GradOut<float> dx,
+                  Sums* partial) {
   auto& sums = device::static_shared<ColumnSums<kVec, 2>>();
   const Tile<kVec, kItems> tile(tiling);
   const int channels = device::tile_channels<kVec>(tiling);
@@ -79,9 +82,9 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
   if (tile.inside(tiling)) {
     const std::int64_t statistic = tile.group * tiling.channels + tile.channel;
     if constexpr (kPart == Part::kPopulation) {
-      constants.set_population(mean + statistic, rstd_or_variance + statistic, norm.epsilon);
+      constants.set_population(statistics, statistic, norm.epsilon);
     } else {
-      constants.set_statistics(mean + statistic, rstd_or_variance + statistic);
+      constants.set_statistics(statistics, statistic);
     }
     constants.set_scale(gamma + tile.channel, beta + tile.channel);
   }
@@ -96,7 +99,9 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
   });
   // Each row's thread brings x - mean to x_hat, so that the sums need no statistics any more.
 #pragma unroll
-  for (int j = 0; j < kVec; ++j) sum[1].v[j] *= constants.rstd.v[j];
+  for (int j = 0; j < kVec; ++j) {
+    sum[1].v[j] = fmaf(-constants.rest.v[j], sum[0].v[j], sum[1].v[j]) * constants.rstd.v[j];
+  }
 
   const int first_channel = device::first_channel<kVec>();
   const std::int64_t first = tile.group * tiling.channels + first_channel;
@@ -104,7 +109,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
       sums, sum, kPart == Part::kSets ? norm.set_channels : 1, channels,
       [&](int c, float(&total)[2]) {
         if (partial) partial[(first + c) * tiling.chunks + tile.chunk] = {{total[0], total[1]}};
-        const float share = gamma[first_channel + c] * norm.per_value;
+        const float share = gamma[first_channel + c] / norm.set_size;
         total[0] *= share;
         total[1] *= share;
       },
@@ -116,7 +121,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
       a = sums.mine(0);
       b = sums.mine(1);
     }
-    const Correction<kVec> correction(a, b, constants.rstd);
+    const Correction<kVec> correction(a, b, constants);
     tile.each([&](int i, std::int64_t at) {
       write(correction.dx(item[i], g[i], constants.scale), dx, at);
     });
@@ -141,20 +146,20 @@ __global__ void merge_set(Tiling tiling, NormArguments norm, const float* gamma,
   }
   a = device::block_sum(a);
   b = device::block_sum(b);
-  if (threadIdx.x == 0) of_sets[blockIdx.x] = {{a * norm.per_value, b * norm.per_value}};
+  if (threadIdx.x == 0) of_sets[blockIdx.x] = {{a / norm.set_size, b / norm.set_size}};
 }
 
 // Grid (groups * chunks, tiles of channels). dx, when a and b of the sets are known.
 template <int kVec, int kItems>
 __global__ void __launch_bounds__(kMaxTileThreads, 1)
     apply_backward(Tiling tiling, NormArguments norm, const float* x, const float* gamma,
-                   const float* beta, const float* mean, const float* rstd, const float* dy,
+                   const float* beta, GivenStatistics statistics, const float* dy,
                    const Sums* of_sets, GradOut<float> dx) {
   const Tile<kVec, kItems> tile(tiling);
   if (!tile.inside(tiling)) return;
   NormConstants<kVec> constants;
   const std::int64_t statistic = tile.group * tiling.channels + tile.channel;
-  constants.set_statistics(mean + statistic, rstd + statistic);
+  constants.set_statistics(statistics, statistic);
   constants.set_scale(gamma + tile.channel, beta + tile.channel);
   Pack<kVec> a, b;
 #pragma unroll
@@ -163,7 +168,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
     a.v[j] = of_set.v[0];
     b.v[j] = of_set.v[1];
   }
-  const Correction<kVec> correction(a, b, constants.rstd);
+  const Correction<kVec> correction(a, b, constants);
   tile.each([&](int, std::int64_t at) {
     auto centred = Pack<kVec>::load(x + at);
     auto g = Pack<kVec>::load(dy + at);
@@ -182,11 +187,13 @@ void launch_total_params(CudaQueue& queue, const TilePlan& plan, const Sums* par
 }  // namespace
 
 void norm_relu_backward(CudaQueue& queue, const NormDims& dims, const float* x, const float* gamma,
-                        const float* beta, const float* mean, const float* rstd, const float* dy,
+                        const float* beta, const NormStatistics<float>& kept, const float* dy,
                         GradOut<float> dx, GradOut<float> dgamma, GradOut<float> dbeta) {
+  if (dims.size() == 0) return add_nothing(queue, dims.channels, dgamma, dbeta);
   const bool params = dgamma.data || dbeta.data;
   if (!dx.data && !params) return;
   const NormArguments norm = arguments_of(dims);
+  const GivenStatistics statistics{kept.mean, kept.mean_rest, kept.rstd};
   const int vec = pack_size(dims.channels, {x, dy, dx.data});
   TilePlan whole;
   if (cut_in_whole_sets(dims, vec, {4, 8}, whole)) {
@@ -194,7 +201,7 @@ void norm_relu_backward(CudaQueue& queue, const NormDims& dims, const float* x, 
         params ? static_cast<Sums*>(queue.scratch(column_partial_bytes<2>(whole))) : nullptr;
     with_constants<4, 8>(whole, [&](auto kVec, auto kItems) {
       launch(queue, "norm_relu_backward", backward_tile<kVec(), kItems(), Part::kSets>,
-             Launch{whole.grid(), whole.block()}, whole.tiling, norm, x, gamma, beta, mean, rstd,
+             Launch{whole.grid(), whole.block()}, whole.tiling, norm, x, gamma, beta, statistics,
              dy, dx, partial);
     });
     if (params) launch_total_params(queue, whole, partial, dgamma, dbeta);
@@ -209,14 +216,14 @@ void norm_relu_backward(CudaQueue& queue, const NormDims& dims, const float* x, 
   Sums* of_sets = partial + column_partial_bytes<2>(plan) / sizeof(Sums);
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
     launch(queue, "norm_relu_backward: sums", backward_tile<kVec(), kItems(), Part::kChunk>,
-           Launch{plan.grid(), plan.block()}, plan.tiling, norm, x, gamma, beta, mean, rstd, dy,
+           Launch{plan.grid(), plan.block()}, plan.tiling, norm, x, gamma, beta, statistics, dy,
            GradOut<float>{}, partial);
     if (!dx.data) return;
     launch(queue, "norm_relu_backward: sets", merge_set,
            Launch{dim3(static_cast<unsigned>(sets)), dim3(128)}, plan.tiling, norm, gamma, partial,
            of_sets);
     launch(queue, "norm_relu_backward: apply", apply_backward<kVec(), kItems()>,
-           Launch{plan.grid(), plan.block()}, plan.tiling, norm, x, gamma, beta, mean, rstd, dy,
+           Launch{plan.grid(), plan.block()}, plan.tiling, norm, x, gamma, beta, statistics, dy,
            of_sets, dx);
   });
   if (params) launch_total_params(queue, plan, partial, dgamma, dbeta);
@@ -226,6 +233,8 @@ void norm_relu_population_backward(CudaQueue& queue, const NormDims& dims, const
                                    const float* gamma, const float* beta, const float* mean,
                                    const float* variance, const float* dy, GradOut<float> dx,
                                    GradOut<float> dgamma, GradOut<float> dbeta) {
+  if (dims.size() == 0) return add_nothing(queue, dims.channels, dgamma, dbeta);
+  const GivenStatistics given{mean, nullptr, variance};
   const bool params = dgamma.data || dbeta.data;
   if (!dx.data && !params) return;
   const TilePlan plan = cut_in_chunks(1, dims.batch * dims.length, dims.channels,
@@ -235,7 +244,7 @@ void norm_relu_population_backward(CudaQueue& queue, const NormDims& dims, const
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
     launch(queue, "norm_relu_population_backward",
            backward_tile<kVec(), kItems(), Part::kPopulation>, Launch{plan.grid(), plan.block()},
-           plan.tiling, arguments_of(dims), x, gamma, beta, mean, variance, dy, dx, partial);
+           plan.tiling, arguments_of(dims), x, gamma, beta, given, dy, dx, partial);
   });
   if (params) launch_total_params(queue, plan, partial, dgamma, dbeta);
 }

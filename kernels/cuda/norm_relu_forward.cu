@@ -1,11 +1,16 @@
 // Fused normalization and ReLU, forward:
 //
-//   mean = sum of x / m,  variance = sum of (x - mean)^2 / m,  rstd = 1 / sqrt(variance + epsilon)
+//   mean = sum of x / n,  variance = sum of (x - mean)^2 / n,  rstd = 1 / sqrt(variance + epsilon)
 //   y = relu((x - mean) * (rstd * gamma) + beta)
 //
-// over sets of m values. x, y [groups, positions, channels]; mean, rstd [groups, channels]. Which
+// over sets of n values. x, y [groups, positions, channels]; statistics [groups, channels]. Which
 // of the two ways a shape goes is told in norm_relu.cuh; how threads map to elements, and the order
-// of sums, in device/tile.cuh. The variance is always summed from centred values.
+// of sums, in device/tile.cuh.
+//
+// The sum of x gives a mean m that is near enough. Then d = x - m is off by a rounding of its own,
+// however far x lies from zero, and corrects both results for what m is off:
+//
+//   mean = m + sum of d / n,  variance = (sum of d^2 - (sum of d)^2 / n) / n
 
 #include <cuda_runtime.h>
 
@@ -27,38 +32,42 @@ using device::Tile;
 template <int kVec, int kItems>
 __global__ void __launch_bounds__(kMaxTileThreads, 1)
     forward_whole_sets(Tiling tiling, NormArguments norm, const float* x, const float* gamma,
-                       const float* beta, float* y, float* mean, float* rstd) {
-  auto& sums = device::static_shared<ColumnSums<kVec, 1>>();
+                       const float* beta, float* y, NormStatistics<float> statistics) {
+  auto& sums = device::static_shared<ColumnSums<kVec, 2>>();
   const Tile<kVec, kItems> tile(tiling);
   const int channels = device::tile_channels<kVec>(tiling);
-  const std::int64_t first_statistic = tile.group * tiling.channels + device::first_channel<kVec>();
+  const std::int64_t first_statistic = tile.group * tiling.channels + tile.channel;
 
   Pack<kVec> item[kItems];
   tile.load(x, item);
-  Pack<kVec> sum[1] = {};
+  Pack<kVec> first_sum[1] = {};
 #pragma unroll
-  for (int i = 0; i < kItems; ++i) sum[0].add(item[i]);
-  add_up(sums, sum, norm.set_channels, channels, Nothing(), [&](int c, float(&total)[1]) {
-    total[0] *= norm.per_value;
-    mean[first_statistic + c] = total[0];
-  });
-  NormConstants<kVec> constants = {};
-  if (tile.inside(tiling)) constants.mean = sums.mine(0);
+  for (int i = 0; i < kItems; ++i) first_sum[0].add(item[i]);
+  add_up(sums, first_sum, norm.set_channels, channels, Nothing(),
+         [&](int, float(&total)[1]) { total[0] /= norm.set_size; });
+  Pack<kVec> near = {};
+  if (tile.inside(tiling)) near = sums.mine(0);
 
-  sum[0] = {};
+  Pack<kVec> sum[2] = {};
   tile.each([&](int i, std::int64_t) {
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
-      const float centred = item[i].v[j] - constants.mean.v[j];
-      sum[0].v[j] = fmaf(centred, centred, sum[0].v[j]);
+      const float d = item[i].v[j] - near.v[j];
+      sum[0].v[j] += d;
+      sum[1].v[j] = fmaf(d, d, sum[1].v[j]);
     }
   });
-  add_up(sums, sum, norm.set_channels, channels, Nothing(), [&](int c, float(&total)[1]) {
-    total[0] = 1.0f / sqrtf(total[0] * norm.per_value + norm.epsilon);
-    rstd[first_statistic + c] = total[0];
+  add_up(sums, sum, norm.set_channels, channels, Nothing(), [&](int, float(&total)[2]) {
+    const float correction = total[0] / norm.set_size;
+    const float squares = fmaf(-correction, total[0], total[1]);
+    total[0] = correction;
+    total[1] = device::rstd_of(squares / norm.set_size, norm.epsilon);
   });
   if (!tile.inside(tiling)) return;
-  constants.rstd = sums.mine(0);
+  NormConstants<kVec> constants;
+  constants.rstd = sums.mine(1);
+  constants.set_mean(near, sums.mine(0), norm.epsilon);
+  if (threadIdx.y == 0) constants.keep(statistics, first_statistic);
   constants.set_scale(gamma + tile.channel, beta + tile.channel);
   tile.each([&](int i, std::int64_t at) { constants.forward(item[i], norm.relu).store(y + at); });
 }
@@ -118,7 +127,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
 //
 // Order: thread t takes parts t, t + threads, ...; then the block's tree.
 __global__ void merge_chunks(Tiling tiling, NormArguments norm, double epsilon,
-                             const Moments* moments, float* mean, float* rstd) {
+                             const Moments* moments, NormStatistics<float> statistics) {
   const std::int64_t parts = std::int64_t{norm.set_channels} * tiling.chunks;
   const Moments* of_set = moments + blockIdx.x * parts;
   const std::int64_t last = tiling.positions - std::int64_t{tiling.chunk} * (tiling.chunks - 1);
@@ -143,8 +152,12 @@ __global__ void merge_chunks(Tiling tiling, NormArguments norm, double epsilon,
   const std::int64_t first = std::int64_t{blockIdx.x} * norm.set_channels;
   for (int c = static_cast<int>(threadIdx.x); c < norm.set_channels;
        c += static_cast<int>(blockDim.x)) {
-    mean[first + c] = static_cast<float>(set_mean);
-    rstd[first + c] = static_cast<float>(1 / sqrt(variance + epsilon));
+    const double rstd = device::rstd_of(variance, epsilon);
+    const auto mean =
+        device::near_zero(set_mean, rstd, epsilon) ? 0.0f : static_cast<float>(set_mean);
+    statistics.mean[first + c] = mean;
+    statistics.mean_rest[first + c] = static_cast<float>(set_mean - mean);
+    statistics.rstd[first + c] = static_cast<float>(rstd);
   }
 }
 
@@ -152,8 +165,8 @@ __global__ void merge_chunks(Tiling tiling, NormArguments norm, double epsilon,
 // groups, and a variance instead of rstd.
 template <int kVec, int kItems, bool kPopulation>
 __global__ void __launch_bounds__(kMaxTileThreads, 1)
-    apply(Tiling tiling, NormArguments norm, const float* x, const float* mean,
-          const float* rstd_or_variance, const float* gamma, const float* beta, float* y) {
+    apply(Tiling tiling, NormArguments norm, const float* x, GivenStatistics statistics,
+          const float* gamma, const float* beta, float* y) {
   const Tile<kVec, kItems> tile(tiling);
   if (!tile.inside(tiling)) return;
   Pack<kVec> item[kItems];
@@ -161,9 +174,9 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
   NormConstants<kVec> constants;
   const std::int64_t statistic = tile.group * tiling.channels + tile.channel;
   if constexpr (kPopulation) {
-    constants.set_population(mean + statistic, rstd_or_variance + statistic, norm.epsilon);
+    constants.set_population(statistics, statistic, norm.epsilon);
   } else {
-    constants.set_statistics(mean + statistic, rstd_or_variance + statistic);
+    constants.set_statistics(statistics, statistic);
   }
   constants.set_scale(gamma + tile.channel, beta + tile.channel);
   tile.each([&](int i, std::int64_t at) { constants.forward(item[i], norm.relu).store(y + at); });
@@ -172,15 +185,16 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
 }  // namespace
 
 void norm_relu_forward(CudaQueue& queue, const NormDims& dims, const float* x, const float* gamma,
-                       const float* beta, float* y, float* mean, float* rstd) {
+                       const float* beta, float* y, const NormStatistics<float>& statistics) {
+  if (dims.size() == 0) return;
   const NormArguments norm = arguments_of(dims);
   const int vec = pack_size(dims.channels, {x, y});
   TilePlan whole;
   if (cut_in_whole_sets(dims, vec, {4, 8, 16}, whole)) {
     with_constants<4, 8, 16>(whole, [&](auto kVec, auto kItems) {
       launch(queue, "norm_relu_forward", forward_whole_sets<kVec(), kItems()>,
-             Launch{whole.grid(), whole.block()}, whole.tiling, norm, x, gamma, beta, y, mean,
-             rstd);
+             Launch{whole.grid(), whole.block()}, whole.tiling, norm, x, gamma, beta, y,
+             statistics);
     });
     return;
   }
@@ -194,21 +208,24 @@ void norm_relu_forward(CudaQueue& queue, const NormDims& dims, const float* x, c
            Launch{plan.grid(), plan.block()}, plan.tiling, x, moments);
     const auto sets = static_cast<unsigned>(groups * (dims.channels / dims.channels_per_set));
     launch(queue, "norm_relu_forward: statistics", merge_chunks, Launch{dim3(sets), dim3(128)},
-           plan.tiling, norm, dims.epsilon, moments, mean, rstd);
+           plan.tiling, norm, dims.epsilon, moments, statistics);
     launch(queue, "norm_relu_forward: apply", apply<kVec(), kItems(), false>,
-           Launch{plan.grid(), plan.block()}, plan.tiling, norm, x, mean, rstd, gamma, beta, y);
+           Launch{plan.grid(), plan.block()}, plan.tiling, norm, x,
+           GivenStatistics{statistics.mean, statistics.mean_rest, statistics.rstd}, gamma, beta, y);
   });
 }
 
 void norm_relu_population_forward(CudaQueue& queue, const NormDims& dims, const float* x,
                                   const float* gamma, const float* beta, const float* mean,
                                   const float* variance, float* y) {
+  if (dims.size() == 0) return;
+  const GivenStatistics given{mean, nullptr, variance};
   const TilePlan plan =
       cut_in_chunks(1, dims.batch * dims.length, dims.channels, pack_size(dims.channels, {x, y}));
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
     launch(queue, "norm_relu_population_forward", apply<kVec(), kItems(), true>,
-           Launch{plan.grid(), plan.block()}, plan.tiling, arguments_of(dims), x, mean, variance,
-           gamma, beta, y);
+           Launch{plan.grid(), plan.block()}, plan.tiling, arguments_of(dims), x, given, gamma,
+           beta, y);
   });
 }
 

@@ -3,6 +3,7 @@
 
 #include "kernels/relu.h"
 
+#include "kernels/cuda/device/relu.cuh"
 #include "kernels/cuda/map.cuh"
 
 namespace sidechannel::kernels {
@@ -10,7 +11,7 @@ namespace {
 
 struct Relu {
   __device__ __forceinline__ float operator()(std::int64_t, float x) const {
-    return x < 0.0f ? 0.0f : x;  // fmaxf would turn NaN into 0
+    return device::relu(x);
   }
 };
 

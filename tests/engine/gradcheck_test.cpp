@@ -106,10 +106,11 @@ Var norm_relu_with(const NormMistake& mistake, const Var& x, const Var& gamma, c
   Tape& tape = x.tape();
   Var y = tape.make(x.shape());
   const Var mean = tape.make({d.sample_groups(), d.channels});
+  const Var rest = tape.make({d.sample_groups(), d.channels});
   const Var rstd = tape.make({d.sample_groups(), d.channels});
   norm_relu_forward(x.device().cpu_queue(), d, x.data<double>(), gamma.data<double>(),
-                    beta.data<double>(), y.data<double>(), mean.data<double>(),
-                    rstd.data<double>());
+                    beta.data<double>(), y.data<double>(),
+                    {mean.data<double>(), rest.data<double>(), rstd.data<double>()});
   tape.record(y, {x, gamma, beta}, [=, out = y.value()](Grads& g) {
     const auto values = static_cast<std::size_t>(x.size());
     const auto channels = static_cast<std::size_t>(d.channels);
@@ -128,7 +129,8 @@ Var norm_relu_with(const NormMistake& mistake, const Var& x, const Var& gamma, c
       const std::size_t c = i % channels;
       const bool open = !d.relu || mistake.forgets_relu || out.data<double>()[i] > 0;
       through[i] = open ? g.output<double>()[i] : 0;
-      x_hat[i] = (x.data<double>()[i] - mean.data<double>()[statistic(i)]) *
+      x_hat[i] = (x.data<double>()[i] - mean.data<double>()[statistic(i)] -
+                  rest.data<double>()[statistic(i)]) *
                  rstd.data<double>()[statistic(i)];
       dbeta[c] += through[i];
       dgamma[c] += through[i] * x_hat[i];

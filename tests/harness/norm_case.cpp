@@ -89,7 +89,7 @@ SetStatistics statistics_of(const NormCase& c) {
   const NormDims& d = c.dims;
   const auto size = static_cast<std::size_t>(d.sample_groups() * d.channels);
   SetStatistics s{std::vector<double>(size), std::vector<double>(size), std::vector<double>(size),
-                  std::vector<double>(size)};
+                  std::vector<double>(size), std::vector<double>(size)};
   const auto count = static_cast<double>(d.set_size());
   // The first channel of the set keeps the sums; the others get a copy.
   const auto set_of = [&](std::size_t statistic) {
@@ -105,11 +105,20 @@ SetStatistics statistics_of(const NormCase& c) {
   }
   share(s.mean);
   share(s.mean_magnitude);
+  // Far from zero, a long sum of x loses digits even in double; one of deviations does not.
+  std::vector<double> rest(size);
+  for (std::size_t i = 0; i < c.x.size(); ++i) {
+    const std::size_t set = set_of(c.statistic_of(i));
+    rest[set] += (c.x[i] - s.mean[set]) / count;
+  }
+  for (std::size_t i = 0; i < size; ++i) s.mean[i] += rest[set_of(i)];
   for (std::size_t i = 0; i < c.x.size(); ++i) {
     const std::size_t set = set_of(c.statistic_of(i));
     s.variance[set] += (c.x[i] - s.mean[set]) * (c.x[i] - s.mean[set]) / count;
+    s.deviation_magnitude[set] += std::abs(c.x[i] - s.mean[set]) / count;
   }
   share(s.variance);
+  share(s.deviation_magnitude);
   for (std::size_t i = 0; i < size; ++i) s.rstd[i] = 1 / std::sqrt(s.variance[i] + d.epsilon);
   return s;
 }

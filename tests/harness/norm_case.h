@@ -36,6 +36,7 @@ NormCase make_norm_case(const kernels::NormDims& dims, std::uint64_t seed);
 struct SetStatistics {
   std::vector<double> mean, variance, rstd;  // [groups, channels]
   std::vector<double> mean_magnitude;        // of |x|
+  std::vector<double> deviation_magnitude;   // the mean of |x - mean|
 };
 SetStatistics statistics_of(const NormCase& c);
 

@@ -22,6 +22,12 @@ Tensor tensor_of(const std::vector<double>& values, Shape shape) {
   return Tensor::from(device(), HostArray::from<double>(values, shape));
 }
 
+std::vector<double> numbers_of(const Tensor& tensor) {
+  const HostArray host = tensor.to_host();
+  if (host.dtype == DType::kF64) return {host.as<double>().begin(), host.as<double>().end()};
+  return {host.as<float>().begin(), host.as<float>().end()};
+}
+
 std::vector<double> values_of(const Tensor& tensor) {
   const HostArray array = tensor.to_host();
   if (array.dtype == DType::kF32) {

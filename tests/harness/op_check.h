@@ -56,6 +56,7 @@ class Draw {
 
 Tensor tensor_of(const std::vector<double>& values, Shape shape);
 std::vector<double> values_of(const Tensor& tensor);
+std::vector<double> numbers_of(const Tensor& tensor);  // of either type
 std::vector<double> widened(const std::vector<float>& values);
 template <class T>
 std::vector<T> narrowed(const std::vector<double>& values) {

@@ -87,13 +87,13 @@ TEST_F(CudaNormRelu, LargeSetsGoInChunks) {
     const std::vector<float> ones(static_cast<std::size_t>(dims.channels), 1);
     const DeviceBuffer<float> x(Draw(1).normals<float>(size)), gamma(ones), beta(ones);
     DeviceBuffer<float> y(size), dx(size), mean(dims.sample_groups() * dims.channels),
-        rstd(dims.sample_groups() * dims.channels);
+        rest(dims.sample_groups() * dims.channels), rstd(dims.sample_groups() * dims.channels);
     const std::int64_t before = cuda_queue().counters().launches;
     norm_relu_forward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                      mean.data(), rstd.data());
+                      {mean.data(), rest.data(), rstd.data()});
     const std::int64_t between = cuda_queue().counters().launches;
-    norm_relu_backward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), mean.data(),
-                       rstd.data(), x.data(), {dx.data()}, {}, {});
+    norm_relu_backward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(),
+                       {mean.data(), rest.data(), rstd.data()}, x.data(), {dx.data()}, {}, {});
     return backward ? cuda_queue().counters().launches - between : between - before;
   };
   EXPECT_EQ(launches({2, 600, 64, 1, 1, kEpsilon, true}, false), 1);
@@ -120,9 +120,10 @@ TEST_F(CudaNormRelu, StatisticsStayAccurateFarFromZero) {
     const DeviceBuffer<float> x(narrowed<float>(c.x)),
         gamma(std::vector<float>(static_cast<std::size_t>(dims.channels), 1)),
         beta(std::vector<float>(static_cast<std::size_t>(dims.channels), 0));
-    DeviceBuffer<float> y(static_cast<std::int64_t>(c.x.size())), mean(sets), rstd(sets);
+    DeviceBuffer<float> y(static_cast<std::int64_t>(c.x.size())), mean(sets), rest(sets),
+        rstd(sets);
     norm_relu_forward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                      mean.data(), rstd.data());
+                      {mean.data(), rest.data(), rstd.data()});
     const auto mean_values = mean.values(), rstd_values = rstd.values();
     for (std::size_t i = 0; i < s.mean.size(); ++i) {
       // Two units in the last place of 4096 for the mean; in the variance, its square.
@@ -152,9 +153,10 @@ TEST_F(CudaNormRelu, LargeSetsRoundOnce) {
       const auto sets = static_cast<std::int64_t>(s.mean.size());
       const DeviceBuffer<float> x(narrowed<float>(c.x)),
           ones(std::vector<float>(static_cast<std::size_t>(dims.channels), 1));
-      DeviceBuffer<float> y(static_cast<std::int64_t>(c.x.size())), mean(sets), rstd(sets);
+      DeviceBuffer<float> y(static_cast<std::int64_t>(c.x.size())), mean(sets), rest(sets),
+          rstd(sets);
       norm_relu_forward(cuda_queue(), dims, x.data(), ones.data(), ones.data(), y.data(),
-                        mean.data(), rstd.data());
+                        {mean.data(), rest.data(), rstd.data()});
       const auto mean_values = mean.values(), rstd_values = rstd.values();
       const double u = harness::kUnitRoundoff<float>;
       for (std::size_t i = 0; i < s.mean.size(); ++i) {
@@ -178,17 +180,18 @@ TEST_F(CudaNormRelu, NothingPassesAtTheKink) {
     const DeviceBuffer<float> x(Draw(1).normals<float>(size)), dy(Draw(2).normals<float>(size)),
         zeros(std::vector<float>(static_cast<std::size_t>(dims.channels), 0)),
         ones(std::vector<float>(static_cast<std::size_t>(dims.channels), 1));
-    DeviceBuffer<float> y(size), mean(sets), rstd(sets), dx(size), dgamma(dims.channels),
-        dbeta(dims.channels);
+    DeviceBuffer<float> y(size), mean(sets), rest(sets), rstd(sets), dx(size),
+        dgamma(dims.channels), dbeta(dims.channels);
     const auto expect_zeros = [&] {
       for (const auto* part : {&dx, &dgamma, &dbeta}) {
         for (const float value : part->values()) ASSERT_EQ(value, 0);
       }
     };
     norm_relu_forward(cuda_queue(), dims, x.data(), zeros.data(), zeros.data(), y.data(),
-                      mean.data(), rstd.data());
-    norm_relu_backward(cuda_queue(), dims, x.data(), zeros.data(), zeros.data(), mean.data(),
-                       rstd.data(), dy.data(), {dx.data()}, {dgamma.data()}, {dbeta.data()});
+                      {mean.data(), rest.data(), rstd.data()});
+    norm_relu_backward(cuda_queue(), dims, x.data(), zeros.data(), zeros.data(),
+                       {mean.data(), rest.data(), rstd.data()}, dy.data(), {dx.data()},
+                       {dgamma.data()}, {dbeta.data()});
     expect_zeros();
     norm_relu_population_backward(cuda_queue(), dims, x.data(), zeros.data(), zeros.data(),
                                   ones.data(), ones.data(), dy.data(), {dx.data()}, {dgamma.data()},
@@ -204,13 +207,14 @@ TEST_F(CudaNormRelu, SameBitsInEveryRun) {
         beta(narrowed<float>(c.beta)), dy(narrowed<float>(c.dy));
     const auto size = static_cast<std::int64_t>(c.x.size());
     const std::int64_t sets = dims.sample_groups() * dims.channels;
-    DeviceBuffer<float> y(size), mean(sets), rstd(sets), dx(size), dgamma(dims.channels),
-        dbeta(dims.channels);
+    DeviceBuffer<float> y(size), mean(sets), rest(sets), rstd(sets), dx(size),
+        dgamma(dims.channels), dbeta(dims.channels);
     harness::expect_same_device_bits(c.text(), [&] {
       norm_relu_forward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                        mean.data(), rstd.data());
-      norm_relu_backward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), mean.data(),
-                         rstd.data(), dy.data(), {dx.data()}, {dgamma.data()}, {dbeta.data()});
+                        {mean.data(), rest.data(), rstd.data()});
+      norm_relu_backward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(),
+                         {mean.data(), rest.data(), rstd.data()}, dy.data(), {dx.data()},
+                         {dgamma.data()}, {dbeta.data()});
       std::vector<float> all;
       for (const auto* part : {&y, &mean, &rstd, &dx, &dgamma, &dbeta}) {
         const auto values = part->values();
@@ -230,9 +234,9 @@ TEST_F(CudaNormRelu, LetsNaNThrough) {
       values[3 * 20 + 6] = std::numeric_limits<float>::quiet_NaN();
       const DeviceBuffer<float> x(values), gamma(std::vector<float>(20, 1)),
           beta(std::vector<float>(20, -0.1f));
-      DeviceBuffer<float> y(length * 20), mean(20), rstd(20);
+      DeviceBuffer<float> y(length * 20), mean(20), rest(20), rstd(20);
       norm_relu_forward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                        mean.data(), rstd.data());
+                        {mean.data(), rest.data(), rstd.data()});
       const auto y_values = y.values();
       for (std::size_t i = 0; i < y_values.size(); ++i) {
         ASSERT_EQ(std::isnan(y_values[i]), i % 20 == 6) << i;
@@ -249,18 +253,20 @@ TEST_F(CudaNormRelu, RunningAveragesAreTheCpus) {
     const std::int64_t sets = dims.sample_groups() * dims.channels;
     Draw draw(9);
     const auto mean = draw.normals<float>(sets, 3, 2);
+    const auto rest = draw.normals<float>(sets, 0, 1e-7);
     auto rstd = draw.normals<float>(sets, 1, 0.1);
     rstd[0] = 1 / std::sqrt(1e-5f);  // a variance of zero, or a little less by rounding
-    const DeviceBuffer<float> device_mean(mean), device_rstd(rstd);
+    DeviceBuffer<float> device_mean(mean), device_rest(rest), device_rstd(rstd);
     std::vector<double> running_mean(static_cast<std::size_t>(dims.channels), 0.5),
         running_variance(running_mean.size(), 2);
     DeviceBuffer<float> device_running_mean(narrowed<float>(running_mean)),
         device_running_variance(narrowed<float>(running_variance));
     norm_update_running(harness::queue(), dims, 0.3,
-                        std::vector<double>(mean.begin(), mean.end()).data(),
-                        std::vector<double>(rstd.begin(), rstd.end()).data(), running_mean.data(),
-                        running_variance.data());
-    norm_update_running(cuda_queue(), dims, 0.3, device_mean.data(), device_rstd.data(),
+                        {harness::widened(mean).data(), harness::widened(rest).data(),
+                         harness::widened(rstd).data()},
+                        running_mean.data(), running_variance.data());
+    norm_update_running(cuda_queue(), dims, 0.3,
+                        {device_mean.data(), device_rest.data(), device_rstd.data()},
                         device_running_mean.data(), device_running_variance.data());
     EXPECT_TRUE(device_running_mean.walls_stand() && device_running_variance.walls_stand());
     const auto means = device_running_mean.values(), variances = device_running_variance.values();

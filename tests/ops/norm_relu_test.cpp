@@ -47,16 +47,18 @@ TEST(NormRelu, SameBitsWithAnyNumberOfThreads) {
                beta = narrowed<float>(c.beta), dy = narrowed<float>(c.dy);
     harness::expect_same_bits(c.text(), [&](CpuQueue& queue) {
       const auto sets = static_cast<std::size_t>(dims.sample_groups() * dims.channels);
-      std::vector<float> all(2 * x.size() + 2 * sets + 2 * gamma.size());
+      std::vector<float> all(2 * x.size() + 3 * sets + 2 * gamma.size());
       float* y = all.data();
       float* dx = y + x.size();
       float* mean = dx + x.size();
-      float* rstd = mean + sets;
+      float* rest = mean + sets;
+      float* rstd = rest + sets;
       float* dgamma = rstd + sets;
       float* dbeta = dgamma + gamma.size();
-      norm_relu_forward(queue, dims, x.data(), gamma.data(), beta.data(), y, mean, rstd);
-      norm_relu_backward(queue, dims, x.data(), gamma.data(), beta.data(), mean, rstd, dy.data(),
-                         GradOut<float>{dx}, GradOut<float>{dgamma}, GradOut<float>{dbeta});
+      norm_relu_forward(queue, dims, x.data(), gamma.data(), beta.data(), y, {mean, rest, rstd});
+      norm_relu_backward(queue, dims, x.data(), gamma.data(), beta.data(), {mean, rest, rstd},
+                         dy.data(), GradOut<float>{dx}, GradOut<float>{dgamma},
+                         GradOut<float>{dbeta});
       return all;
     });
   }
@@ -69,9 +71,9 @@ TEST(NormRelu, LetsNaNThrough) {
     auto x = Draw(1).normals<float>(2 * 9 * 20);
     x[3 * 20 + 6] = std::numeric_limits<float>::quiet_NaN();
     const std::vector<float> gamma(20, 1), beta(20, -0.1f);
-    std::vector<float> y(x.size()), mean(40), rstd(40);
+    std::vector<float> y(x.size()), mean(40), rest(40), rstd(40);
     norm_relu_forward(harness::queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                      mean.data(), rstd.data());
+                      {mean.data(), rest.data(), rstd.data()});
     for (std::size_t i = 0; i < y.size(); ++i) {
       EXPECT_EQ(std::isnan(y[i]), i < 9 * 20 && i % 20 == 6) << i;
     }

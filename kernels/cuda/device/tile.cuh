@@ -97,18 +97,19 @@ struct Nothing {
   __device__ __forceinline__ void operator()(Any&&...) const {}
 };
 
-// Adds the `values` of all threads with the same channels, then of each `set` neighbouring channels
-// (1, or a divisor of the tile's; only the first `channels` of the tile exist). On the way, for
-// each channel, one thread calls per_channel(channel in the tile, its sums) and per_set(channel,
-// sums of its set), which may change the sums: what is left stands in sums.result for every thread.
-// Callers need no barrier before or between calls.
+// Adds the `values` (kUsed <= kValues of them) of all threads with the same channels, then of each
+// `set` neighbouring channels (1, or a divisor of the tile's; only the first `channels` of the tile
+// exist). On the way, for each channel, one thread calls per_channel(channel in the tile, its sums)
+// and per_set(channel, sums of its set), which may change the sums: what is left stands in
+// sums.result for every thread. Callers need no barrier before or between calls.
 //
 // Order: a tree over the rows of a warp, the warps one after the other, the channels of a set one
 // after the other.
-template <int kVec, int kValues, class PerChannel, class PerSet>
-__device__ __forceinline__ void add_up(ColumnSums<kVec, kValues>& sums,
-                                       Pack<kVec> (&values)[kValues], int set, int channels,
-                                       const PerChannel& per_channel, const PerSet& per_set) {
+template <int kVec, int kValues, int kUsed, class PerChannel, class PerSet>
+__device__ __forceinline__ void add_up(ColumnSums<kVec, kValues>& sums, Pack<kVec> (&values)[kUsed],
+                                       int set, int channels, const PerChannel& per_channel,
+                                       const PerSet& per_set) {
+  static_assert(kUsed <= kValues);
   const int columns = static_cast<int>(blockDim.x);
   const int rank = static_cast<int>(thread_rank());
   const int threads = static_cast<int>(block_threads());
@@ -117,7 +118,7 @@ __device__ __forceinline__ void add_up(ColumnSums<kVec, kValues>& sums,
 
   for (int distance = static_cast<int>(kWarpSize) / 2; distance >= columns; distance /= 2) {
 #pragma unroll
-    for (int k = 0; k < kValues; ++k) {
+    for (int k = 0; k < kUsed; ++k) {
 #pragma unroll
       for (int j = 0; j < kVec; ++j) {
         values[k].v[j] += __shfl_xor_sync(kAllLanes, values[k].v[j], distance);
@@ -126,7 +127,7 @@ __device__ __forceinline__ void add_up(ColumnSums<kVec, kValues>& sums,
   }
   if (lane < columns) {
 #pragma unroll
-    for (int k = 0; k < kValues; ++k) {
+    for (int k = 0; k < kUsed; ++k) {
 #pragma unroll
       for (int j = 0; j < kVec; ++j) {
         sums.of_warp[k][warp_id()][lane * kVec + j] = values[k].v[j];
@@ -135,30 +136,30 @@ __device__ __forceinline__ void add_up(ColumnSums<kVec, kValues>& sums,
   }
   __syncthreads();  // every warp's sums are written before any are added
   for (int c = rank; c < channels; c += threads) {
-    float total[kValues] = {};
+    float total[kUsed] = {};
     for (int warp = 0; warp < warps; ++warp) {
 #pragma unroll
-      for (int k = 0; k < kValues; ++k) total[k] += sums.of_warp[k][warp][c];
+      for (int k = 0; k < kUsed; ++k) total[k] += sums.of_warp[k][warp][c];
     }
     per_channel(c, total);
     if (set == 1) per_set(c, total);
 #pragma unroll
-    for (int k = 0; k < kValues; ++k) {
+    for (int k = 0; k < kUsed; ++k) {
       (set == 1 ? sums.result : sums.of_channel)[k][c] = total[k];
     }
   }
   __syncthreads();  // every channel's sums are written; and the warps' are read, for the next call
   if (set == 1) return;
   for (int c = rank; c < channels; c += threads) {
-    float total[kValues] = {};
+    float total[kUsed] = {};
     const int first = c / set * set;
     for (int i = first; i < first + set; ++i) {
 #pragma unroll
-      for (int k = 0; k < kValues; ++k) total[k] += sums.of_channel[k][i];
+      for (int k = 0; k < kUsed; ++k) total[k] += sums.of_channel[k][i];
     }
     per_set(c, total);
 #pragma unroll
-    for (int k = 0; k < kValues; ++k) sums.result[k][c] = total[k];
+    for (int k = 0; k < kUsed; ++k) sums.result[k][c] = total[k];
   }
   __syncthreads();  // every set's sums are written
 }
