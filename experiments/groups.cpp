@@ -217,11 +217,8 @@ void add_plan_flags(CLI::App& app, Arguments& arguments) {
     app.add_option_function<std::string>(
            flag_of(name),
            [&arguments, name = name](const std::string& text) {
-             const Json list = Json::parse("[" + text + "]", nullptr, false);
-             if (list.is_discarded()) {
-               throw CLI::ConversionError(text, flag_of(name));
-             }
-             arguments.given[name] = list;
+             arguments.given[name] =
+                 asked_for([&] { return parse_json("[" + text + "]", flag_of(name)); });
            },
            help)
         ->take_last()

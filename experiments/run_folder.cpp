@@ -60,17 +60,9 @@ std::int64_t number(const SafetensorsFile& state, const std::string& key, const 
 
 }  // namespace
 
-Json read_json(const fs::path& path) {
-  const std::vector<std::byte> bytes = read_file(path);
-  const auto* text = reinterpret_cast<const char*>(bytes.data());
-  Json json = Json::parse(text, text + bytes.size(), nullptr, false);
-  SC_CHECK(json.is_object(), "{}: not a JSON object", path.string());
-  return json;
-}
-
 void write_json(const fs::path& path, const Json& json) {
   check_finite(json, path.string());
-  const std::string text = json.dump(2) + "\n";
+  const std::string text = json_text(json, 2) + "\n";
   write_file_durably(path, std::as_bytes(std::span(text)));
 }
 
@@ -91,7 +83,7 @@ RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, 
       const std::string& name = names.front();
       throw UsageError(fmt::format(
           "{} holds a run with other settings ({} is {} there, {} here{}); choose another --out",
-          path_.string(), name, theirs.value(name, Json()).dump(), settings.at(name).dump(),
+          path_.string(), name, in_words(theirs.value(name, Json())), in_words(settings.at(name)),
           names.size() > 1 ? fmt::format("; {} more differ", names.size() - 1) : ""));
     }
   } else {
@@ -109,7 +101,7 @@ void RunFolder::write_json(const std::string& name, const Json& json) const {
 
 void RunFolder::log(const Json& line) {
   check_finite(line, file(kMetrics).string());
-  metrics_->append(line.dump());
+  metrics_->append(json_text(line));
 }
 
 std::optional<SafetensorsFile> RunFolder::load_state(const std::string& name) const {

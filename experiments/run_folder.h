@@ -23,8 +23,6 @@ enum class Resume {
   kNever,  // fail when there is one
 };
 
-// A file that holds a JSON object; Error for anything else.
-Json read_json(const std::filesystem::path& path);
 // Replaces the file as write_file_durably does. Error, naming the number, where one is NaN or
 // infinite.
 void write_json(const std::filesystem::path& path, const Json& json);
@@ -43,7 +41,7 @@ class RunFolder {
   bool has(const std::string& name) const { return std::filesystem::exists(file(name)); }
 
   void write_json(const std::string& name, const Json& json) const;
-  Json read_json(const std::string& name) const { return experiments::read_json(file(name)); }
+  Json read_json(const std::string& name) const { return sidechannel::read_json(file(name)); }
 
   // Appends a line to metrics.jsonl. Lines hold nothing that depends on the clock.
   void log(const Json& line);

@@ -37,16 +37,13 @@ Json read_preset(const std::string& experiment, const std::string& preset) {
   std::string names;
   for (const EmbeddedPreset& known : kEmbeddedPresets) {
     if (experiment != known.experiment) continue;
-    if (preset == known.name) return Json::parse(known.text);
+    if (preset == known.name) return parse_json_object(known.text, preset);
     names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
   }
   require(preset.ends_with(".json"),
           fmt::format("preset {}: expected {} or a .json file", preset, names));
   const std::vector<std::byte> bytes = read_file(preset);
-  const auto* text = reinterpret_cast<const char*>(bytes.data());
-  Json json = Json::parse(text, text + bytes.size(), nullptr, false);
-  require(json.is_object(), fmt::format("{}: expected a JSON object of settings", preset));
-  return json;
+  return asked_for([&] { return parse_json_object(text_of(bytes), preset); });
 }
 
 std::vector<std::string> differences(const Json& mine, const Json& theirs,

@@ -1,17 +1,15 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 #include "engine/error.h"
+#include "engine/json.h"
 #include "kernels/learning_rate.h"
 
 namespace sidechannel::experiments {
-
-using Json = nlohmann::ordered_json;
 
 // How a run of any experiment is carried out. An experiment's settings derive from this and add
 //
@@ -54,6 +52,13 @@ inline const std::vector<std::string> kDoNotMatter = {"preset", "device", "threa
 
 // Where a condition on settings does not hold: UsageError with `message`.
 void require(bool condition, const std::string& message);
+// Runs f, whose Error is then a UsageError: what it reads was asked for by the user.
+template <class F>
+auto asked_for(F&& f) try {
+  return f();
+} catch (const Error& error) {
+  throw UsageError(error.what());
+}
 // "NAME VALUE: expected at least LEAST" where that is not so.
 void require_at_least(const char* name, std::int64_t value, std::int64_t least);
 

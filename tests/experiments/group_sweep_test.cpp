@@ -143,7 +143,7 @@ TEST(GroupSweep, DamagedPlansAreNamed) {
     return "";
   };
   EXPECT_EQ(error_of(whole.dump()), "");
-  EXPECT_EQ(error_of("{"), ": not a JSON object");
+  EXPECT_EQ(error_of("{"), ": expected JSON, got its end at line 1, column 2");
   EXPECT_EQ(error_of("{\"experiment\": \"overlap\"}"), ": not a plan of groups");
   for (const char* name : {"../elsewhere", "", ".", "a/b"}) {
     Json json = whole;

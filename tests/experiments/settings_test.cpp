@@ -69,8 +69,8 @@ TEST(Settings, FilesSayWhatIsWrong) {
   EXPECT_EQ(error_of("{\"length\": \"long\"}"), "p.json: length cannot be \"long\"");
   EXPECT_EQ(error_of("{\"length\": 1.5}"), "p.json: length cannot be 1.5");
   EXPECT_EQ(error_of("{\"lenght\": 64}"), "p.json: there is no setting lenght");
-  EXPECT_EQ(error_of("{"), "p.json: expected a JSON object of settings");
-  EXPECT_EQ(error_of("[]"), "p.json: expected a JSON object of settings");
+  EXPECT_EQ(error_of("{"), "p.json: expected JSON, got its end at line 1, column 2");
+  EXPECT_EQ(error_of("[]"), "p.json: expected a JSON object, got an empty list");
   EXPECT_EQ(usage_error([] { settings_from_preset<LocalizationSettings>("huge"); }),
             "preset huge: expected demo, small, paper or a .json file");
   std::ofstream(folder / "p.json")

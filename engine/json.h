@@ -1,0 +1,53 @@
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace sidechannel {
+
+// Objects keep the order of their names, so that what was read is written as it stood.
+using Json = nlohmann::ordered_json;
+
+// The one way in for JSON from outside. Error, one line that begins with `source`, for what is not
+// JSON, for two values under one name, and for what is there to exhaust a reader: more than 64
+// levels, 256 names in an object, 2^22 values or 64 MiB in all.
+Json parse_json(std::string_view text, std::string_view source);
+// The same, of an object.
+Json parse_json_object(std::string_view text, std::string_view source);
+// A file that holds an object.
+Json read_json(const std::filesystem::path& path);
+
+// As JSON, also where a string in it is not UTF-8: such bytes (of a file's name, say) become
+// U+FFFD.
+std::string json_text(const Json& json, int indent = -1);
+// A value in few words, for messages: "null", "3.7", "a list".
+std::string in_words(const Json& value);
+
+// `value` as a T from `least` to `most`, or an Error that says what it has to be and begins with
+// `what`: "plan.json: \"groups\" is 3.7, expected a whole number of at least 1". T is std::int64_t,
+// double (finite: JSON has no others), bool or std::string.
+template <class T>
+T json_as(const Json& value, std::string_view what);
+template <class T>
+T json_as(const Json& value, std::string_view what, T least,
+          T most = std::numeric_limits<T>::max());
+
+// The value under a name of an object; an Error that begins with `source` where there is none.
+const Json& member(const Json& object, std::string_view name, std::string_view source);
+// That value, which must be an object or a list.
+const Json& object_member(const Json& object, std::string_view name, std::string_view source);
+const Json& list_member(const Json& object, std::string_view name, std::string_view source);
+// That value as a T, within `range`: least and, where there is one, most.
+template <class T, class... Range>
+T field(const Json& object, std::string_view name, std::string_view source, Range... range) {
+  return json_as<T>(member(object, name, source), fmt::format("{}: \"{}\"", source, name),
+                    static_cast<T>(range)...);
+}
+
+}  // namespace sidechannel
