@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <limits>
 #include <system_error>
 
 #include "engine/say.h"
@@ -282,18 +281,6 @@ std::string in_quotes(std::string_view text) {
     out += plain ? std::string(1, c) : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
   }
   return out + (text.size() > kMost ? "\"..." : "\"");
-}
-
-Shape checked_shape(DType type, std::span<const std::uint64_t> dims) {
-  constexpr std::uint64_t kMost = std::numeric_limits<std::int64_t>::max();
-  std::uint64_t bytes = size_of(type);
-  for (const std::uint64_t dim : dims) {
-    SC_CHECK(dim <= kMost && (dim == 0 || bytes <= kMost / dim),
-             "the size of {} [{}] overflows: expected at most {} bytes", name_of(type),
-             fmt::join(dims, ", "), kMost);
-    bytes *= dim;
-  }
-  return Shape(std::vector<std::int64_t>(dims.begin(), dims.end()));
 }
 
 HostArray checked_array(DType type, Shape shape, std::span<const std::byte> bytes) {

@@ -35,6 +35,11 @@ class FileError : public Error {
 // unreadable.
 std::vector<std::byte> read_file(const std::filesystem::path& path);
 
+// The same bytes as text.
+inline std::string_view text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
 enum class KeepPrevious : bool { kNo, kYes };
 
 // Where write_file_durably keeps the file that it replaces: "NAME.previous" beside it.
@@ -146,10 +151,6 @@ auto in_context(std::string_view where, F&& f) try {
 } catch (const Error& error) {
   throw Error(fmt::format("{}: {}", where, error.what()));
 }
-
-// The shape of an array of `type`; throws Error when its size in bytes overflows at any step.
-// At most Shape::kMaxRank dims.
-Shape checked_shape(DType type, std::span<const std::uint64_t> dims);
 
 // The array of these bytes, exactly as many as it needs. Throws Error on a bool other than 0 and 1,
 // which C++ may not even look at.

@@ -172,7 +172,7 @@ HostArray parse(std::span<const std::byte> bytes) {
   header.parse();
   const DType type = type_of(*header.descr);
   SC_CHECK(!*header.fortran_order, "expected C order, got Fortran order");
-  return checked_array(type, checked_shape(type, *header.shape), bytes);
+  return checked_array(type, Shape(std::span(*header.shape)), bytes);
 }
 
 }  // namespace

@@ -178,7 +178,7 @@ DType type_of(std::string_view name) {
 
 Slot checked_slot(std::string_view name, const Entry& entry, std::uint64_t data_size) {
   const DType type = type_of(entry.dtype);
-  const Slot slot{entry.offsets[0], entry.offsets[1], name, type, checked_shape(type, entry.shape)};
+  const Slot slot{entry.offsets[0], entry.offsets[1], name, type, Shape(std::span(entry.shape))};
   SC_CHECK(slot.begin <= slot.end, "expected data_offsets in order, got [{}, {}]", slot.begin,
            slot.end);
   SC_CHECK(slot.end <= data_size, "expected data to byte {}, got only {} bytes", slot.end,

@@ -31,8 +31,8 @@ Tensor Tensor::reshape(Shape shape) const {
 }
 
 Tensor Tensor::slice(std::int64_t first, std::int64_t count) const {
-  SC_CHECK(first >= 0 && count >= 0 && first + count <= size(),
-           "slice: elements {} to {} of a tensor of {}", first, first + count, size());
+  SC_CHECK(first >= 0 && count >= 0 && first <= size() && count <= size() - first,
+           "slice: {} elements from {} on of a tensor of {}", count, first, size());
   Tensor view = *this;
   view.shape_ = Shape{count};
   view.data_ = static_cast<std::byte*>(data_) + static_cast<std::size_t>(first) * size_of(dtype_);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/checked.h"
 #include "engine/modules.h"
 
 namespace sidechannel {
@@ -28,7 +29,9 @@ struct LocalizerConfig {
   void check() const;
 
   // R(depth) = floor(k / 2) * depth: how far to each side a normalization-free network sees.
-  std::int64_t receptive_field(std::int64_t layers) const { return kernel_size / 2 * layers; }
+  std::int64_t receptive_field(std::int64_t layers) const {
+    return checked_product("receptive field", kernel_size / 2, layers);
+  }
   std::int64_t receptive_field() const { return receptive_field(depth); }
   // Sets of statistics, in the terms of the one normalization.
   NormOptions norm_options() const;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/checked.h"
 #include "engine/modules.h"
 
 namespace sidechannel {
@@ -18,9 +19,13 @@ struct PackedLocalizerConfig {
   void check() const;
 
   // R(d) = floor(k / 2) * d
-  std::int64_t receptive_field() const { return kernel_size / 2 * depth; }
+  std::int64_t receptive_field() const {
+    return checked_product("receptive field", kernel_size / 2, depth);
+  }
   // l = 1 + 2 R(d): what valid convolutions take down to one position.
-  std::int64_t length() const { return 1 + 2 * receptive_field(); }
+  std::int64_t length() const {
+    return checked_sum("length", 1, checked_product("length", 2, receptive_field()));
+  }
 };
 
 // The network of the paper's Section 3.2. Two sequences x and x~ go through the same weights, and

@@ -1,5 +1,6 @@
 #include "kernels/windows.h"
 
+#include "engine/checked.h"
 #include "engine/ops.h"
 
 namespace sidechannel {
@@ -9,10 +10,12 @@ Var windows(const Var& x, std::int64_t count, std::int64_t length, std::int64_t 
            "windows: {} windows of length {} by a stride of {}", count, length, stride);
   SC_CHECK(x.shape().rank() == 2, "windows: expected x of shape [N, L], got {}", x.shape().str());
   const kernels::WindowsDims dims{x.shape()[0], count, length, stride};
-  SC_CHECK(x.shape()[1] == dims.extent(),
+  const std::int64_t span =
+      checked_sum("windows", checked_product("windows", count - 1, stride), length);
+  SC_CHECK(x.shape()[1] == span,
            "windows: {} windows of length {} by a stride of {} span {} positions, x has {}", count,
-           length, stride, dims.extent(), x.shape()[1]);
-  Var y = x.tape().make({dims.samples * count, length});
+           length, stride, span, x.shape()[1]);
+  Var y = x.tape().make({checked_product("windows", dims.samples, count), length});
   on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
     using T = decltype(zero);
     windows_forward(queue, dims, x.data<T>(), y.data<T>());

@@ -31,7 +31,7 @@ TEST(Json, SaysWhereItIsNoJson) {
   EXPECT_EQ(refusal("{"), "expected JSON, got its end at line 1, column 2");
   EXPECT_EQ(refusal("{\n  \"a\": 1,\n}"), R"(expected JSON, got "}" at line 3, column 1)");
   EXPECT_EQ(refusal("{\"a\": 1} x"), R"(expected JSON, got "x" at line 1, column 10)");
-  EXPECT_EQ(refusal("[010]"), R"(expected JSON, got "1" at line 1, column 3)");
+  EXPECT_EQ(refusal("[1 2]"), R"(expected JSON, got "2" at line 1, column 4)");
   EXPECT_EQ(refusal("[NaN]"), R"(expected JSON, got "N" at line 1, column 2)");
   EXPECT_EQ(refusal("[1e999]"),
             "expected JSON, got a number beyond the range of f64 at line 1, column 6");

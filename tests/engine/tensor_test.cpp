@@ -31,6 +31,22 @@ TEST(Shape, RefusesWhatItCannotHold) {
   EXPECT_EQ(error_of([] { Shape{2, -1}; }), "shape: dimensions must not be negative, got -1");
 }
 
+// No product of dimensions and the width of an element wraps, also where one of them is 0.
+TEST(Shape, RefusesMoreBytesThanCanBeCounted) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 60;  // elements of 8 bytes, less one
+  EXPECT_EQ(Shape{kMost - 1}.size(), kMost - 1);
+  EXPECT_EQ((Shape{1 << 30, (1 << 30) - 1}.size()), (std::int64_t{1} << 60) - (1 << 30));
+  const std::string most = ": expected at most 9223372036854775807 bytes, at 8 an element";
+  EXPECT_EQ(error_of([] { Shape{kMost}; }), "shape [1152921504606846976]" + most);
+  EXPECT_EQ(error_of([] { Shape{4 * kMost, 4}; }), "shape [4611686018427387904, 4]" + most);
+  EXPECT_EQ(error_of([] { Shape{1 << 30, 1 << 30}; }), "shape [1073741824, 1073741824]" + most);
+  EXPECT_EQ(error_of([] { Shape{kMost, 0}; }), "shape [1152921504606846976, 0]" + most);
+  EXPECT_EQ(error_of([] { Shape{0, kMost}; }), "shape [0, 1152921504606846976]" + most);
+  const auto shape = [](std::vector<std::uint64_t> dims) { return Shape(std::span(dims)); };
+  EXPECT_EQ(error_of([&] { shape({~std::uint64_t{0}}); }), "shape [18446744073709551615]" + most);
+  EXPECT_TRUE(shape({2, 3}) == (Shape{2, 3}));
+}
+
 TEST(HostArray, HoldsOneType) {
   const std::vector<double> values = {1, 2, 3, 4};
   const HostArray array = HostArray::from<double>(values, {2, 2});
@@ -96,9 +112,9 @@ TEST(Tensor, RefusesWhatDoesNotFit) {
   const Tensor x = Tensor::zeros(device(), DType::kF64, {2, 3});
   EXPECT_EQ(error_of([&] { x.data<float>(); }), "tensor: holds f64, asked for f32");
   EXPECT_EQ(error_of([&] { x.reshape({4}); }), "reshape: [4] does not hold the elements of [2, 3]");
-  EXPECT_EQ(error_of([&] { x.slice(4, 3); }), "slice: elements 4 to 7 of a tensor of 6");
-  EXPECT_EQ(error_of([&] { x.slice(-1, 3); }), "slice: elements -1 to 2 of a tensor of 6");
-  EXPECT_EQ(error_of([&] { x.slice(2, -1); }), "slice: elements 2 to 1 of a tensor of 6");
+  EXPECT_EQ(error_of([&] { x.slice(4, 3); }), "slice: 3 elements from 4 on of a tensor of 6");
+  EXPECT_EQ(error_of([&] { x.slice(-1, 3); }), "slice: 3 elements from -1 on of a tensor of 6");
+  EXPECT_EQ(error_of([&] { x.slice(2, -1); }), "slice: -1 elements from 2 on of a tensor of 6");
   EXPECT_EQ(error_of([&] {
               x.copy_from(Tensor::zeros(device(), DType::kF64, {3, 2}));
             }),

@@ -22,7 +22,6 @@ namespace sidechannel::harness {
 namespace {
 
 namespace fs = std::filesystem;
-using experiments::Json;
 
 constexpr int kInterrupted = experiments::kExitInterrupted;
 
