@@ -4,8 +4,33 @@
 
 #include <cstdio>
 #include <string>
+#include <string_view>
+#include <type_traits>
 
 namespace sidechannel {
+
+// `text` as it may stand in a line: control characters, line separators and bytes that are not
+// UTF-8 become \xNN, byte by byte. For names, which come from files and from the command line: a
+// newline in one does not make two lines of a message, and none of them moves a terminal's cursor.
+std::string one_line(std::string_view text);
+
+template <class T>
+decltype(auto) as_shown(const T& value) {
+  if constexpr (std::is_convertible_v<const T&, std::string_view>) {
+    return one_line(value);
+  } else {
+    return (value);
+  }
+}
+
+// The format with its values, texts among them through one_line.
+template <class... T>
+std::string in_lines(fmt::format_string<T...> format, const T&... values) {
+  const auto vformat = [&](const auto&... shown) {
+    return fmt::vformat(fmt::string_view(format), fmt::make_format_args(shown...));
+  };
+  return vformat(as_shown(values)...);
+}
 
 // What programs tell people. Neither throws: a full disk, a closed descriptor or a reader that has
 // gone costs the words, never the work. What stdout did not take, run_main notices at the end; what
@@ -13,14 +38,14 @@ namespace sidechannel {
 
 template <class... T>
 void say(fmt::format_string<T...> format, T&&... values) {
-  const std::string text = fmt::format(format, std::forward<T>(values)...);
+  const std::string text = in_lines<T...>(format, values...);
   std::fwrite(text.data(), 1, text.size(), stdout);
 }
 
 // To stderr, in one write.
 template <class... T>
 void note(fmt::format_string<T...> format, T&&... values) {
-  const std::string text = fmt::format(format, std::forward<T>(values)...);
+  const std::string text = in_lines<T...>(format, values...);
   std::fwrite(text.data(), 1, text.size(), stderr);
 }
 

@@ -167,7 +167,7 @@ int status(const Arguments& arguments) {
 // may only be read.
 std::string write_results(const Arguments& arguments, const Json& results) {
   if (!arguments.output.empty()) {
-    const std::string text = results.dump(2) + "\n";
+    const std::string text = json_text(results, 2) + "\n";
     write_output(arguments.output, std::as_bytes(std::span(text)));
     return arguments.output;
   }
@@ -217,8 +217,11 @@ void add_plan_flags(CLI::App& app, Arguments& arguments) {
     app.add_option_function<std::string>(
            flag_of(name),
            [&arguments, name = name](const std::string& text) {
-             arguments.given[name] =
-                 asked_for([&] { return parse_json("[" + text + "]", flag_of(name)); });
+             try {
+               arguments.given[name] = parse_json("[" + text + "]", flag_of(name));
+             } catch (const Error&) {
+               throw CLI::ConversionError(text, flag_of(name));
+             }
            },
            help)
         ->take_last()

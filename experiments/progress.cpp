@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <mutex>
+#include <string_view>
 
 #include "engine/say.h"
 
@@ -24,6 +26,13 @@ const Progress* owner = nullptr;
 double seconds_between(std::chrono::steady_clock::time_point a,
                        std::chrono::steady_clock::time_point b) {
   return std::chrono::duration<double>(b - a).count();
+}
+
+// Whether stderr is a terminal that knows how to write over a line.
+bool can_redraw() {
+  const char* const kind = std::getenv("TERM");
+  return isatty(STDERR_FILENO) == 1 && kind != nullptr && std::string_view(kind) != "dumb" &&
+         *kind != '\0';
 }
 
 std::size_t terminal_width() {
@@ -45,7 +54,7 @@ Progress::Progress(std::string label, std::int64_t total, std::string unit, std:
       total_(total),
       unit_(std::move(unit)),
       first_(done),
-      terminal_(isatty(STDERR_FILENO) == 1),
+      terminal_(can_redraw()),
       start_(Clock::now()),
       drawn_(start_) {}
 
@@ -71,7 +80,8 @@ void Progress::finish(std::int64_t done, const std::string& details) {
 
 void Progress::note(const std::string& line) {
   const std::lock_guard lock(mutex);
-  sidechannel::note("{}{}\n", owner ? "\n" : "", line);
+  if (owner) sidechannel::note("\n");
+  sidechannel::note("{}\n", line);
   owner = nullptr;
 }
 
@@ -93,7 +103,8 @@ void Progress::draw(std::int64_t done, const std::string& details, bool last) {
   }
   if (!last && owner && owner != this) return;
   line.resize(std::min(line.size(), terminal_width() - 1));
-  sidechannel::note("\r{}\x1b[K{}", line, last ? "\n" : "");
+  sidechannel::note("\r{}\x1b[K", line);
+  if (last) sidechannel::note("\n");
   std::fflush(stderr);
   if (!last) owner = this;
   if (last && owner == this) owner = nullptr;
