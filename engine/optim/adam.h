@@ -23,8 +23,8 @@ class Adam {
   Adam(ParameterList& list, const AdamRule& rule);
 
   // One update from the gradients that stand in the parameters. When one of them, or `loss` (one
-  // number) where it is given, is not finite, training halts instead: from this step on nothing
-  // changes any more, whenever the host comes to look.
+  // number) where it is given, is not finite, or is too large for its square to be, training halts
+  // instead: from this step on nothing changes any more, whenever the host comes to look.
   void step(const Tensor& loss = {});
 
   // Where training stands; these wait for the device.

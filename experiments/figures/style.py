@@ -258,7 +258,7 @@ def claim(paper, criterion, ours, holds, measured=None):
     here, what was measured, and whether that passes; None where the run has nothing to measure. Where
     it was `measured` and nothing came out, it does not pass."""
     measured = ours is not None if measured is None else measured
-    return {"paper": paper, "criterion": criterion, "ours": ours,
+    return {"paper": paper, "criterion": criterion, "ours": ours if measured else None,
             "pass": None if not measured else ours is not None and bool(holds(ours))}
 
 

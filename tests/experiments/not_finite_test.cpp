@@ -178,8 +178,7 @@ TEST(NotFinite, StatesOfEveryPhaseAreRefused) {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
   const auto refused = [&](const std::string& program, const std::vector<std::string>& arguments,
-                           const std::string& file, const std::string& tensor, double value) {
-    const std::string state = file;
+                           const std::string& state, const std::string& tensor, double value) {
     const std::string kept = folder / "kept";
     std::filesystem::copy_file(state, kept, std::filesystem::copy_options::overwrite_existing);
     spoil(state, tensor, 0, value);
