@@ -37,7 +37,7 @@ Device Device::cpu(int threads) {
   const int made = device.cpu_->threads();
   const int wanted = threads > 0 ? threads : kernels::usable_cores();
   if (made < wanted) {
-    note("cpu: {} threads instead of {}, {}\n", made, wanted,
+    note("cpu: {} of {} threads, {}\n", made, wanted,
          made == kernels::CpuQueue::kMostThreads ? "which is the most"
                                                  : "since the system makes no more");
   }

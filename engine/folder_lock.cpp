@@ -140,8 +140,8 @@ FolderLock::FolderLock(const fs::path& folder, std::chrono::milliseconds patienc
         owner_ = owner;
         if (!said.exchange(true)) {
           note(
-              "{}: this file system has no locks ({}): {} stands for one; after a power cut or a "
-              "kill on another host it must be removed by hand\n",
+              "{}: this file system has no locks ({}): {} stands for one, and what a killed "
+              "process leaves of it only its own host clears away\n",
               folder.string(), std::generic_category().message(error.code()), kOwner);
         }
         return;

@@ -124,8 +124,7 @@ TEST_F(OnABadSystem, FewerThreadsThanAskedForAreALine) {
       "LD_PRELOAD=$LIMITS MOST_THREADS=3 $BIN/localization ${RUN/out run/out few} "
       "--threads 16");
   EXPECT_EQ(result.code, 0);
-  EXPECT_TRUE(
-      result.err.starts_with("cpu: 4 threads instead of 16, since the system makes no more\n"))
+  EXPECT_TRUE(result.err.starts_with("cpu: 4 of 16 threads, since the system makes no more\n"))
       << result.err;
   EXPECT_EQ(content("few/model.safetensors"), content("run/model.safetensors"));
 
