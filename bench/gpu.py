@@ -42,6 +42,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import ncu  # noqa: E402
+import source  # noqa: E402
 import tables  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -164,9 +165,8 @@ def source_digest():
 
 
 def commit():
-    known = output_of("git", "-c", f"safe.directory={ROOT}", "describe", "--always", "--dirty")
     note = BUNDLE / "COMMIT"
-    return known or (note.read_text().strip() if note.exists() else "") or "unknown"
+    return source.commit() or (note.read_text().strip() if note.exists() else "") or "unknown"
 
 
 def gpu_fields(*fields):
