@@ -18,7 +18,8 @@ class Conv1d {
   Conv1d(ParameterList& list, const std::string& name, std::int64_t channels_in,
          std::int64_t channels_out, std::int64_t kernel_size, std::int64_t padding)
       : padding_(padding) {
-    const double bound = 1 / std::sqrt(static_cast<double>(channels_in) * static_cast<double>(kernel_size));
+    const double bound =
+        1 / std::sqrt(static_cast<double>(channels_in) * static_cast<double>(kernel_size));
     weight_ = &list.add_uniform(name + ".weight", {kernel_size, channels_in, channels_out}, bound,
                                 Layout::kConv1dWeight);
     bias_ = &list.add_uniform(name + ".bias", {channels_out}, bound);
