@@ -1,10 +1,12 @@
-"""Writes norm_errors.npy: how far PyTorch's normalizations in f32 are off, for tests/harness/norm_accuracy.h.
+"""Writes norm_errors.npy, for tests/harness/norm_accuracy.h: how far PyTorch's normalizations in f32
+are off.
 
     python3 tests/golden/generate_norm_errors.py
 
-[kind, offset, length, result] for the kinds, offsets and lengths below, and the results y, dx and dgamma: the largest
-absolute error against f64 (of dgamma summed over a set), of the better of instance norm and group norm, each with the layout that makes it compute
-the same sets. x has a deviation of 1 around the offset, gamma is 1, beta 0, and there is no ReLU.
+[kind, offset, length, result] for the kinds, offsets and lengths below, and the results y, dx and
+dgamma: the largest absolute error against f64 (of dgamma summed over a set), of the better of instance
+norm and group norm, each with the layout that makes it compute the same sets. x has a deviation of 1
+around the offset, gamma is 1, beta 0, and there is no ReLU.
 """
 
 import pathlib
@@ -21,7 +23,8 @@ EPSILON = 1e-5
 
 
 def draws(count, stream):
-    """Nearly normal numbers of deviation 1, the same here as in the test: the four quarters of SplitMix64's words."""
+    """Nearly normal numbers of deviation 1, the same here as in the test: the four quarters of
+    SplitMix64's words."""
     z = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(stream << 32)
     with np.errstate(over="ignore"):
         z *= np.uint64(0x9E3779B97F4A7C15)
@@ -67,20 +70,22 @@ def pytorch(layer, rows, dy):
 def main():
     torch.set_num_threads(1)
     errors = np.zeros((len(KINDS), len(OFFSETS), len(LENGTHS), 3))
-    for l, length in enumerate(LENGTHS):
+    for i, length in enumerate(LENGTHS):
         for k, kind in enumerate(KINDS):
             shape = (2 if kind == "batch" else 1, length, CHANNELS)
             z = draws(np.prod(shape), 1).reshape(shape)
             dy_all = draws(np.prod(shape), 2).astype(np.float32).reshape(shape)
             for o, offset in enumerate(OFFSETS):
                 x = (offset + z).astype(np.float32)
-                rows, dy = np.ascontiguousarray(sets_of(kind, x)), np.ascontiguousarray(sets_of(kind, dy_all))
+                rows = np.ascontiguousarray(sets_of(kind, x))
+                dy = np.ascontiguousarray(sets_of(kind, dy_all))
                 expected = reference(rows, dy)
                 for r in range(3):
-                    errors[k, o, l, r] = np.inf
-                for layer in ["instance", "group"] if rows.shape[1] > 1 else []:  # of one value: refused
+                    errors[k, o, i, r] = np.inf
+                # PyTorch refuses sets of one value.
+                for layer in ["instance", "group"] if rows.shape[1] > 1 else []:
                     for r, (a, b) in enumerate(zip(pytorch(layer, rows, dy), expected)):
-                        errors[k, o, l, r] = min(errors[k, o, l, r], np.abs(a - b).max())
+                        errors[k, o, i, r] = min(errors[k, o, i, r], np.abs(a - b).max())
     np.save(pathlib.Path(__file__).parent / "norm_errors.npy", errors)
     print("PyTorch", torch.__version__)
     for r, name in enumerate(["y", "dx", "dgamma"]):
