@@ -271,8 +271,9 @@ class NotFinitePredict : public testing::Test {
     experiments::save_model(folder_ / "m.safetensors", network);
     write_npy(folder_ / "x.npy", x);
     std::filesystem::remove(folder_ / "y.npy");
-    return run_program("localization", {"predict", "--model", folder_ / "m.safetensors", "--input",
-                                        folder_ / "x.npy", "--output", folder_ / "y.npy"});
+    return run_program("localization",
+                       {"predict", "--model", folder_ / "m.safetensors", "--input",
+                        folder_ / "x.npy", "--output", folder_ / "y.npy", "--device", "cpu"});
   }
   std::string line(const std::string& what) const {
     return fmt::format("localization: {}: {}; predictions that depend on them are NaN too\n",
