@@ -1,6 +1,7 @@
 #include "engine/device.h"
 
 #include <algorithm>
+#include <array>
 #include <new>
 
 #include "engine/say.h"
@@ -14,7 +15,7 @@ int cuda_index(const std::string& name) {
   if (name == "cuda") return 0;
   const std::string digits = name.starts_with("cuda:") ? name.substr(5) : "";
   const bool number =
-      !digits.empty() && digits.size() <= 3 &&
+      !digits.empty() && digits.size() <= 3 && (digits[0] != '0' || digits == "0") &&
       std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
   return number ? std::stoi(digits) : -1;
 }
@@ -29,6 +30,21 @@ Precision precision_from(const std::string& name) {
 
 std::string name_of(Precision precision) {
   return precision == Precision::kFp32 ? "fp32" : "tf32";
+}
+
+std::string bytes_text(double bytes) {
+  constexpr std::array kUnits = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+  std::size_t unit = 0;
+  while (bytes >= 1000 && unit + 1 < kUnits.size()) {
+    bytes /= 1024;
+    ++unit;
+  }
+  const int digits = unit == 0 || bytes >= 99.95 ? 0 : 1;
+  return fmt::format("{:.{}f} {}", bytes, digits, kUnits[unit]);
+}
+
+bool Device::is_name(const std::string& name) {
+  return name == "auto" || name == "cpu" || cuda_index(name) >= 0;
 }
 
 Device Device::cpu(int threads) {
@@ -107,9 +123,15 @@ std::shared_ptr<void> Device::allocate(std::size_t bytes) const {
   try {
     return on(*this, [&](auto& queue) { return queue.allocate(bytes); });
   } catch (const std::bad_alloc&) {
-    throw Error(fmt::format("out of memory: could not get {:.1f} MiB",
-                            static_cast<double>(bytes) / (1 << 20)));
+    throw OutOfMemory("out of memory: could not get " + bytes_text(static_cast<double>(bytes)));
   }
+}
+
+std::optional<std::size_t> Device::free_memory() const {
+#if SIDECHANNEL_HAS_CUDA
+  if (is_cuda()) return cuda_queue().memory_free();
+#endif
+  return std::nullopt;
 }
 
 void Device::copy_from_host(void* to, const void* from, std::size_t bytes) const {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -22,6 +23,15 @@ using kernels::Precision;
 Precision precision_from(const std::string& name);
 std::string name_of(Precision precision);
 
+// A device, or the machine, had not the memory that was asked for.
+class OutOfMemory : public Error {
+ public:
+  using Error::Error;
+};
+
+// "1.5 GiB": three digits and the unit that fits.
+std::string bytes_text(double bytes);
+
 // Where tensors live and operations run. A value: copies share the same queue.
 class Device {
  public:
@@ -36,6 +46,9 @@ class Device {
   static Device from_name(const std::string& name, int threads = 0,
                           Precision precision = Precision::kTf32, std::string* why = nullptr);
 
+  // Whether `name` has the form of one that from_name() takes: "auto", "cpu", "cuda", "cuda:N".
+  static bool is_name(const std::string& name);
+
   // "cpu" or "cuda:N".
   std::string name() const;
   // The name of the GPU, and that it is emulated where it is; "cpu" otherwise.
@@ -47,9 +60,11 @@ class Device {
   kernels::CudaQueue& cuda_queue() const;
   bool operator==(const Device&) const = default;
 
-  // Memory on this device, aligned to at least 64 bytes, with no particular content. Error that
-  // says how much was asked for when there is none left.
+  // Memory on this device, aligned to at least 64 bytes, with no particular content. An error
+  // says how much was asked for when there is none left (OutOfMemory, CudaError).
   std::shared_ptr<void> allocate(std::size_t bytes) const;
+  // Bytes of a GPU's memory that nobody holds; nothing for the CPU.
+  std::optional<std::size_t> free_memory() const;
   // In order with the operations; to_host waits for them.
   void copy_from_host(void* to, const void* from, std::size_t bytes) const;
   void copy_to_host(void* to, const void* from, std::size_t bytes) const;

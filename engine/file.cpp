@@ -88,6 +88,8 @@ void keep_copy(const fs::path& path, const fs::path& previous) {
   write_file_durably(previous, bytes);
 }
 
+std::atomic<int> writes_under_way = 0;
+
 // Gives the current file its second name by link and rename, so that it never loses its first. When
 // an earlier write got no further than this, both names are one file already: rename then does
 // nothing and leaves the temporary name to its destructor. Without hard links a copy does as well.
@@ -218,6 +220,17 @@ fs::path previous_of(const fs::path& path) {
   return fs::path(path) += ".previous";
 }
 
+int file_writes_under_way() {
+  return writes_under_way;
+}
+
+WriteUnderWay::WriteUnderWay() {
+  ++writes_under_way;
+}
+WriteUnderWay::~WriteUnderWay() {
+  --writes_under_way;
+}
+
 void create_folder(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);
@@ -225,6 +238,7 @@ void create_folder(const fs::path& path) {
 }
 
 void write_file_durably(const fs::path& path, std::span<const std::byte> bytes, KeepPrevious keep) {
+  const WriteUnderWay counted;
   const TemporaryName fresh(temporary_for(path));
   OpenFile file(fresh.path(), O_WRONLY | O_CREAT | O_EXCL);
   file.write(bytes);

@@ -66,6 +66,17 @@ bool remove_file(const std::filesystem::path& path);
 // once, on stderr.
 void sync_folder_of(const std::filesystem::path& path);
 
+// How many new files are being written right now, in all threads: what a program that is told to
+// end waits for, so that it leaves no temporary one. May be asked in a signal's handler.
+int file_writes_under_way();
+class WriteUnderWay {
+ public:
+  WriteUnderWay();
+  ~WriteUnderWay();
+  WriteUnderWay(const WriteUnderWay&) = delete;
+  WriteUnderWay& operator=(const WriteUnderWay&) = delete;
+};
+
 // Makes a folder, and those that it lies in, where they are not there yet.
 void create_folder(const std::filesystem::path& path);
 

@@ -102,6 +102,7 @@ class NewFile {
                        random(), random());
   }
 
+  WriteUnderWay counted_;
   OpenFile file_;
   bool placed_ = false;
 };

@@ -2,21 +2,18 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <numeric>
+#include <stdexcept>
+#include <utility>
 
 #include "engine/say.h"
 #include "experiments/build_info.h"
 #include "experiments/interrupt.h"
+#include "experiments/memory.h"
 #include "experiments/streams.h"
 
 namespace sidechannel::experiments {
 namespace {
-
-template <class T>
-CLI::Option* add_flag(CLI::App& app, const SettingFlag& setting, Json& given) {
-  return app.add_option_function<T>(
-      flag_of(setting.name), [&given, name = setting.name](const T& value) { given[name] = value; },
-      setting.help);
-}
 
 // "train, probe or map"
 std::string names_of(const std::vector<CLI::App*>& commands) {
@@ -28,6 +25,60 @@ std::string names_of(const std::vector<CLI::App*>& commands) {
   return names;
 }
 
+// How many letters must be changed, added or taken away to make `b` of `a`.
+std::size_t edits(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i);
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, change}));
+    }
+  }
+  return row.back();
+}
+
+// ", did you mean --seed?" for "--sed"; nothing where no flag is near.
+std::string suggestion(const CLI::App& command, const std::string& flag) {
+  std::string best;
+  std::size_t least = 1 + std::min<std::size_t>(3, flag.size() / 3);
+  if (flag.size() > 40) return best;
+  for (const CLI::Option* option : command.get_options()) {
+    const std::string name = option->get_name();
+    const std::size_t distance = edits(flag, name);
+    if (distance < least) least = distance, best = name;
+  }
+  return best.empty() ? best : fmt::format(", did you mean {}?", best);
+}
+
+// The words that no option of the command takes, as a message about the first of them.
+std::string unexpected(const CLI::App& command, int argc, char** argv) {
+  const std::vector<std::string> extra = command.remaining(true);
+  std::string first = extra.empty() ? "" : extra.front();
+  for (int i = 1; i < argc; ++i) {  // CLI11 keeps no order
+    if (std::find(extra.begin(), extra.end(), argv[i]) != extra.end()) {
+      first = argv[i];
+      break;
+    }
+  }
+  if (!first.starts_with('-')) return fmt::format("{}: not expected here", shown(first));
+  const std::string flag = first.substr(0, first.find('='));
+  return fmt::format("there is no flag {}{}", shown(flag), suggestion(command, flag));
+}
+
+// Every option wants a word.
+void refuse_empty(CLI::App& app) {
+  const CLI::Validator not_empty(
+      [](const std::string& text) {
+        return text.empty() ? "expected a value, got an empty one" : "";
+      },
+      "");
+  for (CLI::Option* option : app.get_options()) {
+    if (option->get_expected_max() > 0) option->check(not_empty);
+  }
+}
+
 }  // namespace
 
 Resume RunFlags::resume_policy() const {
@@ -36,16 +87,21 @@ Resume RunFlags::resume_policy() const {
 
 void add_setting_flags(CLI::App& app, const std::vector<SettingFlag>& settings, Json& given) {
   for (const SettingFlag& setting : settings) {
-    using Type = SettingFlag::Type;
-    CLI::Option* option = setting.type == Type::kText ? add_flag<std::string>(app, setting, given)
-                          : setting.type == Type::kNumber
-                              ? add_flag<double>(app, setting, given)
-                              : add_flag<std::int64_t>(app, setting, given);
-    option->take_last();  // of a flag given twice, so that scripts can append
-    option->type_name(setting.type == Type::kText     ? "TEXT"
-                      : setting.type == Type::kNumber ? "NUMBER"
-                                                      : "N");
+    const std::string flag = flag_of(setting.name);
+    app.add_option_function<std::string>(
+           flag,
+           [&given, setting, flag](const std::string& text) {
+             given[setting.name] = setting.read(flag, text);
+           },
+           fmt::format("{}: {}", setting.help, setting.domain))
+        ->take_last()  // of a flag given twice, so that scripts can append
+        ->type_name(setting.type);
   }
+}
+
+void add_check_flag(CLI::App& app, bool& check) {
+  app.add_flag("--check", check,
+               "say whether the settings make sense and what memory they need, and do nothing");
 }
 
 void add_run_flags(CLI::App& app, const std::vector<SettingFlag>& settings,
@@ -58,16 +114,16 @@ void add_run_flags(CLI::App& app, const std::vector<SettingFlag>& settings,
                  "something is)")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "only", "never"}));
+  add_check_flag(app, flags.check);
   add_setting_flags(app, settings, flags.given);
+}
+
+std::string three_digits(const Json& number) {
+  return number.is_number() ? fmt::format("{:.3f}", number.get<double>()) : "none";
 }
 
 std::string default_folder(const std::string& preset, const std::string& rest) {
   return fmt::format("runs/{}-{}", std::filesystem::path(preset).stem().string(), rest);
-}
-
-std::string flag_of(std::string setting) {
-  std::replace(setting.begin(), setting.end(), '_', '-');
-  return "--" + setting;
 }
 
 std::optional<int> parse(CLI::App& app, int argc, char** argv) {
@@ -81,13 +137,23 @@ std::optional<int> parse(CLI::App& app, int argc, char** argv) {
     const std::string names = names_of(commands);
     if (argc < 2) throw UsageError(fmt::format("expected a command: {} (see --help)", names));
     const std::string first = argv[1];
-    if (!first.starts_with('-') &&
-        std::none_of(commands.begin(), commands.end(),
-                     [&](const CLI::App* known) { return known->get_name() == first; })) {
+    const bool known = app.get_option_no_throw(first) != nullptr ||
+                       std::any_of(commands.begin(), commands.end(), [&](const CLI::App* command) {
+                         return command->get_name() == first;
+                       });
+    if (!known) {
       throw UsageError(
-          fmt::format("there is no command {}: expected {} (see --help)", first, names));
+          fmt::format("{} {}: expected {} (see --help)",
+                      first.starts_with('-') ? "expected a command before" : "there is no command",
+                      shown(first), names));
     }
   }
+  refuse_empty(app);
+  for (CLI::App* command : commands) {
+    refuse_empty(*command);
+    command->allow_extras();  // to be named in their order
+  }
+  app.allow_extras();
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -96,6 +162,11 @@ std::optional<int> parse(CLI::App& app, int argc, char** argv) {
     return app.exit(version);
   } catch (const CLI::ParseError& error) {
     throw UsageError(fmt::format("{} (see --help)", error.what()));
+  }
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  if (!app.remaining(true).empty()) {
+    const CLI::App& command = chosen.empty() ? app : *chosen.front();
+    throw UsageError(fmt::format("{} (see --help)", unexpected(command, argc, argv)));
   }
   return std::nullopt;
 }
@@ -110,16 +181,27 @@ int exit_code_of(const char* name, int (*program)(int argc, char** argv), int ar
          missing);
     return 1;
   }
+  catch_interrupts(name);
+  const auto fails = [&](int code, const std::string& message) {
+    note("{}: {}\n", name, message);
+    return code;
+  };
   try {
     return program(argc, argv);
   } catch (const Interrupted&) {
     return kExitInterrupted;
   } catch (const UsageError& error) {
-    note("{}: {}\n", name, error.what());
-    return 2;
+    return fails(2, error.what());
+  } catch (const std::filesystem::filesystem_error& error) {
+    return fails(1, fmt::format("{}: {}", error.path1().string(), error.code().message()));
+  } catch (const std::bad_alloc&) {
+    return fails(1, "out of memory; " + memory_hint());
+  } catch (const std::length_error&) {
+    return fails(1, "out of memory; " + memory_hint());
+  } catch (const OutOfMemory& error) {
+    return fails(1, fmt::format("{}; {}", error.what(), memory_hint()));
   } catch (const std::exception& error) {
-    note("{}: {}\n", name, error.what());
-    return 1;
+    return fails(1, error.what());
   }
 }
 

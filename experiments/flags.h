@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@ struct RunFlags {
   std::string preset = "demo";
   std::string out;
   std::string resume = "auto";
+  bool check = false;           // do nothing but check
   Json given = Json::object();  // the settings that it names
 
   Resume resume_policy() const;
@@ -26,32 +28,46 @@ struct RunFlags {
 
 // A setting as a flag.
 struct SettingFlag {
-  enum class Type { kText, kNumber, kInteger };
   const char* name;
-  Type type;
+  const char* type;    // for --help
+  std::string domain;  // in words
   const char* help;
+  // What the text after the flag says; UsageError where it says nothing that the setting may be.
+  std::function<Json(const std::string& flag, const std::string& text)> read;
 };
+
+template <class Domain>
+SettingFlag setting_flag(const char* name, const Domain& domain, const char* help) {
+  using T = typename decltype(domain.read(""))::value_type;
+  return {name,
+          std::is_same_v<T, std::string> ? "TEXT"
+          : std::is_same_v<T, double>    ? "NUMBER"
+                                         : "N",
+          domain.words(), help, [domain](const std::string& flag, const std::string& text) {
+            const std::optional<T> value = domain.read(text);
+            require(value && domain.holds(*value),
+                    fmt::format("{} {}: expected {}", flag, shown(text), domain.words()));
+            return Json(*value);
+          }};
+}
 
 // The settings of S, or those of them that `only` names.
 template <class S>
 std::vector<SettingFlag> setting_flags(const std::vector<std::string>& only = {}) {
   std::vector<SettingFlag> flags;
   const S settings;
-  S::for_each(settings, [&](const char* name, const auto& member, const char* help) {
+  S::for_each(settings, [&](const char* name, const auto&, const auto& domain, const char* help) {
     if (!only.empty() && std::find(only.begin(), only.end(), name) == only.end()) return;
-    using T = std::decay_t<decltype(member)>;
-    using Type = SettingFlag::Type;
-    flags.push_back({name,
-                     std::is_same_v<T, std::string> ? Type::kText
-                     : std::is_same_v<T, double>    ? Type::kNumber
-                                                    : Type::kInteger,
-                     help});
+    flags.push_back(setting_flag(name, domain, help));
   });
   return flags;
 }
 
 // Flags that leave what they are given in `given`.
 void add_setting_flags(CLI::App& app, const std::vector<SettingFlag>& settings, Json& given);
+
+// --check
+void add_check_flag(CLI::App& app, bool& check);
 
 // --preset, --out, --resume and a flag for each setting. `default_out` says in --help where a run
 // goes without --out.
@@ -62,19 +78,21 @@ void add_run_flags(CLI::App& app, const std::vector<SettingFlag>& settings,
 template <class S>
 S resolve(const RunFlags& flags) {
   S settings = settings_from_preset<S>(flags.preset, flags.given.value("norm", ""));
-  apply(flags.given, "flags", settings);
+  apply(flags.given, "", settings);
   settings.check();
+  check_effects(flags.given, settings);
   return settings;
 }
+
+// A number of a summary for a line of output: with three digits, or "none" for null.
+std::string three_digits(const Json& number);
 
 // "runs/PRESET-REST", the folder of a run that was given none.
 std::string default_folder(const std::string& preset, const std::string& rest);
 
-// "--log-every" for "log_every".
-std::string flag_of(std::string setting);
-
 // Adds --version and parses. The exit code where that was all (--help, --version); UsageError, one
-// line, for what does not parse, naming the subcommands where there are any and none was given.
+// line, for what does not parse: it names the subcommands where none was given, and the flag that
+// comes nearest to one that there is not.
 std::optional<int> parse(CLI::App& app, int argc, char** argv);
 
 // What every program's main does: runs `program` and turns what it throws into one line on stderr

@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kPlan = "plan.json";
+constexpr const char* kPlan = kPlanFile;
 
 // What makes a cell: not part of what the cells share.
 const std::vector<std::string> kAxes = {"norm", "groups", "seed", "learning_rate"};
@@ -22,20 +22,27 @@ const std::vector<std::string> kAxes = {"norm", "groups", "seed", "learning_rate
 const std::vector<std::string> kMeasures = {"localization_distance", "interior_slope",
                                             "localized_fraction", "interior_localized_fraction"};
 
+// The list under `name`, of values that localization's `setting` may have.
 template <class T>
-std::vector<T> list(const Json& json, const std::string& source, const char* name) {
+std::vector<T> list(const Json& json, const std::string& source, const char* name,
+                    const char* setting, T LocalizationSettings::*member) {
   const Json values = json.value(name, Json());
-  const auto fits = [](const Json& value) {
-    return std::is_integral_v<T> ? value.is_number_integer() : value.is_number();
-  };
-  require(values.is_array() && !values.empty() && std::all_of(values.begin(), values.end(), fits),
-          fmt::format("{}: {} is {}, expected a list of {}", source, name, values.dump(),
-                      std::is_integral_v<T> ? "whole numbers" : "numbers"));
-  auto result = values.get<std::vector<T>>();
-  for (const T& value : result) {
-    require(std::count(result.begin(), result.end(), value) == 1,
-            fmt::format("{}: {} names {} twice", source, name, value));
+  require(values.is_array() && !values.empty() && values.size() <= kMostCells,
+          fmt::format("{}: {} is {}, expected a list of 1 to {} numbers", source, name,
+                      in_words(values), kMostCells));
+  std::vector<T> result;
+  for (const Json& value : values) {
+    LocalizationSettings one;
+    Json json_of_one;
+    json_of_one[setting] = value;
+    apply(json_of_one, fmt::format("{}: {}", source, name), one);
+    result.push_back(one.*member);
   }
+  std::vector<T> sorted = result;
+  std::sort(sorted.begin(), sorted.end());
+  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+  require(twice == sorted.end(),
+          fmt::format("{}: {} names {} twice", source, name, twice == sorted.end() ? T() : *twice));
   return result;
 }
 
@@ -116,11 +123,20 @@ LocalizationSettings GroupSweep::settings_of(std::size_t cell) const {
 GroupSweep plan_groups(const std::string& preset, const Json& given) {
   Json all = read_preset("groups", preset);
   all.update(given);
-  const auto groups = list<std::int64_t>(all, preset, "groups");
-  const auto rates = list<double>(all, preset, "learning_rates");
-  const Json seeds = all.value("seeds", Json());
-  require(seeds.is_number_integer() && seeds > 0,
-          fmt::format("{}: seeds is {}, expected how many", preset, seeds.dump()));
+  const auto groups = list(all, preset, "groups", "groups", &LocalizationSettings::groups);
+  const auto rates =
+      list(all, preset, "learning_rates", "learning_rate", &LocalizationSettings::learning_rate);
+  const Whole some{1, kMostCells};
+  const Json of_seeds = all.value("seeds", Json());
+  const std::int64_t seeds = value_of<std::int64_t>(of_seeds).value_or(0);
+  require(some.holds(seeds),
+          fmt::format("{}: seeds is {}, expected {}", preset, in_words(of_seeds), some.words()));
+  const auto each = static_cast<std::int64_t>(groups.size() * rates.size());  // at most 10^8
+  require(
+      each * seeds <= kMostCells,
+      fmt::format("a sweep of {} groups, {} learning rates and {} seeds has {} cells, expected at "
+                  "most {} (--groups, --learning-rates, --seeds)",
+                  groups.size(), rates.size(), seeds, each * seeds, kMostCells));
   for (const char* name : {"groups", "seeds", "learning_rates"}) all.erase(name);
   for (const std::string& name : kAxes) {
     require(!all.contains(name), fmt::format("{}: {} is not for a sweep to set", preset, name));
@@ -128,6 +144,7 @@ GroupSweep plan_groups(const std::string& preset, const Json& given) {
   LocalizationSettings shared;
   shared.norm = "group";
   apply(all, preset, shared);
+  check_effects(given, shared);
 
   GroupSweep sweep;
   sweep.preset = preset;
@@ -157,6 +174,8 @@ void write_plan(const fs::path& path, const GroupSweep& sweep) {
                              {"seed", cell.seed},
                              {"learning_rate", cell.learning_rate}});
   }
+  require(!fs::exists(path / kConfigFile),
+          fmt::format("{} holds a run, not a sweep; choose another --out", path.string()));
   const SweepLock lock(path);
   if (has_plan(path)) {
     const Json theirs = read_json(path / kPlan);

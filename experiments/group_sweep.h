@@ -27,6 +27,9 @@ struct GroupSweep {
   LocalizationSettings settings_of(std::size_t cell) const;
 };
 
+// Cells of a sweep at most: each is a folder and a line of the plan.
+inline constexpr std::int64_t kMostCells = 10'000;
+
 // A sweep by its preset ("demo", "small", "paper" or a JSON file): settings of localization and
 //
 //   "groups": [1, 2, 4],  "seeds": 2 (from 0),  "learning_rates": [1e-3, 2e-3]

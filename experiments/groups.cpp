@@ -4,8 +4,8 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <span>
+#include <sstream>
 #include <string>
 #include <system_error>
 
@@ -16,6 +16,7 @@
 #include "experiments/group_sweep.h"
 #include "experiments/interrupt.h"
 #include "experiments/localize.h"
+#include "experiments/memory.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -28,15 +29,31 @@ struct Arguments {
   std::string out;
   Json given = Json::object();  // of the plan
   Json how = Json::object();    // of this call
+  Json crew = Json::object();   // of this call: how many work
   std::string cell;
   std::string output;
-  std::int64_t jobs = 0;
   bool unfinished = false;
+  bool check = false;
 };
+
+std::string preset_of(const Arguments& arguments) {
+  return arguments.preset.empty() ? "demo" : arguments.preset;
+}
 
 std::filesystem::path folder_of(const Arguments& arguments) {
   if (!arguments.out.empty()) return arguments.out;
-  return default_folder(arguments.preset.empty() ? "demo" : arguments.preset, "groups");
+  return default_folder(preset_of(arguments), "groups");
+}
+
+// What --check says of a plan; nothing is written.
+int check(const Arguments& arguments) {
+  const GroupSweep sweep = plan_groups(preset_of(arguments), arguments.given);
+  LocalizationSettings settings = sweep.settings_of(0);
+  apply(arguments.how, "", settings);
+  say("{} cells; {} each\n", sweep.cells.size(),
+      checked_memory(memory_of(settings, LocalizationPhases::kAll),
+                     settings.device.starts_with("cuda")));
+  return 0;
 }
 
 // The plan in the folder, which is made if there is none; `arguments` must not ask for another one.
@@ -44,8 +61,7 @@ GroupSweep plan(const Arguments& arguments) {
   const std::filesystem::path path = folder_of(arguments);
   const bool asks = !arguments.preset.empty() || !arguments.given.empty();
   if (has_plan(path) && !asks) return read_plan(path);
-  write_plan(path,
-             plan_groups(arguments.preset.empty() ? "demo" : arguments.preset, arguments.given));
+  write_plan(path, plan_groups(preset_of(arguments), arguments.given));
   return read_plan(path);
 }
 
@@ -57,27 +73,26 @@ GroupSweep existing_plan(const Arguments& arguments) {
 
 // A cell by its number or its id.
 std::size_t find_cell(const GroupSweep& sweep, const std::string& name) {
-  std::size_t number = 0;
-  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-  if (error == std::errc() && end == name.data() + name.size() && number < sweep.cells.size()) {
-    return number;
-  }
+  const auto count = static_cast<std::int64_t>(sweep.cells.size());
+  const std::optional<std::int64_t> number = whole_number(name);
+  if (number && *number >= 0 && *number < count) return static_cast<std::size_t>(*number);
   const auto found = std::find_if(sweep.cells.begin(), sweep.cells.end(),
                                   [&](const GroupSweep::Cell& cell) { return cell.id == name; });
   if (found == sweep.cells.end()) {
-    throw UsageError(fmt::format("--cell {}: expected a number from 0 to {}, or an id in plan.json",
-                                 name, sweep.cells.size() - 1));
+    throw UsageError(
+        fmt::format("--cell {}: expected a whole number from 0 to {}, or an id in plan.json",
+                    shown(name), count - 1));
   }
   return static_cast<std::size_t>(found - sweep.cells.begin());
 }
 
 int run_cell(const GroupSweep& sweep, const Sweep& cells, std::size_t cell, const Json& how) {
-  catch_interrupts();
   try {
     LocalizationSettings settings = sweep.settings_of(cell);
-    apply(how, "flags", settings);
+    apply(how, "", settings);
     settings.check();
     const Device device = choose_device(settings);
+    require_memory(memory_of(settings, LocalizationPhases::kAll), device);
     RunFolder folder(cells.folder(cell), to_json(settings), device, Resume::kAuto);
     cells.clear_failure(cell);
     if (cells.finished(cell)) {  // asked while we hold the folder: nobody finishes it meanwhile
@@ -86,7 +101,7 @@ int run_cell(const GroupSweep& sweep, const Sweep& cells, std::size_t cell, cons
     }
     const Json summary = run_localization(settings, folder, device);
     say("{}: localization distance {}, interior slope {}\n", cells.id(cell),
-        summary["localization_distance"].dump(), summary["interior_slope"].dump());
+        summary["localization_distance"].dump(), three_digits(summary["interior_slope"]));
     return 0;
   } catch (const FolderInUse& error) {
     note("groups: {}\n", error.what());
@@ -98,30 +113,34 @@ int run_cell(const GroupSweep& sweep, const Sweep& cells, std::size_t cell, cons
 }
 
 int run(const Arguments& arguments) {
+  require(arguments.cell.empty() || arguments.crew.empty(), "--jobs: has no effect with --cell");
   const GroupSweep sweep = plan(arguments);
   const Sweep cells = cells_of(folder_of(arguments), sweep);
   if (!arguments.cell.empty()) {
     return run_cell(sweep, cells, find_cell(sweep, arguments.cell), arguments.how);
   }
   Workers workers;
-  workers.devices = worker_devices(arguments.how.value("device", "auto"), arguments.jobs);
-  workers.command = {"groups",
-                     "run",
-                     "--out",
-                     folder_of(arguments).string(),
-                     "--cell",
-                     "{cell}",
-                     "--device",
-                     "{device}",
-                     "--threads",
-                     std::to_string(threads_each(arguments.how.value("threads", std::int64_t{0}),
-                                                 workers.devices.size()))};
-  for (const char* name : {"checkpoint_every", "stop_after"}) {
-    if (!arguments.how.contains(name)) continue;
-    workers.command.push_back(flag_of(name));
-    workers.command.push_back(arguments.how[name].dump());
+  workers.devices = worker_devices(arguments.how.value("device", "auto"),
+                                   arguments.crew.value("jobs", std::int64_t{0}));
+  if (workers.devices.front() == "cpu") {  // a GPU's memory is asked for by who works there
+    const LocalizationSettings settings = sweep.settings_of(0);
+    require_memory(memory_of(settings, LocalizationPhases::kAll), Device::cpu(1),
+                   static_cast<std::int64_t>(workers.devices.size()));
   }
-  catch_interrupts();
+  const std::string threads = std::to_string(
+      threads_each(arguments.how.value("threads", std::int64_t{0}), workers.devices.size()));
+  workers.command = [&](std::size_t cell, const std::string& device) {
+    std::vector<std::string> words{"groups",    "run",
+                                   "--out",     folder_of(arguments).string(),
+                                   "--cell",    std::to_string(cell),
+                                   "--device",  device,
+                                   "--threads", threads};
+    for (const char* name : {"checkpoint_every", "stop_after"}) {
+      if (!arguments.how.contains(name)) continue;
+      words.insert(words.end(), {flag_of(name), arguments.how[name].dump()});
+    }
+    return words;
+  };
   const std::vector<std::size_t> failed = run_workers(cells, workers);
   if (failed.empty()) {
     say("{}: all {} cells are finished; `groups collect` makes results.json\n",
@@ -210,26 +229,31 @@ int collect_results(const Arguments& arguments) {
   return 0;
 }
 
+// What stands between commas, each as the flag of one setting says.
+Json list_of(const SettingFlag& setting, const std::string& flag, const std::string& text) {
+  Json list = Json::array();
+  std::istringstream parts(text + ",");
+  for (std::string part; std::getline(parts, part, ',');) list.push_back(setting.read(flag, part));
+  return list;
+}
+
 void add_plan_flags(CLI::App& app, Arguments& arguments) {
   app.add_option("--preset", arguments.preset, "demo (the default), small, paper, or a JSON file");
-  for (const auto& [name, help] : {std::pair{"groups", "numbers of groups G: 1,2,4"},
-                                   {"learning_rates", "learning rates: 1e-3,2e-3"}}) {
+  for (const auto& [name, of, help] :
+       {std::tuple{"groups", "groups", "numbers of groups G: 1,2,4"},
+        {"learning_rates", "learning_rate", "learning rates: 1e-3,2e-3"}}) {
+    const SettingFlag setting = setting_flags<LocalizationSettings>({of}).front();
     app.add_option_function<std::string>(
            flag_of(name),
-           [&arguments, name = name](const std::string& text) {
-             try {
-               arguments.given[name] = parse_json("[" + text + "]", flag_of(name));
-             } catch (const Error&) {
-               throw CLI::ConversionError(text, flag_of(name));
-             }
+           [&arguments, name = name, setting](const std::string& text) {
+             arguments.given[name] = list_of(setting, flag_of(name), text);
            },
            help)
         ->take_last()
         ->type_name("N,N,...");
   }
-  app.add_option_function<std::int64_t>(
-      "--seeds", [&arguments](std::int64_t n) { arguments.given["seeds"] = n; },
-      "how many, from 0");
+  add_setting_flags(app, {setting_flag("seeds", Whole{1, kMostCells}, "how many, from 0")},
+                    arguments.given);
   std::vector<SettingFlag> shared = setting_flags<LocalizationSettings>();
   std::erase_if(shared, [](const SettingFlag& flag) {
     const std::string name = flag.name;
@@ -256,7 +280,10 @@ int main_program(int argc, char** argv) {
     command->add_option("--out", arguments.out,
                         "folder of the sweep (default: runs/PRESET-groups)");
   }
-  for (CLI::App* command : {plan_command, run_command}) add_plan_flags(*command, arguments);
+  for (CLI::App* command : {plan_command, run_command}) {
+    add_plan_flags(*command, arguments);
+    add_check_flag(*command, arguments.check);
+  }
   for (CLI::App* command : {status_command, collect_command}) {
     command->add_option("--preset", arguments.preset, "whose default folder to look in");
   }
@@ -264,15 +291,17 @@ int main_program(int argc, char** argv) {
                               "where to write instead of results.json in the sweep; - for standard "
                               "output, without the table");
   run_command->add_option("--cell", arguments.cell, "only this cell, by number or id");
-  run_command
-      ->add_option("--jobs", arguments.jobs,
-                   "cells at once (default: one for each core, or GPU); they share "
-                   "--threads, and --device cuda spreads them over the GPUs")
-      ->check(CLI::NonNegativeNumber);
+  add_setting_flags(
+      *run_command,
+      {setting_flag("jobs", Whole{0, kMostThreads},
+                    "cells at once, 0 for one for each core, or GPU; they share --threads, and "
+                    "--device cuda spreads them over the GPUs")},
+      arguments.crew);
   add_setting_flags(*run_command, setting_flags<LocalizationSettings>(kHow), arguments.how);
   status_command->add_flag("--unfinished", arguments.unfinished,
                            "print only the numbers of the cells that are not finished, as 0-3,7");
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
+  if (arguments.check) return check(arguments);
   if (*run_command) return run(arguments);
   if (*status_command) return status(arguments);
   if (*collect_command) return collect_results(arguments);

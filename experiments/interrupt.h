@@ -2,18 +2,38 @@
 
 namespace sidechannel::experiments {
 
-// What main returns after a run was stopped by a signal, with its state saved (EX_TEMPFAIL of
-// sysexits.h: the same command again continues; Slurm requeues on it).
+// What main returns after a run was stopped by a signal (EX_TEMPFAIL of sysexits.h: the same
+// command again continues; Slurm requeues on it).
 inline constexpr int kExitInterrupted = 75;
 
 // Thrown by a run that was asked to stop, after its checkpoint.
 struct Interrupted {};
 
-// From now on SIGINT (Ctrl-C), SIGTERM and SIGUSR1 ask the run to stop instead of ending it.
-// A second SIGINT ends the program at once.
-void catch_interrupts();
+// From now on SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end the program `name` with one line and
+// kExitInterrupted: at once, where nothing below says otherwise, and after a file that is being
+// written in any case. A second SIGINT does not wait for that either.
+void catch_interrupts(const char* name);
 
 // Whether a signal has asked.
 bool interrupt_requested();
+
+// While one lives, a loop asks interrupt_requested() after each of its steps, and ends by itself
+// with its state saved. A step that takes longer than a second and a half is not waited for.
+class PollsInterrupts {
+ public:
+  PollsInterrupts();
+  ~PollsInterrupts();
+  PollsInterrupts(const PollsInterrupts&) = delete;
+  PollsInterrupts& operator=(const PollsInterrupts&) = delete;
+};
+
+// While one lives, what is done is waited for: the saving of a state.
+class DelaysInterrupts {
+ public:
+  DelaysInterrupts();
+  ~DelaysInterrupts();
+  DelaysInterrupts(const DelaysInterrupts&) = delete;
+  DelaysInterrupts& operator=(const DelaysInterrupts&) = delete;
+};
 
 }  // namespace sidechannel::experiments

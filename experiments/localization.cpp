@@ -14,6 +14,7 @@
 #include "experiments/flags.h"
 #include "experiments/interrupt.h"
 #include "experiments/localize.h"
+#include "experiments/memory.h"
 #include "experiments/training.h"
 
 namespace sidechannel::experiments {
@@ -30,7 +31,13 @@ struct Arguments {
 
 int run(const Arguments& arguments, Phases phases) {
   auto settings = resolve<LocalizationSettings>(arguments.run);
+  const MemoryNeed memory = memory_of(settings, phases);
+  if (arguments.run.check) {
+    say("{}\n", checked_memory(memory, settings.device.starts_with("cuda")));
+    return 0;
+  }
   const Device device = choose_device(settings);
+  require_memory(memory, device);
   const std::string& out = arguments.run.out;
   RunFolder folder(
       out.empty()
@@ -42,7 +49,6 @@ int run(const Arguments& arguments, Phases phases) {
     say("{}: done already, see summary.json\n", where);
     return 0;
   }
-  catch_interrupts();
   const Json summary = run_localization(settings, folder, device, phases, arguments.model);
   if (phases == Phases::kTrain) {
     say("trained: {}/model.safetensors\n", where);
@@ -50,8 +56,8 @@ int run(const Arguments& arguments, Phases phases) {
     say("probes: {}/probes.safetensors\n", where);
   } else {
     say("{}: norm {}, interior slope {}, localized {} of all indices at the output\n", where,
-        settings.norm, summary["interior_slope"].dump(),
-        summary["localized_fraction"].back().dump());
+        settings.norm, three_digits(summary["interior_slope"]),
+        three_digits(summary["localized_fraction"].back()));
   }
   return 0;
 }
@@ -69,14 +75,32 @@ bool tell_not_finite(const std::string& source, const HostArray& x) {
   return true;
 }
 
+// The network in the file, which must be the one that flags describe where they do.
+Localizer described_model(const Arguments& arguments, const Device& device,
+                          LocalizationSettings& settings) {
+  const Json& given = arguments.run.given;
+  Localizer network = load_model(arguments.model, device, given.value("norm", ""), settings.groups,
+                                 settings.samples_per_set);
+  const LocalizerConfig& config = network.config();
+  const auto same = [&](const char* name, const auto& theirs) {
+    require(
+        !given.contains(name) || given[name] == theirs,
+        fmt::format("{} {}: {} holds a network with {} {}", flag_of(name),
+                    flag_text(given.value(name, Json())), arguments.model, flag_of(name), theirs));
+  };
+  settings.norm = name_of(config.norm);
+  same("norm", settings.norm);
+  check_effects(given, settings);
+  same("groups", config.groups);
+  same("samples_per_set", config.samples_per_set);
+  return network;
+}
+
 int predict(const Arguments& arguments) {
   LocalizationSettings settings;
-  settings.norm = "";  // as the file says
-  apply(arguments.run.given, "flags", settings);
+  apply(arguments.run.given, "", settings);
   const Device device = choose_device(settings);
-  const Localizer network =
-      load_model(arguments.model, device, settings.norm, settings.groups, settings.samples_per_set);
-  settings.norm = name_of(network.config().norm);
+  const Localizer network = described_model(arguments, device, settings);
   const Statistics statistics = settings.evaluation_statistics();
   const HostArray input = read_npy(arguments.input);
   SC_CHECK(input.dtype == DType::kF32 || input.dtype == DType::kF64,
@@ -84,6 +108,9 @@ int predict(const Arguments& arguments) {
   SC_CHECK(input.shape.rank() == 2 && input.shape.size() > 0,
            "{}: expected an array [n, l] of n sequences, got shape {}", arguments.input,
            input.shape.str());
+  require_memory(memory_of(network.config(), static_cast<double>(input.shape[0]),
+                           static_cast<double>(input.shape[1])),
+                 device);
   HostArray x(DType::kF32, input.shape);
   if (input.dtype == DType::kF32) {
     x.bytes = input.bytes;

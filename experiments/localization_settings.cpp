@@ -1,40 +1,47 @@
 #include "experiments/localization_settings.h"
 
-#include "experiments/input.h"
-
 namespace sidechannel::experiments {
 
+std::span<const OnlyWhen<LocalizationSettings>> LocalizationSettings::only_when() {
+  using S = LocalizationSettings;
+  constexpr auto group = [](const S& s) { return s.norm == "group"; };
+  constexpr auto batch = [](const S& s) { return s.norm == "batch"; };
+  constexpr auto curriculum = [](const S& s) { return s.curriculum_iterations > 0; };
+  // Not the settings of probes: scripts that have them switch probes off with one flag more.
+  static constexpr OnlyWhen<S> kRules[] = {
+      {"groups", "--norm group", group},
+      {"samples_per_set", "--norm batch", batch},
+      {"curriculum_length", "--curriculum-iterations", curriculum},
+      {"curriculum_learning_rate", "--curriculum-iterations", curriculum},
+  };
+  return kRules;
+}
+
 void LocalizationSettings::check() const {
-  require_at_least("length", length, 1);
-  require_at_least("batch", batch, 1);
-  require_at_least("iterations", iterations, 1);
-  require_at_least("warmup", warmup, 0);
-  require_at_least("probe width", probe_width, 1);
-  require_at_least("probe batch", probe_batch, 1);
-  require_at_least("probe iterations", probe_iterations, 1);
-  require_at_least("map samples", map_samples, 2);
-  require_at_least("curriculum iterations", curriculum_iterations, 0);
-  if (curriculum_iterations > 0) require_at_least("curriculum length", curriculum_length, 1);
-  require(total_iterations() < (std::int64_t{1} << 32), "iterations: expected fewer than 2^32");
-  require(learning_rate > 0 && probe_learning_rate > 0, "learning rate: expected more than 0");
-  require(curriculum_iterations == 0 || curriculum_learning_rate > 0,
-          "curriculum learning rate: expected more than 0");
-  require(p_threshold > 0 && p_threshold < 1, "p threshold: expected a number between 0 and 1");
-  RunSettings::check();
-  network().check();
-  input_from(input);
-  training_rate();
-  probe_rate();
-  evaluation_statistics();
-  probed_layers();
-  if (norm == "batch") {
-    for (const auto& [name, value] :
-         {std::pair{"batch", batch}, {"probe batch", probe_batch}, {"map samples", map_samples}}) {
-      require(value % samples_per_set == 0,
-              fmt::format("{} {}: expected a multiple of {} samples per set", name, value,
-                          samples_per_set));
-    }
+  check_domains(*this);
+  require(total_iterations() <= kMostSteps,
+          fmt::format("--iterations {}: with --curriculum-iterations {} more than {} in all",
+                      iterations, curriculum_iterations, kMostSteps));
+  if (curriculum_iterations > 0) {
+    require(curriculum_length > 0, "--curriculum-length 0: expected at least 1 for a curriculum");
+    require(curriculum_learning_rate > 0,
+            "--curriculum-learning-rate 0: expected more than 0 for a curriculum");
   }
+  if (norm == "group") {
+    require(channels % groups == 0,
+            fmt::format("--groups {}: expected a divisor of --channels {}", groups, channels));
+  }
+  if (norm == "batch") {
+    const auto fits = [&](const char* flag, std::int64_t value) {
+      require(value % samples_per_set == 0,
+              fmt::format("{} {}: expected a multiple of --samples-per-set {}", flag, value,
+                          samples_per_set));
+    };
+    fits("--batch", batch);
+    if (probes != "none") fits("--probe-batch", probe_batch);
+    fits("--map-samples", map_samples);
+  }
+  evaluation_statistics();
 }
 
 LocalizerConfig LocalizationSettings::network() const {
@@ -64,19 +71,18 @@ kernels::LearningRate LocalizationSettings::probe_rate() const {
 
 Statistics LocalizationSettings::evaluation_statistics() const {
   if (eval_statistics == "minibatch") return Statistics::kMinibatch;
-  require(eval_statistics == "population",
-          fmt::format("eval statistics {}: expected minibatch or population", eval_statistics));
   require(network().has_population_statistics(),
-          fmt::format("eval statistics population: {} norm has no running statistics", norm));
+          fmt::format("--eval-statistics population: {} norm has no running statistics", norm));
   return Statistics::kPopulation;
 }
 
 std::vector<std::int64_t> LocalizationSettings::probed_layers() const {
-  if (probes == "none") return {};
-  if (probes == "last") return {depth - 1};
-  require(probes == "all", fmt::format("probes {}: expected all, last or none", probes));
   std::vector<std::int64_t> layers;
-  for (std::int64_t layer = 1; layer < depth; ++layer) layers.push_back(layer);
+  if (probes == "all") {
+    for (std::int64_t layer = 1; layer < depth; ++layer) layers.push_back(layer);
+  } else if (probes == "last") {
+    layers.push_back(depth - 1);
+  }
   return layers;
 }
 

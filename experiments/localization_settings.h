@@ -48,6 +48,7 @@ struct LocalizationSettings : RunSettings {
   double p_threshold = 0.1;
   std::string eval_statistics = "minibatch";
 
+  static std::span<const OnlyWhen<LocalizationSettings>> only_when();
   // UsageError for values that make no sense, alone or together.
   void check() const;
 
@@ -64,33 +65,46 @@ struct LocalizationSettings : RunSettings {
 
   template <class Self, class Visit>
   static void for_each(Self& s, const Visit& visit) {
-    visit("length", s.length, "sequence length l");
-    visit("depth", s.depth, "convolutions d in all, first and last included");
-    visit("channels", s.channels, "hidden channels h");
-    visit("kernel_size", s.kernel_size, "kernel size k, odd");
-    visit("norm", s.norm, "none, instance, group, layer or batch");
-    visit("groups", s.groups, "groups G of group norm");
-    visit("samples_per_set", s.samples_per_set, "samples that share batch norm's statistics");
-    visit("input", s.input, "noise, or constant: 1 everywhere, which tells nothing");
-    visit("batch", s.batch, "sequences in a training step");
-    visit("learning_rate", s.learning_rate, "Adam's base learning rate");
-    visit("schedule", s.schedule, "constant, or tail: 70 % constant, then linear to 5 %");
-    visit("warmup", s.warmup, "steps of linear warm-up");
-    visit("iterations", s.iterations, "training steps");
-    visit("curriculum_length", s.curriculum_length, "sequence length of a first stage");
-    visit("curriculum_iterations", s.curriculum_iterations, "steps of the first stage, 0 for none");
-    visit("curriculum_learning_rate", s.curriculum_learning_rate, "its learning rate, constant");
-    visit("probes", s.probes,
-          "which hidden layers get one and appear in the map: all, last or none");
-    visit("probe_width", s.probe_width, "width of the probes' two hidden layers");
-    visit("probe_batch", s.probe_batch,
-          "sequences in a step of the probes' training, and of the map");
-    visit("probe_iterations", s.probe_iterations, "steps of the probes' training");
-    visit("probe_learning_rate", s.probe_learning_rate, "Adam's base learning rate for the probes");
-    visit("probe_schedule", s.probe_schedule, "how it moves, as schedule");
-    visit("map_samples", s.map_samples, "sequences behind the localization map");
-    visit("p_threshold", s.p_threshold, "Welch's test rejects below this p-value");
-    visit("eval_statistics", s.eval_statistics, "minibatch or population, for probes and map");
+    visit("length", s.length, Whole{1, kMostLength}, "sequence length l");
+    visit("depth", s.depth, Whole{2, kMostDepth}, "convolutions d in all, first and last included");
+    visit("channels", s.channels, Whole{1, kMostChannels}, "hidden channels h");
+    visit("kernel_size", s.kernel_size, Whole{1, kMostKernelSize, true}, "kernel size k");
+    visit("norm", s.norm, OneOf{{"none", "instance", "group", "layer", "batch"}},
+          "the normalization");
+    visit("groups", s.groups, Whole{1, kMostChannels}, "groups G of group norm");
+    visit("samples_per_set", s.samples_per_set, Whole{1, kMostBatch},
+          "samples that share batch norm's statistics");
+    visit("input", s.input, OneOf{{"noise", "constant"}},
+          "what the network hears; constant: 1 everywhere, which tells nothing");
+    visit("batch", s.batch, Whole{1, kMostBatch}, "sequences in a training step");
+    visit("learning_rate", s.learning_rate, Real{0, kHighestRate}, "Adam's base learning rate");
+    visit("schedule", s.schedule, OneOf{{"constant", "tail"}},
+          "how it moves; tail: 70 % constant, then linear to 5 %");
+    visit("warmup", s.warmup, Whole{0, kMostSteps}, "steps of linear warm-up");
+    visit("iterations", s.iterations, Whole{1, kMostSteps}, "training steps");
+    visit("curriculum_length", s.curriculum_length, Whole{0, kMostLength},
+          "sequence length of a first stage");
+    visit("curriculum_iterations", s.curriculum_iterations, Whole{0, kMostSteps},
+          "steps of the first stage, 0 for none");
+    visit("curriculum_learning_rate", s.curriculum_learning_rate, Real{0, kHighestRate, true},
+          "its learning rate, constant");
+    visit("probes", s.probes, OneOf{{"all", "last", "none"}},
+          "which hidden layers get one and appear in the map");
+    visit("probe_width", s.probe_width, Whole{1, kMostChannels},
+          "width of the probes' two hidden layers");
+    visit("probe_batch", s.probe_batch, Whole{1, kMostBatch},
+          "sequences in a step of the probes' training");
+    visit("probe_iterations", s.probe_iterations, Whole{1, kMostSteps},
+          "steps of the probes' training");
+    visit("probe_learning_rate", s.probe_learning_rate, Real{0, kHighestRate},
+          "Adam's base learning rate for the probes");
+    visit("probe_schedule", s.probe_schedule, OneOf{{"constant", "tail"}}, "how that moves");
+    visit("map_samples", s.map_samples, Whole{2, kMostSteps},
+          "sequences behind the localization map");
+    visit("p_threshold", s.p_threshold, Real{0, 1, false, false},
+          "Welch's test rejects below this p-value");
+    visit("eval_statistics", s.eval_statistics, OneOf{{"minibatch", "population"}},
+          "of norm, for probes and map; population: the running ones of batch norm");
     RunSettings::for_each(s, visit);
   }
 };

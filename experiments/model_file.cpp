@@ -8,6 +8,7 @@ namespace sidechannel::experiments {
 namespace {
 
 constexpr const char* kNetwork = "sidechannel.network";
+constexpr const char* kPackedNetwork = "sidechannel.packed_network";  // distinguish.cpp's
 
 LocalizerConfig config_from_metadata(const std::string& text, const std::string& source) {
   const Json json = Json::parse(text, nullptr, false);
@@ -62,6 +63,9 @@ Localizer load_model(const std::filesystem::path& path, const Device& device,
                      const std::string& norm, std::int64_t groups, std::int64_t samples_per_set) {
   const SafetensorsFile file = read_safetensors(path);
   const std::string source = path.string();
+  require(
+      !file.metadata.contains(kPackedNetwork),
+      fmt::format("{}: a network of the program overlap (norm pack), not of localization", source));
   LocalizerConfig config;
   const auto described = file.metadata.find(kNetwork);
   if (described != file.metadata.end()) {

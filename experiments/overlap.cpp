@@ -15,6 +15,7 @@
 #include "experiments/distinguish.h"
 #include "experiments/flags.h"
 #include "experiments/interrupt.h"
+#include "experiments/memory.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -25,7 +26,7 @@ std::filesystem::path folder_of(const RunFolder& folder, std::int64_t overlap) {
   return folder.file(fmt::format("overlap-{:03}", overlap));
 }
 
-// overlap.json and overlap.npy [points, 2] (overlap, mean squared error) of all overlaps that are
+// summary.json and overlap.npy [points, 2] (overlap, mean squared error) of all overlaps that are
 // finished, those of earlier calls included.
 Json collect(const OverlapSettings& settings, const RunFolder& folder) {
   std::vector<Json> points;
@@ -51,8 +52,20 @@ Json collect(const OverlapSettings& settings, const RunFolder& folder) {
   json["batch"] = settings.batch;
   json["points"] = points;
   write_npy(folder.file("overlap.npy"), array);
-  folder.write_json("overlap.json", json);
+  folder.write_json("summary.json", json);
   return json;
+}
+
+// How many networks train at once: a core each, for small networks lose more by sharing cores than
+// by sharing caches.
+std::int64_t jobs_of(const OverlapSettings& settings, const Device& device) {
+  if (device.is_cuda()) {
+    require(settings.jobs <= 1,
+            fmt::format("--jobs {}: a GPU trains one network at a time", settings.jobs));
+    return 1;
+  }
+  const auto most = static_cast<std::int64_t>(settings.overlap_list().size());
+  return std::min(most, settings.jobs > 0 ? settings.jobs : device.cpu_queue().threads());
 }
 
 // Networks of several overlaps train next to each other, each in a folder of its own on threads of
@@ -68,8 +81,20 @@ class Sweep {
 
   const std::vector<std::int64_t>& todo() const { return todo_; }
 
+  // A core a network: small networks lose more by sharing cores than by sharing caches.
+  std::int64_t jobs() const {
+    const auto most = static_cast<std::int64_t>(todo_.size());
+    if (device_.is_cuda()) {
+      require(settings_.jobs <= 1,
+              fmt::format("--jobs {}: a GPU trains one network at a time", settings_.jobs));
+      return 1;
+    }
+    return std::min(most, settings_.jobs > 0 ? settings_.jobs : device_.cpu_queue().threads());
+  }
+
   void run() {
-    const std::int64_t jobs = this->jobs();
+    const std::int64_t jobs =
+        std::min(static_cast<std::int64_t>(todo_.size()), jobs_of(settings_, device_));
     if (jobs <= 1) {
       work(device_);
     } else {
@@ -92,17 +117,6 @@ class Sweep {
   }
 
  private:
-  // A core a network: small networks lose more by sharing cores than by sharing caches.
-  std::int64_t jobs() const {
-    const auto most = static_cast<std::int64_t>(todo_.size());
-    if (device_.is_cuda()) {
-      require(settings_.jobs <= 1,
-              fmt::format("jobs {}: a GPU trains one network at a time", settings_.jobs));
-      return 1;
-    }
-    return std::min(most, settings_.jobs > 0 ? settings_.jobs : device_.cpu_queue().threads());
-  }
-
   void work_on_own_threads(int threads) {
     try {
       work(Device::cpu(threads));
@@ -142,7 +156,7 @@ class Sweep {
   const RunFolder& folder_;
   Device device_;
   std::vector<std::int64_t> todo_;
-  std::mutex mutex_;  // of what follows, and of overlap.json
+  std::mutex mutex_;  // of what follows, and of summary.json
   std::size_t taken_ = 0;
   bool interrupted_ = false;
   std::vector<std::string> failures_;
@@ -154,17 +168,30 @@ int main_program(int argc, char** argv) {
       "Trains a network, one for each overlap, to tell two sequences of noise apart that share so "
       "many positions\nand hear each other through normalization alone (the paper's Section 3.2, "
       "Figure 3)."};
-  add_run_flags(app, setting_flags<OverlapSettings>(), "runs/PRESET-overlap-seedN", flags);
-  app.add_option_function<std::int64_t>(
+  app.require_subcommand(1);
+  CLI::App& run = *app.add_subcommand("run", "train and test a network for each overlap");
+  add_run_flags(run, setting_flags<OverlapSettings>(), "runs/PRESET-overlap-seedN", flags);
+  const auto overlaps = run.get_option("--overlaps");
+  run.add_option_function<std::string>(
          "--overlap",
-         [&flags](std::int64_t overlap) { flags.given["overlaps"] = std::to_string(overlap); },
+         [&flags](const std::string& text) {
+           const Json overlap =
+               setting_flag("overlap", Whole{0, kMostLength}, "").read("--overlap", text);
+           flags.given["overlaps"] = overlap.dump();
+         },
          "a single overlap, as --overlaps would")
       ->type_name("N")
-      ->excludes("--overlaps");
+      ->excludes(overlaps);
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
 
   auto settings = resolve<OverlapSettings>(flags);
+  if (flags.check) {
+    say("{}\n", checked_memory(memory_of(settings, std::max<std::int64_t>(1, settings.jobs)),
+                               settings.device.starts_with("cuda")));
+    return 0;
+  }
   const Device device = choose_device(settings);
+  require_memory(memory_of(settings, jobs_of(settings, device)), device);
   RunFolder folder(
       flags.out.empty()
           ? default_folder(settings.preset, fmt::format("overlap-seed{}", settings.seed))
@@ -174,10 +201,9 @@ int main_program(int argc, char** argv) {
   Sweep sweep(settings, folder, device);
   if (sweep.todo().empty()) {
     collect(settings, folder);  // a kill may have come between the last result and this
-    say("{}: done already, see overlap.json\n", where);
+    say("{}: done already, see summary.json\n", where);
     return 0;
   }
-  catch_interrupts();
   sweep.run();
   const Json all = collect(settings, folder);
   say("{}: mean squared error", where);

@@ -33,6 +33,7 @@ struct OverlapSettings : RunSettings {
 
   static std::vector<std::string> do_not_matter();
 
+  static std::span<const OnlyWhen<OverlapSettings>> only_when() { return {}; }
   // UsageError for values that make no sense, alone or together.
   void check() const;
 
@@ -46,17 +47,21 @@ struct OverlapSettings : RunSettings {
 
   template <class Self, class Visit>
   static void for_each(Self& s, const Visit& visit) {
-    visit("depth", s.depth, "convolutions d in all, first and last included");
-    visit("channels", s.channels, "hidden channels h");
-    visit("kernel_size", s.kernel_size, "kernel size k, odd; sequences have 1 + 2 floor(k / 2) d");
-    visit("batch", s.batch, "pairs in a training step");
-    visit("learning_rate", s.learning_rate, "Adam's base learning rate");
-    visit("schedule", s.schedule, "constant, or tail: 70 % constant, then linear to 5 %");
-    visit("warmup", s.warmup, "steps of linear warm-up");
-    visit("iterations", s.iterations, "training steps, for each overlap");
-    visit("test_pairs", s.test_pairs, "fresh pairs behind each mean squared error");
-    visit("overlaps", s.overlaps, "a list of overlaps and of ranges FIRST:LAST:STEP");
-    visit("jobs", s.jobs, "networks at once, 0 for what is fastest");
+    visit("depth", s.depth, Whole{2, kMostDepth}, "convolutions d in all, first and last included");
+    visit("channels", s.channels, Whole{1, kMostChannels}, "hidden channels h");
+    visit("kernel_size", s.kernel_size, Whole{1, kMostKernelSize, true},
+          "kernel size k; sequences have 1 + 2 floor(k / 2) d");
+    visit("batch", s.batch, Whole{1, kMostBatch}, "pairs in a training step");
+    visit("learning_rate", s.learning_rate, Real{0, kHighestRate}, "Adam's base learning rate");
+    visit("schedule", s.schedule, OneOf{{"constant", "tail"}},
+          "how it moves; tail: 70 % constant, then linear to 5 %");
+    visit("warmup", s.warmup, Whole{0, kMostSteps}, "steps of linear warm-up");
+    visit("iterations", s.iterations, Whole{1, kMostSteps}, "training steps, for each overlap");
+    visit("test_pairs", s.test_pairs, Whole{2, kMostSteps},
+          "fresh pairs behind each mean squared error");
+    visit("overlaps", s.overlaps, Text{"overlaps and ranges FIRST:LAST:STEP, as in 0:32:4,33"},
+          "which overlaps: a list");
+    visit("jobs", s.jobs, Whole{0, kMostThreads}, "networks at once, 0 for what is fastest");
     RunSettings::for_each(s, visit);
   }
 };

@@ -43,10 +43,13 @@ std::size_t terminal_width() {
 }  // namespace
 
 std::string duration_text(double seconds) {
-  const auto s = static_cast<std::int64_t>(std::ceil(std::max(0.0, seconds)));
+  constexpr double kForever = 1e15;
+  const auto s = static_cast<std::int64_t>(std::ceil(std::clamp(seconds, 0.0, kForever)));
   if (s < 60) return fmt::format("{} s", s);
   if (s < 3600) return fmt::format("{} min {:02} s", s / 60, s % 60);
-  return fmt::format("{} h {:02} min", s / 3600, s % 3600 / 60);
+  constexpr std::int64_t kDay = 24 * 3600;
+  if (s < 4 * kDay) return fmt::format("{} h {:02} min", s / 3600, s % 3600 / 60);
+  return fmt::format("{} days", s / kDay);
 }
 
 Progress::Progress(std::string label, std::int64_t total, std::string unit, std::int64_t done)

@@ -39,7 +39,7 @@ class Progress {
   Clock::time_point drawn_;
 };
 
-// "4 s", "3 min 20 s", "2 h 05 min"
+// "4 s", "3 min 20 s", "2 h 05 min", "12 days"
 std::string duration_text(double seconds);
 
 }  // namespace sidechannel::experiments

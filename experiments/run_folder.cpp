@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kConfig = "config.json";
+constexpr const char* kConfig = kConfigFile;
 constexpr const char* kMetrics = "metrics.jsonl";
 constexpr double kCheckpointSeconds = 30;
 
@@ -69,6 +69,8 @@ void write_json(const fs::path& path, const Json& json) {
 RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, Resume resume,
                      const std::vector<std::string>& do_not_matter)
     : path_(std::move(path)) {
+  require(!has(kPlanFile),
+          fmt::format("{} holds a sweep of groups; choose another --out", path_.string()));
   create_folder(path_);
   lock_.emplace(path_);
   clear_up_after_writers(path_);
@@ -78,6 +80,11 @@ RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, 
     }
     const Json config = read_json(kConfig);
     const Json theirs = config.value("settings", Json::object());
+    for (const auto& setting : settings.items()) {
+      require(theirs.contains(setting.key()),
+              fmt::format("{} holds a run of another kind (without {}); choose another --out",
+                          path_.string(), setting.key()));
+    }
     const std::vector<std::string> names = differences(settings, theirs, do_not_matter);
     if (!names.empty()) {
       const std::string& name = names.front();
@@ -145,6 +152,7 @@ double run_phase(RunFolder& folder, const Phase& phase) {
   };
   Clock::time_point saved_at = start;
   const auto save = [&] {
+    const DelaysInterrupts until_saved;
     SafetensorsFile state;
     state.metadata["step"] = std::to_string(step);
     state.metadata["milliseconds"] = std::to_string(static_cast<std::int64_t>(seconds() * 1000));
@@ -155,6 +163,7 @@ double run_phase(RunFolder& folder, const Phase& phase) {
   };
   Progress progress(phase.name, phase.steps, phase.unit, step);
   if (resumed) progress.note(fmt::format("{}: resumed at step {}", phase.name, step));
+  const PollsInterrupts polls;
   save();
   const std::int64_t first = step;
   while (step < phase.steps) {

@@ -27,6 +27,9 @@ enum class Resume {
 // infinite.
 void write_json(const std::filesystem::path& path, const Json& json);
 
+inline constexpr const char* kConfigFile = "config.json";  // of a run
+inline constexpr const char* kPlanFile = "plan.json";      // of a sweep
+
 // The folder of a run: config.json, metrics.jsonl, checkpoints, results. Holds one run; opening it
 // with other settings is a UsageError that names them, so that nothing is ever overwritten.
 class RunFolder {

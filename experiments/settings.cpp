@@ -11,25 +11,22 @@ void require(bool condition, const std::string& message) {
   if (!condition) throw UsageError(message);
 }
 
-void require_at_least(const char* name, std::int64_t value, std::int64_t least) {
-  require(value >= least, fmt::format("{} {}: expected at least {}", name, value, least));
+std::string flag_of(std::string setting) {
+  std::replace(setting.begin(), setting.end(), '_', '-');
+  return "--" + setting;
 }
 
-void RunSettings::check() const {
-  require_at_least("log every", log_every, 1);
-  require_at_least("checkpoint every", checkpoint_every, 0);
-  require_at_least("stop after", stop_after, 0);
-  require_at_least("threads", threads, 0);
-  require_at_least("seed", seed, 0);
-  require(precision == "auto" || precision == "fp32" || precision == "tf32",
-          fmt::format("precision {}: expected auto, fp32 or tf32", precision));
+std::string named(const std::string& file, const std::string& setting) {
+  return file.empty() ? flag_of(setting) : fmt::format("{}: {}", file, setting);
+}
+
+std::string flag_text(const Json& value) {
+  return value.is_string() ? shown(value.get<std::string>()) : value.dump();
 }
 
 kernels::LearningRate learning_rate_from(double base, const std::string& schedule,
                                          std::int64_t warmup, std::int64_t steps) {
   using Schedule = kernels::LearningRate::Schedule;
-  require(schedule == "constant" || schedule == "tail",
-          fmt::format("schedule {}: expected constant or tail", schedule));
   return {base, schedule == "tail" ? Schedule::kTail : Schedule::kConstant, warmup, steps};
 }
 
@@ -41,7 +38,7 @@ Json read_preset(const std::string& experiment, const std::string& preset) {
     names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
   }
   require(preset.ends_with(".json"),
-          fmt::format("preset {}: expected {} or a .json file", preset, names));
+          fmt::format("--preset {}: expected {} or a .json file", shown(preset), names));
   const std::vector<std::byte> bytes = read_file(preset);
   return asked_for([&] { return parse_json_object(text_of(bytes), preset); });
 }

@@ -1,12 +1,16 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <vector>
 
+#include "engine/device.h"
 #include "engine/error.h"
 #include "engine/json.h"
+#include "experiments/domain.h"
 #include "kernels/learning_rate.h"
 
 namespace sidechannel::experiments {
@@ -15,11 +19,13 @@ namespace sidechannel::experiments {
 //
 //   static constexpr const char* kExperiment = "overlap";  // its presets: presets/overlap/*.json
 //   template <class Self, class Visit>
-//   static void for_each(Self& self, const Visit& visit);  // visit(name, member, help) for each
+//   static void for_each(Self& self, const Visit& visit);  // visit(name, member, domain, help)
+//   static std::span<const OnlyWhen<...>> only_when();     // see there
 //   void check() const;                                    // UsageError for what makes no sense
 //
-// where for_each is the one list behind JSON files, flags (with dashes for underscores) and --help.
-// A setting is text, a number (double) or a whole number (std::int64_t).
+// where for_each is the one list behind JSON files, flags (with dashes for underscores), --help and
+// docs/settings.md. A setting is text, a number (double) or a whole number (std::int64_t); its
+// domain (see domain.h) says what it may be.
 struct RunSettings {
   std::string preset = "demo";
   std::int64_t seed = 0;
@@ -34,16 +40,25 @@ struct RunSettings {
 
   template <class Self, class Visit>
   static void for_each(Self& s, const Visit& visit) {
-    visit("seed", s.seed, "of weights and noise");
-    visit("precision", s.precision, "auto, fp32 or tf32 (CUDA; what auto takes there)");
-    visit("device", s.device, "auto, cpu or cuda[:N]");
-    visit("threads", s.threads, "CPU threads, 0 for all cores");
-    visit("log_every", s.log_every, "steps between lines of metrics.jsonl");
-    visit("checkpoint_every", s.checkpoint_every, "steps between checkpoints, 0 for every 30 s");
-    visit("stop_after", s.stop_after, "stop as if interrupted after so many steps, 0 for never");
+    visit("seed", s.seed, Whole{0, INT64_MAX}, "of weights and noise");
+    visit("precision", s.precision, OneOf{{"auto", "fp32", "tf32"}},
+          "of products; tf32 on a GPU alone, where auto takes it");
+    visit("device", s.device, Text{"auto, cpu or cuda[:N]", Device::is_name}, "where to compute");
+    visit("threads", s.threads, Whole{0, kMostThreads}, "CPU threads, 0 for all cores");
+    visit("log_every", s.log_every, Whole{1, kMostSteps}, "steps between lines of metrics.jsonl");
+    visit("checkpoint_every", s.checkpoint_every, Whole{0, kMostSteps},
+          "steps between checkpoints, 0 for every 30 s");
+    visit("stop_after", s.stop_after, Whole{0, kMostSteps},
+          "stop as if interrupted after so many steps, 0 for never");
   }
+};
 
-  void check() const;
+// A setting that does nothing unless others are as `needs` says.
+template <class S>
+struct OnlyWhen {
+  const char* setting;
+  const char* needs;  // a flag and its value, for the message
+  bool (*holds)(const S&);
 };
 
 // Names of the settings that results do not depend on.
@@ -59,8 +74,14 @@ auto asked_for(F&& f) try {
 } catch (const Error& error) {
   throw UsageError(error.what());
 }
-// "NAME VALUE: expected at least LEAST" where that is not so.
-void require_at_least(const char* name, std::int64_t value, std::int64_t least);
+
+// "--log-every" for "log_every".
+std::string flag_of(std::string setting);
+// How messages name a setting: by its flag, or, in a file, by the file's name and its own.
+std::string named(const std::string& file, const std::string& setting);
+
+// A value as it stands behind a flag.
+std::string flag_text(const Json& value);
 
 // How a learning rate moves over `steps` steps, by a schedule's name ("constant" or "tail").
 kernels::LearningRate learning_rate_from(double base, const std::string& schedule,
@@ -70,32 +91,64 @@ kernels::LearningRate learning_rate_from(double base, const std::string& schedul
 // same form. UsageError for an unknown name and for a file that is no JSON object.
 Json read_preset(const std::string& experiment, const std::string& preset);
 
-// Takes the settings that `json` names, its "for_norm" apart. UsageError, beginning with `source`,
-// for a name that is no setting and for a value of the wrong type.
+// The number or the text in `value`, where it is one of that type and fits it.
+template <class T>
+std::optional<T> value_of(const Json& value) {
+  if constexpr (std::is_same_v<T, std::string>) {
+    if (value.is_string()) return value.template get<std::string>();
+  } else if constexpr (std::is_same_v<T, double>) {
+    if (value.is_number()) return value.template get<double>();
+  } else {
+    const bool too_large =
+        value.is_number_unsigned() && value.template get<std::uint64_t>() > INT64_MAX;
+    if (value.is_number_integer() && !too_large) return value.template get<std::int64_t>();
+  }
+  return std::nullopt;
+}
+
+// Takes the settings that `json` names, its "for_norm" apart; they come from `file`, or from flags
+// where that is empty. UsageError for a name that is no setting and for a value outside its domain.
 template <class S>
-void apply(const Json& json, const std::string& source, S& settings) {
+void apply(const Json& json, const std::string& file, S& settings) {
   for (const auto& item : json.items()) {
     const std::string& key = item.key();
-    const Json& value = item.value();
     if (key == "for_norm") continue;
     bool known = false;
-    S::for_each(settings, [&](const char* name, auto& member, const char*) {
+    S::for_each(settings, [&](const char* name, auto& member, const auto& domain, const char*) {
       if (key != name) return;
       known = true;
-      using T = std::remove_reference_t<decltype(member)>;
-      const bool fits = std::is_same_v<T, std::string> ? value.is_string()
-                        : std::is_same_v<T, double>    ? value.is_number()
-                                                       : value.is_number_integer();
-      require(fits, fmt::format("{}: {} cannot be {}", source, key, value.dump()));
-      member = value.template get<T>();
+      const auto value = value_of<std::remove_reference_t<decltype(member)>>(item.value());
+      require(value && domain.holds(*value), fmt::format("{} {}: expected {}", named(file, key),
+                                                         in_words(item.value()), domain.words()));
+      member = *value;
     });
-    require(known, fmt::format("{}: there is no setting {}", source, key));
+    require(known, fmt::format("{}: there is no setting {}", file, shown(key)));
+  }
+}
+
+// UsageError for the first setting outside its domain.
+template <class S>
+void check_domains(const S& settings) {
+  S::for_each(settings, [&](const char* name, const auto& value, const auto& domain, const char*) {
+    require(domain.holds(value), fmt::format("{} {}: expected {}", flag_of(name),
+                                             shown(fmt::to_string(value)), domain.words()));
+  });
+}
+
+// UsageError for a setting in `given` that does nothing as the others are.
+template <class S>
+void check_effects(const Json& given, const S& settings) {
+  for (const OnlyWhen<S>& rule : S::only_when()) {
+    if (!given.contains(rule.setting)) continue;
+    require(rule.holds(settings),
+            fmt::format("{} {}: has no effect without {}", flag_of(rule.setting),
+                        flag_text(given[rule.setting]), rule.needs));
   }
 }
 
 // The settings of a preset (see read_preset). In experiments with a choice of normalization its
 // "for_norm" holds what differs for a kind; `norm`, where given, is the kind instead of the
-// preset's own.
+// preset's own. What stands there for other kinds must make sense, too.
 template <class S>
 S settings_from_preset(const std::string& preset, const std::string& norm = "") {
   const Json json = read_preset(S::kExperiment, preset);
@@ -104,9 +157,22 @@ S settings_from_preset(const std::string& preset, const std::string& norm = "") 
   apply(json, preset, settings);
   if constexpr (requires { settings.norm; }) {
     if (!norm.empty()) settings.norm = norm;
-    if (json.contains("for_norm") && json["for_norm"].contains(settings.norm)) {
-      apply(json["for_norm"][settings.norm], preset, settings);
+    const Json kinds = json.value("for_norm", Json::object());
+    require(kinds.is_object(), fmt::format("{}: for_norm {}: expected an object of kinds of norm",
+                                           preset, in_words(kinds)));
+    for (const auto& kind : kinds.items()) {
+      const std::string where = fmt::format("{}: for_norm {}", preset, shown(kind.key()));
+      S other;
+      Json only;
+      only["norm"] = kind.key();
+      apply(only, fmt::format("{}: for_norm", preset), other);
+      require(kind.value().is_object() && !kind.value().contains("norm") &&
+                  !kind.value().contains("for_norm"),
+              fmt::format("{}: expected an object of other settings than norm", where));
+      apply(kind.value(), where, kind.key() == settings.norm ? settings : other);
     }
+  } else {
+    require(!json.contains("for_norm"), fmt::format("{}: there is no setting for_norm", preset));
   }
   return settings;
 }
@@ -115,8 +181,9 @@ template <class S>
 Json to_json(const S& settings) {
   Json json;
   json["preset"] = settings.preset;
-  S::for_each(settings,
-              [&](const char* name, const auto& member, const char*) { json[name] = member; });
+  S::for_each(settings, [&](const char* name, const auto& member, const auto&, const char*) {
+    json[name] = member;
+  });
   return json;
 }
 

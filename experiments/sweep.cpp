@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <fstream>
 #include <map>
 #include <span>
 #include <thread>
@@ -30,9 +31,15 @@ constexpr const char* kFailure = "failure.txt";
 constexpr const char* kLog = "log.txt";
 constexpr int kMostKills = 3;  // of one cell's worker, until the cell counts as failed
 
-std::string replaced(std::string text, const std::string& from, const std::string& to) {
-  const std::size_t at = text.find(from);
-  return at == std::string::npos ? text : text.replace(at, from.size(), to);
+// The last whole line of a log that another process writes; empty where there is none.
+std::string last_line(const fs::path& path) {
+  constexpr std::streamoff kEnough = 1000;
+  std::ifstream file(path, std::ios::ate);
+  const std::streamoff size = file.tellg();
+  file.seekg(std::max<std::streamoff>(0, size - kEnough));
+  std::string last;
+  for (std::string line; std::getline(file, line) && !file.eof();) last = line;
+  return last;
 }
 
 // The processes that work on cells, and the queue of what is left.
@@ -56,6 +63,7 @@ class Crew {
     const auto total = static_cast<std::int64_t>(sweep_.size());
     Progress progress("sweep", total, "cells", finished_);
     progress_ = &progress;
+    const PollsInterrupts polls;
     while (!queue_.empty() || running_ > 0) {
       if (interrupt_requested()) interrupt();
       bool changed = false;
@@ -77,8 +85,15 @@ class Crew {
     Clock::time_point since;
   };
 
+  // With the newest line of each worker, up to its first detail: "G4-seed0-lr0.001 train 300/5000".
   std::string details() const {
-    return fmt::format("{} running, {} failed", running_, failed_.size());
+    std::string text = fmt::format("{} running, {} failed", running_, failed_.size());
+    for (const Slot& slot : slots_) {
+      if (slot.pid == 0) continue;
+      const std::string line = last_line(sweep_.folder(slot.cell) / kLog);
+      text += fmt::format("  [{} {}]", sweep_.id(slot.cell), line.substr(0, line.find("  ")));
+    }
+    return text;
   }
 
   // Gives the slot the next cell that nobody works on. False where there is none.
@@ -112,10 +127,7 @@ class Crew {
   }
 
   pid_t spawn(std::size_t cell, const std::string& device) const {
-    std::vector<std::string> words;
-    for (const std::string& word : workers_.command) {
-      words.push_back(replaced(replaced(word, "{cell}", std::to_string(cell)), "{device}", device));
-    }
+    std::vector<std::string> words = workers_.command(cell, device);
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
@@ -171,6 +183,7 @@ class Crew {
 
   // Ends all workers and waits for them.
   void stop(int signal) {
+    const DelaysInterrupts until_all_have_ended;
     for (const Slot& slot : slots_) {
       if (slot.pid != 0) kill(slot.pid, signal);
     }

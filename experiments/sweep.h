@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -59,7 +60,8 @@ class SweepLock {
 // How the cells of a sweep are worked on by processes of this program.
 struct Workers {
   std::vector<std::string> devices;  // worker i takes the i-th; as many workers as devices
-  std::vector<std::string> command;  // a worker's command line, "{cell}" and "{device}" open
+  // The command line of a worker on a cell.
+  std::function<std::vector<std::string>(std::size_t cell, const std::string& device)> command;
 };
 
 // Starts a process for each cell that is to be done, as many at once as there are workers, and

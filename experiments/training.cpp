@@ -1,6 +1,7 @@
 #include "experiments/training.h"
 
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -197,7 +198,7 @@ std::string training_notice(const LocalizationSettings& settings, double loss, d
   return fmt::format(
       "this run learned {}; try another seed (--seed {}) or a lower rate "
       "(--learning-rate {})",
-      what, settings.seed + 1, settings.learning_rate / 2);
+      what, settings.seed == INT64_MAX ? 0 : settings.seed + 1, settings.learning_rate / 2);
 }
 
 TrainingResult train(const LocalizationSettings& settings, Localizer& network, RunFolder& folder) {

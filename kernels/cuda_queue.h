@@ -121,6 +121,8 @@ class CudaQueue {
   // Bytes of device memory that this queue gave out and that are still held, and the most so far.
   std::size_t memory_held() const;
   std::size_t memory_peak() const;
+  // Bytes of device memory that nobody holds.
+  std::size_t memory_free() const;
 
   // For the launch wrapper in kernels/cuda/launch.h and calls of libraries: counts the launch,
   // keeps it for the message about a fault, and throws when `error` (a cudaError_t) says that the

@@ -16,14 +16,14 @@ import numpy as np  # noqa: E402
 
 
 def load(folder):
-    """overlap.json of a folder of the program `overlap`: at least one point, by rising overlap."""
+    """summary.json of a folder of the program `overlap`: at least one point, by rising overlap."""
     path = Path(folder)
     if not path.is_dir():
         raise Error(f"{path}: no such folder")
-    file = path / "overlap.json"
+    file = path / "summary.json"
     if not file.exists():
-        raise Error(f"{path}: no overlap.json, so no overlap is finished; `overlap` with the same "
-                    "settings continues it")
+        raise Error(f"{path}: no summary.json, so no overlap is finished; `overlap run` with the "
+                    "same settings continues it")
     run = style.read_json(file)
     length, points = run.get("length"), run.get("points")
     if not isinstance(length, int) or length < 1:

@@ -65,7 +65,7 @@ CONSTANT = localization("constant", "--norm", "instance", "--input", "constant")
 BATCH = localization("batch", "--norm", "batch")
 POPULATION = localization("batch-population", "--norm", "batch", "--eval-statistics", "population",
                           "--model", f"{{folder}}/{BATCH.folder}/model.safetensors")
-OVERLAP = Command("overlap", "overlap")
+OVERLAP = Command("overlap", "overlap", before=("run",))
 GROUPS = Command("groups", "groups", before=("run",), after=("collect",))
 
 

@@ -229,6 +229,13 @@ std::shared_ptr<void> CudaQueue::allocate(std::size_t bytes) {
   return {p, [memory = memory_, bytes](void* q) { memory->release(q, bytes); }};
 }
 
+std::size_t CudaQueue::memory_free() const {
+  std::size_t free_bytes = 0;
+  std::size_t total = 0;
+  check(cudaMemGetInfo(&free_bytes, &total), "cannot ask for free memory");
+  return free_bytes;
+}
+
 void CudaQueue::out_of_memory(std::size_t bytes) const {
   cudaGetLastError();
   std::size_t free_bytes = 0;

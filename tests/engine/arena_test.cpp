@@ -91,7 +91,7 @@ TEST(Arena, TensorsOutliveIt) {
 TEST(Arena, NamesTheSizeThatItCouldNotGet) {
   Arena arena(harness::device());
   EXPECT_EQ(harness::error_of([&] { arena.allocate(DType::kF64, {std::int64_t{1} << 57}); }),
-            "out of memory: could not get 1099511627776.0 MiB");
+            "out of memory: could not get 1.0 EiB");
 }
 #endif
 

@@ -93,16 +93,18 @@ TEST_F(CudaLocalization, ReplayedStepsAreEagerSteps) {
 
 std::vector<std::string> reduced(const std::string& device, const std::string& norm,
                                  const std::string& out) {
-  return {"run",  "--preset",      "demo", "--length",
-          "24",   "--depth",       "4",    "--channels",
-          "8",    "--batch",       "4",    "--iterations",
-          "60",   "--log-every",   "20",   "--probe-width",
-          "8",    "--probe-batch", "4",    "--probe-iterations",
-          "20",   "--map-samples", "100",  "--threads",
-          "1",    "--groups",      "2",    "--samples-per-set",
-          "2",    "--precision",   "fp32", "--device",
-          device, "--norm",        norm,   "--out",
-          out};
+  std::vector<std::string> arguments{"run",  "--preset",      "demo", "--length",
+                                     "24",   "--depth",       "4",    "--channels",
+                                     "8",    "--batch",       "4",    "--iterations",
+                                     "60",   "--log-every",   "20",   "--probe-width",
+                                     "8",    "--probe-batch", "4",    "--probe-iterations",
+                                     "20",   "--map-samples", "100",  "--threads",
+                                     "1",    "--precision",   "fp32", "--device",
+                                     device, "--norm",        norm,   "--out",
+                                     out};
+  if (norm == "group") arguments.insert(arguments.end(), {"--groups", "2"});
+  if (norm == "batch") arguments.insert(arguments.end(), {"--samples-per-set", "2"});
+  return arguments;
 }
 
 Json summary_of(const std::string& folder) {

@@ -43,10 +43,11 @@ TEST_F(CudaOverlap, AStepIsOneLaunchAndGivesWhatTheCpuGives) {
 }
 
 std::vector<std::string> tiny(const std::string& device, const std::string& out) {
-  return {"--depth",     "4",    "--channels",   "8",     "--kernel-size", "3",
-          "--batch",     "4",    "--iterations", "40",    "--test-pairs",  "50",
-          "--log-every", "7",    "--overlaps",   "0,6,9", "--threads",     "1",
-          "--precision", "fp32", "--device",     device,  "--out",         out};
+  return {"run", "--depth",     "4",    "--channels",   "8",     "--kernel-size",
+          "3",   "--batch",     "4",    "--iterations", "40",    "--test-pairs",
+          "50",  "--log-every", "7",    "--overlaps",   "0,6,9", "--threads",
+          "1",   "--precision", "fp32", "--device",     device,  "--out",
+          out};
 }
 
 TEST_F(CudaOverlap, ARunGivesWhatTheCpuGivesAndIsResumedToTheByte) {
@@ -77,7 +78,7 @@ TEST_F(CudaOverlap, TrainsOneNetworkAtATime) {
   arguments.insert(arguments.end(), {"--jobs", "2"});
   const auto result = run_program("overlap", arguments);
   EXPECT_EQ(result.code, 2);
-  EXPECT_EQ(result.err, "overlap: jobs 2: a GPU trains one network at a time\n");
+  EXPECT_EQ(result.err, "overlap: --jobs 2: a GPU trains one network at a time\n");
 }
 
 }  // namespace

@@ -83,20 +83,29 @@ TEST(GroupSweep, WhatMakesNoSenseIsRefusedInWords) {
   const auto error_of = [](const Json& given) {
     return usage_error([&] { plan_groups("demo", given); });
   };
-  EXPECT_EQ(error_of({{"groups", {1, 5}}}), "groups 5: expected a divisor of the 32 channels");
+  EXPECT_EQ(error_of({{"groups", {1, 5}}}), "--groups 5: expected a divisor of --channels 32");
   EXPECT_EQ(error_of({{"groups", {4, 4}}}), "demo: groups names 4 twice");
   EXPECT_EQ(error_of({{"groups", Json::array()}}),
-            "demo: groups is [], expected a list of whole numbers");
+            "demo: groups is an empty list, expected a list of 1 to 10000 numbers");
   EXPECT_EQ(error_of({{"groups", {1.5}}}),
-            "demo: groups is [1.5], expected a list of whole numbers");
+            "demo: groups: groups 1.5: expected a whole number from 1 to 16384");
   EXPECT_EQ(error_of({{"learning_rates", "fast"}}),
-            "demo: learning_rates is \"fast\", expected a list of numbers");
-  EXPECT_EQ(error_of({{"learning_rates", {0}}}), "learning rate: expected more than 0");
-  EXPECT_EQ(error_of({{"seeds", 0}}), "demo: seeds is 0, expected how many");
+            "demo: learning_rates is \"fast\", expected a list of 1 to 10000 numbers");
+  EXPECT_EQ(error_of({{"learning_rates", {0}}}),
+            "demo: learning_rates: learning_rate 0: expected a number above 0 and at most 1e+30");
+  EXPECT_EQ(error_of({{"seeds", 0}}), "demo: seeds is 0, expected a whole number from 1 to 10000");
+  EXPECT_EQ(
+      error_of({{"seeds", 10'000}}),
+      "a sweep of 3 groups, 1 learning rates and 10000 seeds has 30000 cells, expected at most "
+      "10000 (--groups, --learning-rates, --seeds)");
+  EXPECT_EQ(error_of({{"seeds", 1'000'000'000'000}}),
+            "demo: seeds is 1000000000000, expected a whole number from 1 to 10000");
+  EXPECT_EQ(error_of({{"samples_per_set", 2}}),
+            "--samples-per-set 2: has no effect without --norm batch");
   EXPECT_EQ(error_of({{"seed", 3}}), "demo: seed is not for a sweep to set");
   EXPECT_EQ(error_of({{"norm", "batch"}}), "demo: norm is not for a sweep to set");
   EXPECT_EQ(error_of({{"lenght", 3}}), "demo: there is no setting lenght");
-  EXPECT_EQ(error_of({{"probes", "some"}}), "probes some: expected all, last or none");
+  EXPECT_EQ(error_of({{"probes", "some"}}), "demo: probes \"some\": expected all, last or none");
 }
 
 TEST(GroupSweep, APlanIsWrittenOnce) {
@@ -155,7 +164,7 @@ TEST(GroupSweep, DamagedPlansAreNamed) {
   EXPECT_NE(error_of(json.dump()).find("or twice"), std::string::npos);
   json = whole;
   json["cells"][0]["groups"] = 5;
-  EXPECT_EQ(error_of(json.dump()), ": groups 5: expected a divisor of the 32 channels");
+  EXPECT_EQ(error_of(json.dump()), ": --groups 5: expected a divisor of --channels 32");
   for (const char* key : {"preset", "settings", "cells"}) {
     json = whole;
     json.erase(key);

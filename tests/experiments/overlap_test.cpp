@@ -62,14 +62,28 @@ TEST(OverlapSettings, ListsOfOverlaps) {
   EXPECT_EQ(list("3:5"), (List{3, 4, 5}));
   EXPECT_EQ(list("2:9:100"), (List{2}));
   const std::string form = ": expected a list of numbers and of FIRST:LAST:STEP, as in 0:32:4,33";
-  for (const char* text : {"", "x", "1,", "1:", ":3", "-1", "1.5", "0:3:x", "1 2"}) {
-    EXPECT_EQ(error_of([&] { list(text); }), "overlaps " + std::string(text) + form);
+  for (const char* text : {"x", "1,", "1:", ":3", "-1", "1.5", "0:3:x", "010", "0x1", "+1",
+                           "1:4:9223372036854775808"}) {
+    EXPECT_EQ(error_of([&] { list(text); }), "--overlaps " + std::string(text) + form);
   }
-  EXPECT_EQ(error_of([&] { list("34"); }), "overlap 34: the sequences are 33 long");
-  EXPECT_EQ(error_of([&] { list("0:34:2"); }), "overlap 34: the sequences are 33 long");
-  EXPECT_EQ(error_of([&] { list("8:4"); }), "overlaps 8:4: 8:4 is an empty range");
-  EXPECT_EQ(error_of([&] { list("1,4:8:0"); }), "overlaps 1,4:8:0: 4:8:0 is an empty range");
-  EXPECT_EQ(error_of([&] { list("1:2:3:4"); }), "overlaps 1:2:3:4: 1:2:3:4 is no FIRST:LAST:STEP");
+  EXPECT_EQ(error_of([&] { list(""); }), "--overlaps \"\"" + form);
+  EXPECT_EQ(error_of([&] { list("1 2"); }), "--overlaps \"1 2\"" + form);
+  EXPECT_EQ(list("1:4:9223372036854775807"), (List{1}));  // nothing beyond the largest number
+  EXPECT_EQ(error_of([&] { list("34"); }), "--overlaps 34: 34, but the sequences are 33 long");
+  EXPECT_EQ(error_of([&] { list("0:34:2"); }),
+            "--overlaps 0:34:2: 34, but the sequences are 33 long");
+  EXPECT_EQ(error_of([&] { list("8:4"); }), "--overlaps 8:4: 8:4 is an empty range");
+  EXPECT_EQ(error_of([&] { list("1,4:8:0"); }), "--overlaps 1,4:8:0: 4:8:0 is an empty range");
+  EXPECT_EQ(error_of([&] { list("1:2:3:4"); }),
+            "--overlaps 1:2:3:4: 1:2:3:4 is no FIRST:LAST:STEP");
+  OverlapSettings long_one;
+  long_one.kernel_size = 999;
+  long_one.overlaps = "0:5000";
+  EXPECT_EQ(error_of([&] { long_one.overlap_list(); }),
+            "--overlaps 0:5000: more than 1000 overlaps");
+  long_one.depth = 1000;
+  long_one.overlaps = "1";
+  EXPECT_NO_THROW(long_one.check());  // the longest sequences that bounds allow: 998,001
 }
 
 // --- Pairs --------------------------------------------------------------------------------------
@@ -102,9 +116,9 @@ TEST(PairSource, SequencesShareTheirEndsAndNothingElse) {
 // Sequences of 9 positions; milliseconds an overlap.
 std::vector<std::string> tiny(const std::string& out, std::vector<std::string> more = {}) {
   std::vector<std::string> arguments{
-      "--depth",      "4",  "--channels",   "8",   "--kernel-size", "3", "--batch",    "4",
-      "--iterations", "40", "--test-pairs", "50",  "--log-every",   "7", "--overlaps", "0:9:3",
-      "--threads",    "1",  "--device",     "cpu", "--out",         out};
+      "run",   "--depth",      "4",  "--channels",   "8",   "--kernel-size", "3", "--batch",
+      "4",     "--iterations", "40", "--test-pairs", "50",  "--log-every",   "7", "--overlaps",
+      "0:9:3", "--threads",    "1",  "--device",     "cpu", "--out",         out};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
 }
@@ -117,7 +131,7 @@ Json json_of(const std::string& path) {
 void expect_same_results(const std::string& a, const std::string& b) {
   EXPECT_EQ(content_of(a + "/overlap.npy"), content_of(b + "/overlap.npy"));
   EXPECT_FALSE(content_of(a + "/overlap.npy").empty());
-  Json x = json_of(a + "/overlap.json"), y = json_of(b + "/overlap.json");
+  Json x = json_of(a + "/summary.json"), y = json_of(b + "/summary.json");
   for (Json* json : {&x, &y})
     for (Json& point : (*json)["points"]) point.erase("seconds");
   EXPECT_EQ(x.dump(), y.dump());
@@ -136,7 +150,7 @@ TEST(Overlap, LearnsWhatCanBeLearntAndNothingElse) {
       "overlap", tiny(folder / "run", {"--overlaps", "0,7,9", "--iterations", "2000", "--batch",
                                        "16", "--learning-rate", "3e-3", "--test-pairs", "2000"}));
   ASSERT_EQ(result.code, 0) << result.err;
-  const Json points = json_of(folder / "run" + "/overlap.json")["points"];
+  const Json points = json_of(folder / "run" + "/summary.json")["points"];
   ASSERT_EQ(points.size(), 3u);
   EXPECT_NEAR(points[0]["mse"].get<double>(), 1, 0.05);  // nothing shared
   EXPECT_LE(points[1]["mse"].get<double>(), 0.5);
@@ -152,7 +166,7 @@ TEST(Overlap, LeavesItsNumbersAsJsonAndNpy) {
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_TRUE(result.out.starts_with(out + ": mean squared error ")) << result.out;
   EXPECT_TRUE(result.out.ends_with(" at 9 of 9 shared positions\n")) << result.out;
-  const Json json = json_of(out + "/overlap.json");
+  const Json json = json_of(out + "/summary.json");
   EXPECT_EQ(json["length"], 9);
   EXPECT_EQ(json["receptive_field"], 4);
   const HostArray array = read_npy(out + "/overlap.npy");
@@ -209,18 +223,18 @@ TEST(Overlap, FinishedOnesCostNothingAndOthersMayJoinThem) {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
   ASSERT_EQ(run_program("overlap", tiny(out)).code, 0);
-  const std::string before = content_of(out + "/overlap.json");
+  const std::string before = content_of(out + "/summary.json");
   const ProgramResult again = run_program("overlap", tiny(out));
   EXPECT_EQ(again.code, 0);
-  EXPECT_EQ(again.out, out + ": done already, see overlap.json\n");
+  EXPECT_EQ(again.out, out + ": done already, see summary.json\n");
   EXPECT_EQ(again.err, "");
-  EXPECT_EQ(content_of(out + "/overlap.json"), before);
+  EXPECT_EQ(content_of(out + "/summary.json"), before);
 
   const ProgramResult more = run_program("overlap", tiny(out, {"--overlaps", "0,4,9"}));
   EXPECT_EQ(more.code, 0);
   EXPECT_EQ(more.err.find("overlap 0"), std::string::npos) << more.err;
   EXPECT_NE(more.err.find("overlap 4"), std::string::npos) << more.err;
-  EXPECT_EQ(json_of(out + "/overlap.json")["points"].size(), 5u);
+  EXPECT_EQ(json_of(out + "/summary.json")["points"].size(), 5u);
   EXPECT_TRUE((read_npy(out + "/overlap.npy").shape == Shape{5, 2}));
 
   const ProgramResult other = run_program("overlap", tiny(out, {"--seed", "1"}));
@@ -241,10 +255,10 @@ TEST(Overlap, OneThatFailsDoesNotStopTheOthers) {
                             out + "/overlap-003"),
             std::string::npos)
       << failed.err;
-  EXPECT_EQ(json_of(out + "/overlap.json")["points"].size(), 3u);
+  EXPECT_EQ(json_of(out + "/summary.json")["points"].size(), 3u);
   std::filesystem::remove(out + "/overlap-003");
   EXPECT_EQ(run_program("overlap", tiny(out)).code, 0);
-  EXPECT_EQ(json_of(out + "/overlap.json")["points"].size(), 4u);
+  EXPECT_EQ(json_of(out + "/summary.json")["points"].size(), 4u);
 }
 
 TEST(Overlap, NumbersThatAreNotFiniteStopANetworkBeforeTheUpdate) {
@@ -287,25 +301,30 @@ TEST(Overlap, BadUsageIsOneLineAndExitCode2) {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
   const auto expect_error = [&](std::vector<std::string> arguments, const std::string& message) {
+    arguments.insert(arguments.begin(), "run");
     arguments.insert(arguments.end(), {"--out", out});
     harness::expect_refusal(run_program("overlap", arguments), "overlap", 2, message);
   };
-  expect_error({"run"}, "The following argument was not expected: run (see --help)");
-  expect_error({"--norm", "batch"},
-               "The following arguments were not expected: batch --norm (see --help)");
-  expect_error({"--preset", "huge"}, "preset huge: expected demo, small, paper or a .json file");
-  expect_error({"--overlap", "34"}, "overlap 34: the sequences are 33 long");
-  expect_error({"--overlap", "many"}, "Could not convert: --overlap = many (see --help)");
+  harness::expect_refusal(run_program("overlap", {}), "overlap", 2,
+                          "expected a command: run (see --help)");
+  harness::expect_refusal(run_program("overlap", {"--depth", "4"}), "overlap", 2,
+                          "expected a command before --depth: expected run (see --help)");
+  expect_error({"fly"}, "fly: not expected here (see --help)");
+  expect_error({"--norm", "batch"}, "there is no flag --norm (see --help)");
+  expect_error({"--preset", "huge"}, "--preset huge: expected demo, small, paper or a .json file");
+  expect_error({"--overlap", "34"}, "--overlaps 34: 34, but the sequences are 33 long");
+  expect_error({"--overlap", "many"}, "--overlap many: expected a whole number from 0 to 1000000");
   expect_error({"--overlap", "3", "--overlaps", "4"}, "--overlaps excludes --overlap (see --help)");
-  expect_error({"--kernel-size", "4"}, "kernel size 4: expected an odd number");
-  expect_error({"--depth", "1"}, "depth 1: expected at least 2 convolutions");
-  expect_error({"--batch", "0"}, "batch 0: expected at least 1");
-  expect_error({"--test-pairs", "1"}, "test pairs 1: expected at least 2");
-  expect_error({"--jobs", "-1"}, "jobs -1: expected at least 0");
-  expect_error({"--learning-rate", "0"}, "learning rate: expected more than 0");
-  expect_error({"--schedule", "cosine"}, "schedule cosine: expected constant or tail");
+  expect_error({"--kernel-size", "4"}, "--kernel-size 4: expected an odd number from 1 to 999");
+  expect_error({"--depth", "1"}, "--depth 1: expected a whole number from 2 to 1000");
+  expect_error({"--test-pairs", "1"},
+               "--test-pairs 1: expected a whole number from 2 to 4294967295");
+  expect_error({"--jobs", "-1"}, "--jobs -1: expected a whole number from 0 to 1024");
+  expect_error({"--learning-rate", "0"},
+               "--learning-rate 0: expected a number above 0 and at most 1e+30");
+  expect_error({"--schedule", "cosine"}, "--schedule cosine: expected constant or tail");
   EXPECT_FALSE(std::filesystem::exists(out));  // nothing of this leaves a trace
-  const ProgramResult help = run_program("overlap", {"--help"});
+  const ProgramResult help = run_program("overlap", {"run", "--help"});
   EXPECT_EQ(help.code, 0);
   for (const char* flag : {"--overlap ", "--overlaps", "--jobs", "--resume", "--preset"})
     EXPECT_NE(help.out.find(flag), std::string::npos) << flag;

@@ -40,7 +40,7 @@ const Start kStarts[] = {
      "",
      600,
      1 / 12.0},
-    {"Figure3", "overlap", {"--overlap", "96"}, "overlap-096", 129, 1},
+    {"Figure3", "overlap", {"run", "--overlap", "96"}, "overlap-096", 129, 1},
     {"Figure4", "groups", {"run", "--cell", "139"}, "cells/G64-seed4-lr0.00064", 600, 1 / 12.0},
     {"Figure5Batch", "localization", {"run", "--norm", "batch"}, "", 250, 1 / 12.0},
     {"Figure5None",

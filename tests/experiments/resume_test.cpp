@@ -29,7 +29,8 @@ std::vector<std::string> tiny(const std::string& command, const std::string& nor
   add({"--iterations", "50", "--probe-iterations", "20", "--probe-width", "8", "--probe-batch",
        "4"});
   add({"--map-samples", "128", "--log-every", "7", "--threads", "1", "--device", "cpu"});
-  add({"--groups", "2", "--samples-per-set", "2"});
+  if (norm == "group") add({"--groups", "2"});
+  if (norm == "batch") add({"--samples-per-set", "2"});
   arguments.insert(arguments.end(), {"--norm", norm, "--out", out});
   return arguments;
 }

@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <fstream>
 
+#include "experiments/flags.h"
+#include "experiments/group_sweep.h"
+#include "experiments/overlap_settings.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel::experiments {
@@ -66,13 +70,37 @@ TEST(Settings, FilesSayWhatIsWrong) {
         usage_error([&] { settings_from_preset<LocalizationSettings>(folder / "p.json"); });
     return message.substr(message.find("p.json"));
   };
-  EXPECT_EQ(error_of("{\"length\": \"long\"}"), "p.json: length cannot be \"long\"");
-  EXPECT_EQ(error_of("{\"length\": 1.5}"), "p.json: length cannot be 1.5");
-  EXPECT_EQ(error_of("{\"lenght\": 64}"), "p.json: there is no setting lenght");
+  const std::string length = "expected a whole number from 1 to 1000000";
+  EXPECT_EQ(error_of(R"({"length": "long"})"), R"(p.json: length "long": )" + length);
+  for (const char* value :
+       {"1.5", "0", "-1", "1e3", "true", "null", "1000001", "9223372036854775807",
+        "18446744073709551615", "18446744073709551617", "1e300"}) {
+    const std::string message = error_of(fmt::format(R"({{"length": {}}})", value));
+    EXPECT_TRUE(message.starts_with("p.json: length ") && message.ends_with(": " + length))
+        << message;
+  }
+  EXPECT_EQ(error_of(R"({"lenght": 64})"), "p.json: there is no setting lenght");
   EXPECT_EQ(error_of("{"), "p.json: expected JSON, got its end at line 1, column 2");
   EXPECT_EQ(error_of("[]"), "p.json: expected a JSON object, got an empty list");
+  EXPECT_NE(error_of(R"({"length": 8, "length": 9})").find("length"), std::string::npos);
   EXPECT_EQ(usage_error([] { settings_from_preset<LocalizationSettings>("huge"); }),
-            "preset huge: expected demo, small, paper or a .json file");
+            "--preset huge: expected demo, small, paper or a .json file");
+  // What stands there for other kinds than the one that is taken.
+  const auto kinds = [&](const char* text) {
+    return error_of(fmt::format(R"({{"norm": "none", "for_norm": {}}})", text));
+  };
+  EXPECT_EQ(kinds(R"({"instnace": {}})"),
+            R"(p.json: for_norm: norm "instnace": expected none, instance, group, layer or batch)");
+  EXPECT_EQ(kinds(R"({"group": {"grups": 4}})"),
+            "p.json: for_norm group: there is no setting grups");
+  EXPECT_EQ(kinds(R"({"group": {"groups": 0}})"),
+            "p.json: for_norm group: groups 0: expected a whole number from 1 to 16384");
+  EXPECT_EQ(kinds("3"), "p.json: for_norm 3: expected an object of kinds of norm");
+  for (const char* text :
+       {R"({"group": 3})", R"({"group": {"norm": "none"}})", R"({"group": {"for_norm": {}}})"}) {
+    EXPECT_EQ(kinds(text),
+              "p.json: for_norm group: expected an object of other settings than norm");
+  }
   std::ofstream(folder / "p.json")
       << "{\"length\": 32, \"for_norm\": {\"none\": {\"length\": 16}}}";
   EXPECT_EQ(settings_from_preset<LocalizationSettings>(folder / "p.json", "instance").length, 32);
@@ -81,30 +109,34 @@ TEST(Settings, FilesSayWhatIsWrong) {
 
 TEST(Settings, ImpossibleValuesAreRefusedInWords) {
   using S = LocalizationSettings&;
-  EXPECT_EQ(check_error([](S s) { s.kernel_size = 4; }), "kernel size 4: expected an odd number");
-  EXPECT_EQ(check_error([](S s) { s.length = 0; }), "length 0: expected at least 1");
-  EXPECT_EQ(check_error([](S s) { s.depth = 1; }), "depth 1: expected at least 2 convolutions");
+  EXPECT_EQ(check_error([](S s) { s.kernel_size = 4; }),
+            "--kernel-size 4: expected an odd number from 1 to 999");
+  EXPECT_EQ(check_error([](S s) { s.length = 0; }),
+            "--length 0: expected a whole number from 1 to 1000000");
+  EXPECT_EQ(check_error([](S s) { s.depth = 1; }),
+            "--depth 1: expected a whole number from 2 to 1000");
   EXPECT_EQ(check_error([](S s) { s.norm = "rms"; }),
-            "norm rms: expected none, instance, group, layer or batch");
+            "--norm rms: expected none, instance, group, layer or batch");
   EXPECT_EQ(check_error([](S s) { s.norm = "group", s.groups = 5; }),
-            "groups 5: expected a divisor of the 32 channels");
+            "--groups 5: expected a divisor of --channels 32");
   EXPECT_EQ(check_error([](S s) { s.norm = "batch", s.samples_per_set = 3; }),
-            "batch 8: expected a multiple of 3 samples per set");
+            "--batch 8: expected a multiple of --samples-per-set 3");
   EXPECT_EQ(check_error([](S s) { s.eval_statistics = "population"; }),
-            "eval statistics population: instance norm has no running statistics");
+            "--eval-statistics population: instance norm has no running statistics");
   EXPECT_EQ(check_error([](S s) { s.eval_statistics = "some"; }),
-            "eval statistics some: expected minibatch or population");
+            "--eval-statistics some: expected minibatch or population");
   EXPECT_EQ(check_error([](S s) { s.schedule = "cosine"; }),
-            "schedule cosine: expected constant or tail");
+            "--schedule cosine: expected constant or tail");
   EXPECT_EQ(check_error([](S s) { s.probe_schedule = "step"; }),
-            "schedule step: expected constant or tail");
+            "--probe-schedule step: expected constant or tail");
   EXPECT_EQ(check_error([](S s) { s.precision = "fp16"; }),
-            "precision fp16: expected auto, fp32 or tf32");
+            "--precision fp16: expected auto, fp32 or tf32");
   EXPECT_EQ(check_error([](S s) { s.p_threshold = 1; }),
-            "p threshold: expected a number between 0 and 1");
-  EXPECT_EQ(check_error([](S s) { s.learning_rate = 0; }), "learning rate: expected more than 0");
+            "--p-threshold 1: expected a number above 0 and below 1");
+  EXPECT_EQ(check_error([](S s) { s.learning_rate = 0; }),
+            "--learning-rate 0: expected a number above 0 and at most 1e+30");
   EXPECT_EQ(check_error([](S s) { s.iterations = std::int64_t{1} << 32; }),
-            "iterations: expected fewer than 2^32");
+            "--iterations 4294967296: expected a whole number from 1 to 4294967295");
   EXPECT_EQ(check_error([](S) {}), "");
 }
 
@@ -119,6 +151,110 @@ TEST(Settings, OnlyWhatResultsDependOnCountsAsADifference) {
   other.seed = 3;
   EXPECT_EQ(differences(to_json(settings), to_json(other)),
             (std::vector<std::string>{"learning_rate", "seed"}));
+}
+
+TEST(Settings, NumbersAreDecimalAndNothingElse) {
+  for (const char* text : {"", " ", "010", "00", "-01", "0x10", "+5", " 5", "5 ", "5\n", "1e3",
+                           "1.0", "one", "--1", "9223372036854775808", "18446744073709551616"}) {
+    EXPECT_EQ(whole_number(text), std::nullopt) << text;
+  }
+  for (const char* text : {"", "inf", "-inf", "nan", "NaN", "1e400", "-1e400", "1e-400", "0x1p3",
+                           "+1", "1,5", "01.5", " 1", "1 ", "1e", "e1", "."}) {
+    EXPECT_EQ(real_number(text), std::nullopt) << text;
+  }
+  EXPECT_EQ(whole_number("0"), 0);
+  EXPECT_EQ(whole_number("-10"), -10);
+  EXPECT_EQ(whole_number("9223372036854775807"), INT64_MAX);
+  EXPECT_EQ(real_number("2e-3"), 2e-3);
+  EXPECT_EQ(real_number(".5"), 0.5);
+  EXPECT_EQ(real_number("-1E2"), -100);
+}
+
+// No value of any setting is taken beyond its domain, by any way in.
+TEST(Settings, EveryDomainHoldsForFlagsAndFiles) {
+  const auto flags = setting_flags<LocalizationSettings>();
+  const LocalizationSettings defaults;
+  LocalizationSettings::for_each(
+      defaults, [&](const char* name, const auto& member, const auto& domain, const char*) {
+        using T = std::decay_t<decltype(member)>;
+        EXPECT_TRUE(domain.holds(member)) << name;
+        const auto flag = std::find_if(flags.begin(), flags.end(), [&](const SettingFlag& f) {
+          return f.name == std::string(name);
+        });
+        const auto refused = [&](const std::string& text, const Json& json) {
+          const std::string said = usage_error([&] { flag->read("--x", text); });
+          EXPECT_TRUE(said.starts_with("--x ") && said.ends_with(": expected " + domain.words()))
+              << name << ": " << said;
+          LocalizationSettings settings;
+          Json one;
+          one[name] = json;
+          EXPECT_NE(usage_error([&] { apply(one, "p.json", settings); }), "") << name << text;
+        };
+        if constexpr (std::is_same_v<T, std::int64_t>) {
+          refused(std::to_string(domain.least - 1), domain.least - 1);
+          if (domain.most < INT64_MAX) refused(std::to_string(domain.most + 1), domain.most + 1);
+          refused("1.5", 1.5);
+          refused("01", "1");
+        } else if constexpr (std::is_same_v<T, double>) {
+          refused("-1", -1);
+          refused("1e31", 1e31);
+          refused("nan", Json());
+        } else {
+          refused("nothing of it", 3);
+        }
+      });
+}
+
+TEST(Settings, WhatHasNoEffectIsRefusedWhereItIsGivenAndNotInAPreset) {
+  const auto error_of = [](Json given) {
+    RunFlags flags;
+    flags.given = std::move(given);
+    return usage_error([&] { resolve<LocalizationSettings>(flags); });
+  };
+  EXPECT_EQ(error_of({{"groups", 4}}), "--groups 4: has no effect without --norm group");
+  EXPECT_EQ(error_of({{"norm", "group"}, {"groups", 4}}), "");
+  EXPECT_EQ(error_of({{"samples_per_set", 2}}),
+            "--samples-per-set 2: has no effect without --norm batch");
+  EXPECT_EQ(error_of({{"curriculum_length", 32}}),
+            "--curriculum-length 32: has no effect without --curriculum-iterations");
+  EXPECT_EQ(error_of({{"probes", "none"}, {"probe_schedule", "tail"}}),
+            "");  // as scripts append it
+  EXPECT_EQ(error_of({{"curriculum_iterations", 5}}),
+            "--curriculum-length 0: expected at least 1 for a curriculum");
+  EXPECT_EQ(error_of({{"iterations", kMostSteps},
+                      {"curriculum_iterations", 5},
+                      {"curriculum_length", 32},
+                      {"curriculum_learning_rate", 1e-3}}),
+            "--iterations 4294967295: with --curriculum-iterations 5 more than 4294967295 in all");
+}
+
+template <class S>
+std::string table() {
+  std::string text =
+      fmt::format("## {}\n\n| flag | what | expected |\n|---|---|---|\n", S::kExperiment);
+  for (const SettingFlag& flag : setting_flags<S>()) {
+    text += fmt::format("| `{}` | {} | {} |\n", flag_of(flag.name), flag.help, flag.domain);
+  }
+  return text;
+}
+
+TEST(Settings, TheDocumentIsWhatTheListSays) {
+  const std::string text =
+      "# Settings\n\n"
+      "What each setting may be, checked before anything is made; in a preset's JSON file names "
+      "have\n"
+      "underscores for dashes. Numbers are decimal, without leading zeros. This file is written "
+      "by\n"
+      "`SIDECHANNEL_WRITE_DOCS=1 build/cpu/bin/sidechannel_tests "
+      "--gtest_filter=Settings.TheDocument*`.\n\n" +
+      table<LocalizationSettings>() + "\n" + table<OverlapSettings>() +
+      fmt::format(
+          "\n`groups` takes localization's, and `--groups`, `--learning-rates` (lists) and "
+          "`--seeds`, which\nmake at most {} cells.\n",
+          kMostCells);
+  const std::filesystem::path file = harness::test_data("../docs/settings.md");
+  if (std::getenv("SIDECHANNEL_WRITE_DOCS") != nullptr) std::ofstream(file) << text;
+  EXPECT_EQ(harness::content_of(file), text);
 }
 
 }  // namespace

@@ -327,14 +327,14 @@ TEST(SweepCommandLine, BadInputIsOneLine) {
   expect_error({"fly"}, 2,
                "there is no command fly: expected plan, run, status or collect (see --help)");
   expect_error({"plan", "--preset", "huge", "--out", out}, 2,
-               "preset huge: expected demo, small, paper or a .json file");
+               "--preset huge: expected demo, small, paper or a .json file");
   expect_error({"plan", "--groups", "3", "--out", out}, 2,
-               "groups 3: expected a divisor of the 32 channels");
+               "--groups 3: expected a divisor of --channels 32");
   expect_error({"plan", "--groups", "few", "--out", out}, 2,
-               "The value few is not an allowed value for --groups (see --help)");
-  expect_error({"plan", "--seeds", "0", "--out", out}, 2, "demo: seeds is 0, expected how many");
-  expect_error({"run", "--norm", "none", "--out", out}, 2,
-               "The following arguments were not expected: none --norm (see --help)");
+               "--groups few: expected a whole number from 1 to 16384");
+  expect_error({"plan", "--seeds", "0", "--out", out}, 2,
+               "--seeds 0: expected a whole number from 1 to 10000");
+  expect_error({"run", "--norm", "none", "--out", out}, 2, "there is no flag --norm (see --help)");
   expect_error({"status", "--out", out}, 1,
                out + " holds no plan of a sweep; run `groups plan` first");
   expect_error({"collect", "--out", out}, 1,
@@ -342,10 +342,11 @@ TEST(SweepCommandLine, BadInputIsOneLine) {
   EXPECT_FALSE(fs::exists(out));  // nothing of this leaves a trace
   ASSERT_EQ(run_program("groups", {"plan", "--out", out}).code, 0);
   const std::size_t cells = Json::parse(content_of(out + "/plan.json"))["cells"].size();
-  for (const std::string cell : {"-1", "1000", "G3-seed0-lr1", "1x", "../.."}) {
-    expect_error({"run", "--out", out, "--cell=" + cell}, 2,
-                 fmt::format("--cell {}: expected a number from 0 to {}, or an id in plan.json",
-                             cell, cells - 1));
+  for (const std::string cell : {"-1", "1000", "G3-seed0-lr1", "1x", "010", "0x1", "+1", "../.."}) {
+    expect_error(
+        {"run", "--out", out, "--cell=" + cell}, 2,
+        fmt::format("--cell {}: expected a whole number from 0 to {}, or an id in plan.json", cell,
+                    cells - 1));
   }
   expect_error({"run", "--out", out, "--device", "tpu"}, 2,
                "--device tpu: expected auto, cpu or cuda[:N]");

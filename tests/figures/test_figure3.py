@@ -22,7 +22,7 @@ def make_run(folder, errors=None, length=33):
     folder.mkdir(parents=True, exist_ok=True)
     points = [{"overlap": overlap, "length": length, "mse": mse, "pairs": 100, "seed": 0,
                "seconds": 1.5} for overlap, mse in (errors or DEMO).items()]
-    (folder / "overlap.json").write_text(json.dumps({
+    (folder / "summary.json").write_text(json.dumps({
         "length": length, "depth": 8, "channels": 32, "receptive_field": length // 2,
         "iterations": 3000, "batch": 16, "points": points}))
     return folder
@@ -47,7 +47,7 @@ class Figure3Test(FigureTest):
             self.assertIn(str(file), out[1])
         summary = json.loads(self.summary.read_text())
         self.assertEqual(summary["points"],
-                         json.loads((run / "overlap.json").read_text())["points"])
+                         json.loads((run / "summary.json").read_text())["points"])
         self.assertEqual({name: claim["pass"] for name, claim in summary["claims"].items()},
                          dict.fromkeys(("few_shared", "crossing", "many_shared", "identical"),
                                        True))
@@ -135,13 +135,13 @@ class Figure3Test(FigureTest):
         out = ["--out", self.picture]
         self.fails(1, "no such folder", self.folder / "absent", *out)
         run = make_run(self.folder / "run")
-        file = run / "overlap.json"
+        file = run / "summary.json"
         whole = json.loads(file.read_text())
         file.unlink()
-        self.fails(1, "no overlap.json, so no overlap is finished", run, *out)
+        self.fails(1, "no summary.json, so no overlap is finished", run, *out)
         for content, message in (
-                (b"", "overlap.json: not JSON"), (b"[]", "overlap.json: not a JSON object"),
-                (b"{", "overlap.json: not JSON"), (b"{}", "overlap.json: has no length")):
+                (b"", "summary.json: not JSON"), (b"[]", "summary.json: not a JSON object"),
+                (b"{", "summary.json: not JSON"), (b"{}", "summary.json: has no length")):
             file.write_bytes(content)
             self.fails(1, message, run, *out)
         for change, message in (

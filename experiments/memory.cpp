@@ -1,0 +1,306 @@
+#include "experiments/memory.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <optional>
+#include <sstream>
+
+#include "experiments/domain.h"
+#include "experiments/localization_settings.h"
+#include "experiments/localize.h"
+#include "experiments/overlap_settings.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr double kFloat = 4;
+constexpr double kDouble = 8;
+constexpr double kPool = 1 << 20;      // the smallest block of an arena
+constexpr double kProgram = 32 << 20;  // code, libraries, threads' stacks
+constexpr const char* kNetwork = "--channels, --depth or --kernel-size";
+
+double d(std::int64_t value) {
+  return static_cast<double>(value);
+}
+
+// Parameters of a stack of `depth` convolutions, `norm` parameters a channel between them.
+double parameters_of(double depth, double h, double k, double norm) {
+  return (k * h + h) + (depth - 2) * (k * h * h + h + norm * h) + (k * h + 1);
+}
+
+double parameters_of_probe(double h, double width) {
+  return h * width + width + width * width + width + width + 1;
+}
+
+// Parameters that Adam trains: values, gradients, both moments. A checkpoint holds all but the
+// gradients on the host: as arrays, as a file's data, and as the file.
+MemoryPart trained(const char* what, const char* lower, double parameters) {
+  return {what, lower, 4 * kFloat * parameters, 0, 3 * 3 * kFloat * parameters};
+}
+
+// Parameters that stay as they are; their gradients lie beside them all the same.
+MemoryPart kept(double parameters) {
+  return {"the network's weights", kNetwork, 2 * kFloat * parameters, 0, 3 * kFloat * parameters};
+}
+
+// Arenas double: what a step uses is written to, up to as much again set aside.
+MemoryPart arena(const char* what, const char* lower, double floats) {
+  return {what, lower, kFloat * floats, kFloat * floats + kPool, 0};
+}
+
+// Activations of a step over `batch` sequences of length l: what convolutions and norms make, and
+// where gradients come, three of those at a time.
+double activations(double batch, double l, double depth, double h, bool gradients) {
+  return batch * l * (2 + h * (1 + 2 * (depth - 2)) + (gradients ? 3 * h : 0));
+}
+
+std::string content_of(const fs::path& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+// The number that follows `name` at the beginning of a line; of the whole text for "".
+std::optional<double> number_in(const std::string& text, const std::string& name) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with(name)) continue;
+    std::istringstream words(line.substr(name.size()));
+    std::string word;
+    words >> word;
+    if (const auto number = real_number(word)) return *number;
+  }
+  return std::nullopt;
+}
+
+// The files of a kind of control groups, whose root is `mounted`.
+struct GroupFiles {
+  fs::path mounted;
+  const char* limit;
+  const char* used;
+  const char* cache;  // in memory.stat: what the kernel gives back before it refuses anything
+};
+
+// The limits of the group at `path` and of those around it.
+void add_group_limits(const GroupFiles& files, const fs::path& path,
+                      std::vector<MemoryLimit>& limits) {
+  for (fs::path group = path.relative_path();; group = group.parent_path()) {
+    const fs::path folder = files.mounted / group;
+    const auto limit = number_in(content_of(folder / files.limit), "");  // "max" is no number
+    const auto used = number_in(content_of(folder / files.used), "");
+    if (limit && used) {
+      const double cache = number_in(content_of(folder / "memory.stat"), files.cache).value_or(0);
+      limits.push_back({std::max(0.0, *limit - *used + cache), "its control group has", false});
+    }
+    if (group.empty()) return;
+  }
+}
+
+struct Peaks {
+  MemoryPeak all;
+  const MemoryPart* largest = nullptr;  // of the phase that needs most
+};
+
+double size_of(const MemoryPart& part) {
+  return part.device + part.reserve + part.host;
+}
+
+Peaks peaks_of(const MemoryNeed& need) {
+  Peaks peaks;
+  double most = -1;
+  for (const MemoryPhase& phase : need) {
+    MemoryPeak sum;
+    const MemoryPart* largest = nullptr;
+    for (const MemoryPart& part : phase) {
+      sum.device += part.device;
+      sum.reserved += part.device + part.reserve;
+      sum.host += part.host;
+      if (largest == nullptr || size_of(part) > size_of(*largest)) largest = &part;
+    }
+    peaks.all.device = std::max(peaks.all.device, sum.device);
+    peaks.all.reserved = std::max(peaks.all.reserved, sum.reserved);
+    peaks.all.host = std::max(peaks.all.host, sum.host);
+    if (sum.reserved + sum.host > most) {
+      most = sum.reserved + sum.host;
+      peaks.largest = largest;
+    }
+  }
+  return peaks;
+}
+
+std::string hint = "close other programs";
+
+// What `at_once` of a need come to, held against what there is.
+class Demand {
+ public:
+  Demand(const MemoryNeed& need, std::int64_t at_once) : peaks_(peaks_of(need)) {
+    for (double* bytes : {&peaks_.all.device, &peaks_.all.reserved, &peaks_.all.host}) {
+      *bytes *= d(at_once);
+    }
+    hint = fmt::format("lower {}{}", at_once > 1 ? "--jobs, " : "", peaks_.largest->lower);
+  }
+
+  void require_on_gpu(double there, const std::string& gpu) const {
+    if (peaks_.all.reserved > there) refuse(peaks_.all.reserved, gpu + " has", there);
+  }
+
+  void require_on_host(bool on_gpu) const {
+    for (const MemoryLimit& limit : memory_limits()) {
+      const double device = limit.counts_reserved ? peaks_.all.reserved : peaks_.all.device;
+      const double needed = kProgram + peaks_.all.host + (on_gpu ? 0 : device);
+      if (needed > limit.bytes) refuse(needed, limit.whose, limit.bytes);
+    }
+  }
+
+  std::string words(bool on_gpu) const {
+    const double host = kProgram + peaks_.all.host;
+    if (!on_gpu) return fmt::format("about {} of memory", bytes_text(host + peaks_.all.device));
+    return fmt::format("about {} of memory, and {} on the GPU", bytes_text(host),
+                       bytes_text(peaks_.all.reserved));
+  }
+
+ private:
+  [[noreturn]] void refuse(double needed, const std::string& whose, double there) const {
+    throw OutOfMemory(fmt::format("this needs about {} of memory, most of it for {}, and {} {}",
+                                  bytes_text(needed), peaks_.largest->what, whose,
+                                  bytes_text(there)));
+  }
+
+  Peaks peaks_;
+};
+
+}  // namespace
+
+MemoryNeed memory_of(const LocalizationSettings& s, LocalizationPhases phases) {
+  const double h = d(s.channels);
+  const double norm = s.norm == "none" ? 0 : s.norm == "batch" ? 4 : 2;
+  const double parameters = parameters_of(d(s.depth), h, d(s.kernel_size), norm);
+  const double longest =
+      s.curriculum_iterations > 0 ? std::max(d(s.length), d(s.curriculum_length)) : d(s.length);
+  const bool all = phases == LocalizationPhases::kAll;
+  MemoryNeed need;
+  if (all || phases == LocalizationPhases::kTrain) {
+    need.push_back(
+        {trained("the network's weights in training", kNetwork, parameters),
+         arena("the activations of a training step", "--batch, --length, --channels or --depth",
+               activations(d(s.batch), longest, d(s.depth), h, true))});
+  }
+  const double probes = s.probes == "all" ? d(s.depth) - 1 : s.probes == "last" ? 1 : 0;
+  const double probe = parameters_of_probe(h, d(s.probe_width));
+  if (probes > 0 && phases != LocalizationPhases::kTrain) {
+    const double positions = d(s.probe_batch) * d(s.length);
+    need.push_back({kept(parameters),
+                    trained("the probes' weights in training",
+                            "--probe-width, --channels or --depth", probes * probe),
+                    arena("the activations of a step of the probes' training",
+                          "--probe-batch, --length, --channels, --depth or --probe-width",
+                          activations(d(s.probe_batch), d(s.length), d(s.depth), h, false) +
+                              positions * (4 * d(s.probe_width) + h + 2))});
+  }
+  if (all || phases == LocalizationPhases::kMap) {
+    constexpr double kMapBatch = 32;
+    const double batch = s.norm == "batch" ? kMapBatch + d(s.samples_per_set) : kMapBatch;
+    const double rows = (probes + 1) * d(s.length);
+    need.push_back({kept(parameters),
+                    {"the probes' weights", "--probe-width, --channels or --depth",
+                     2 * kFloat * probes * probe, 0, 3 * kFloat * probes * probe},
+                    arena("the activations of a step of the map",
+                          "--length, --channels, --depth or --probe-width",
+                          activations(batch, d(s.length), d(s.depth), h, false) +
+                              batch * d(s.length) * (probes > 0 ? 2 * d(s.probe_width) + 1 : 0)),
+                    {"the map", "--length or --depth", 2 * kDouble * rows, 0,
+                     6 * kDouble * rows + 2 * kMapBatch * kFloat * d(s.length)}});
+  }
+  return need;
+}
+
+MemoryNeed memory_of(const OverlapSettings& s, std::int64_t jobs) {
+  const double h = d(s.channels);
+  const double k = d(s.kernel_size);
+  const double depth = d(s.depth);
+  // Valid convolutions: each layer's sequences are k - 1 shorter than those before it.
+  const double length = d(s.length());
+  const double hidden = (depth - 1) * length - (k - 1) * (depth - 1) * depth / 2;
+  const double floats = 2 * d(s.batch) * (2 * length + 2 * h * hidden + 3 * h * length);
+  MemoryPhase phase = {
+      trained("the networks' weights in training", "--channels, --depth, --kernel-size or --jobs",
+              parameters_of(depth, h, k, 2)),
+      arena("the activations of a training step",
+            "--batch, --channels, --depth, --kernel-size or --jobs", floats)};
+  for (MemoryPart& part : phase) {
+    for (double* bytes : {&part.device, &part.reserve, &part.host}) *bytes *= d(jobs);
+  }
+  return {phase};
+}
+
+MemoryNeed memory_of(const LocalizerConfig& network, double n, double l) {
+  const double h = d(network.channels);
+  const double parameters = parameters_of(d(network.depth), h, d(network.kernel_size), 4);
+  constexpr const char* kInput = "the sequences in --input";
+  return {{kept(parameters),
+           arena("the activations of all sequences", kInput,
+                 activations(n, l, d(network.depth), h, false)),
+           {"the sequences", kInput, 2 * kFloat * n * l, 0, 4 * kFloat * n * l}}};
+}
+
+MemoryPeak peak_of(const MemoryNeed& need) {
+  return peaks_of(need).all;
+}
+
+std::vector<MemoryLimit> memory_limits(const fs::path& root) {
+  std::vector<MemoryLimit> limits;
+  if (const auto kib = number_in(content_of(root / "proc/meminfo"), "MemAvailable:")) {
+    limits.push_back({*kib * 1024, "this machine has", false});
+  }
+  // "0::/path" for version 2, "7:cpu,memory:/path" for version 1. A container sees its own group as
+  // the root.
+  std::istringstream groups(content_of(root / "proc/self/cgroup"));
+  for (std::string line; std::getline(groups, line);) {
+    const std::size_t first = line.find(':');
+    const std::size_t second = line.find(':', first + 1);
+    if (first == line.npos || second == line.npos) continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const fs::path path = line.substr(second + 1);
+    if (controllers == ",,") {
+      add_group_limits({root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "},
+                       path, limits);
+    } else if (controllers.find(",memory,") != controllers.npos) {
+      add_group_limits({root / "sys/fs/cgroup/memory", "memory.limit_in_bytes",
+                        "memory.usage_in_bytes", "total_inactive_file "},
+                       path, limits);
+    }
+  }
+  rlimit address_space = {};
+  if (getrlimit(RLIMIT_AS, &address_space) == 0 && address_space.rlim_cur != RLIM_INFINITY) {
+    const double used = number_in(content_of(root / "proc/self/statm"), "").value_or(0) *
+                        static_cast<double>(sysconf(_SC_PAGESIZE));
+    limits.push_back({std::max(0.0, static_cast<double>(address_space.rlim_cur) - used),
+                      "the limit on address space (ulimit -v) leaves", true});
+  }
+  return limits;
+}
+
+std::string checked_memory(const MemoryNeed& need, bool on_gpu, std::int64_t at_once) {
+  const Demand demand(need, at_once);
+  demand.require_on_host(on_gpu);
+  return "the settings make sense; " + demand.words(on_gpu);
+}
+
+void require_memory(const MemoryNeed& need, const Device& device, std::int64_t at_once) {
+  const Demand demand(need, at_once);
+  const auto on_gpu = device.free_memory();
+  if (on_gpu) demand.require_on_gpu(static_cast<double>(*on_gpu), device.description());
+  demand.require_on_host(on_gpu.has_value());
+}
+
+std::string memory_hint() {
+  return hint;
+}
+
+}  // namespace sidechannel::experiments
