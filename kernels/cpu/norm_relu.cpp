@@ -169,11 +169,10 @@ void finish_statistics(const NormDims& dims, std::int64_t c0, std::int64_t c1,
                        const NormStatistics<T>& s, const double* sum, const double* squares) {
   const auto count = static_cast<double>(dims.set_size());
   simd::for_vectors<double>(c0, c1, [&](auto d, std::int64_t c) {
-    const auto n = hn::Set(d, count);
     const auto sum_d = hn::LoadU(d, sum + c - c0);
-    const auto correction = hn::Div(sum_d, n);
+    const auto correction = hn::Div(sum_d, hn::Set(d, count));  // exact in a constant set
     const auto m2 = hn::NegMulAdd(correction, sum_d, hn::LoadU(d, squares + c - c0));
-    const auto variance = simd::at_least(hn::Div(m2, n), hn::Zero(d));
+    const auto variance = simd::at_least(hn::Mul(m2, hn::Set(d, 1 / count)), hn::Zero(d));
     const auto first = simd::load_double(d, s.mean + c);
     const auto whole = hn::Add(first, correction);
     const auto near_zero = hn::Lt(hn::Mul(whole, whole), hn::Add(variance, variance));
@@ -352,7 +351,7 @@ template <class T>
 void norm_relu_forward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
                        const T* beta, T* y, const NormStatistics<T>& statistics) {
   if (dims.size() == 0) return;
-  const auto count = static_cast<double>(dims.set_size());
+  const double per_value = 1 / static_cast<double>(dims.set_size());
   for_tasks<T>(queue, dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
     const NormStatistics<T> s = of_group(dims, statistics, group);
     thread_local simd::AlignedBuffer<double> memory;
@@ -365,7 +364,7 @@ void norm_relu_forward(CpuQueue& queue, const NormDims& dims, const T* x, const 
       });
     });
     total_over_sets(dims, sums[0], c1 - c0);
-    for (std::int64_t c = c0; c < c1; ++c) s.mean[c] = static_cast<T>(sums[0][c - c0] / count);
+    for (std::int64_t c = c0; c < c1; ++c) s.mean[c] = static_cast<T>(sums[0][c - c0] * per_value);
 
     simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
       constexpr int kRow = decltype(row)::value;
