@@ -184,7 +184,7 @@ MemoryNeed memory_of(const LocalizationSettings& s, LocalizationPhases phases) {
   const double longest =
       s.curriculum_iterations > 0 ? std::max(d(s.length), d(s.curriculum_length)) : d(s.length);
   const bool all = phases == LocalizationPhases::kAll;
-  MemoryNeed need;
+  MemoryNeed need = {{kept(parameters)}};
   if (all || phases == LocalizationPhases::kTrain) {
     need.push_back(
         {trained("the network's weights in training", kNetwork, parameters),

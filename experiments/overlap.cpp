@@ -21,6 +21,7 @@ namespace sidechannel::experiments {
 namespace {
 
 constexpr const char* kResult = "result.json";
+constexpr const char* kSummary = "summary.json";
 
 std::filesystem::path folder_of(const RunFolder& folder, std::int64_t overlap) {
   return folder.file(fmt::format("overlap-{:03}", overlap));
@@ -51,8 +52,11 @@ Json collect(const OverlapSettings& settings, const RunFolder& folder) {
   json["iterations"] = settings.iterations;
   json["batch"] = settings.batch;
   json["points"] = points;
+  const bool written = folder.has(kSummary) &&
+                       text_of(read_file(folder.file(kSummary))) == json_text(json, 2) + "\n";
+  if (written) return json;  // a finished sweep stays as it is
   write_npy(folder.file("overlap.npy"), array);
-  folder.write_json("summary.json", json);
+  folder.write_json(kSummary, json);
   return json;
 }
 

@@ -31,8 +31,8 @@ std::vector<std::string> tiny(const std::string& command, const std::string& out
 }
 
 std::vector<std::string> tiny_overlap(const std::string& out) {
-  return {"--depth",    "4", "--channels",   "4",  "--batch", "2", "--iterations", "6",
-          "--overlaps", "8", "--test-pairs", "64", "--out",   out};
+  return {"run", "--depth",    "4", "--channels",   "4",  "--batch", "2", "--iterations",
+          "6",   "--overlaps", "8", "--test-pairs", "64", "--out",   out};
 }
 
 std::string last_line(const std::string& text) {

@@ -130,7 +130,7 @@ TEST_F(OnABadSystem, FewerThreadsThanAskedForAreALine) {
 
   for (const int most : {0, 1, 2, 5}) {
     const ProgramResult overlap = shell(fmt::format(
-        "LD_PRELOAD=$LIMITS MOST_THREADS={0} $BIN/overlap --out overlap{0} --overlaps 1,2,3,4 "
+        "LD_PRELOAD=$LIMITS MOST_THREADS={0} $BIN/overlap run --out overlap{0} --overlaps 1,2,3,4 "
         "--depth 3 --channels 4 --iterations 5 --batch 2 --jobs 4 --threads 4",
         most));
     EXPECT_EQ(overlap.code, 0) << overlap.err;
