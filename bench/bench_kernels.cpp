@@ -3,6 +3,8 @@
 
 #include <benchmark/benchmark.h>
 
+#include <Eigen/Core>
+
 #include "bench/peak.h"
 #include "engine/tensor.h"
 #include "kernels/adam.h"
@@ -111,7 +113,7 @@ void norm_relu(benchmark::State& state) {
   state.SetBytesProcessed(state.iterations() * size * 5 * static_cast<std::int64_t>(sizeof(float)));
 }
 
-// The probe's middle layer, forward and backward, by Eigen.
+// The probe's middle layer, forward and backward.
 void linear(benchmark::State& state) {
   const LinearDims dims{state.range(0), 256, 256, true};
   CpuQueue queue(1);
@@ -126,6 +128,24 @@ void linear(benchmark::State& state) {
                     GradOut<float>{dw.data()}, GradOut<float>{db.data()});
   }
   report(state, 6.0 * static_cast<double>(dims.rows * dims.in * dims.out), peak);
+}
+
+// The three products of that layer by Eigen, without bias and ReLU.
+void linear_eigen(benchmark::State& state) {
+  using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  const std::int64_t rows = state.range(0);
+  const Matrix x = Matrix::Random(rows, 256), w = Matrix::Random(256, 256), dy = x;
+  Matrix y = x, dx = x, dw = w;
+  const double peak = fma_peak(1);
+  for (auto _ : state) {
+    y.noalias() = x * w.transpose();
+    dx.noalias() = dy * w;
+    dw.noalias() = dy.transpose() * x;
+    benchmark::DoNotOptimize(y.data());
+    benchmark::DoNotOptimize(dx.data());
+    benchmark::DoNotOptimize(dw.data());
+  }
+  report(state, 6.0 * 256 * 256 * static_cast<double>(rows), peak);
 }
 
 void adam(benchmark::State& state) {
@@ -150,6 +170,7 @@ BENCHMARK(conv1d_backward_input)->SHAPES;
 BENCHMARK(conv1d_backward_params)->SHAPES;
 BENCHMARK(norm_relu)->SHAPES;
 BENCHMARK(linear)->ArgName("rows")->Arg(512)->Arg(19200)->UseRealTime();
+BENCHMARK(linear_eigen)->ArgName("rows")->Arg(512)->Arg(19200)->UseRealTime();
 BENCHMARK(adam)->ArgName("parameters")->Arg(31'905)->Arg(620'865)->UseRealTime();
 
 }  // namespace

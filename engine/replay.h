@@ -25,8 +25,8 @@ class Replay {
 
  private:
   Device device_;
-  bool recorded_ = false;
-  int runs_ = 0;
+  [[maybe_unused]] bool recorded_ = false;  // both unused where there is no CUDA
+  [[maybe_unused]] int runs_ = 0;
   kernels::CudaGraph graph_;
 };
 

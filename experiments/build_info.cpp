@@ -17,7 +17,7 @@ BuildInfo build_info() {
 std::string missing_cpu_features() {
 #if defined(__x86_64__)
   std::string missing;
-  const auto need = [&](bool present, const char* name) {
+  [[maybe_unused]] const auto need = [&](bool present, const char* name) {
     if (!present) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", name);
   };
   __builtin_cpu_init();

@@ -40,6 +40,16 @@ struct AdamState {
   SC_HOST_DEVICE double gradient_norm() const { return std::sqrt(sum_of_squares); }
 };
 
+// beta^steps in multiplications, which every device rounds alike; the C library's power differs by
+// processor in the last bit.
+SC_HOST_DEVICE inline double decay(double beta, std::int64_t steps) {
+  double power = 1;
+  for (double factor = beta; steps > 0; steps /= 2, factor *= factor) {
+    if (steps % 2 == 1) power *= factor;
+  }
+  return power;
+}
+
 // The state after one more step begins, with these numbers: the same function on every backend.
 // `largest` is the largest number that v, the average of squares, can hold. Were it to become
 // infinite, the parameter would never move again, and nothing would show it.
@@ -54,9 +64,8 @@ SC_HOST_DEVICE inline AdamState begin_step(const AdamRule& rule, AdamState state
   }
   state.learning_rate = rule.rate.at(state.steps);
   ++state.steps;
-  const auto step = static_cast<double>(state.steps);
-  state.rate = state.learning_rate / (1 - std::pow(rule.beta1, step));
-  state.correction = 1 / std::sqrt(1 - std::pow(rule.beta2, step));
+  state.rate = state.learning_rate / (1 - decay(rule.beta1, state.steps));
+  state.correction = 1 / std::sqrt(1 - decay(rule.beta2, state.steps));
   return state;
 }
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Compiles every kernel for every architecture, and fails where one spills registers.
 
-usage: tests/spills.py [--arch 75,80,...] [--jobs N] [FILE.cu ...]
+usage: tests/spills.py [--arch 75,80,...] [--jobs N] [FILE.cu ... | --log FILE]
 
 Prints for each kernel the registers and the bytes of static shared memory that it takes, by
 architecture. A stack frame or a spill means that a kernel keeps values in (slow) local memory that
-were meant for registers. Needs nvcc, but no GPU; says "not compiled" where there is no nvcc.
+were meant for registers. Needs nvcc, but no GPU; says "not compiled" where there is no nvcc. With
+--log, reads what a build of them all with CUDAFLAGS=-Xptxas=-v printed, and compiles nothing.
 """
 
 import argparse
@@ -56,6 +57,12 @@ def compile_file(nvcc, source, architectures):
     return result.returncode, result.stderr
 
 
+def read_log(path):
+    """(file, what ptxas says about its kernels) of a build by CMake."""
+    parts = re.split(r"Building CUDA object \S+?/(kernels/cuda/\S+\.cu)\.o\b", path.read_text())
+    return [(ROOT / name, text) for name, text in zip(parts[1::2], parts[2::2])]
+
+
 def parse(text):
     """{(function, architecture): {registers, shared, stack, spills}}"""
     usage = {}
@@ -98,55 +105,62 @@ def readable(names):
     return result
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arch", default=ARCHITECTURES)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("files", nargs="*", type=pathlib.Path)
-    options = parser.parse_args()
-
-    nvcc = find_nvcc()
-    if nvcc is None:
-        print("kernels: not compiled (there is no nvcc)")
-        return 0
-    architectures = options.arch.split(",")
-    sources = options.files or sorted((ROOT / "kernels" / "cuda").rglob("*.cu"))
-    if not sources:
-        print("no kernels found")
-        return 1
-
+def report(results, architectures):
+    """Prints what each of (file, compiler's status, its words) takes; 1 where something fails."""
     failures = []
     kernels = 0
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        results = pool.map(lambda source: compile_file(nvcc, source, architectures), sources)
-        for source, (status, text) in zip(sources, results):
-            print(os.path.relpath(source, ROOT))
-            if status != 0:
-                print(text)
-                failures.append(f"{source.name} does not compile")
-                continue
-            usage = parse(text)
-            functions = list(dict.fromkeys(function for function, _ in usage))
-            names = readable(functions)
-            for function in functions:
-                by_architecture = {a: usage[function, a] for a in architectures
-                                   if (function, a) in usage}
-                kernels += any("registers" in entry for entry in by_architecture.values())
-                registers = " ".join(f"{a}:{entry['registers']}"
-                                     for a, entry in by_architecture.items() if "registers" in entry)
-                shared = max((entry.get("shared", 0) for entry in by_architecture.values()), default=0)
-                print(f"  {names[function]}: registers {registers or '(inlined nowhere)'}, "
-                      f"{shared} bytes of static shared memory")
-                for a, entry in by_architecture.items():
-                    if entry.get("stack") or entry.get("spills"):
-                        failures.append(f"{source.name}, {names[function]}, sm_{a}: "
-                                        f"{entry['stack']} bytes of stack, "
-                                        f"{entry['spills']} bytes of spills")
+    for source, status, text in results:
+        print(os.path.relpath(source, ROOT))
+        if status != 0:
+            print(text)
+            failures.append(f"{source.name} does not compile")
+            continue
+        usage = parse(text)
+        functions = list(dict.fromkeys(function for function, _ in usage))
+        names = readable(functions)
+        for function in functions:
+            by_architecture = {a: usage[function, a] for a in architectures
+                               if (function, a) in usage}
+            kernels += any("registers" in entry for entry in by_architecture.values())
+            registers = " ".join(f"{a}:{entry['registers']}"
+                                 for a, entry in by_architecture.items() if "registers" in entry)
+            shared = max((entry.get("shared", 0) for entry in by_architecture.values()), default=0)
+            print(f"  {names[function]}: registers {registers or '(inlined nowhere)'}, "
+                  f"{shared} bytes of static shared memory")
+            for a, entry in by_architecture.items():
+                if entry.get("stack") or entry.get("spills"):
+                    failures.append(f"{source.name}, {names[function]}, sm_{a}: "
+                                    f"{entry['stack']} bytes of stack, "
+                                    f"{entry['spills']} bytes of spills")
+    if kernels == 0:
+        failures.append("no kernels found")
     print(f"{kernels} kernels for {len(architectures)} architectures, "
           f"{len(failures)} {'failure' if len(failures) == 1 else 'failures'}")
     for failure in failures:
         print("FAILED:", failure)
     return 1 if failures else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--arch", default=ARCHITECTURES)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--log", type=pathlib.Path)
+    parser.add_argument("files", nargs="*", type=pathlib.Path)
+    options = parser.parse_args()
+
+    architectures = options.arch.split(",")
+    if options.log:
+        return report([(source, 0, text) for source, text in read_log(options.log)], architectures)
+    nvcc = find_nvcc()
+    if nvcc is None:
+        print("kernels: not compiled (there is no nvcc)")
+        return 0
+    sources = options.files or sorted((ROOT / "kernels" / "cuda").rglob("*.cu"))
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        results = pool.map(lambda source: compile_file(nvcc, source, architectures), sources)
+        return report(((source, *result) for source, result in zip(sources, results)),
+                      architectures)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,6 @@
 //   weights:         dw = rows(x)^T * dy
 //
 // In fp32 the two gradients take the faster way of conv1d_winograd.h where it fits.
-//
-// Tiles of kRows positions x kVectors vectors of output channels stay in registers for the whole
-// sum. Rows that reach into the zero padding are copied to a small buffer with the zeros in place.
-// Threads split the output; each output element is summed by one thread, in one fixed order.
 
 #include "kernels/conv1d.h"
 
@@ -20,122 +16,28 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernels/cpu/conv1d_tile.h"
 #include "kernels/cpu/conv1d_winograd.h"
+#include "kernels/cpu/row_product.h"
 
 namespace sidechannel::kernels {
 namespace {
 
-// Positions whose products are summed in registers before they join the weight gradient in memory:
-// few enough that their inputs stay in the L1 cache, and short sums round less.
-constexpr std::int64_t kChunk = 64;
-
-// One tile of the output, of which the first `rows` rows exist.
-template <int kRows, int kVectors, class D, class T>
-HWY_INLINE void output_tile(D d, const RowProduct<T>& p, const T* right, const T* x,
-                            std::int64_t column, std::int64_t rows, T* y) {
-  const T* w = right + column;
-  const bool accumulate = p.write == Write::kAccumulate;
-  const T* start = p.bias ? p.bias + column : accumulate ? y : nullptr;
-  std::int64_t ld_start = p.bias ? 0 : p.columns;
-  if (rows == kRows) {
-    multiply_tile<kRows, kVectors>(d, x, p.channels, w, p.columns, p.depth(), start, ld_start, y,
-                                   p.columns);
-    return;
-  }
-  // The sequence ends inside the tile: compute all rows aside and keep those that exist.
-  constexpr std::int64_t width = kVectors * kLanes<D>;
-  T aside[kRows * width] = {};
-  if (start == y) {
-    for (std::int64_t i = 0; i < rows; ++i)
-      std::copy_n(y + i * p.columns, width, aside + i * width);
-    start = aside;
-    ld_start = width;
-  }
-  multiply_tile<kRows, kVectors>(d, x, p.channels, w, p.columns, p.depth(), start, ld_start, aside,
-                                 width);
-  for (std::int64_t i = 0; i < rows; ++i) std::copy_n(aside + i * width, width, y + i * p.columns);
-}
-
-template <int kRows, int kVectors, class T>
-void multiply(CpuQueue& queue, const RowProduct<T>& p) {
-  const Full<T> d;
-  constexpr std::int64_t panel = kVectors * kLanes<Full<T>>;
-  const std::int64_t tiles = (p.length_out + kRows - 1) / kRows;
-  queue.parallel_for(p.batch * tiles, 1, [&](std::int64_t begin, std::int64_t end) {
-    thread_local std::vector<T> buffer;
-    thread_local simd::AlignedBuffer<T> flipped;
-    const T* right = right_matrix(p, flipped);
-    for (std::int64_t index = begin; index < end; ++index) {
-      const std::int64_t n = index / tiles;
-      const std::int64_t first = index % tiles * kRows;
-      const std::int64_t rows = std::min<std::int64_t>(kRows, p.length_out - first);
-      const T* x = rows_of<kRows>(p, n, first, buffer);
-      T* y = p.y + (n * p.length_out + first) * p.columns;
-      std::int64_t column = 0;
-      for (; column + panel <= p.columns; column += panel) {
-        output_tile<kRows, kVectors>(d, p, right, x, column, rows, y + column);
-      }
-      simd::for_vectors<T>(column, p.columns, [&](auto narrow, std::int64_t c) {
-        output_tile<kRows, 1>(narrow, p, right, x, c, rows, y + c);
-      });
-    }
-  });
-}
-
-// A single output column: the vectors run along the sum instead.
-template <class T>
-void multiply_single_column(CpuQueue& queue, const RowProduct<T>& p) {
-  const Full<T> d;
-  constexpr std::int64_t lanes = kLanes<Full<T>>;
-  queue.parallel_for(p.batch * p.length_out, 16, [&](std::int64_t begin, std::int64_t end) {
-    thread_local std::vector<T> buffer;
-    thread_local simd::AlignedBuffer<T> flipped;
-    const T* w = right_matrix(p, flipped);
-    for (std::int64_t index = begin; index < end; ++index) {
-      const T* x = rows_of<1>(p, index / p.length_out, index % p.length_out, buffer);
-      auto sum0 = hn::Zero(d);
-      auto sum1 = hn::Zero(d);
-      std::int64_t k = 0;
-      for (; k + 2 * lanes <= p.depth(); k += 2 * lanes) {
-        sum0 = hn::MulAdd(hn::LoadU(d, x + k), hn::LoadU(d, w + k), sum0);
-        sum1 = hn::MulAdd(hn::LoadU(d, x + k + lanes), hn::LoadU(d, w + k + lanes), sum1);
-      }
-      T sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(sum0, sum1)));
-      for (; k < p.depth(); ++k) sum += x[k] * w[k];
-      const T before = p.bias ? p.bias[0] : p.write == Write::kAccumulate ? p.y[index] : T(0);
-      p.y[index] = before + sum;
-    }
-  });
-}
-
 template <class T>
 void multiply_rows(CpuQueue& queue, const RowProduct<T>& p) {
-  constexpr std::int64_t lanes = kLanes<Full<T>>;
-  if (p.columns == 1) return multiply_single_column(queue, p);
-  // Tiles of 24 or fewer registers' worth of sums.
-  constexpr int kWide = simd::kManyRegisters ? 4 : 2;
-  constexpr int kTall = simd::kManyRegisters ? 8 : 6;
-  const bool wide = p.columns % (kWide * lanes) == 0;
   if constexpr (std::is_same_v<T, float>) {
-    if (p.flip && winograd::suits<T>(p.taps, p.length_out, p.channels, p.columns)) {
-      return wide ? winograd::multiply<6, kWide>(queue, p) : winograd::multiply<kTall, 2>(queue, p);
+    if (p.flip && winograd::suits(p.taps, p.length_out, p.channels, p.columns)) {
+      return winograd::multiply(queue, p);
     }
   }
-  return wide ? multiply<6, kWide>(queue, p) : multiply<kTall, 2>(queue, p);
+  multiply(queue, p);
 }
 
 // The sum of dy over positions [l0, l1) of sample n, added to db.
 template <class T>
 void accumulate_bias(const Conv1dDims& dims, const T* dy, std::int64_t n, std::int64_t l0,
                      std::int64_t l1, T* db) {
-  simd::for_vectors<T>(0, dims.channels_out, [&](auto d, std::int64_t c) {
-    auto sum = hn::Zero(d);
-    for (std::int64_t l = l0; l < l1; ++l) {
-      sum = hn::Add(sum, hn::LoadU(d, dy + (n * dims.length_out() + l) * dims.channels_out + c));
-    }
-    hn::StoreU(hn::Add(hn::LoadU(d, db + c), sum), d, db + c);
-  });
+  accumulate_rows(dy + (n * dims.length_out() + l0) * dims.channels_out, dims.channels_out,
+                  dims.channels_out, l1 - l0, db);
 }
 
 // Calls body(n, l0, l1) for each chunk of positions of y, samples [first, last).
@@ -243,11 +145,6 @@ void accumulate_weights(CpuQueue& queue, const Conv1dDims& dims, const T* x, con
   for (std::int64_t c = 0; db && c < dims.channels_out; ++c) db[c] += second[weights + c];
 }
 
-template <class T>
-void clear_unless_accumulating(GradOut<T> out, std::int64_t size) {
-  if (out.data && out.write == Write::kOverwrite) std::fill_n(out.data, size, T(0));
-}
-
 }  // namespace
 
 template <class T>
@@ -276,8 +173,8 @@ void conv1d_backward_params(CpuQueue& queue, const Conv1dDims& dims, const T* x,
   clear_unless_accumulating(dw, weights);
   clear_unless_accumulating(db, dims.channels_out);
   if constexpr (std::is_same_v<T, float>) {
-    if (dw.data && winograd::suits<T>(dims.kernel_size, dims.length_out(), dims.channels_in,
-                                      dims.channels_out)) {
+    if (dw.data &&
+        winograd::suits(dims.kernel_size, dims.length_out(), dims.channels_in, dims.channels_out)) {
       return winograd::accumulate_weights(queue, dims, x, dy, dw.data, db.data);
     }
   }

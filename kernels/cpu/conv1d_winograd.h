@@ -22,21 +22,21 @@
 #include <array>
 
 #include "kernels/conv1d.h"
-#include "kernels/cpu/conv1d_tile.h"
+#include "kernels/cpu/row_product.h"
 
 namespace sidechannel::kernels::winograd {
 
 constexpr int kTaps = 5;
 constexpr int kOutputs = 4;
 constexpr int kPoints = 8;
+static_assert(16 % kLanes<Full<float>> == 0);  // see suits()
 
 // Whether the transforms pay: a convolution with enough outputs, whose channels fill whole vectors
-// and whose columns fill whole panels of the register tiles.
-template <class T>
-bool suits(std::int64_t taps, std::int64_t outputs, std::int64_t channels, std::int64_t columns) {
-  constexpr std::int64_t lanes = kLanes<Full<T>>;
-  return taps == kTaps && outputs >= 2 * kOutputs && channels % lanes == 0 &&
-         columns % (2 * lanes) == 0;
+// and whose columns fill whole panels of the register tiles, of AVX-512's width. The same numbers
+// for every instruction set: the two ways round differently.
+inline bool suits(std::int64_t taps, std::int64_t outputs, std::int64_t channels,
+                  std::int64_t columns) {
+  return taps == kTaps && outputs >= 2 * kOutputs && channels % 16 == 0 && columns % 32 == 0;
 }
 
 // A pair of points p and -p: `scale` = 1 / the product of p's distances from all other points.
@@ -135,7 +135,7 @@ void transform_outputs(const T* m, std::int64_t ldm, std::int64_t columns, std::
 
 // y = rows(x) * w, or y += it, kRows tiles of four positions at a time. Without bias.
 template <int kRows, int kVectors, class T>
-void multiply(CpuQueue& queue, const RowProduct<T>& p) {
+void multiply_tiles(CpuQueue& queue, const RowProduct<T>& p) {
   const Full<T> d;
   constexpr std::int64_t panel = kVectors * kLanes<Full<T>>;
   const std::int64_t tiles_per_sample = (p.length_out + kOutputs - 1) / kOutputs;
@@ -179,6 +179,14 @@ void multiply(CpuQueue& queue, const RowProduct<T>& p) {
       }
     }
   });
+}
+
+template <class T>
+void multiply(CpuQueue& queue, const RowProduct<T>& p) {
+  if (p.columns % (kWidePanel * kLanes<Full<T>>) == 0) {
+    return multiply_tiles<6, kWidePanel>(queue, p);
+  }
+  multiply_tiles<kTallTile, 2>(queue, p);
 }
 
 // g[point, c] = G dy for four positions of dy as the filter; adds them to `bias` unless it is null.

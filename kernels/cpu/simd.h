@@ -3,11 +3,21 @@
 // The SIMD layer of the CPU kernels: Google Highway, for the instruction set that this file is
 // compiled for (SIDECHANNEL_ARCH). Kernels are written once over a tag D of L = Lanes(D) elements
 // of type T; what does not fill whole vectors is done with narrower tags, down to a single lane.
+//
+// Results have the same bits for every instruction set. So nothing may depend on L but the speed: a
+// sum over lanes is one of FixedSum's, and a condition that chooses between formulas names numbers
+// of elements, not of vectors. Approximate instructions (reciprocals) and the C library's
+// elementary functions, which differ by processor, are not used.
 
 #define HWY_COMPILE_ONLY_STATIC
 #define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2)  // their vectors cannot stand in arrays
+// Highway takes AVX2 and AVX-512 only together with AES, which x86-64-v3 and -v4 leave out.
+#if !defined(__AES__) || !defined(__PCLMUL__)
+#define HWY_DISABLE_PCLMUL_AES
+#endif
 #include <hwy/highway.h>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -17,7 +27,35 @@
 
 namespace sidechannel::kernels::simd {
 
-namespace hn = hwy::HWY_NAMESPACE;
+// Highway's operations, with multiply-adds that round once everywhere. Only what has the
+// instruction (AVX2, AVX-512, NEON) is fast; Highway's own round twice where it is missing.
+namespace hn {
+
+using namespace hwy::HWY_NAMESPACE;
+
+#if !(HWY_ARCH_ARM_A64 || (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2))
+template <class V>
+HWY_INLINE V MulAdd(V a, V b, V c) {
+  constexpr std::size_t lanes = MaxLanes(DFromV<V>());
+  const DFromV<V> d;
+  TFromV<V> x[lanes], y[lanes], z[lanes];
+  StoreU(a, d, x);
+  StoreU(b, d, y);
+  StoreU(c, d, z);
+  for (std::size_t i = 0; i < lanes; ++i) z[i] = std::fma(x[i], y[i], z[i]);
+  return LoadU(d, z);
+}
+template <class V>
+HWY_INLINE V NegMulAdd(V a, V b, V c) {
+  return hn::MulAdd(Neg(a), b, c);
+}
+template <class V>
+HWY_INLINE V MulSub(V a, V b, V c) {
+  return hn::MulAdd(a, b, Neg(c));
+}
+#endif
+
+}  // namespace hn
 
 template <class T>
 using Full = hn::ScalableTag<T>;
@@ -93,6 +131,54 @@ inline void for_vector_rows(std::int64_t begin, std::int64_t end, F&& f) {
     f(narrow, std::integral_constant<int, 1>(), first);
   });
 }
+
+// A sum over many terms with vectors along the sum: 2 * 64 bytes of running sums, whatever the
+// width of a vector, which total() adds in one order.
+template <class T>
+class FixedSum {
+ public:
+  static constexpr std::int64_t kTerms = 2 * 64 / sizeof(T);  // of one call of add_products
+
+  FixedSum() {
+    for (V& sum : sums_) sum = hn::Zero(D());
+  }
+
+  void add_products(const T* HWY_RESTRICT a, const T* HWY_RESTRICT b) {
+#pragma GCC unroll 16
+    for (std::int64_t i = 0; i < kVectors; ++i) {
+      V& sum = sums_[i];
+      sum = hn::MulAdd(hn::LoadU(D(), a + i * kWidth), hn::LoadU(D(), b + i * kWidth), sum);
+    }
+  }
+
+  // Halves are added to each other until one number is left.
+  T total() {
+#pragma GCC unroll 8
+    for (std::int64_t half = kVectors / 2; half > 0; half /= 2) {
+#pragma GCC unroll 16
+      for (std::int64_t i = 0; i < half; ++i) sums_[i] = hn::Add(sums_[i], sums_[i + half]);
+    }
+    return halved(D(), sums_[0]);
+  }
+
+ private:
+  using D = Full<T>;
+  using V = Vec<D>;
+  static constexpr std::int64_t kWidth = kLanes<D>;
+  static constexpr std::int64_t kVectors = kTerms / kWidth;
+
+  template <class AnyD>
+  static HWY_INLINE T halved(AnyD, Vec<AnyD> v) {
+    if constexpr (kLanes<AnyD> == 1) {
+      return hn::GetLane(v);
+    } else {
+      const hn::Half<AnyD> half;  // without hn:: because Highway's scalar target has no UpperHalf
+      return halved(half, hn::Add(LowerHalf(half, v), UpperHalf(half, v)));
+    }
+  }
+
+  V sums_[kVectors];
+};
 
 // to [columns, rows] = transpose of from [rows, columns]; floats in blocks of 4 x 4 where both
 // divide.

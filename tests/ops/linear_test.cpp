@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <Eigen/Core>
+
 #include "engine/gradcheck.h"
 #include "tests/harness/linear_check.h"
 
@@ -21,6 +23,48 @@ TEST(Linear, KernelsAgreeWithTheDefinition) {
     harness::check_linear<float>(harness::queue(2), dims);
   for (const LinearDims& dims : harness::linear_dims(40))
     harness::check_linear<double>(harness::queue(2), dims);
+}
+
+// At the size of the probes' layers, where the definition would take long.
+TEST(Linear, KernelsAgreeWithEigen) {
+  using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  const LinearDims d{520, 250, 130, false};
+  harness::Draw draw(17);
+  const auto drawn = [&](std::int64_t rows, std::int64_t columns) {
+    const auto values = draw.normals<float>(rows * columns);
+    return Matrix(Eigen::Map<const Eigen::Matrix<float, -1, -1, Eigen::RowMajor>>(values.data(),
+                                                                                  rows, columns)
+                      .cast<double>());
+  };
+  const Matrix x = drawn(d.rows, d.in), w = drawn(d.out, d.in), b = drawn(1, d.out),
+               dy = drawn(d.rows, d.out);
+  const auto as_float = [](const Matrix& m) {
+    return narrowed<float>(std::vector<double>(m.data(), m.data() + m.size()));
+  };
+  const auto reference = [](const Matrix& value, const Matrix& magnitude) {
+    harness::Reference result(value.size());
+    result.value.assign(value.data(), value.data() + value.size());
+    result.magnitude.assign(magnitude.data(), magnitude.data() + magnitude.size());
+    return result;
+  };
+  const auto product = [&](const Matrix& left, const Matrix& right) {
+    return reference(left * right, left.cwiseAbs() * right.cwiseAbs());
+  };
+  std::vector<float> y(static_cast<std::size_t>(dy.size())), dx(static_cast<std::size_t>(x.size())),
+      dw(static_cast<std::size_t>(w.size())), db(static_cast<std::size_t>(b.size()));
+  CpuQueue& queue = harness::queue(2);
+  linear_forward(queue, d, as_float(x).data(), as_float(w).data(), as_float(b).data(), y.data());
+  linear_backward(queue, d, as_float(x).data(), as_float(w).data(), y.data(), as_float(dy).data(),
+                  GradOut<float>{dx.data()}, GradOut<float>{dw.data()}, GradOut<float>{db.data()});
+  const Matrix ones = Matrix::Ones(d.rows, 1);
+  harness::expect_near<float>(
+      "y", y,
+      reference(x * w.transpose() + ones * b,
+                x.cwiseAbs() * w.transpose().cwiseAbs() + ones * b.cwiseAbs()),
+      d.in + 1);
+  harness::expect_near<float>("dx", dx, product(dy, w), d.out);
+  harness::expect_near<float>("dw", dw, product(dy.transpose(), x), d.rows);
+  harness::expect_near<float>("db", db, product(ones.transpose(), dy), d.rows);
 }
 
 TEST(Linear, SameBitsWithAnyNumberOfThreads) {

@@ -1,9 +1,15 @@
 #pragma once
 
-// What the ways to compute a convolution on the CPU share: the convolution as a product of
-// overlapping rows, and the tile that stays in registers.
+// Matrix products on the CPU: of overlapping rows, which are a convolution of stride 1, and of rows
+// side by side, which are a dense layer (a convolution of one tap).
+//
+// Tiles of kRows positions x kVectors vectors of output channels stay in registers for the whole
+// sum. Rows that reach into the zero padding are copied to a small buffer with the zeros in place.
+// Threads split the output; each output element is summed by one thread, in one fixed order,
+// whatever the tile that it falls into.
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/cpu/simd.h"
@@ -16,6 +22,11 @@ using simd::Full;
 using simd::kLanes;
 using simd::Vec;
 namespace hn = simd::hn;
+
+// Tiles of 24 or fewer registers' worth of sums: 6 rows of a wide panel of vectors, or more rows
+// of 2.
+inline constexpr int kWidePanel = simd::kManyRegisters ? 4 : 2;
+inline constexpr int kTallTile = simd::kManyRegisters ? 8 : 6;
 
 // y = start + rows(x) * w for all positions and all columns of a batch of sequences.
 template <class T>
@@ -100,6 +111,101 @@ const T* rows_of(const RowProduct<T>& p, std::int64_t n, std::int64_t first,
   return buffer.data();
 }
 
+// One tile of the output, of which the first `rows` rows exist.
+template <int kRows, int kVectors, class D, class T>
+HWY_INLINE void output_tile(D d, const RowProduct<T>& p, const T* right, const T* x,
+                            std::int64_t column, std::int64_t rows, T* y) {
+  const T* w = right + column;
+  const bool accumulate = p.write == Write::kAccumulate;
+  const T* start = p.bias ? p.bias + column : accumulate ? y : nullptr;
+  std::int64_t ld_start = p.bias ? 0 : p.columns;
+  if (rows == kRows) {
+    multiply_tile<kRows, kVectors>(d, x, p.channels, w, p.columns, p.depth(), start, ld_start, y,
+                                   p.columns);
+    return;
+  }
+  // The sequence ends inside the tile: compute all rows aside and keep those that exist.
+  constexpr std::int64_t width = kVectors * kLanes<D>;
+  T aside[kRows * width] = {};
+  if (start == y) {
+    for (std::int64_t i = 0; i < rows; ++i)
+      std::copy_n(y + i * p.columns, width, aside + i * width);
+    start = aside;
+    ld_start = width;
+  }
+  multiply_tile<kRows, kVectors>(d, x, p.channels, w, p.columns, p.depth(), start, ld_start, aside,
+                                 width);
+  for (std::int64_t i = 0; i < rows; ++i) std::copy_n(aside + i * width, width, y + i * p.columns);
+}
+
+// Calls finish(y, count) for whole rows of y as soon as they are there.
+template <int kRows, int kVectors, class T, class Finish>
+void multiply_tiles(CpuQueue& queue, const RowProduct<T>& p, const Finish& finish) {
+  const Full<T> d;
+  constexpr std::int64_t panel = kVectors * kLanes<Full<T>>;
+  const std::int64_t tiles = (p.length_out + kRows - 1) / kRows;
+  queue.parallel_for(p.batch * tiles, 1, [&](std::int64_t begin, std::int64_t end) {
+    thread_local std::vector<T> buffer;
+    thread_local simd::AlignedBuffer<T> flipped;
+    const T* right = right_matrix(p, flipped);
+    for (std::int64_t index = begin; index < end; ++index) {
+      const std::int64_t n = index / tiles;
+      const std::int64_t first = index % tiles * kRows;
+      const std::int64_t rows = std::min<std::int64_t>(kRows, p.length_out - first);
+      const T* x = rows_of<kRows>(p, n, first, buffer);
+      T* y = p.y + (n * p.length_out + first) * p.columns;
+      std::int64_t column = 0;
+      for (; column + panel <= p.columns; column += panel) {
+        output_tile<kRows, kVectors>(d, p, right, x, column, rows, y + column);
+      }
+      simd::for_vectors<T>(column, p.columns, [&](auto narrow, std::int64_t c) {
+        output_tile<kRows, 1>(narrow, p, right, x, c, rows, y + c);
+      });
+      finish(y, rows * p.columns);
+    }
+  });
+}
+
+// A single output column: the vectors run along the sum instead.
+template <class T, class Finish>
+void multiply_single_column(CpuQueue& queue, const RowProduct<T>& p, const Finish& finish) {
+  using Sum = simd::FixedSum<T>;
+  queue.parallel_for(p.batch * p.length_out, 16, [&](std::int64_t begin, std::int64_t end) {
+    thread_local std::vector<T> buffer;
+    thread_local simd::AlignedBuffer<T> flipped;
+    const T* w = right_matrix(p, flipped);
+    for (std::int64_t index = begin; index < end; ++index) {
+      const T* x = rows_of<1>(p, index / p.length_out, index % p.length_out, buffer);
+      Sum products;
+      std::int64_t k = 0;
+      for (; k + Sum::kTerms <= p.depth(); k += Sum::kTerms) products.add_products(x + k, w + k);
+      T sum = products.total();
+      for (; k < p.depth(); ++k) sum += x[k] * w[k];
+      const T before = p.bias ? p.bias[0] : p.write == Write::kAccumulate ? p.y[index] : T(0);
+      p.y[index] = before + sum;
+    }
+    finish(p.y + begin, end - begin);
+  });
+}
+
+// By the definition. `finish` may change what it gets, in place; it gets each value once.
+template <class T, class Finish>
+void multiply(CpuQueue& queue, const RowProduct<T>& p, const Finish& finish) {
+  if (p.columns == 1) return multiply_single_column(queue, p, finish);
+  if (p.columns % (kWidePanel * kLanes<Full<T>>) == 0) {
+    return multiply_tiles<6, kWidePanel>(queue, p, finish);
+  }
+  multiply_tiles<kTallTile, 2>(queue, p, finish);
+}
+template <class T>
+void multiply(CpuQueue& queue, const RowProduct<T>& p) {
+  multiply(queue, p, [](T*, std::int64_t) {});
+}
+
+// Positions whose products are summed in registers before they join the weight gradient in memory:
+// few enough that their inputs stay in the L1 cache, and short sums round less.
+inline constexpr std::int64_t kChunk = 64;
+
 // out[i, j] += sum over p < positions of a[p * lda + i] * b[p * ldb + j], i < kRows.
 template <int kRows, int kVectors, class D, class T>
 HWY_INLINE void accumulate_tile(D d, const T* HWY_RESTRICT a, std::int64_t lda,
@@ -161,6 +267,23 @@ void accumulate_block(const T* a, std::int64_t lda, std::int64_t rows, const T* 
   }
   for (; row + 4 <= rows; row += 4) columns_from(std::integral_constant<int, 4>(), row);
   for (; row < rows; ++row) columns_from(std::integral_constant<int, 1>(), row);
+}
+
+// What the accumulate_* add to begins at zero.
+template <class T>
+void clear_unless_accumulating(GradOut<T> out, std::int64_t size) {
+  if (out.data && out.write == Write::kOverwrite) std::fill_n(out.data, size, T(0));
+}
+
+// out[:] += sum over p of b[p, :].
+template <class T>
+void accumulate_rows(const T* b, std::int64_t ldb, std::int64_t columns, std::int64_t positions,
+                     T* out) {
+  simd::for_vectors<T>(0, columns, [&](auto d, std::int64_t c) {
+    auto sum = hn::Zero(d);
+    for (std::int64_t p = 0; p < positions; ++p) sum = hn::Add(sum, hn::LoadU(d, b + p * ldb + c));
+    hn::StoreU(hn::Add(hn::LoadU(d, out + c), sum), d, out + c);
+  });
 }
 
 }  // namespace sidechannel::kernels

@@ -1,0 +1,350 @@
+// The same bits on every processor: digests of what kernels and programs compute, against those of
+// tests/golden/same_bits.txt, which every build must meet, whatever its compiler, its instruction
+// set and the width of its vectors. How to write that file anew: tests/golden/README.md.
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <span>
+#include <sstream>
+
+#include "engine/json.h"
+#include "engine/npy.h"
+#include "engine/safetensors.h"
+#include "experiments/settings.h"
+#include "experiments/welch.h"
+#include "kernels/adam.h"
+#include "kernels/conv1d.h"
+#include "kernels/linear.h"
+#include "kernels/moments.h"
+#include "kernels/mse.h"
+#include "kernels/norm_relu.h"
+#include "kernels/random.h"
+#include "kernels/reduce.h"
+#include "tests/harness/op_check.h"
+#include "tests/harness/program.h"
+
+namespace sidechannel {
+namespace {
+
+using harness::content_of;
+using harness::run_program;
+using harness::TemporaryFolder;
+using harness::test_data;
+using kernels::GradOut;
+using kernels::Write;
+
+const char* const kFile = "golden/same_bits.txt";
+
+// FNV-1a, 64 bits.
+class Digest {
+ public:
+  template <class T>
+  Digest& add(std::span<const T> values) {
+    for (const std::byte byte : std::as_bytes(values)) {
+      state_ = (state_ ^ std::to_integer<std::uint64_t>(byte)) * 0x100000001b3u;
+    }
+    return *this;
+  }
+  template <class T>
+  Digest& add(const std::vector<T>& values) {
+    return add(std::span<const T>(values));
+  }
+  Digest& add(double value) { return add(std::span<const double>(&value, 1)); }
+  std::string text() const { return fmt::format("{:016x}", state_); }
+
+ private:
+  std::uint64_t state_ = 0xcbf29ce484222325u;
+};
+
+std::map<std::string, std::string> read_digests() {
+  std::ifstream file(test_data(kFile));
+  std::map<std::string, std::string> digests;
+  std::string name, digest;
+  while (file >> name >> digest) digests[name] = digest;
+  return digests;
+}
+
+void expect_digest(const std::string& name, const Digest& digest) {
+  if (const char* file = std::getenv("SIDECHANNEL_WRITE_DIGESTS")) {
+    std::ofstream(file, std::ios::app) << name << ' ' << digest.text() << '\n';
+    return;
+  }
+  static const std::map<std::string, std::string> digests = read_digests();
+  const auto known = digests.find(name);
+  ASSERT_NE(known, digests.end()) << name << " is not in tests/" << kFile;
+  EXPECT_EQ(digest.text(), known->second) << name;
+}
+
+// Numbers between -1 and 1, of integers alone: SplitMix64 (Steele, Lea & Flood 2014).
+class Numbers {
+ public:
+  template <class T>
+  std::vector<T> draw(std::int64_t count) {
+    std::vector<T> values(static_cast<std::size_t>(count));
+    for (T& value : values) {
+      std::uint64_t z = state_ += 0x9e3779b97f4a7c15u;
+      z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+      z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+      constexpr int bits = sizeof(T) == 4 ? 24 : 53;
+      const auto whole = static_cast<std::int64_t>((z ^ (z >> 31)) >> (64 - bits));
+      value = std::ldexp(static_cast<T>(whole), 1 - bits) - T(1);
+    }
+    return values;
+  }
+
+ private:
+  std::uint64_t state_ = 0;
+};
+
+// Calls check(T(), "f32") and the same for f64.
+template <class Check>
+void for_types(const Check& check) {
+  check(float(), "f32");
+  check(double(), "f64");
+}
+
+TEST(SameBits, Conv1d) {
+  using kernels::Conv1dDims;
+  for_types([](auto zero, const char* type) {
+    using T = decltype(zero);
+    for (const Conv1dDims& d : std::vector<Conv1dDims>{
+             // Channels of every width of a vector, and of none; single ones; sequences that are
+             // shorter than the kernel or end within a tile; the shapes of the minimal filtering.
+             {2, 19, 1, 32, 5, 2},
+             {2, 19, 32, 1, 5, 2},
+             {2, 70, 3, 1, 5, 2},
+             {3, 13, 7, 5, 3, 1},
+             {2, 16, 4, 4, 5, 2},
+             {2, 11, 8, 8, 5, 2},
+             {2, 17, 16, 16, 5, 2},
+             {2, 17, 16, 32, 5, 2},
+             {2, 17, 32, 16, 5, 2},
+             {2, 21, 24, 40, 5, 2},
+             {3, 23, 32, 32, 5, 2},
+             {2, 66, 32, 64, 5, 2},
+             {1, 130, 64, 64, 5, 2},
+             {2, 3, 33, 31, 5, 2},
+             {1, 7, 17, 63, 1, 0},
+             {2, 9, 70, 2, 7, 3}}) {
+      Numbers numbers;
+      const auto x = numbers.draw<T>(d.batch * d.length * d.channels_in);
+      const auto w = numbers.draw<T>(d.kernel_size * d.channels_in * d.channels_out);
+      const auto b = numbers.draw<T>(d.channels_out);
+      const auto dy = numbers.draw<T>(d.batch * d.length_out() * d.channels_out);
+      auto y = dy, dx = x, dw = w, db = b;
+      kernels::CpuQueue& queue = harness::queue(2);
+      conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
+      conv1d_backward_input(queue, d, dy.data(), w.data(),
+                            GradOut<T>{dx.data(), Write::kAccumulate});
+      conv1d_backward_params(queue, d, x.data(), dy.data(), GradOut<T>{dw.data()},
+                             GradOut<T>{db.data()});
+      const auto name = [&](const char* what) {
+        return fmt::format("conv1d/{}/{}/{}x{}x{}x{}/k{}", what, type, d.batch, d.length,
+                           d.channels_in, d.channels_out, d.kernel_size);
+      };
+      expect_digest(name("y"), Digest().add(y));
+      expect_digest(name("dx"), Digest().add(dx));
+      expect_digest(name("dw,db"), Digest().add(dw).add(db));
+    }
+  });
+}
+
+TEST(SameBits, Linear) {
+  using kernels::LinearDims;
+  for_types([](auto zero, const char* type) {
+    using T = decltype(zero);
+    for (const LinearDims& d : std::vector<LinearDims>{{70, 32, 64, true},
+                                                       {13, 7, 17, true},
+                                                       {67, 100, 1, false},
+                                                       {9, 1, 24, false},
+                                                       {130, 48, 40, true}}) {
+      Numbers numbers;
+      const auto x = numbers.draw<T>(d.rows * d.in);
+      const auto w = numbers.draw<T>(d.out * d.in);
+      const auto b = numbers.draw<T>(d.out);
+      const auto dy = numbers.draw<T>(d.rows * d.out);
+      auto y = dy, dx = x, dw = w, db = b;
+      kernels::CpuQueue& queue = harness::queue(2);
+      linear_forward(queue, d, x.data(), w.data(), b.data(), y.data());
+      linear_backward(queue, d, x.data(), w.data(), y.data(), dy.data(), GradOut<T>{dx.data()},
+                      GradOut<T>{dw.data(), Write::kAccumulate}, GradOut<T>{db.data()});
+      const auto name = [&](const char* what) {
+        return fmt::format("linear/{}/{}/{}x{}x{}", what, type, d.rows, d.in, d.out);
+      };
+      expect_digest(name("y"), Digest().add(y));
+      expect_digest(name("dx"), Digest().add(dx));
+      expect_digest(name("dw,db"), Digest().add(dw).add(db));
+    }
+  });
+}
+
+TEST(SameBits, Normalization) {
+  using kernels::NormDims;
+  for_types([](auto zero, const char* type) {
+    using T = decltype(zero);
+    for (const NormDims& d : std::vector<NormDims>{{2, 33, 32, 1, 1, 1e-5, true},
+                                                   {3, 16, 5, 1, 1, 1e-5, true},
+                                                   {2, 19, 24, 6, 1, 1e-5, true},
+                                                   {2, 17, 40, 40, 1, 1e-5, false},
+                                                   {4, 15, 64, 1, 2, 1e-5, true},
+                                                   {4, 9, 3, 1, 4, 1e-5, true}}) {
+      Numbers numbers;
+      const auto x = numbers.draw<T>(d.batch * d.length * d.channels);
+      const auto gamma = numbers.draw<T>(d.channels), beta = numbers.draw<T>(d.channels);
+      const auto dy = numbers.draw<T>(d.batch * d.length * d.channels);
+      auto variance = numbers.draw<T>(d.channels);
+      for (T& value : variance) value = value * value;
+      auto y = x, dx = x, dgamma = gamma, dbeta = beta;
+      auto mean = numbers.draw<T>(d.sample_groups() * d.channels), rest = mean, rstd = mean;
+      const kernels::NormStatistics<T> statistics{mean.data(), rest.data(), rstd.data()};
+      kernels::CpuQueue& queue = harness::queue(2);
+      norm_relu_forward(queue, d, x.data(), gamma.data(), beta.data(), y.data(), statistics);
+      norm_relu_backward(queue, d, x.data(), gamma.data(), beta.data(), statistics, dy.data(),
+                         GradOut<T>{dx.data()}, GradOut<T>{dgamma.data()},
+                         GradOut<T>{dbeta.data()});
+      const auto name = [&](const char* what) {
+        return fmt::format("norm_relu/{}/{}/{}x{}x{}/{},{}", what, type, d.batch, d.length,
+                           d.channels, d.channels_per_set, d.samples_per_set);
+      };
+      expect_digest(name("y"), Digest().add(y).add(mean).add(rest).add(rstd));
+      expect_digest(name("gradients"), Digest().add(dx).add(dgamma).add(dbeta));
+      norm_relu_population_forward(queue, d, x.data(), gamma.data(), beta.data(), beta.data(),
+                                   variance.data(), y.data());
+      norm_relu_population_backward(queue, d, x.data(), gamma.data(), beta.data(), beta.data(),
+                                    variance.data(), dy.data(), GradOut<T>{dx.data()},
+                                    GradOut<T>{dgamma.data()}, GradOut<T>{dbeta.data()});
+      expect_digest(name("population"), Digest().add(y).add(dx).add(dgamma).add(dbeta));
+    }
+  });
+}
+
+TEST(SameBits, SumsAndAdam) {
+  for_types([](auto zero, const char* type) {
+    using T = decltype(zero);
+    const std::int64_t size = 9001;
+    Numbers numbers;
+    const auto x = numbers.draw<T>(size), target = numbers.draw<T>(size), g = numbers.draw<T>(size);
+    auto dx = x, p = x, m = target, v = g;
+    for (T& value : v) value = value * value;
+    kernels::CpuQueue& queue = harness::queue(2);
+    double squares = 0;
+    T loss = 0;
+    sum_of_squares(queue, size, x.data(), &squares);
+    mse_forward(queue, {size, size}, x.data(), target.data(), &loss);
+    mse_backward(queue, {size, size}, x.data(), target.data(), &loss, GradOut<T>{dx.data()});
+    expect_digest(fmt::format("sums/{}", type), Digest().add(squares).add(loss).add(dx));
+
+    std::int64_t count = 40;
+    std::vector<double> mean(size / 3 + 1), m2 = mean;
+    moments_update(queue, 3, size / 3, x.data(), nullptr, &count, mean.data(), m2.data());
+    expect_digest(fmt::format("moments/{}", type), Digest().add(mean).add(m2));
+
+    kernels::AdamState state;
+    Digest rates;
+    for (const std::int64_t steps : {0, 1, 6, 99, 1234, 100000}) {
+      state.steps = steps;
+      state = begin_step({}, state, squares, 1, std::numeric_limits<T>::max());
+      adam_update(queue, {}, &state, size, g.data(), p.data(), m.data(), v.data());
+      rates.add(state.rate).add(state.correction);
+    }
+    expect_digest(fmt::format("adam/{}", type), rates.add(p).add(m).add(v));
+
+    const kernels::RandomPosition at{3, 5};
+    auto noise = x, weights = x;
+    normal_fill(queue, {7, 1}, &at, 1, size, noise.data());
+    uniform_fill(queue, {7, 2}, 0, 0.25, size, weights.data());
+    expect_digest(fmt::format("random/{}", type), Digest().add(noise).add(weights));
+  });
+}
+
+TEST(SameBits, WelchsTest) {
+  Numbers numbers;
+  Digest digest;
+  for (const double scale : {1.0, 0.1, 0.01}) {
+    const auto draws = numbers.draw<double>(60);
+    std::vector<experiments::SampleMoments> moments;
+    for (std::size_t i = 0; i < draws.size(); i += 2) {
+      moments.push_back({scale * draws[i], draws[i + 1] * draws[i + 1], 100});
+    }
+    digest.add(experiments::largest_p_values(moments));
+  }
+  expect_digest("welch", digest);
+}
+
+// Of everything that a run keeps but times and where it was made.
+Digest digest_of_run(const TemporaryFolder& folder, const std::string& run,
+                     const std::vector<std::string>& tensors,
+                     const std::vector<std::string>& arrays) {
+  Digest digest;
+  for (const std::string& file : tensors) {
+    for (const auto& [name, tensor] : read_safetensors(folder / (run + "/" + file)).tensors) {
+      digest.add(tensor.bytes);
+    }
+  }
+  for (const std::string& file : arrays) digest.add(read_npy(folder / (run + "/" + file)).bytes);
+  std::istringstream metrics(content_of(folder / (run + "/metrics.jsonl")));
+  for (std::string line; std::getline(metrics, line);) {
+    const Json json = Json::parse(line);
+    for (const char* key : {"loss", "gradient_norm", "interior_slope", "output_std"}) {
+      if (json.contains(key)) digest.add(json[key].get<double>());
+    }
+  }
+  return digest;
+}
+
+// run_program(program, arguments) in `folder`.
+void run(const std::string& program, std::vector<std::string> arguments) {
+  for (const char* common : {"--device", "cpu", "--threads", "2", "--log-every", "5"}) {
+    arguments.emplace_back(common);
+  }
+  const auto result = run_program(program, arguments);
+  ASSERT_EQ(result.code, 0) << result.err;
+}
+
+TEST(SameBits, LocalizationRuns) {
+  const std::vector<std::vector<std::string>> kinds = {
+      {"none"},
+      {"instance"},
+      {"layer"},
+      {"group", "--groups", "4"},
+      {"batch", "--batch", "4", "--samples-per-set", "2"}};
+  for (const auto& kind : kinds) {
+    for (const char* channels : {"32", "12"}) {
+      const TemporaryFolder folder;
+      std::vector<std::string> arguments = {"run",
+                                            "--length",
+                                            "20",
+                                            "--depth",
+                                            "4",
+                                            "--channels",
+                                            channels,
+                                            "--iterations",
+                                            "15",
+                                            "--probe-width",
+                                            "24",
+                                            "--probe-iterations",
+                                            "5",
+                                            "--map-samples",
+                                            "70",
+                                            "--out",
+                                            folder / "run",
+                                            "--norm"};
+      arguments.insert(arguments.end(), kind.begin(), kind.end());
+      run("localization", arguments);
+      expect_digest(
+          fmt::format("localization/{}/h{}", kind[0], channels),
+          digest_of_run(folder, "run", {"model.safetensors", "probes.safetensors"},
+                        {"layer_mean.npy", "layer_variance.npy", "p_max.npy", "localized.npy",
+                         "predictions_mean.npy", "predictions_sample.npy"}));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sidechannel
