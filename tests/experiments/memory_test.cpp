@@ -42,7 +42,7 @@ TEST(Memory, TheArenaOfATrainingStepIsWhatIsEstimated) {
     LocalizationStep step(network, settings.training_rate(), settings.batch, settings.length, 0);
     for (int i = 0; i < 3; ++i) step();
     const auto taken = static_cast<double>(step.arena_bytes());
-    const MemoryPart& arena = memory_of(settings, LocalizationPhases::kTrain).at(1).at(1);
+    const MemoryPart arena = memory_of(settings, LocalizationPhases::kTrain).at(1).at(1);
     // Arenas grow by doubling: between what is written to and twice that is set aside.
     EXPECT_LE(taken, arena.device + arena.reserve) << settings.norm;
     EXPECT_GE(taken, 0.5 * arena.device) << settings.norm;
