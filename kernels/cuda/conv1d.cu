@@ -78,6 +78,8 @@ std::vector<RowVariant> variants(const Target& target, const RowProduct& p) {
   if (p.channels == p.columns && p.taps == 5 && aligned({p.x, p.w, p.bias, p.y})) {
     if (target.tensor_cores()) append(tf32_mma_rows());
     append(ffma_rows());
+    if (target.tensor_cores()) append(tf32_ahead_rows());
+    if (target.tensor_cores() && target.device.compute_capability >= 90) append(tf32_async_rows());
   }
   if (p.columns == 1) all.push_back(kOneChannelOut);
   if (p.channels == 1) all.push_back(kOneChannelIn);
@@ -128,6 +130,9 @@ std::vector<WeightVariant> variants(const Target& target, const WeightSums& p) {
   if (p.channels_in == p.channels_out && p.taps == 5 && aligned({p.x, p.dy})) {
     if (target.tensor_cores()) append(tf32_mma_weights());
     append(ffma_weights());
+    if (target.tensor_cores() && target.device.compute_capability >= 90) {
+      append(tf32_async_weights());
+    }
   }
   if (p.channels_in == 1 || p.channels_out == 1) all.push_back(kOneChannelWeights);
   all.push_back(kTiledWeights);

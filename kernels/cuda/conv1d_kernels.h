@@ -48,6 +48,11 @@ extern const RowVariant kOneChannelIn;           // channels == 1
 extern const RowVariant kOneChannelOut;          // columns == 1
 const std::vector<RowVariant>& ffma_rows();      // 5 taps
 const std::vector<RowVariant>& tf32_mma_rows();  // 5 taps, sm_80
+// Candidates, which conv1d does not choose by itself: 5 taps, sm_80; the others sm_90, the last for
+// operands that are rounded to TF32 already.
+const std::vector<RowVariant>& tf32_ahead_rows();
+const std::vector<RowVariant>& tf32_async_rows();
+const std::vector<RowVariant>& tf32_rounded_rows();
 
 // --- Parameter gradients -------------------------------------------------------------------------
 //
@@ -84,6 +89,8 @@ extern const WeightVariant kTiledWeights;              // any shape
 extern const WeightVariant kOneChannelWeights;         // channels_in == 1 or channels_out == 1
 const std::vector<WeightVariant>& ffma_weights();      // 5 taps
 const std::vector<WeightVariant>& tf32_mma_weights();  // 5 taps, sm_80
+// Candidates, which conv1d does not choose by itself: 5 taps, sm_90.
+const std::vector<WeightVariant>& tf32_async_weights();
 
 // db alone, into the ends of partial's rows.
 void sum_columns(CudaQueue& queue, const WeightSums& sums);

@@ -2,8 +2,8 @@
 // problem is defined in conv1d_kernels.h.
 //
 // A block computes a tile of positions of one sample x all h columns, in stages of 16 channels.
-// Four of its warps multiply, four bring the next stage (device/conv1d_mma.cuh). A warp that
-// multiplies computes 8 * kTiles positions x all h columns, as kTiles * h / 16 products of mma.sync
+// Some of its warps multiply, four bring the next stage (device/conv1d_mma.cuh). A warp that
+// multiplies computes 8 * kTiles positions x 16 * kColumnTiles columns, in products of mma.sync
 // m16n8k8, in which rows (m) are columns of y, columns (n) are positions, and the sum (k) runs over
 // channels. Which row, column or k stands for which is chosen such that every operand is a read of
 // 16 bytes without bank conflicts, and every result a store of 16 bytes. With g = lane / 4 and t4 =
@@ -36,13 +36,25 @@ using device::kTaps;
 using device::LeftTile;
 using device::load4;
 
-constexpr int kWarps = 4;  // that multiply
-constexpr int kThreads = kWarps * 32 + kHelpers;
+// kPositionWarps x kColumnWarps warps multiply. kAhead: the helpers load what they put into shared
+// memory a stage later.
+template <int kHidden, int kTiles_, int kPositionWarps_ = 4, int kColumnWarps_ = 1,
+          bool kAhead_ = false>
+struct Shape {
+  static constexpr int kChannels = kHidden;
+  static constexpr int kTiles = kTiles_;
+  static constexpr int kColumnWarps = kColumnWarps_;
+  static constexpr bool kAhead = kAhead_;
+  static constexpr int kWorkers = 32 * kPositionWarps_ * kColumnWarps;  // threads that multiply
+  static constexpr int kThreads = kWorkers + kHelpers;
+  static constexpr int kPositions = kPositionWarps_ * kTiles * 8;
+  static constexpr int kColumnTiles = kHidden / 16 / kColumnWarps;  // of a warp
+};
 
-template <int kChannels, int kPositions>
+template <class S>
 struct Stage {
-  device::Planes<kStageChannels, kPositions + kTaps - 1> x;
-  LeftTile w[kTaps][2][kChannels / 16];  // [tap][step][tile of 16 columns]
+  device::Planes<kStageChannels, S::kPositions + kTaps - 1> x;
+  LeftTile w[kTaps][2][S::kChannels / 16];  // [tap][step][tile of 16 columns]
 };
 
 // The four weights of a helper in each of its passes: kChannels / 32 for each tap.
@@ -83,60 +95,74 @@ struct FlippedWeights {
   }
 };
 
-// The helpers' part: brings 16 channels of x and of the weights, from channel c0 on.
-template <int kChannels, int kPositions, class W>
-__device__ __forceinline__ void bring(const RowProduct& p, const device::RowTile& tile, int helper,
-                                      int c0, Stage<kChannels, kPositions>& stage) {
-  constexpr int kPairs = kChannels / 32;
-  const W weights(helper);
-  const float* w = p.w + c0 / kStageChannels * W::stage_stride();
-  // All loads are begun before the first result is needed.
-  float4 loaded[kTaps][kPairs];
-#pragma unroll
-  for (int tap = 0; tap < kTaps; ++tap) {
-#pragma unroll
-    for (int pair = 0; pair < kPairs; ++pair) {
-      loaded[tap][pair] = load4(weights.source(w, tap, pair));
-    }
-  }
-  using X = decltype(stage.x);
-  const auto for_own_x = [&](auto visit) {
-    stage.x.template for_own_chunks<kHelpers, kChannels>(
-        helper, p.x + std::int64_t{tile.n} * p.length * kChannels, p.length, c0,
-        tile.first - p.offset, tile.count + kTaps - 1, visit);
-  };
+// The helpers' part: 16 channels of x and of the weights, from channel c0 on, on their way.
+template <class S, class W>
+struct Brought {
+  static constexpr int kPairs = S::kChannels / 32;
+  using X = decltype(Stage<S>::x);
+  float4 w[kTaps][kPairs];
   float4 x[X::template kPasses<kHelpers>];
-  for_own_x([&x](int pass, float*, const float* global, bool inside) {
-    x[pass] = inside ? load4(global) : make_float4(0, 0, 0, 0);
-  });
-#pragma unroll
-  for (int tap = 0; tap < kTaps; ++tap) {
-#pragma unroll
-    for (int pair = 0; pair < kPairs; ++pair) {
-      weights.put(stage.w[tap], pair, device::to_tf32(loaded[tap][pair]));
-    }
-  }
-  for_own_x([&x](int pass, float* shared, const float*, bool) {
-    *reinterpret_cast<float4*>(shared) = device::to_tf32(x[pass]);
-  });
-}
 
-template <int kChannels, int kTiles, bool kFlip>
-__global__ void __launch_bounds__(kThreads, 1) mma_rows_kernel(RowProduct p) {
-  constexpr int kPositions = kWarps * kTiles * 8;
-  constexpr int kColumnTiles = kChannels / 16;
-  using W = std::conditional_t<kFlip, FlippedWeights<kChannels>, Weights<kChannels>>;
-  auto* stages = device::dynamic_shared<Stage<kChannels, kPositions>>();
-  const device::RowTile tile(p, kPositions);
+  // Calls visit for each chunk of x that is the helper's (device::Planes).
+  template <class Visit>
+  static __device__ __forceinline__ void for_own_x(const RowProduct& p, const device::RowTile& tile,
+                                                   int helper, int c0, X& x, Visit visit) {
+    x.template for_own_chunks<kHelpers, S::kChannels>(
+        helper, p.x + std::int64_t{tile.n} * p.length * S::kChannels, p.length, c0,
+        tile.first - p.offset, tile.count + kTaps - 1, visit);
+  }
+
+  // All loads are begun before the first result is needed.
+  __device__ __forceinline__ void load(const RowProduct& p, const device::RowTile& tile, int helper,
+                                       int c0, Stage<S>& stage) {
+    const W weights(helper);
+    const float* from = p.w + c0 / kStageChannels * W::stage_stride();
+#pragma unroll
+    for (int tap = 0; tap < kTaps; ++tap) {
+#pragma unroll
+      for (int pair = 0; pair < kPairs; ++pair)
+        w[tap][pair] = load4(weights.source(from, tap, pair));
+    }
+    for_own_x(p, tile, helper, c0, stage.x,
+              [&](int pass, float*, const float* global, bool inside) {
+                x[pass] = inside ? load4(global) : make_float4(0, 0, 0, 0);
+              });
+  }
+
+  __device__ __forceinline__ void put(const RowProduct& p, const device::RowTile& tile, int helper,
+                                      int c0, Stage<S>& stage) const {
+    const W weights(helper);
+#pragma unroll
+    for (int tap = 0; tap < kTaps; ++tap) {
+#pragma unroll
+      for (int pair = 0; pair < kPairs; ++pair) {
+        weights.put(stage.w[tap], pair, device::to_tf32(w[tap][pair]));
+      }
+    }
+    for_own_x(p, tile, helper, c0, stage.x, [&](int pass, float* shared, const float*, bool) {
+      *reinterpret_cast<float4*>(shared) = device::to_tf32(x[pass]);
+    });
+  }
+};
+
+template <class S, bool kFlip>
+__global__ void __launch_bounds__(S::kThreads, 1) mma_rows_kernel(RowProduct p) {
+  constexpr int kTiles = S::kTiles;
+  constexpr int kColumnTiles = S::kColumnTiles;
+  using W = std::conditional_t<kFlip, FlippedWeights<S::kChannels>, Weights<S::kChannels>>;
+  auto* stages = device::dynamic_shared<Stage<S>>();
+  const device::RowTile tile(p, S::kPositions);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int helper = static_cast<int>(threadIdx.x) - kWarps * 32;  // negative: multiplies
+  const int helper = static_cast<int>(threadIdx.x) - S::kWorkers;  // negative: multiplies
   const int g = lane / 4;
   const int t4 = lane % 4;
+  const int first_position = warp / S::kColumnWarps * kTiles * 8;
+  const int first_tile = warp % S::kColumnWarps * kColumnTiles;
 
   float sum[kColumnTiles][kTiles][4] = {};
-  const auto multiply = [&](const Stage<kChannels, kPositions>& stage) {
-    const int position = warp * kTiles * 8 + g / 2 + 4 * (g % 2);
+  const auto multiply = [&](const Stage<S>& stage) {
+    const int position = first_position + g / 2 + 4 * (g % 2);
     const int unit = LeftTile::unit_of(g, t4);
 #pragma unroll
     for (int tap = 0; tap < kTaps; ++tap) {
@@ -147,7 +173,7 @@ __global__ void __launch_bounds__(kThreads, 1) mma_rows_kernel(RowProduct p) {
       for (int step = 0; step < 2; ++step) {
 #pragma unroll
         for (int i = 0; i < kColumnTiles; ++i) {
-          const float4 w = load4(stage.w[tap][step][i].unit[unit]);
+          const float4 w = load4(stage.w[tap][step][first_tile + i].unit[unit]);
 #pragma unroll
           for (int j = 0; j < kTiles; ++j) {
             device::mma_tf32(sum[i][j], w, step == 0 ? x[j].x : x[j].z,
@@ -158,14 +184,25 @@ __global__ void __launch_bounds__(kThreads, 1) mma_rows_kernel(RowProduct p) {
     }
   };
 
-  if (helper >= 0) bring<kChannels, kPositions, W>(p, tile, helper, 0, stages[0]);
+  Brought<S, W> brought;
+  if (helper >= 0) {
+    Brought<S, W> first;
+    first.load(p, tile, helper, 0, stages[0]);
+    if (S::kAhead) brought.load(p, tile, helper, kStageChannels, stages[1]);
+    first.put(p, tile, helper, 0, stages[0]);
+  }
   __syncthreads();  // the first stage is complete
 #pragma unroll 1
-  for (int c0 = 0, s = 0; c0 < kChannels; c0 += kStageChannels, s ^= 1) {
+  for (int c0 = 0, s = 0; c0 < S::kChannels; c0 += kStageChannels, s ^= 1) {
+    const int next = c0 + kStageChannels;
     if (helper < 0) {
       multiply(stages[s]);
-    } else if (c0 + kStageChannels < kChannels) {
-      bring<kChannels, kPositions, W>(p, tile, helper, c0 + kStageChannels, stages[s ^ 1]);
+    } else if (next < S::kChannels) {
+      if (!S::kAhead) brought.load(p, tile, helper, next, stages[s ^ 1]);
+      brought.put(p, tile, helper, next, stages[s ^ 1]);
+      if (S::kAhead && next + kStageChannels < S::kChannels) {
+        brought.load(p, tile, helper, next + kStageChannels, stages[s]);  // put there later
+      }
     }
     __syncthreads();  // this stage has been read, the next one is complete
   }
@@ -176,40 +213,34 @@ __global__ void __launch_bounds__(kThreads, 1) mma_rows_kernel(RowProduct p) {
   for (int j = 0; j < kTiles; ++j) {
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      const int position = warp * kTiles * 8 + 8 * j + t4 + 4 * e;
+      const int position = first_position + 8 * j + t4 + 4 * e;
       if (position >= tile.count) continue;
       const std::int64_t row =
-          (std::int64_t{tile.n} * p.length_out + tile.first + position) * kChannels;
+          (std::int64_t{tile.n} * p.length_out + tile.first + position) * S::kChannels;
 #pragma unroll
       for (int pair = 0; pair < kColumnTiles / 2; ++pair) {
         const auto& low = sum[2 * pair][j];
         const auto& high = sum[2 * pair + 1][j];
-        device::store(p, row, 32 * pair + 4 * g,
+        device::store(p, row, 16 * first_tile + 32 * pair + 4 * g,
                       make_float4(low[e], low[2 + e], high[e], high[2 + e]));
       }
     }
   }
 }
 
-template <int kChannels, int kTiles>
-constexpr std::size_t kShared = 2 * sizeof(Stage<kChannels, kWarps * kTiles * 8>);
-
-template <int kChannels, int kTiles>
+template <class S>
 void mma_rows(CudaQueue& queue, const RowProduct& p) {
   Launch how;
-  how.grid = dim3(p.batch * ceil_div(p.length_out, kWarps * kTiles * 8));
-  how.block = dim3(kThreads);
-  how.dynamic_shared = kShared<kChannels, kTiles>;
-  launch(
-      queue, "conv1d rows, TF32",
-      p.flip ? mma_rows_kernel<kChannels, kTiles, true> : mma_rows_kernel<kChannels, kTiles, false>,
-      how, p);
+  how.grid = dim3(p.batch * ceil_div(p.length_out, S::kPositions));
+  how.block = dim3(S::kThreads);
+  how.dynamic_shared = 2 * sizeof(Stage<S>);
+  launch(queue, "conv1d rows, TF32", p.flip ? mma_rows_kernel<S, true> : mma_rows_kernel<S, false>,
+         how, p);
 }
 
-template <int kChannels, int kTiles>
+template <class S>
 RowVariant variant(const char* name) {
-  return {name, kChannels, kWarps * kTiles * 8, kShared<kChannels, kTiles>,
-          mma_rows<kChannels, kTiles>};
+  return {name, S::kChannels, S::kPositions, 2 * sizeof(Stage<S>), mma_rows<S>};
 }
 
 }  // namespace
@@ -218,9 +249,22 @@ const std::vector<RowVariant>& tf32_mma_rows() {
   // The widest tile reads the fewest bytes of shared memory for each product; the narrow ones are
   // for short sequences and small batches.
   static const std::vector<RowVariant> variants = {
-      variant<64, 5>("TF32 h = 64, 160 positions"), variant<64, 2>("TF32 h = 64, 64 positions"),
-      variant<64, 1>("TF32 h = 64, 32 positions"),  variant<32, 5>("TF32 h = 32, 160 positions"),
-      variant<32, 2>("TF32 h = 32, 64 positions"),  variant<32, 1>("TF32 h = 32, 32 positions"),
+      variant<Shape<64, 5>>("TF32 h = 64, 160 positions"),
+      variant<Shape<64, 2>>("TF32 h = 64, 64 positions"),
+      variant<Shape<64, 1>>("TF32 h = 64, 32 positions"),
+      variant<Shape<32, 5>>("TF32 h = 32, 160 positions"),
+      variant<Shape<32, 2>>("TF32 h = 32, 64 positions"),
+      variant<Shape<32, 1>>("TF32 h = 32, 32 positions"),
+  };
+  return variants;
+}
+
+const std::vector<RowVariant>& tf32_ahead_rows() {
+  static const std::vector<RowVariant> variants = {
+      variant<Shape<64, 5, 4, 1, true>>("TF32 ahead, h = 64, 160 positions, 4 warps"),
+      variant<Shape<64, 5, 4, 2, true>>("TF32 ahead, h = 64, 160 positions, 8 warps"),
+      variant<Shape<64, 2, 4, 2, true>>("TF32 ahead, h = 64, 64 positions, 8 warps"),
+      variant<Shape<32, 1, 4, 1, true>>("TF32 ahead, h = 32, 32 positions, 4 warps"),
   };
   return variants;
 }

@@ -28,4 +28,19 @@ class ForceConv1dVariant {
   ForceConv1dVariant& operator=(const ForceConv1dVariant&) = delete;
 };
 
+// --- Candidates: the parameter gradients of several layers of one shape in two launches
+// -----------
+
+struct LayerGradients {
+  const float* x;  // aligned to 16 bytes, as dy
+  const float* dy;
+  GradOut<float> dw, db;
+};
+
+// For C_in = C_out = channels and 5 taps, in TF32, on sm_90.
+std::vector<std::string> conv1d_together_variants(std::int64_t channels);
+void conv1d_backward_params_together(CudaQueue& queue, const std::string& name, int splits,
+                                     const Conv1dDims& dims,
+                                     const std::vector<LayerGradients>& layers);
+
 }  // namespace sidechannel::kernels

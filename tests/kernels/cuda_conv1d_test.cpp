@@ -67,10 +67,15 @@ const std::vector<Conv1dDims> kHidden = {
     {140, 9, 32, 32, 5, 2},  //
 };
 
-float to_tf32(float x) {
+// How a kernel rounds operands: not at all; to TF32, ties away from zero or to even.
+enum class Rounding { kNone, kAway, kEven };
+
+float round(float x, Rounding rounding) {
+  if (rounding == Rounding::kNone) return x;
   std::uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
-  bits = (bits + 0x1000u) & ~0x1fffu;
+  bits += rounding == Rounding::kAway ? 0x1000u : 0xfffu + (bits >> 13 & 1u);
+  bits &= ~0x1fffu;
   std::memcpy(&x, &bits, sizeof bits);
   return x;
 }
@@ -80,23 +85,23 @@ struct Case {
   Conv1dDims dims;
   std::vector<float> x, w, b, dy;
 
-  explicit Case(const Conv1dDims& d) : dims(d) {
-    Draw draw(7);
+  explicit Case(const Conv1dDims& d, std::uint64_t seed = 7) : dims(d) {
+    Draw draw(seed);
     x = draw.normals<float>(d.batch * d.length * d.channels_in);
     w = draw.normals<float>(d.kernel_size * d.channels_in * d.channels_out);
     b = draw.normals<float>(d.channels_out);
     dy = draw.normals<float>(d.batch * d.length_out() * d.channels_out);
   }
 
-  Conv1dReferences references(bool tf32) const {
-    const auto wide = [](const std::vector<float>& v, bool round) {
+  Conv1dReferences references(Rounding rounding) const {
+    const auto wide = [](const std::vector<float>& v, Rounding how) {
       std::vector<double> values;
-      for (const float value : v) values.push_back(round ? to_tf32(value) : value);
+      for (const float value : v) values.push_back(round(value, how));
       return values;
     };
-    Conv1dReferences r =
-        brute_force(dims, wide(x, tf32), wide(w, tf32), wide(b, false), wide(dy, tf32));
-    if (tf32) {  // the bias gradient takes dy as it is
+    Conv1dReferences r = brute_force(dims, wide(x, rounding), wide(w, rounding),
+                                     wide(b, Rounding::kNone), wide(dy, rounding));
+    if (rounding != Rounding::kNone) {  // the bias gradient takes dy as it is
       r.db = harness::Reference(dims.channels_out);
       for (std::size_t i = 0; i < dy.size(); ++i) {
         r.db.add(static_cast<std::int64_t>(i) % dims.channels_out, dy[i]);
@@ -109,6 +114,9 @@ struct Case {
 bool takes_tf32(const std::string& variant) {
   return variant.rfind("TF32", 0) == 0;
 }
+bool rounds_to_even(const std::string& variant) {
+  return variant.rfind("TF32 async", 0) == 0;
+}
 
 // Every kernel of the queue's precision that can compute a pass of this layer, against the
 // definition. Products of TF32 operands are exact in fp32 (11 + 11 bits), so against the definition
@@ -118,7 +126,8 @@ void check_variants(kernels::CudaQueue& queue, const Conv1dDims& d) {
   SCOPED_TRACE(text(d));
   const Case c(d);
   const bool tf32 = queue.precision() == Precision::kTf32;
-  const Conv1dReferences r = c.references(tf32);
+  const Conv1dReferences away = c.references(tf32 ? Rounding::kAway : Rounding::kNone);
+  const Conv1dReferences even = c.references(tf32 ? Rounding::kEven : Rounding::kNone);
   const std::int64_t factor = tf32 ? 2 : 1;
   const DeviceBuffer<float> x(c.x), w(c.w), b(c.b), dy(c.dy);
   const auto for_variants = [&](Conv1dPass pass, const auto& check) {
@@ -126,23 +135,23 @@ void check_variants(kernels::CudaQueue& queue, const Conv1dDims& d) {
       if (tf32 && !takes_tf32(name)) continue;  // as on a queue of fp32
       SCOPED_TRACE(name);
       const ForceConv1dVariant force(name);
-      check();
+      check(rounds_to_even(name) ? even : away);
     }
   };
 
-  for_variants(Conv1dPass::kForward, [&] {
+  for_variants(Conv1dPass::kForward, [&](const Conv1dReferences& r) {
     DeviceBuffer<float> y(static_cast<std::int64_t>(c.dy.size()));
     conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
     harness::expect_near<float>("y", y.values(), r.y, factor * (d.kernel_size * d.channels_in + 1));
     EXPECT_TRUE(y.walls_stand());
   });
-  for_variants(Conv1dPass::kBackwardInput, [&] {
+  for_variants(Conv1dPass::kBackwardInput, [&](const Conv1dReferences& r) {
     harness::expect_gradient<float, DeviceBuffer>(
         "dx", r.dx, factor * d.kernel_size * d.channels_out,
         [&](GradOut<float> dx) { conv1d_backward_input(queue, d, dy.data(), w.data(), dx); });
   });
   const std::int64_t positions = d.batch * d.length_out();
-  for_variants(Conv1dPass::kBackwardParams, [&] {
+  for_variants(Conv1dPass::kBackwardParams, [&](const Conv1dReferences& r) {
     harness::expect_gradient<float, DeviceBuffer>(
         "dw", r.dw, factor * positions,
         [&](GradOut<float> dw) { conv1d_backward_params(queue, d, x.data(), dy.data(), dw, {}); });
@@ -179,13 +188,54 @@ TEST_F(CudaConv1d, HiddenLayersInTf32AgreeWithTheDefinitionOnRoundedOperands) {
   for (const Conv1dDims& dims : kHidden) check_variants(cuda_queue(Precision::kTf32), dims);
 }
 
+// Of several layers in one launch: each layer gets its own gradients, written in its own way.
+TEST_F(CudaConv1d, ParameterGradientsOfSeveralLayersAgreeWithTheDefinition) {
+  kernels::CudaQueue& queue = cuda_queue(Precision::kTf32);
+  if (queue.info().compute_capability < 90) GTEST_SKIP() << "needs sm_90";
+  for (const Conv1dDims& d : {Conv1dDims{3, 130, 64, 64, 5, 2}, Conv1dDims{2, 77, 64, 64, 5, 0},
+                              Conv1dDims{5, 9, 64, 64, 5, 4}, Conv1dDims{3, 130, 32, 32, 5, 2}}) {
+    const Case cases[] = {Case(d, 11), Case(d, 12), Case(d, 13)};
+    const std::int64_t positions = d.batch * d.length_out();
+    for (const std::string& name : kernels::conv1d_together_variants(d.channels_in)) {
+      for (const int splits : {1, 3, 100}) {
+        SCOPED_TRACE(name + ", " + std::to_string(splits) + " splits, " + text(d));
+        std::vector<DeviceBuffer<float>> x, dy, dw, db;
+        std::vector<kernels::LayerGradients> layers;
+        for (const Case& c : cases) {
+          x.emplace_back(c.x);
+          dy.emplace_back(c.dy);
+          dw.emplace_back(static_cast<std::int64_t>(c.w.size()));
+          db.emplace_back(static_cast<std::int64_t>(c.b.size()));
+          layers.push_back(
+              {x.back().data(), dy.back().data(), {dw.back().data()}, {db.back().data()}});
+        }
+        dw[1].set(cases[1].w);
+        layers[1].dw.write = kernels::Write::kAccumulate;
+        layers[2].db = {};
+        conv1d_backward_params_together(queue, name, splits, d, layers);
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+          Conv1dReferences r = cases[i].references(Rounding::kEven);
+          if (i == 1) {
+            r.dw.add_all(std::vector<double>(cases[i].w.begin(), cases[i].w.end()));
+          }
+          harness::expect_near<float>("dw", dw[i].values(), r.dw, 2 * positions + 1);
+          if (i != 2) harness::expect_near<float>("db", db[i].values(), r.db, positions);
+          EXPECT_TRUE(dw[i].walls_stand());
+          EXPECT_TRUE(db[i].walls_stand());
+        }
+        EXPECT_TRUE(std::isnan(db[2].value()));  // nobody asked for it
+      }
+    }
+  }
+}
+
 // Kernels of 16-byte accesses leave the rest to others.
 TEST_F(CudaConv1d, BuffersNeedNoAlignment) {
   const DeviceBuffer<float>::Misaligned misaligned;
   for (const Conv1dDims& d : {Conv1dDims{2, 20, 64, 64, 5, 2}, Conv1dDims{2, 20, 1, 32, 5, 2},
                               Conv1dDims{2, 20, 32, 1, 5, 2}}) {
     const Case c(d);
-    const Conv1dReferences r = c.references(false);
+    const Conv1dReferences r = c.references(Rounding::kNone);
     const DeviceBuffer<float> x(c.x), w(c.w), b(c.b), dy(c.dy);
     kernels::CudaQueue& queue = cuda_queue(Precision::kTf32);
     SCOPED_TRACE(text(d));

@@ -47,4 +47,13 @@ __device__ __forceinline__ void copy_async_wait() {
 #endif
 }
 
+// The same for a number that the compiler does not know.
+template <int kMost>
+__device__ __forceinline__ void copy_async_wait(int pending) {
+  if constexpr (kMost > 0) {
+    if (pending < kMost) return copy_async_wait<kMost - 1>(pending);
+  }
+  copy_async_wait<kMost>();
+}
+
 }  // namespace sidechannel::kernels::device

@@ -29,6 +29,32 @@ __device__ __forceinline__ float4 to_tf32(float4 x) {
   return make_float4(to_tf32(x.x), to_tf32(x.y), to_tf32(x.z), to_tf32(x.w));
 }
 
+// x rounded to TF32, to nearest, ties to even: one instruction, of sm_90. For rounding where
+// operands are read, again and again; away from zero takes three.
+__device__ __forceinline__ float to_even_tf32(float x) {
+#if defined(CUDA_EMULATION)
+  return __uint_as_float(emu::cvt_rn_tf32(x));
+#elif __CUDA_ARCH__ >= 900
+  std::uint32_t bits;
+  asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  return __uint_as_float(bits);
+#else
+  return x;  // never reached: kernels that round so are not chosen on these GPUs
+#endif
+}
+
+// The same, into a register of its own each time: instead of copies where one number is an operand
+// of several products.
+__device__ __forceinline__ float to_even_tf32_again(float x) {
+#if !defined(CUDA_EMULATION) && __CUDA_ARCH__ >= 900
+  std::uint32_t bits;
+  asm volatile("cvt.rn.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  return __uint_as_float(bits);
+#else
+  return to_even_tf32(x);
+#endif
+}
+
 // sum [16 x 8] += a [16 x 8] * b [8 x 8] by the 32 lanes of a warp. The operands are rounded
 // already.
 //

@@ -161,16 +161,33 @@ void cp_async_wait(unsigned pending_groups) {
 // --- Tensor cores
 // ---------------------------------------------------------------------------------
 
+namespace {
+
+// `half` is what is added to the magnitude before the last 13 bits are cut off.
+std::uint32_t cut_to_tf32(std::uint32_t bits, std::uint32_t half) {
+  if ((bits & 0x7f800000u) == 0x7f800000u) {  // infinity stays, NaN stays some NaN
+    return (bits & 0x7fffffu) == 0 ? bits : 0x7fffe000u;
+  }
+  return (bits + half) & ~0x1fffu;
+}
+
+}  // namespace
+
 std::uint32_t cvt_rna_tf32(float x) {
   if (device_model().compute_capability < 80) {
     device_fail("cvt.rna.tf32 needs compute capability 8.0");
   }
-  const auto bits = bits_as<std::uint32_t>(x);
-  if ((bits & 0x7f800000u) == 0x7f800000u) {  // infinity stays, NaN stays some NaN
-    return (bits & 0x7fffffu) == 0 ? bits : 0x7fffe000u;
+  // Half of the last bit that is kept.
+  return cut_to_tf32(bits_as<std::uint32_t>(x), 0x1000u);
+}
+
+std::uint32_t cvt_rn_tf32(float x) {
+  if (device_model().compute_capability < 90) {
+    device_fail("cvt.rn.tf32 needs compute capability 9.0");
   }
-  // Half of the last bit that is kept, added to the magnitude.
-  return (bits + 0x1000u) & ~0x1fffu;
+  const auto bits = bits_as<std::uint32_t>(x);
+  // Less than half where the last bit that is kept is even: a tie stays.
+  return cut_to_tf32(bits, 0xfffu + (bits >> 13 & 1u));
 }
 
 namespace {

@@ -8,6 +8,8 @@ namespace emu {
 
 // cvt.rna.tf32.f32: to the nearest number of 10 bits of mantissa, ties away from zero.
 std::uint32_t cvt_rna_tf32(float x);
+// cvt.rn.tf32.f32: the same, ties to even.
+std::uint32_t cvt_rn_tf32(float x);
 
 // mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32: D (16 x 8) += A (16 x 8) B (8 x 8). With g =
 // lane / 4 and t = lane % 4, a lane holds
