@@ -7,19 +7,26 @@
 
 #include "kernels/mse.h"
 
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
 #include "kernels/cuda/blocked_sum.cuh"
 #include "kernels/cuda/map.cuh"
 
 namespace sidechannel::kernels {
 namespace {
 
+// Index: 32 bits where they are enough, whose remainder is a few instructions without a branch.
+template <class Index>
 struct SquaredError {
   const float* y;
   const float* target;
-  std::int64_t target_size;
+  Index target_size;
 
   __device__ __forceinline__ double operator()(std::int64_t i) const {
-    const double error = static_cast<double>(y[i]) - static_cast<double>(target[i % target_size]);
+    const double error = static_cast<double>(y[i]) -
+                         static_cast<double>(target[static_cast<Index>(i) % target_size]);
     return error * error;
   }
 };
@@ -48,8 +55,15 @@ struct Gradient {
 
 void mse_forward(CudaQueue& queue, const MseDims& dims, const float* y, const float* target,
                  float* loss) {
-  blocked_sum(queue, "mse_forward", dims.size, SquaredError{y, target, dims.target_size},
-              StoreMean{static_cast<double>(dims.size), loss});
+  const StoreMean mean{static_cast<double>(dims.size), loss};
+  if (std::max(dims.size, dims.target_size) <= std::numeric_limits<std::uint32_t>::max()) {
+    const auto target_size = static_cast<std::uint32_t>(dims.target_size);
+    blocked_sum(queue, "mse_forward", dims.size,
+                SquaredError<std::uint32_t>{y, target, target_size}, mean);
+  } else {
+    blocked_sum(queue, "mse_forward", dims.size,
+                SquaredError<std::int64_t>{y, target, dims.target_size}, mean);
+  }
 }
 
 void mse_backward(CudaQueue& queue, const MseDims& dims, const float* y, const float* target,
