@@ -26,6 +26,7 @@ using device::Pack;
 // One thread.
 __global__ void begin(AdamRule rule, const double* sum_of_squares, const float* loss,
                       AdamState* state) {
+  device::after_earlier_launches();
   *state = begin_step(rule, *state, *sum_of_squares, loss ? static_cast<double>(*loss) : 0.0);
 }
 
@@ -57,6 +58,7 @@ __device__ __forceinline__ void update_pack(const AdamConstants& constants, floa
 
 __global__ void update(AdamConstants constants, const AdamState* state, std::int64_t size,
                        bool packed, const float* g, float* p, float* m, float* v) {
+  device::after_earlier_launches();
   if (state->halted != 0) return;
   const auto rate = static_cast<float>(state->rate);
   const auto correction = static_cast<float>(state->correction);

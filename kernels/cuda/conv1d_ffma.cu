@@ -130,6 +130,7 @@ __device__ __forceinline__ Weights load_weights(const float (*w)[Place::kPitch],
 
 template <int kChannels, int kWarps, int kRun, int kGroups, bool kFlip>
 __global__ void __launch_bounds__(kWarps * 32 * kGroups, 1) ffma_rows_kernel(RowProduct p) {
+  device::after_earlier_launches();
   using Rows = FfmaRows<kChannels, kWarps, kRun, kGroups, kFlip>;
   const int group = static_cast<int>(threadIdx.x) / Rows::kGroupThreads;
   const int rank = static_cast<int>(threadIdx.x) % Rows::kGroupThreads;

@@ -147,6 +147,7 @@ struct Brought {
 
 template <class S, bool kFlip>
 __global__ void __launch_bounds__(S::kThreads, 1) mma_rows_kernel(RowProduct p) {
+  device::after_earlier_launches();
   constexpr int kTiles = S::kTiles;
   constexpr int kColumnTiles = S::kColumnTiles;
   using W = std::conditional_t<kFlip, FlippedWeights<S::kChannels>, Weights<S::kChannels>>;

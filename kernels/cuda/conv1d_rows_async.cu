@@ -112,6 +112,7 @@ __device__ __forceinline__ float part(const float4& four, int i) {
 // kRounded: x and w are rounded to TF32 already.
 template <class S, bool kFlip, bool kRounded>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks) async_rows_kernel(RowProduct p) {
+  device::after_earlier_launches();
   auto* stages = device::dynamic_shared<Stage<S, kFlip>>();
   const device::RowTile tile(p, S::kPositions);
   const int thread = static_cast<int>(threadIdx.x);

@@ -37,6 +37,7 @@ struct RowsShared {
 };
 
 __global__ void __launch_bounds__(kRowThreads) tiled_rows_kernel(RowProduct p, int tiles) {
+  device::after_earlier_launches();
   RowsShared& shared = static_shared<RowsShared>();
   const int thread = static_cast<int>(threadIdx.x);
   const int n = static_cast<int>(blockIdx.x) / tiles;
@@ -134,6 +135,7 @@ __device__ __forceinline__ void stage(float (*to)[kSide], const float* data, int
 }
 
 __global__ void __launch_bounds__(kWeightThreads) tiled_weights_kernel(WeightSums p) {
+  device::after_earlier_launches();
   WeightsShared& shared = static_shared<WeightsShared>();
   const int co_tiles = (p.channels_out + kSide - 1) / kSide;
   const int ci_tiles = (p.channels_in + kSide - 1) / kSide;
@@ -203,6 +205,7 @@ constexpr int kLanes = 32;
 constexpr int kGroups = 8;
 
 __global__ void __launch_bounds__(kLanes* kGroups) sum_columns_kernel(WeightSums p) {
+  device::after_earlier_launches();
   struct Shared {
     float sum[kGroups][kLanes];
   };
@@ -236,6 +239,7 @@ __global__ void __launch_bounds__(kLanes* kGroups) sum_columns_kernel(WeightSums
 template <int kSplitGroups>
 __global__ void __launch_bounds__(kLanes* kSplitGroups)
     add_splits_kernel(WeightSums p, GradOut<float> dw, GradOut<float> db) {
+  device::after_earlier_launches();
   struct Shared {
     float sum[kSplitGroups][kLanes];
   };

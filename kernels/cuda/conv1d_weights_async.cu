@@ -107,6 +107,7 @@ __device__ __forceinline__ float4 rounded(float4 x) {
 template <class S, int kMost>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     async_weights_kernel(WeightSums p, Layers<kMost> layers) {
+  device::after_earlier_launches();
   const LayerGradients& layer = layers.of[blockIdx.z];
   const int thread = static_cast<int>(threadIdx.x);
   const int group = thread / S::kGroupThreads;
@@ -231,6 +232,7 @@ using Together = void (*)(CudaQueue&, const WeightSums&, const Layers<kMostLayer
 
 // Adds up the splits of all layers, one after the other: grid.x counts sums, grid.y layers.
 __global__ void __launch_bounds__(256) add_layers_kernel(WeightSums p, Layers<kMostLayers> layers) {
+  device::after_earlier_launches();
   const std::int64_t index = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (index >= p.row) return;
   const LayerGradients& layer = layers.of[blockIdx.y];

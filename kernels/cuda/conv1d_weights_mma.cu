@@ -124,6 +124,7 @@ __device__ __forceinline__ void bring(const WeightSums& p, const device::Chunk& 
 
 template <class S>
 __global__ void __launch_bounds__(kThreads, 1) mma_weights_kernel(WeightSums p) {
+  device::after_earlier_launches();
   constexpr int kChannels = S::kChannels;
   const int thread = static_cast<int>(threadIdx.x);
   const int helper = thread - kWorkers;  // negative: multiplies

@@ -2,6 +2,11 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdlib>
+#include <string>
+
+#include "kernels/cuda/launch.h"
+
 namespace sidechannel::kernels {
 namespace {
 
@@ -13,6 +18,11 @@ __global__ void empty() {}
 int device_code_error() {
   cudaFuncAttributes attributes;
   return cudaFuncGetAttributes(&attributes, empty);
+}
+
+bool launches_overlap(const CudaQueue& queue) {
+  static const char* const value = std::getenv("SIDECHANNEL_OVERLAP");
+  return value != nullptr && std::string(value) == "on" && queue.info().compute_capability >= 90;
 }
 
 }  // namespace sidechannel::kernels

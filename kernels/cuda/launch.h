@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <utility>
 
+#include "kernels/cuda/device/dependency.cuh"
 #include "kernels/cuda_queue.h"
 
 namespace sidechannel::kernels {
@@ -17,6 +18,10 @@ struct Launch {
   std::size_t dynamic_shared = 0;  // bytes
   dim3 cluster = dim3(1, 1, 1);    // blocks that can reach each other's shared memory (sm_90)
 };
+
+// Whether a launch may begin while the one before it ends (SIDECHANNEL_OVERLAP=on, sm_90): its
+// blocks are there, and wait, when their turn comes (device/dependency.cuh).
+bool launches_overlap(const CudaQueue& queue);
 
 // Launches `kernel` on the queue's stream, or records it while the queue captures. Returns before
 // the kernel is done. `operation` is a literal: what a message about a fault calls this launch.
@@ -30,14 +35,19 @@ void launch(CudaQueue& queue, const char* operation, void (*kernel)(Params...), 
   config.dynamicSmemBytes = how.dynamic_shared;
   config.stream = queue.stream();
 
-  cudaLaunchAttribute cluster = {};
+  cudaLaunchAttribute attributes[2] = {};
+  config.attrs = attributes;
   if (how.cluster.x * how.cluster.y * how.cluster.z > 1) {
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
     cluster.id = cudaLaunchAttributeClusterDimension;
     cluster.val.clusterDim.x = how.cluster.x;
     cluster.val.clusterDim.y = how.cluster.y;
     cluster.val.clusterDim.z = how.cluster.z;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
+  }
+  if (launches_overlap(queue)) {
+    cudaLaunchAttribute& early = attributes[config.numAttrs++];
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
   }
 
   // More than what every device has must be asked for, kernel by kernel.

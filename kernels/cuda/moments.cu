@@ -39,6 +39,7 @@ struct WarpSums {
 // With one block the count is moved here; otherwise other blocks may still have to read it.
 __global__ void update(std::int64_t samples, std::int64_t length, const float* x,
                        const std::int64_t* halted, std::int64_t* count, double* mean, double* m2) {
+  device::after_earlier_launches();
   if (halted && *halted != 0) return;  // all threads alike
   auto& sums = device::static_shared<WarpSums>();
   const std::int64_t l = std::int64_t{blockIdx.x} * kPositions + threadIdx.x;
@@ -67,6 +68,7 @@ __global__ void update(std::int64_t samples, std::int64_t length, const float* x
 }
 
 __global__ void move_count(std::int64_t samples, const std::int64_t* halted, std::int64_t* count) {
+  device::after_earlier_launches();
   if (!halted || *halted == 0) *count += samples;
 }
 

@@ -24,6 +24,7 @@ constexpr int kGroups = 32;  // at a time
 __global__ void __launch_bounds__(kChannels* kRows)
     update_running(NormDims dims, double momentum, const float* mean, const float* rstd,
                    float* running_mean, float* running_variance) {
+  device::after_earlier_launches();
   struct Shared {
     double mean[kGroups][kChannels];
     double variance[kGroups][kChannels];

@@ -22,6 +22,7 @@ constexpr unsigned kThreads = 256;
 // out [samples, length].
 __global__ void fill_normals(RandomStream random, const RandomPosition* at, std::int64_t samples,
                              std::int64_t length, bool packed, float* out) {
+  device::after_earlier_launches();
   const std::int64_t blocks = (length + 3) / 4;
   const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= samples * blocks) return;
@@ -45,12 +46,14 @@ __global__ void fill_normals(RandomStream random, const RandomPosition* at, std:
 }
 
 __global__ void advance(RandomPosition* at, RandomPosition by) {
+  device::after_earlier_launches();
   at->step += by.step;
   at->first_sample += by.first_sample;
 }
 
 __global__ void fill_uniforms(RandomStream random, std::uint32_t step, float bound,
                               std::int64_t size, float* out) {
+  device::after_earlier_launches();
   const std::int64_t block = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (block * 4 >= size) return;
   std::uint32_t words[4];
