@@ -12,25 +12,33 @@
 //   cache
 //          may hold: where it does, a share of the bandwidth can exceed 1.
 //
+// Rows `variant/...` compare candidates with the kernel that is in use, on the same data: `error`
+// is |candidate - present| / |present|, of outputs that were NaN before.
+//
 // The time shown is the median of many samples.
 
 #include <benchmark/benchmark.h>
 
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <random>
 #include <string>
 #include <vector>
 
 #include "bench/cuda_timer.h"
 #include "bench/peak_cuda.h"
 #include "bench/samples.h"
+#include "bench/wgmma_rows.h"
 #include "engine/tensor.h"
 #include "kernels/adam.h"
 #include "kernels/conv1d.h"
 #include "kernels/copy.h"
+#include "kernels/cuda/conv1d_kernels.h"
 #include "kernels/cuda/conv1d_variants.h"
 #include "kernels/fill.h"
 #include "kernels/linear.h"
@@ -85,6 +93,44 @@ class Memory {
   std::vector<Tensor> tensors_;
 };
 
+// A candidate, and what it is compared with: both write the same outputs.
+struct Candidate {
+  std::function<void()> launch;
+  std::function<void()> reference;
+  struct Output {
+    float* data;
+    std::int64_t size;
+  };
+  std::vector<Output> outputs;
+};
+
+// |launch's outputs - reference's| / |reference's|
+double error_of(CudaQueue& queue, const Candidate& candidate) {
+  const auto outputs = [&](const std::function<void()>& run) {
+    for (const auto& out : candidate.outputs) {
+      fill(queue, out.size, std::numeric_limits<float>::quiet_NaN(), out.data);
+    }
+    run();
+    std::vector<float> all;
+    for (const auto& out : candidate.outputs) {
+      std::vector<float> part(static_cast<std::size_t>(out.size));
+      queue.copy_to_host(part.data(), out.data, part.size() * sizeof(float));
+      all.insert(all.end(), part.begin(), part.end());
+    }
+    return all;
+  };
+  const std::vector<float> actual = outputs(candidate.launch);
+  const std::vector<float> expected = outputs(candidate.reference);
+  double difference = 0;
+  double norm = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const double e = expected[i];
+    difference += (actual[i] - e) * (actual[i] - e);
+    norm += e * e;
+  }
+  return std::sqrt(difference / norm);
+}
+
 // One call of a kernel on one problem.
 struct Case {
   std::string name;
@@ -93,6 +139,7 @@ struct Case {
   bool products = false;  // computed in the queue's precision
   // Allocates and fills, and returns what launches the kernel.
   std::function<std::function<void()>(Memory&)> prepare;
+  std::function<Candidate(Memory&)> prepare_candidate;  // instead; in TF32 alone
   // Which of several kernels computes this, if there are several.
   std::function<std::string(const CudaQueue&)> variant;
 };
@@ -453,6 +500,200 @@ std::vector<Case> all_cases() {
   return cases;
 }
 
+// --- Candidates
+// -----------------------------------------------------------------------------------
+
+// Uniform on [-1, 1), rounded to TF32.
+std::vector<float> rounded(std::int64_t size) {
+  std::mt19937 random(static_cast<unsigned>(size));
+  std::vector<float> values(static_cast<std::size_t>(size));
+  for (float& value : values) {
+    value = std::uniform_real_distribution<float>(-1, 1)(random);
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    bits = (bits + 0x1000u) & ~0x1fffu;
+    std::memcpy(&value, &bits, sizeof bits);
+  }
+  return values;
+}
+
+RowProduct rows_of(const Conv1dDims& dims, const float* x, const float* w, const float* b, float* y,
+                   bool flip) {
+  RowProduct p = {};
+  p.batch = static_cast<int>(dims.batch);
+  p.length = static_cast<int>(dims.length);
+  p.length_out = static_cast<int>(dims.length_out());
+  p.channels = p.columns = static_cast<int>(dims.channels_in);
+  p.taps = static_cast<int>(dims.kernel_size);
+  p.offset = static_cast<int>(dims.padding);
+  p.x = x;
+  p.w = w;
+  p.flip = flip;
+  p.bias = b;
+  p.y = y;
+  p.write = Write::kOverwrite;
+  return p;
+}
+
+// Every kernel for tensor cores that can compute a pass of this layer, the present one first.
+void add_conv1d_variants(std::vector<Case>& cases, const CudaDeviceInfo& device,
+                         const Layer& layer) {
+  const Conv1dDims dims{layer.batch, layer.length, layer.channels, layer.channels,
+                        5,           layer.padding};
+  const std::int64_t x = dims.batch * dims.length * dims.channels_in;
+  const std::int64_t y = dims.batch * dims.length_out() * dims.channels_out;
+  const std::int64_t w = dims.kernel_size * dims.channels_in * dims.channels_out;
+  const std::int64_t b = dims.channels_out;
+  Case common;
+  common.flops = 2.0 * static_cast<double>(y * dims.channels_in * dims.kernel_size);
+  common.bytes = kFloat * static_cast<double>(x + w + b + y);
+  common.products = true;
+  const auto add = [&](const char* pass_name, Conv1dPass pass, const auto& prepare) {
+    for (const std::string& name : conv1d_variants(device, Precision::kTf32, pass, dims)) {
+      if (name.rfind("TF32", 0) != 0) continue;
+      Case c = common;
+      c.name = fmt::format("variant/{}/{}/{}", pass_name, layer.name, name);
+      c.prepare_candidate = [=](Memory& m) {
+        Candidate candidate;
+        const std::function<void()> present = prepare(m, candidate);
+        candidate.reference = present;
+        candidate.launch = [=] {
+          const ForceConv1dVariant force(name);
+          present();
+        };
+        return candidate;
+      };
+      cases.push_back(c);
+    }
+  };
+  add("conv1d_forward", Conv1dPass::kForward, [=](Memory& m, Candidate& candidate) {
+    float* const out = m.random(y);
+    candidate.outputs = {{out, y}};
+    return [=, &queue = m.queue(), x = m.random(x), w = m.random(w), b = m.random(b)] {
+      conv1d_forward(queue, dims, x, w, b, out);
+    };
+  });
+  add("conv1d_backward_input", Conv1dPass::kBackwardInput, [=](Memory& m, Candidate& candidate) {
+    float* const dx = m.random(x);
+    candidate.outputs = {{dx, x}};
+    return [=, &queue = m.queue(), w = m.random(w), dy = m.random(y)] {
+      conv1d_backward_input(queue, dims, dy, w, {dx});
+    };
+  });
+  add("conv1d_backward_params", Conv1dPass::kBackwardParams, [=](Memory& m, Candidate& candidate) {
+    float* const dw = m.random(w);
+    float* const db = m.random(b);
+    candidate.outputs = {{dw, w}, {db, b}};
+    return [=, &queue = m.queue(), x = m.random(x), dy = m.random(y)] {
+      conv1d_backward_params(queue, dims, x, dy, {dw}, {db});
+    };
+  });
+  // For operands that are rounded already; wgmma for ones in its own order.
+  using Run = std::function<void(CudaQueue&, RowProduct, float* packed)>;
+  std::vector<std::pair<std::string, Run>> runs;
+  for (const RowVariant& variant : tf32_rounded_rows()) {
+    if (variant.channels != layer.channels) continue;
+    runs.emplace_back(variant.name, [=](CudaQueue& queue, const RowProduct& p, float*) {
+      variant.run(queue, p);
+    });
+  }
+  for (const int cluster : {1, 2, 4}) {
+    if (layer.name != kPaper.name) continue;
+    runs.emplace_back(fmt::format("wgmma rounded, clusters of {}", cluster),
+                      [=](CudaQueue& queue, RowProduct p, float* packed) {
+                        p.w = packed;
+                        rows_by_wgmma(queue, p, cluster);
+                      });
+  }
+  for (const auto& [name, run] : runs) {
+    for (const bool flip : {false, true}) {
+      if (flip && layer.padding != 2) continue;  // the gradient of a convolution of this very shape
+      Case c = common;
+      c.name = fmt::format("variant/{}/{}/{}", flip ? "conv1d_backward_input" : "conv1d_forward",
+                           layer.name, name);
+      c.prepare_candidate = [=, run = run](Memory& m) {
+        float* const out = m.random(y);
+        const float* const in = m.values(rounded(x));
+        const float* const weights = m.values(rounded(w));
+        const float* const bias = flip ? nullptr : m.random(b);
+        float* const packed = m.random(w);
+        CudaQueue& queue = m.queue();
+        if (layer.channels == 64) pack_for_wgmma(queue, weights, flip, packed);
+        const RowProduct product = rows_of(dims, in, weights, bias, out, flip);
+        return Candidate{[=, &queue] { run(queue, product, packed); },
+                         [=, &queue] {
+                           if (flip) {
+                             conv1d_backward_input(queue, dims, in, weights, {out});
+                           } else {
+                             conv1d_forward(queue, dims, in, weights, bias, out);
+                           }
+                         },
+                         {{out, y}}};
+      };
+      cases.push_back(c);
+    }
+  }
+}
+
+// The parameter gradients of all hidden layers of a network.
+void add_together(std::vector<Case>& cases, const Layer& layer, int count) {
+  const Conv1dDims dims{layer.batch, layer.length, layer.channels, layer.channels,
+                        5,           layer.padding};
+  const std::int64_t x = dims.batch * dims.length * dims.channels_in;
+  const std::int64_t y = dims.batch * dims.length_out() * dims.channels_out;
+  const std::int64_t w = dims.kernel_size * dims.channels_in * dims.channels_out;
+  const std::int64_t b = dims.channels_out;
+  const auto add = [&](const std::string& name, const auto& launch) {
+    Case c;
+    c.name = fmt::format("variant/parameter_gradients_of_{}_layers/{}/{}", count, layer.name, name);
+    c.flops = 2.0 * static_cast<double>(count * y * dims.channels_in * dims.kernel_size);
+    c.bytes = kFloat * static_cast<double>(count * (x + w + b + y));
+    c.products = true;
+    c.prepare_candidate = [=](Memory& m) {
+      Candidate candidate;
+      std::vector<LayerGradients> layers;
+      for (int i = 0; i < count; ++i) {
+        layers.push_back({m.random(x), m.random(y), {m.random(w)}, {m.random(b)}});
+        candidate.outputs.push_back({layers.back().dw.data, w});
+        candidate.outputs.push_back({layers.back().db.data, b});
+      }
+      CudaQueue& queue = m.queue();
+      candidate.reference = [=, &queue] {
+        for (const LayerGradients& l : layers) {
+          conv1d_backward_params(queue, dims, l.x, l.dy, l.dw, l.db);
+        }
+      };
+      candidate.launch = [=, &queue, present = candidate.reference] {
+        launch(queue, layers, present);
+      };
+      return candidate;
+    };
+    cases.push_back(c);
+  };
+  add("one after the other", [](CudaQueue&, const std::vector<LayerGradients>&,
+                                const std::function<void()>& present) { present(); });
+  for (const std::string& name : conv1d_together_variants(layer.channels)) {
+    for (const int splits :
+         layer.channels == 64 ? std::vector{4, 6, 8, 13, 17} : std::vector{4, 8}) {
+      add(fmt::format("{}, {} splits", name, splits),
+          [=](CudaQueue& queue, const std::vector<LayerGradients>& layers,
+              const std::function<void()>&) {
+            conv1d_backward_params_together(queue, name, splits, dims, layers);
+          });
+    }
+  }
+}
+
+std::vector<Case> candidates(const CudaDeviceInfo& device) {
+  std::vector<Case> cases;
+  for (const Layer& layer : {kPaper, kBatchNorm, kOverlap, kDemo}) {
+    add_conv1d_variants(cases, device, layer);
+  }
+  add_together(cases, kPaper, 30);
+  add_together(cases, kDemo, 6);
+  return cases;
+}
+
 // --- Measuring ----------------------------------------------------------------------------------
 
 class Bench {
@@ -486,9 +727,15 @@ class Bench {
     add("between_two_events_us", peaks_.between_two_events * 1e6);
   }
 
+  void add_candidates() {
+    if (peaks_.tf32 == 0 || tf32_.cuda_queue().info().compute_capability < 90) return;
+    for (const Case& c : candidates(tf32_.cuda_queue().info())) add(c);
+  }
+
   void add(const Case& c) {
     for (const Precision precision : {Precision::kFp32, Precision::kTf32}) {
       if (!c.products && precision == Precision::kTf32) continue;  // the same kernel
+      if (c.prepare_candidate && precision == Precision::kFp32) continue;
       if (precision == Precision::kTf32 && peaks_.tf32 == 0) continue;
       for (const bool warm : {false, true}) {
         std::string name = c.name;
@@ -509,7 +756,14 @@ class Bench {
   void measure(benchmark::State& state, const Case& c, Precision precision, bool warm) {
     const Device& device = precision == Precision::kFp32 ? fp32_ : tf32_;
     Memory memory(device);
-    const std::function<void()> launch = c.prepare(memory);
+    std::function<void()> launch;
+    if (c.prepare_candidate) {
+      const Candidate candidate = c.prepare_candidate(memory);
+      launch = candidate.launch;
+      state.counters["error"] = error_of(device.cuda_queue(), candidate);
+    } else {
+      launch = c.prepare(memory);
+    }
     launch();  // the second finds its scratch memory and its algorithms
     launch();
     const Samples samples = warm ? measure_warm(device.cuda_queue(), launch)
@@ -614,6 +868,7 @@ int main_of(int argc, char** argv) {
   Bench bench;
   bench.describe();
   for (const Case& c : all_cases()) bench.add(c);
+  bench.add_candidates();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
   return 0;
