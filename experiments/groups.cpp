@@ -191,7 +191,7 @@ std::string write_results(const Arguments& arguments, const Json& results) {
     return arguments.output;
   }
   const std::filesystem::path path = folder_of(arguments);
-  const std::string file = (path / "results.json").string();
+  std::string file = (path / "results.json").string();
   try {
     const SweepLock lock(path);
     write_json(file, results);
