@@ -12,6 +12,7 @@
 #include "experiments/localization_settings.h"
 #include "experiments/localize.h"
 #include "experiments/overlap_settings.h"
+#include "kernels/cpu/control_groups.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -79,27 +80,19 @@ std::optional<double> number_in(const std::string& text, const std::string& name
   return std::nullopt;
 }
 
-// The files of a kind of control groups, whose root is `mounted`.
-struct GroupFiles {
-  fs::path mounted;
-  const char* limit;
-  const char* used;
-  const char* cache;  // in memory.stat: what the kernel gives back before it refuses anything
-};
-
-// The limits of the group at `path` and of those around it.
-void add_group_limits(const GroupFiles& files, const fs::path& path,
-                      std::vector<MemoryLimit>& limits) {
-  for (fs::path group = path.relative_path();; group = group.parent_path()) {
-    const fs::path folder = files.mounted / group;
-    const auto limit = number_in(content_of(folder / files.limit), "");  // "max" is no number
-    const auto used = number_in(content_of(folder / files.used), "");
-    if (limit && used) {
-      const double cache = number_in(content_of(folder / "memory.stat"), files.cache).value_or(0);
-      limits.push_back({std::max(0.0, *limit - *used + cache), "its control group has", false});
-    }
-    if (group.empty()) return;
-  }
+// What a control group may still take; nothing where it has no limit.
+std::optional<MemoryLimit> limit_of(const kernels::ControlGroup& group) {
+  const auto read = [&](const char* file, const char* name) {
+    return number_in(content_of(fs::path(group.folder) / file), name);
+  };
+  // "max" is no number.
+  const auto limit = read(group.v2 ? "memory.max" : "memory.limit_in_bytes", "");
+  const auto used = read(group.v2 ? "memory.current" : "memory.usage_in_bytes", "");
+  if (!limit || !used) return std::nullopt;
+  // What the kernel gives back before it refuses anything.
+  const auto cache = read("memory.stat", group.v2 ? "inactive_file " : "total_inactive_file ");
+  return MemoryLimit{std::max(0.0, *limit - *used + cache.value_or(0)), "its control group has",
+                     false};
 }
 
 struct Peaks {
@@ -258,23 +251,9 @@ std::vector<MemoryLimit> memory_limits(const fs::path& root) {
   if (const auto kib = number_in(content_of(root / "proc/meminfo"), "MemAvailable:")) {
     limits.push_back({*kib * 1024, "this machine has", false});
   }
-  // "0::/path" for version 2, "7:cpu,memory:/path" for version 1. A container sees its own group as
-  // the root.
-  std::istringstream groups(content_of(root / "proc/self/cgroup"));
-  for (std::string line; std::getline(groups, line);) {
-    const std::size_t first = line.find(':');
-    const std::size_t second = line.find(':', first + 1);
-    if (first == line.npos || second == line.npos) continue;
-    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
-    const fs::path path = line.substr(second + 1);
-    if (controllers == ",,") {
-      add_group_limits({root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "},
-                       path, limits);
-    } else if (controllers.find(",memory,") != controllers.npos) {
-      add_group_limits({root / "sys/fs/cgroup/memory", "memory.limit_in_bytes",
-                        "memory.usage_in_bytes", "total_inactive_file "},
-                       path, limits);
-    }
+  const std::string before = root == "/" ? "" : root.string();
+  for (const kernels::ControlGroup& group : kernels::control_groups("memory", before)) {
+    if (const auto limit = limit_of(group)) limits.push_back(*limit);
   }
   rlimit address_space = {};
   if (getrlimit(RLIMIT_AS, &address_space) == 0 && address_space.rlim_cur != RLIM_INFINITY) {

@@ -156,6 +156,9 @@ TEST(Memory, LimitsAreThoseOfTheMachineAndOfEveryControlGroupAround) {
   const std::filesystem::path& root = folder.path();
   EXPECT_TRUE(memory_limits(root).empty());  // nothing known, nothing refused
   write(root / "proc/meminfo", "MemTotal: 99 kB\nMemAvailable:    2048 kB\n");
+  write(root / "proc/self/mountinfo",
+        "30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+        "33 22 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,cpu,memory\n");
   write(root / "proc/self/cgroup", "0::/outer/inner\n");
   write(root / "sys/fs/cgroup/outer/inner/memory.max", "max\n");
   write(root / "sys/fs/cgroup/outer/inner/memory.current", "1\n");
@@ -173,6 +176,14 @@ TEST(Memory, LimitsAreThoseOfTheMachineAndOfEveryControlGroupAround) {
   limits = memory_limits(root);
   ASSERT_EQ(limits.size(), 2u);
   EXPECT_EQ(limits[1].bytes, 0);
+
+  // A container sees its own group as the root of what is mounted, wherever that is.
+  write(root / "proc/self/mountinfo", "33 22 0:29 /job /groups rw - cgroup cgroup rw,memory\n");
+  write(root / "groups/memory.limit_in_bytes", "5000\n");
+  write(root / "groups/memory.usage_in_bytes", "4000\n");
+  limits = memory_limits(root);
+  ASSERT_EQ(limits.size(), 2u);
+  EXPECT_EQ(limits[1].bytes, 1000);
 }
 
 TEST(Memory, SizesHaveTheUnitThatFits) {
