@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -8,11 +9,18 @@
 
 namespace sidechannel {
 
-// The newest readable state under `path`: the file itself, or the one that it replaced when it does
-// not read; nothing where neither exists. Error when there are files but none reads.
-// `notice`, where given, is told in words when the older one had to serve.
-std::optional<SafetensorsFile> load_checkpoint(const std::filesystem::path& path,
-                                               std::string* notice = nullptr);
+// Takes a state, or throws an Error that begins with `source`, its file's name, where it is not one
+// to continue from. What it took before that is taken anew from the next.
+using TakeState = std::function<void(const SafetensorsFile& state, const std::string& source)>;
+
+// Gives `take` the newest state under `path` that can be read and that it takes: the file itself,
+// or the one that it replaced. False where neither exists; an Error that names both where there are
+// files but none will do. `notice`, where given, is told in words when the older one had to serve.
+bool load_checkpoint(const std::filesystem::path& path, const TakeState& take,
+                     std::string* notice = nullptr);
+
+// The newest state that can be read; nothing where there is none.
+std::optional<SafetensorsFile> load_checkpoint(const std::filesystem::path& path);
 
 // Replaces the state under `path` and keeps the one before. A failure leaves the old state in place
 // and throws Error.

@@ -34,30 +34,23 @@ HostArray StreamingMoments::variance() const {
   return variance;
 }
 
-void StreamingMoments::save(std::map<std::string, HostArray>& tensors,
-                            const std::string& prefix) const {
-  const std::int64_t count = count_.get();
+void StreamingMoments::save(TensorMap& tensors, const std::string& prefix) const {
   tensors[prefix + ".mean"] = mean_.to_host();
   tensors[prefix + ".m2"] = m2_.to_host();
-  tensors[prefix + ".count"] = HostArray::from<std::int64_t>(std::span(&count, 1), Shape{});
+  tensors[prefix + ".count"] = scalar(count_.get());
 }
 
-void StreamingMoments::load(const std::map<std::string, HostArray>& tensors,
-                            const std::string& source, const std::string& prefix) {
-  const auto take = [&](const char* name, DType dtype, Shape shape) -> const HostArray& {
-    const auto found = tensors.find(prefix + name);
-    SC_CHECK(found != tensors.end(), "{}: has no tensor {}{}", source, prefix, name);
-    SC_CHECK(found->second.dtype == dtype && found->second.shape == shape,
-             "{}: {}{} is {} {}, expected {} {}", source, prefix, name,
-             name_of(found->second.dtype), found->second.shape.str(), name_of(dtype), shape.str());
-    return found->second;
-  };
-  const HostArray& mean = take(".mean", DType::kF64, mean_.shape());
-  const HostArray& m2 = take(".m2", DType::kF64, m2_.shape());
-  const HostArray& count = take(".count", DType::kI64, Shape{});
+void StreamingMoments::load(const TensorMap& tensors, const std::string& source,
+                            const std::string& prefix, std::int64_t least, std::int64_t most) {
+  const HostArray& mean = tensor_in(tensors, source, prefix + ".mean", DType::kF64, mean_.shape());
+  const HostArray& m2 = tensor_in(tensors, source, prefix + ".m2", DType::kF64, m2_.shape());
+  for (const double value : m2.as<double>()) {
+    SC_CHECK(value >= 0, "{}: {}.m2, sums of squares, holds {}", source, prefix, value);
+  }
+  const std::int64_t count = whole_number_in(tensors, source, prefix + ".count", least, most);
   mean_.copy_from(mean);
   m2_.copy_from(m2);
-  count_.set(count.as<std::int64_t>()[0]);
+  count_.set(count);
 }
 
 }  // namespace sidechannel

@@ -1,10 +1,11 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <limits>
 #include <string>
 
 #include "engine/device_value.h"
+#include "engine/tensor_map.h"
 
 namespace sidechannel {
 
@@ -23,11 +24,11 @@ class StreamingMoments {
   HostArray mean() const { return mean_.to_host(); }  // [length]
   HostArray variance() const;                         // [length], unbiased; 0 for a single sample
 
-  // State for exact resume: PREFIX.mean, PREFIX.m2 and PREFIX.count. `source`, the file's name,
-  // begins the message of the Error for what does not fit.
-  void save(std::map<std::string, HostArray>& tensors, const std::string& prefix) const;
-  void load(const std::map<std::string, HostArray>& tensors, const std::string& source,
-            const std::string& prefix);
+  // State for exact resume: PREFIX.mean, PREFIX.m2 and PREFIX.count, of `least` to `most` samples.
+  // `source`, the file's name, begins the message of the Error for what does not fit.
+  void save(TensorMap& tensors, const std::string& prefix) const;
+  void load(const TensorMap& tensors, const std::string& source, const std::string& prefix,
+            std::int64_t least = 0, std::int64_t most = std::numeric_limits<std::int64_t>::max());
 
  private:
   Tensor mean_;

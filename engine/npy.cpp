@@ -1,5 +1,6 @@
 #include "engine/npy.h"
 
+#include <Eigen/Core>
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -20,6 +21,7 @@ static_assert(std::endian::native == std::endian::little, "arrays are copied as 
 constexpr std::string_view kMagic = "\x93NUMPY";
 constexpr std::size_t kAlignment = 64;  // of the data, as NumPy writes it
 
+// As they are written.
 constexpr std::array<std::pair<std::string_view, DType>, 6> kTypes = {{{"<f4", DType::kF32},
                                                                        {"<f8", DType::kF64},
                                                                        {"<i4", DType::kI32},
@@ -27,14 +29,79 @@ constexpr std::array<std::pair<std::string_view, DType>, 6> kTypes = {{{"<f4", D
                                                                        {"|u1", DType::kU8},
                                                                        {"|b1", DType::kBool}}};
 
-DType type_of(std::string_view descr) {
-  SC_CHECK(!descr.starts_with('>'), "expected little-endian data, got big-endian {}",
-           in_quotes(descr));
-  const auto type = std::ranges::find(kTypes, descr, [](const auto& t) { return t.first; });
-  SC_CHECK(type != kTypes.end(), "expected a descr of <f4, <f8, <i4, <i8, |u1 or |b1, got {}",
-           in_quotes(descr));
-  return type->second;
+// What is read as another type: NumPy's code for kind and width, the narrowest of our types that
+// holds all its values (u8 has none, and goes where NumPy itself takes it beside signed integers),
+// and how to get there.
+struct Conversion {
+  std::string_view code;
+  DType type;
+  void (*convert)(std::span<const std::byte> from, std::span<std::byte> to);
+};
+
+template <class From, class To>
+void convert(std::span<const std::byte> from, std::span<std::byte> to) {
+  for (std::size_t i = 0; i < from.size() / sizeof(From); ++i) {
+    From value;
+    std::memcpy(&value, from.data() + i * sizeof(From), sizeof(From));
+    const auto converted = static_cast<To>(value);
+    std::memcpy(to.data() + i * sizeof(To), &converted, sizeof(To));
+  }
 }
+
+constexpr auto kConversions = std::to_array<Conversion>({
+    {"f2", DType::kF32, convert<Eigen::half, float>},
+    {"i1", DType::kI32, convert<std::int8_t, std::int32_t>},
+    {"i2", DType::kI32, convert<std::int16_t, std::int32_t>},
+    {"u2", DType::kI32, convert<std::uint16_t, std::int32_t>},
+    {"u4", DType::kI64, convert<std::uint32_t, std::int64_t>},
+    {"u8", DType::kF64, convert<std::uint64_t, double>},
+});
+
+// NumPy's other kinds, by the letter that they begin with.
+constexpr auto kOtherKinds = std::to_array<std::pair<char, std::string_view>>({
+    {'c', "complex numbers"},
+    {'O', "objects of Python"},
+    {'U', "text"},
+    {'S', "text"},
+    {'a', "text"},
+    {'V', "records"},
+    {'M', "dates"},
+    {'m', "spans of time"},
+});
+
+// A descr, taken apart: "<f4".
+struct Elements {
+  explicit Elements(std::string_view descr) {
+    std::string_view code = descr;
+    if (!code.empty() && std::string_view("<>=|").find(code[0]) != std::string_view::npos) {
+      big_endian = code[0] == '>';
+      code.remove_prefix(1);
+    }
+    const auto known =
+        std::ranges::find(kTypes, code, [](const auto& t) { return t.first.substr(1); });
+    conversion = std::ranges::find(kConversions, code, &Conversion::code);
+    if (known == kTypes.end() && conversion == kConversions.end()) refuse(descr, code);
+    type = known != kTypes.end() ? known->second : conversion->type;
+    width = static_cast<std::size_t>(code[1] - '0');
+  }
+
+  bool converted() const { return conversion != kConversions.end(); }
+
+  DType type;         // of the array that comes of it
+  std::size_t width;  // of an element in the file, in bytes
+  bool big_endian = false;
+  const Conversion* conversion;
+
+ private:
+  [[noreturn]] static void refuse(std::string_view descr, std::string_view code) {
+    const auto other = std::ranges::find(kOtherKinds, code.substr(0, 1), [](const auto& kind) {
+      return std::string_view(&kind.first, 1);
+    });
+    throw Error(fmt::format(
+        "expected numbers (a descr of f2, f4, f8, i1 to i8, u1 to u8 or b1), got {}{}",
+        other != kOtherKinds.end() ? fmt::format("{}, ", other->second) : "", in_quotes(descr)));
+  }
+};
 
 // Reads the header, one line with a Python dict: {'descr': '<f4', 'fortran_order': False,
 // 'shape': (2, 3), }. The keys may stand in any order.
@@ -52,6 +119,7 @@ class HeaderParser {
       const std::string_view key = string();
       expect(":");
       if (key == "descr") {
+        SC_CHECK(!accept("["), "expected numbers, got records (a structured dtype)");
         set(key, descr, string());
       } else if (key == "fortran_order") {
         set(key, fortran_order, boolean());
@@ -135,6 +203,8 @@ class HeaderParser {
     const auto [end, error] = std::from_chars(begin, begin + rest().size(), value);
     const std::string_view digits(begin, static_cast<std::size_t>(end - begin));
     if (error == std::errc::invalid_argument) refuse("an unsigned integer");
+    SC_CHECK(digits.size() == 1 || digits[0] != '0', "expected a dimension, got {}",
+             in_quotes(digits));
     SC_CHECK(error == std::errc(), "expected a dimension of 64 bits, got {}", in_quotes(digits));
     position_ += digits.size();
     return value;
@@ -149,6 +219,31 @@ class HeaderParser {
   std::string_view text_;
   std::size_t position_ = 0;
 };
+
+// The same elements in C order: in Fortran's, the first axis is the one that runs fastest.
+std::vector<std::byte> in_c_order(std::span<const std::byte> bytes, const Shape& shape,
+                                  std::size_t width) {
+  std::array<std::size_t, Shape::kMaxRank> strides{};  // of the axes in `bytes`, in bytes
+  std::size_t stride = width;
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    strides[static_cast<std::size_t>(axis)] = stride;
+    stride *= static_cast<std::size_t>(shape[axis]);
+  }
+  std::array<std::int64_t, Shape::kMaxRank> index{};
+  std::size_t from = 0;
+  std::vector<std::byte> out(bytes.size());
+  for (std::size_t to = 0; to < out.size(); to += width) {
+    std::memcpy(&out[to], &bytes[from], width);
+    for (int axis = shape.rank(); axis-- > 0;) {  // on to the next index
+      const auto at = static_cast<std::size_t>(axis);
+      from += strides[at];
+      if (++index[at] < shape[axis]) break;
+      from -= strides[at] * static_cast<std::size_t>(index[at]);
+      index[at] = 0;
+    }
+  }
+  return out;
+}
 
 HostArray parse(std::span<const std::byte> bytes) {
   const auto take = [&](std::size_t count, std::string_view what) {
@@ -170,9 +265,22 @@ HostArray parse(std::span<const std::byte> bytes) {
 
   HeaderParser header(take(length, "header"));
   header.parse();
-  const DType type = type_of(*header.descr);
-  SC_CHECK(!*header.fortran_order, "expected C order, got Fortran order");
-  return checked_array(type, Shape(std::span(*header.shape)), bytes);
+  const Elements elements(*header.descr);
+  const Shape shape(std::span(*header.shape));
+  const std::uint64_t needed = static_cast<std::uint64_t>(shape.size()) * elements.width;
+  SC_CHECK(bytes.size() == needed, "expected {} bytes for {} {}, got {}", needed, *header.descr,
+           shape.str(), bytes.size());
+  std::vector<std::byte> data = *header.fortran_order ? in_c_order(bytes, shape, elements.width)
+                                                      : std::vector(bytes.begin(), bytes.end());
+  if (elements.big_endian) {
+    for (std::size_t at = 0; at < data.size(); at += elements.width) {
+      std::reverse(&data[at], &data[at] + elements.width);
+    }
+  }
+  if (!elements.converted()) return checked_array(elements.type, shape, data);
+  HostArray array(elements.type, shape);
+  elements.conversion->convert(data, array.bytes);
+  return array;
 }
 
 }  // namespace
@@ -183,6 +291,36 @@ HostArray read_npy(const std::filesystem::path& path) {
 
 HostArray parse_npy(std::span<const std::byte> bytes, std::string_view name) {
   return in_context(name, [&] { return parse(bytes); });
+}
+
+HostArray converted(const HostArray& array, DType to) {
+  if (array.dtype == to) return array;
+  HostArray result(to, array.shape);
+  const auto from = [&](auto zero) {
+    using From = decltype(zero);
+    if (to == DType::kF32) return convert<From, float>(array.bytes, result.bytes);
+    SC_CHECK(to == DType::kF64, "cannot convert {} to {}", name_of(array.dtype), name_of(to));
+    convert<From, double>(array.bytes, result.bytes);
+  };
+  switch (array.dtype) {
+    case DType::kF32:
+      from(float{});
+      break;
+    case DType::kF64:
+      from(double{});
+      break;
+    case DType::kI32:
+      from(std::int32_t{});
+      break;
+    case DType::kI64:
+      from(std::int64_t{});
+      break;
+    case DType::kU8:
+    case DType::kBool:
+      from(std::uint8_t{});
+      break;
+  }
+  return result;
 }
 
 std::vector<std::byte> serialize_npy(const HostArray& array) {

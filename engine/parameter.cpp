@@ -1,8 +1,6 @@
 #include "engine/parameter.h"
 
-#include <algorithm>
 #include <cstring>
-#include <set>
 
 namespace sidechannel {
 namespace {
@@ -41,7 +39,7 @@ HostArray reverse_axes(const HostArray& array) {
 }
 
 Parameter& ParameterList::add(std::string name, Shape shape, Layout layout) {
-  check_new(name);
+  check_new(name, file_shape(shape, layout));
   parameters_.push_back({std::move(name), Tensor(device_, dtype_, shape),
                          Tensor::zeros(device_, dtype_, shape), layout});
   return parameters_.back();
@@ -65,17 +63,15 @@ Parameter& ParameterList::add_filled(std::string name, Shape shape, double value
 }
 
 Constant& ParameterList::add_constant(std::string name, Shape shape, double value) {
-  check_new(name);
+  check_new(name, shape);
   constants_.push_back({std::move(name), Tensor(device_, dtype_, shape)});
   constants_.back().value.fill(value);
   return constants_.back();
 }
 
-void ParameterList::check_new(const std::string& name) const {
-  const auto same = [&](const auto& known) { return known.name == name; };
-  SC_CHECK(std::none_of(parameters_.begin(), parameters_.end(), same) &&
-               std::none_of(constants_.begin(), constants_.end(), same),
-           "parameters: there are two of the name {}", name);
+void ParameterList::check_new(const std::string& name, const Shape& in_file) {
+  if (file_) tensor_in(*file_, source_, name, dtype_, in_file);
+  SC_CHECK(names_.insert(name).second, "parameters: there are two of the name {}", name);
 }
 
 std::int64_t ParameterList::size() const {
@@ -101,35 +97,27 @@ ParameterList::Flat ParameterList::flatten() {
   return flat;
 }
 
-void ParameterList::save(std::map<std::string, HostArray>& tensors) const {
+void ParameterList::save(TensorMap& tensors) const {
   for (const Parameter& p : parameters_) tensors[p.name] = to_file(p.value, p.layout);
   for (const Constant& c : constants_) tensors[c.name] = c.value.to_host();
 }
 
-void ParameterList::load(const std::map<std::string, HostArray>& tensors, const std::string& source,
-                         LoadUnknown unknown) {
+void ParameterList::load(const TensorMap& tensors, const std::string& source, LoadUnknown unknown) {
   // Everything is checked before anything is taken: a file that is refused changes nothing.
-  std::set<std::string> known;
   const auto check = [&](const std::string& name, Layout layout, const Tensor& value) {
-    const auto found = tensors.find(name);
-    SC_CHECK(found != tensors.end(), "{}: has no tensor {}", source, name);
-    const HostArray& array = found->second;
-    const Shape expected = file_shape(value.shape(), layout);
-    SC_CHECK(array.shape == expected && array.dtype == value.dtype(),
-             "{}: {} is {} {}, expected {} {}", source, name, name_of(array.dtype),
-             array.shape.str(), name_of(value.dtype()), expected.str());
-    known.insert(name);
+    tensor_in(tensors, source, name, value.dtype(), file_shape(value.shape(), layout));
   };
   for (const Parameter& p : parameters_) check(p.name, p.layout, p.value);
   for (const Constant& c : constants_) check(c.name, Layout::kSame, c.value);
   for (const auto& [name, array] : tensors) {
     // PyTorch's BatchNorm counts its updates; nothing here depends on the count.
-    SC_CHECK(unknown == LoadUnknown::kIgnore || known.contains(name) ||
+    SC_CHECK(unknown == LoadUnknown::kIgnore || names_.contains(name) ||
                  name.ends_with(".num_batches_tracked"),
              "{}: has a tensor {} that the model does not have", source, name);
   }
   for (const Parameter& p : parameters_) from_file(tensors.at(p.name), p.layout, p.value);
   for (const Constant& c : constants_) from_file(tensors.at(c.name), Layout::kSame, c.value);
+  file_ = nullptr;
 }
 
 }  // namespace sidechannel

@@ -1,11 +1,12 @@
 #pragma once
 
 #include <deque>
-#include <map>
+#include <set>
 #include <string>
 
 #include "engine/random.h"
 #include "engine/tensor.h"
+#include "engine/tensor_map.h"
 
 namespace sidechannel {
 
@@ -39,6 +40,14 @@ class ParameterList {
   // Random initial values are drawn from `stream`, in the order in which parameters are added.
   ParameterList(Device device, DType dtype, std::uint64_t seed, Stream stream = Stream::kWeights)
       : device_(std::move(device)), dtype_(dtype), seed_(seed), stream_(stream) {}
+  // For a file's tensors: what is added must be there, in the same shape and type, or is refused
+  // before there is memory for it. So a model that is made from what a file says of itself is no
+  // larger than the file. The values are load()'s to take.
+  ParameterList(Device device, DType dtype, const TensorMap& tensors, std::string source)
+      : ParameterList(std::move(device), dtype, 0) {
+    file_ = &tensors;
+    source_ = std::move(source);
+  }
   ParameterList(const ParameterList&) = delete;
   ParameterList& operator=(const ParameterList&) = delete;
 
@@ -64,15 +73,16 @@ class ParameterList {
   Flat flatten();
 
   // All tensors by name, in PyTorch's layouts.
-  void save(std::map<std::string, HostArray>& tensors) const;
+  void save(TensorMap& tensors) const;
   // Reads what save() wrote. Error when a tensor is missing or of another shape or type, or when
   // there is one too many. `source`, the file's name, begins the message.
-  void load(const std::map<std::string, HostArray>& tensors, const std::string& source,
+  void load(const TensorMap& tensors, const std::string& source,
             LoadUnknown unknown = LoadUnknown::kRefuse);
 
  private:
   Parameter& add(std::string name, Shape shape, Layout layout);
-  void check_new(const std::string& name) const;
+  // Refuses a name that there is already, and what is not in the file.
+  void check_new(const std::string& name, const Shape& in_file);
 
   Device device_;
   DType dtype_;
@@ -80,6 +90,9 @@ class ParameterList {
   Stream stream_;
   std::deque<Parameter> parameters_;
   std::deque<Constant> constants_;
+  std::set<std::string> names_;
+  const TensorMap* file_ = nullptr;  // while it is made for one
+  std::string source_;
 };
 
 // A host array with its axes in the other order: [a, b, c] to [c, b, a].

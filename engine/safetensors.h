@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "engine/file.h"
-#include "engine/host_array.h"
+#include "engine/tensor_map.h"
 
 namespace sidechannel {
 
@@ -19,7 +19,7 @@ namespace sidechannel {
 // Types: F32 F64 I32 I64 U8 BOOL. The writer adds the CRC-32 of the tensors' bytes as the metadata
 // entry "sidechannel.crc32" (8 hex digits); the reader verifies it where there is one and drops it.
 struct SafetensorsFile {
-  std::map<std::string, HostArray> tensors;
+  TensorMap tensors;
   std::map<std::string, std::string> metadata;
 };
 

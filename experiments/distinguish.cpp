@@ -34,10 +34,11 @@ class Training {
       look();
       add_state(state);
     };
-    phase.load = [this](const SafetensorsFile& state) {
-      step_.load(state.tensors, folder_.file(kCheckpoint).string());
-      step_.seek(step_.adam().steps());
-      loss_ = state.tensors.at("shown").as<double>()[0];
+    phase.load = [this](const SafetensorsFile& state, const std::string& source,
+                        std::int64_t step) {
+      step_.load(state.tensors, source, step);
+      step_.seek(step);
+      loss_ = tensor_in(state.tensors, source, "shown", DType::kF64, Shape{1}).as<double>()[0];
     };
     phase.step = [this](std::int64_t step) { do_step(step); };
     phase.details = [this] {
@@ -101,9 +102,11 @@ class Test {
     Phase phase(settings_, name_, kTestCheckpoint, "batches",
                 (settings_.test_pairs + settings_.batch - 1) / settings_.batch);
     phase.save = [this](SafetensorsFile& state) { answers_.save(state.tensors, "answers"); };
-    phase.load = [this](const SafetensorsFile& state) {
-      answers_.load(state.tensors, folder_.file(kTestCheckpoint).string(), "answers");
-      random_.seek(0, static_cast<std::uint32_t>(answers_.count()));
+    phase.load = [this](const SafetensorsFile& state, const std::string& source,
+                        std::int64_t step) {
+      const std::int64_t count = std::min(step * settings_.batch, settings_.test_pairs);
+      answers_.load(state.tensors, source, "answers", count, count);
+      random_.seek(0, static_cast<std::uint32_t>(count));
     };
     phase.step = [this](std::int64_t step) {
       const std::int64_t count = count_of(step);
@@ -177,7 +180,7 @@ void save_model(const std::filesystem::path& path, const PackedLocalizer& networ
   json["norm"] = "pack";
   SafetensorsFile file;
   network.parameters().save(file.tensors);
-  file.metadata = {{"format", "pt"}, {"sidechannel.packed_network", json.dump()}};
+  file.metadata = {{"format", "pt"}, {"sidechannel.packed_network", json_text(json)}};
   write_safetensors(path, file);
 }
 

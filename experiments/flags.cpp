@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
+#include <new>
 #include <numeric>
 #include <stdexcept>
 #include <utility>

@@ -7,7 +7,9 @@
 #include <numeric>
 #include <set>
 
+#include "engine/say.h"
 #include "experiments/run_folder.h"
+#include "experiments/summary.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -178,17 +180,18 @@ void write_plan(const fs::path& path, const GroupSweep& sweep) {
           fmt::format("{} holds a run, not a sweep; choose another --out", path.string()));
   const SweepLock lock(path);
   if (has_plan(path)) {
+    read_plan(path);  // refuses what is no plan
     const Json theirs = read_json(path / kPlan);
-    const Json settings = theirs.value("settings", Json::object());
+    const Json& settings = theirs["settings"];
     const std::vector<std::string> names = differences(json["settings"], settings);
     if (!names.empty()) {
       throw UsageError(
           fmt::format("{} holds a sweep with other settings ({} is {} there, {} here); choose "
                       "another --out",
-                      path.string(), names.front(), settings.value(names.front(), Json()).dump(),
-                      json["settings"][names.front()].dump()));
+                      path.string(), names.front(), in_words(settings.value(names.front(), Json())),
+                      in_words(json["settings"][names.front()])));
     }
-    if (theirs.value("cells", Json()) != json["cells"]) {
+    if (theirs["cells"] != json["cells"]) {
       throw UsageError(
           fmt::format("{} holds a sweep of other groups, seeds or learning rates; choose another "
                       "--out",
@@ -206,25 +209,28 @@ bool has_plan(const fs::path& path) {
 GroupSweep read_plan(const fs::path& path) {
   const std::string source = (path / kPlan).string();
   const Json json = read_json(path / kPlan);
-  try {
-    SC_CHECK(json.at("experiment") == "groups", "{}: not a plan of groups", source);
-    GroupSweep sweep;
-    sweep.preset = json.at("preset");
-    sweep.settings = json.at("settings");
-    std::set<std::string> ids;
-    for (const Json& cell : json.at("cells")) {
-      const std::string id = cell.at("id");
-      // The ids name folders: nothing that leads elsewhere.
-      SC_CHECK(!id.empty() && id.front() != '.' && id.find('/') == std::string::npos &&
-                   ids.insert(id).second,
-               "{}: no name for a cell, or twice: {}", source, in_quotes(id));
-      sweep.cells.push_back({id, cell.at("groups"), cell.at("seed"), cell.at("learning_rate")});
-      in_context(source, [&] { sweep.settings_of(sweep.cells.size() - 1).check(); });
-    }
-    return sweep;
-  } catch (const Json::exception& error) {
-    throw Error(fmt::format("{}: {}", source, error.what()));
+  const auto experiment = field<std::string>(json, "experiment", source);
+  SC_CHECK(experiment == "groups", "{}: not a plan of groups but of {}", source, experiment);
+  GroupSweep sweep;
+  sweep.preset = field<std::string>(json, "preset", source);
+  sweep.settings = object_member(json, "settings", source);
+  const Json& cells = list_member(json, "cells", source);
+  SC_CHECK(!cells.empty(), "{}: \"cells\" is an empty list, expected at least one cell", source);
+  std::set<std::string> ids;
+  for (const Json& cell : cells) {
+    const std::string where = fmt::format("{}: cell {}", source, sweep.cells.size());
+    const auto id = field<std::string>(cell, "id", where);
+    // The ids name folders: nothing that leads elsewhere.
+    SC_CHECK(
+        !id.empty() && id.front() != '.' && id.find('/') == id.npos && id.find('\0') == id.npos,
+        "{}: \"id\" is {}, which is no name for a folder", where, in_quotes(id));
+    SC_CHECK(ids.insert(id).second, "{}: there are two of the id {}", where, in_quotes(id));
+    sweep.cells.push_back({id, field<std::int64_t>(cell, "groups", where, 1),
+                           field<std::int64_t>(cell, "seed", where, 0),
+                           field<double>(cell, "learning_rate", where)});
+    in_context(where, [&] { sweep.settings_of(sweep.cells.size() - 1).check(); });
   }
+  return sweep;
 }
 
 Sweep cells_of(const fs::path& path, const GroupSweep& plan) {
@@ -264,9 +270,11 @@ Json collect(const fs::path& path, const GroupSweep& plan) {
     Json entry{{"id", cell.id},      {"groups", cell.groups},
                {"seed", cell.seed},  {"learning_rate", cell.learning_rate},
                {"measures", Json()}, {"notice", Json()}};
+    const std::string fault = fault_of_summary(sweep.folder(i));
+    if (!fault.empty()) note("{}; it does not count\n", fault);
     if (sweep.finished(i)) {
       ++finished;
-      const Json summary = read_json(sweep.folder(i) / "summary.json");
+      const Json summary = read_summary(sweep.folder(i));
       entry["measures"] = measures(summary, (sweep.folder(i) / "summary.json").string());
       entry["notice"] = summary.value("notice", Json());
       const auto [found, first] = best[cell.groups].try_emplace(cell.seed, i);

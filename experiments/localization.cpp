@@ -15,6 +15,7 @@
 #include "experiments/interrupt.h"
 #include "experiments/localize.h"
 #include "experiments/memory.h"
+#include "experiments/summary.h"
 #include "experiments/training.h"
 
 namespace sidechannel::experiments {
@@ -45,7 +46,7 @@ int run(const Arguments& arguments, Phases phases) {
           : out,
       to_json(settings), device, arguments.run.resume_policy());
   const std::string where = folder.path().string();
-  if (phases == Phases::kAll && folder.has("summary.json") && arguments.model.empty()) {
+  if (phases == Phases::kAll && has_summary(folder.path()) && arguments.model.empty()) {
     say("{}: done already, see summary.json\n", where);
     return 0;
   }
@@ -103,22 +104,13 @@ int predict(const Arguments& arguments) {
   const Localizer network = described_model(arguments, device, settings);
   const Statistics statistics = settings.evaluation_statistics();
   const HostArray input = read_npy(arguments.input);
-  SC_CHECK(input.dtype == DType::kF32 || input.dtype == DType::kF64,
-           "{}: holds {}, expected f32 or f64", arguments.input, sidechannel::name_of(input.dtype));
   SC_CHECK(input.shape.rank() == 2 && input.shape.size() > 0,
            "{}: expected an array [n, l] of n sequences, got shape {}", arguments.input,
            input.shape.str());
   require_memory(memory_of(network.config(), static_cast<double>(input.shape[0]),
                            static_cast<double>(input.shape[1])),
                  device);
-  HostArray x(DType::kF32, input.shape);
-  if (input.dtype == DType::kF32) {
-    x.bytes = input.bytes;
-  } else {
-    const auto from = input.as<double>();
-    std::transform(from.begin(), from.end(), x.as<float>().begin(),
-                   [](double value) { return static_cast<float>(value); });
-  }
+  const HostArray x = converted(input, DType::kF32);
   const bool told = tell_not_finite(arguments.input, x);
   const Tensor sequences = Tensor::from(device, x).reshape({input.shape[0], input.shape[1], 1});
   Tape tape(device);
@@ -155,7 +147,8 @@ int main_program(int argc, char** argv) {
   }
   CLI::App* apply = app.add_subcommand("predict", "run a saved network on your own input");
   apply->add_option("--model", arguments.model, "weights, .safetensors")->required();
-  apply->add_option("--input", arguments.input, "sequences [n, l], .npy, f32 or f64")->required();
+  apply->add_option("--input", arguments.input, "sequences [n, l], .npy, of any numbers")
+      ->required();
   apply
       ->add_option("--output", arguments.output,
                    "predictions [n, l], .npy, f32; - for standard output")

@@ -8,6 +8,7 @@
 #include "engine/safetensors.h"
 #include "engine/say.h"
 #include "experiments/probing.h"
+#include "experiments/summary.h"
 #include "experiments/training.h"
 
 namespace sidechannel::experiments {
@@ -57,7 +58,9 @@ Json run_localization(const LocalizationSettings& settings, RunFolder& folder, c
     network = other_model(settings, device, model);
     keep_model(folder, *network, model);
   }
-  if (phases == Phases::kAll && folder.has("summary.json")) return folder.read_json("summary.json");
+  if (phases == Phases::kAll && has_summary(folder.path())) return read_summary(folder.path());
+  const std::string fault = fault_of_summary(folder.path());
+  if (!fault.empty()) note("{}; it is made again\n", fault);
   double seconds = 0;
   std::string notice;
   if (!network && (phases == Phases::kTrain || phases == Phases::kAll)) {

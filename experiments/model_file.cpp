@@ -1,5 +1,7 @@
 // Reading and writing model.safetensors.
 
+#include <tuple>
+
 #include "engine/finite.h"
 #include "engine/safetensors.h"
 #include "experiments/training.h"
@@ -11,20 +13,20 @@ constexpr const char* kNetwork = "sidechannel.network";
 constexpr const char* kPackedNetwork = "sidechannel.packed_network";  // distinguish.cpp's
 
 LocalizerConfig config_from_metadata(const std::string& text, const std::string& source) {
-  const Json json = Json::parse(text, nullptr, false);
-  SC_CHECK(json.is_object(), "{}: metadata {} is not a JSON object", source, kNetwork);
-  try {
-    LocalizerConfig config;
-    config.depth = json.at("depth");
-    config.channels = json.at("channels");
-    config.kernel_size = json.at("kernel_size");
-    config.norm = norm_kind_from(json.at("norm"));
-    config.groups = json.at("groups");
-    config.samples_per_set = json.at("samples_per_set");
-    return config;
-  } catch (const Json::exception& error) {
-    throw Error(fmt::format("{}: metadata {}: {}", source, kNetwork, error.what()));
-  }
+  const std::string where = fmt::format("{}: metadata {}", source, kNetwork);
+  const Json json = parse_json_object(text, where);
+  LocalizerConfig config;
+  config.depth = field<std::int64_t>(json, "depth", where, 2);
+  config.channels = field<std::int64_t>(json, "channels", where, 1);
+  config.kernel_size = field<std::int64_t>(json, "kernel_size", where, 1);
+  config.groups = field<std::int64_t>(json, "groups", where, 1);
+  config.samples_per_set = field<std::int64_t>(json, "samples_per_set", where, 1);
+  const auto norm = field<std::string>(json, "norm", where);
+  in_context(where, [&] {
+    config.norm = norm_kind_from(norm);
+    config.check();
+  });
+  return config;
 }
 
 // Depth, channels and kernel size by the tensors' shapes.
@@ -55,7 +57,7 @@ void save_model(const std::filesystem::path& path, const Localizer& network) {
   json["samples_per_set"] = config.samples_per_set;
   SafetensorsFile file;
   network.parameters().save(file.tensors);
-  file.metadata = {{"format", "pt"}, {kNetwork, json.dump()}};
+  file.metadata = {{"format", "pt"}, {kNetwork, json_text(json)}};
   write_safetensors(path, file);
 }
 
@@ -67,11 +69,19 @@ Localizer load_model(const std::filesystem::path& path, const Device& device,
       !file.metadata.contains(kPackedNetwork),
       fmt::format("{}: a network of the program overlap (norm pack), not of localization", source));
   LocalizerConfig config;
+  const LocalizerConfig found = config_from_shapes(file, source);
   const auto described = file.metadata.find(kNetwork);
   if (described != file.metadata.end()) {
     config = config_from_metadata(described->second, source);
+    for (const auto& [what, said, there] :
+         {std::tuple{"depth", config.depth, found.depth},
+          {"channels", config.channels, found.channels},
+          {"kernel_size", config.kernel_size, found.kernel_size}}) {
+      SC_CHECK(said == there, "{}: metadata {} says {} {}, its tensors are of {}", source, kNetwork,
+               what, said, there);
+    }
   } else {
-    config = config_from_shapes(file, source);
+    config = found;
     if (!norm.empty()) {
       config.norm = norm_kind_from(norm);
     } else if (file.tensors.contains("blocks.0.norm.weight")) {
@@ -82,8 +92,7 @@ Localizer load_model(const std::filesystem::path& path, const Device& device,
     config.groups = groups;
     config.samples_per_set = samples_per_set;
   }
-  Localizer network(device, DType::kF32, config, 0);
-  network.parameters().load(file.tensors, source);
+  Localizer network(device, DType::kF32, config, file.tensors, source);
   check_finite(file.tensors, source);
   return network;
 }

@@ -16,11 +16,11 @@
 #include "experiments/flags.h"
 #include "experiments/interrupt.h"
 #include "experiments/memory.h"
+#include "experiments/summary.h"
 
 namespace sidechannel::experiments {
 namespace {
 
-constexpr const char* kResult = "result.json";
 constexpr const char* kSummary = "summary.json";
 
 std::filesystem::path folder_of(const RunFolder& folder, std::int64_t overlap) {
@@ -32,12 +32,8 @@ std::filesystem::path folder_of(const RunFolder& folder, std::int64_t overlap) {
 Json collect(const OverlapSettings& settings, const RunFolder& folder) {
   std::vector<Json> points;
   for (std::int64_t overlap = 0; overlap <= settings.length(); ++overlap) {
-    const std::filesystem::path file = folder_of(folder, overlap) / kResult;
-    if (!std::filesystem::exists(file)) continue;
-    points.push_back(read_json(file));
-    const Json& point = points.back();
-    SC_CHECK(point.value("overlap", Json()) == overlap && point.value("mse", Json()).is_number(),
-             "{}: no result of overlap {}", file.string(), overlap);
+    if (!has_result(folder_of(folder, overlap), overlap)) continue;
+    points.push_back(read_result(folder_of(folder, overlap), overlap));
   }
   HostArray array(DType::kF64, {static_cast<std::int64_t>(points.size()), 2});
   for (std::size_t i = 0; i < points.size(); ++i) {
@@ -79,7 +75,9 @@ class Sweep {
   Sweep(const OverlapSettings& settings, const RunFolder& folder, const Device& device)
       : settings_(settings), folder_(folder), device_(device) {
     for (const std::int64_t overlap : settings.overlap_list()) {
-      if (!std::filesystem::exists(folder_of(folder, overlap) / kResult)) todo_.push_back(overlap);
+      const std::string fault = fault_of_result(folder_of(folder, overlap), overlap);
+      if (!fault.empty()) note("{}; it is made again\n", fault);
+      if (!has_result(folder_of(folder, overlap), overlap)) todo_.push_back(overlap);
     }
   }
 

@@ -46,12 +46,12 @@ class ProbeTraining {
       adam_.save(state.tensors, "adam");
       window_.save(state.tensors, "window");
     };
-    phase.load = [this](const SafetensorsFile& state) {
-      const std::string source = folder_.file("probes_checkpoint.safetensors").string();
+    phase.load = [this](const SafetensorsFile& state, const std::string& source,
+                        std::int64_t step) {
       probes_.parameters().load(state.tensors, source, LoadUnknown::kIgnore);
-      adam_.load(state.tensors, source, "adam");
-      window_.load(state.tensors, source, "window");
-      random_.seek(static_cast<std::uint32_t>(adam_.steps()));
+      adam_.load(state.tensors, source, "adam", step, step);
+      window_.load(state.tensors, source, "window", 0, step);
+      random_.seek(static_cast<std::uint32_t>(step));
     };
     phase.step = [this](std::int64_t step) { do_step(step); };
     phase.details = [this] {
@@ -171,13 +171,16 @@ class Map {
         moments_[row].save(state.tensors, fmt::format("layers.{}", layers_[row]));
       }
     };
-    phase.load = [this](const SafetensorsFile& state) {
-      const std::string source = folder_.file("map_checkpoint.safetensors").string();
-      samples_ = state.tensors.at("samples");
+    phase.load = [this](const SafetensorsFile& state, const std::string& source,
+                        std::int64_t step) {
+      samples_ =
+          tensor_in(state.tensors, source, "samples", DType::kF32, {kept_, settings_.length});
+      const std::int64_t count = std::min(step * batch_, settings_.map_samples);
       for (std::size_t row = 0; row < moments_.size(); ++row) {
-        moments_[row].load(state.tensors, source, fmt::format("layers.{}", layers_[row]));
+        moments_[row].load(state.tensors, source, fmt::format("layers.{}", layers_[row]), count,
+                           count);
       }
-      random_.seek(0, static_cast<std::uint32_t>(moments_.back().count()));
+      random_.seek(0, static_cast<std::uint32_t>(count));
     };
     phase.step = [this](std::int64_t step) { do_step(step); };
     phase.details = [this] { return fmt::format("{} sequences", moments_.back().count()); };

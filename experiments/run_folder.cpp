@@ -1,6 +1,8 @@
 #include "experiments/run_folder.h"
 
+#include <charconv>
 #include <cmath>
+#include <limits>
 #include <span>
 
 #include "engine/finite.h"
@@ -51,11 +53,18 @@ void check_finite(const Json& json, const std::string& source) {
            json.get<double>());
 }
 
-std::int64_t number(const SafetensorsFile& state, const std::string& key, const fs::path& file) {
+// A whole number from 0 to `most` in a state's metadata.
+std::int64_t number(const SafetensorsFile& state, const std::string& key, const std::string& source,
+                    std::int64_t most = std::numeric_limits<std::int64_t>::max()) {
   const auto found = state.metadata.find(key);
-  SC_CHECK(found != state.metadata.end(), "{}: has no {}, so it is no state of a run",
-           file.string(), key);
-  return std::stoll(found->second);
+  SC_CHECK(found != state.metadata.end(), "{}: has no {}, so it is no state of a run", source, key);
+  const std::string& text = found->second;
+  std::int64_t value = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  SC_CHECK(error == std::errc() && end == text.data() + text.size() && value >= 0 && value <= most,
+           "{}: {} is {}, expected a whole number from 0 to {}", source, key, in_quotes(text),
+           most);
+  return value;
 }
 
 }  // namespace
@@ -79,7 +88,7 @@ RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, 
       throw UsageError(fmt::format("{} already holds a run; choose another --out", path_.string()));
     }
     const Json config = read_json(kConfig);
-    const Json theirs = config.value("settings", Json::object());
+    const Json& theirs = object_member(config, "settings", file(kConfig).string());
     for (const auto& setting : settings.items()) {
       require(theirs.contains(setting.key()),
               fmt::format("{} holds a run of another kind (without {}); choose another --out",
@@ -111,15 +120,20 @@ void RunFolder::log(const Json& line) {
   metrics_->append(json_text(line));
 }
 
-std::optional<SafetensorsFile> RunFolder::load_state(const std::string& name) const {
+bool RunFolder::load_state(const std::string& name, const TakeState& take) const {
   std::string notice;
-  std::optional<SafetensorsFile> state = load_checkpoint(file(name), &notice);
-  if (!notice.empty()) note("{}\n", notice);
-  return state;
+  const bool found = load_checkpoint(file(name), take, &notice);
+  if (notice.empty()) return found;
+  note("{}\n", notice);
+  rename_file(previous_of(file(name)), file(name));  // or the next save would keep what is damaged
+  return found;
 }
 
-void RunFolder::rewind_log(const SafetensorsFile& state, const std::string& name) {
-  const std::int64_t bytes = number(state, "metrics_bytes", file(name));
+void RunFolder::rewind_log(const SafetensorsFile& state, const std::string& source) {
+  const std::int64_t bytes = number(state, "metrics_bytes", source);
+  SC_CHECK(static_cast<std::uint64_t>(bytes) <= metrics_->size(),
+           "{}: was saved after {} bytes of {}, which holds only {}", source, bytes,
+           file(kMetrics).string(), metrics_->size());
   metrics_.reset();
   LineLog::truncate_to(file(kMetrics), static_cast<std::uint64_t>(bytes));
   metrics_.emplace(file(kMetrics));
@@ -135,17 +149,16 @@ double run_phase(RunFolder& folder, const Phase& phase) {
   using Clock = std::chrono::steady_clock;
   std::int64_t step = 0;
   double seconds_before = 0;
-  bool resumed = false;
   const fs::path state_file = folder.file(phase.state_file);
-  if (const std::optional<SafetensorsFile> state = folder.load_state(phase.state_file)) {
-    step = number(*state, "step", state_file);
-    seconds_before = static_cast<double>(number(*state, "milliseconds", state_file)) / 1000;
-    check_finite(state->tensors, state_file.string());
-    phase.load(*state);
-    if (step >= phase.steps) return seconds_before;
-    folder.rewind_log(*state, phase.state_file);
-    resumed = true;
-  }
+  const auto take = [&](const SafetensorsFile& state, const std::string& source) {
+    step = number(state, "step", source, phase.steps);
+    seconds_before = static_cast<double>(number(state, "milliseconds", source)) / 1000;
+    check_finite(state.tensors, source);
+    phase.load(state, source, step);
+    if (step < phase.steps) folder.rewind_log(state, source);
+  };
+  const bool resumed = folder.load_state(phase.state_file, take);
+  if (resumed && step == phase.steps) return seconds_before;
   const Clock::time_point start = Clock::now();
   const auto seconds = [&] {
     return seconds_before + std::chrono::duration<double>(Clock::now() - start).count();

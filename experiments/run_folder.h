@@ -49,13 +49,15 @@ class RunFolder {
   // Appends a line to metrics.jsonl. Lines hold nothing that depends on the clock.
   void log(const Json& line);
 
-  // State under `name`, if there is any.
-  std::optional<SafetensorsFile> load_state(const std::string& name) const;
+  // Takes the state under `name` (see load_checkpoint). Where that is the one before, says so on
+  // stderr and puts it in the place of the newer one, which will not do.
+  // False where there is none.
+  bool load_state(const std::string& name, const TakeState& take) const;
   // Saves `state` and, in its metadata, the length of metrics.jsonl.
   void save_state(const std::string& name, SafetensorsFile state);
   // Cuts metrics.jsonl back to where it stood when `state` was saved: a run that goes on from there
-  // writes the same lines again.
-  void rewind_log(const SafetensorsFile& state, const std::string& name);
+  // writes the same lines again. Error, and nothing is cut, where `source` does not say where.
+  void rewind_log(const SafetensorsFile& state, const std::string& source);
 
  private:
   std::filesystem::path path_;
@@ -83,7 +85,9 @@ struct Phase {
   std::int64_t stop_after = 0;        // steps of this call before it stops; 0 for never
 
   std::function<void(SafetensorsFile&)> save;        // adds the phase's own state
-  std::function<void(const SafetensorsFile&)> load;  // takes it back
+  // Takes back what belongs to the state after `step` steps; an Error that begins with `source`
+  // where it is not that.
+  std::function<void(const SafetensorsFile&, const std::string& source, std::int64_t step)> load;
   std::function<void(std::int64_t)> step;            // counted from 0
   std::function<std::string()> details;              // for the progress line
 };

@@ -15,8 +15,10 @@
 #include <thread>
 
 #include "engine/device.h"
+#include "engine/say.h"
 #include "experiments/interrupt.h"
 #include "experiments/progress.h"
+#include "experiments/summary.h"
 #include "kernels/cpu/cores.h"
 
 namespace sidechannel::experiments {
@@ -25,7 +27,6 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr const char* kSummary = "summary.json";
 constexpr const char* kConfig = "config.json";
 constexpr const char* kFailure = "failure.txt";
 constexpr const char* kLog = "log.txt";
@@ -219,7 +220,7 @@ class Crew {
 }  // namespace
 
 bool Sweep::finished(std::size_t cell) const {
-  return fs::exists(folder(cell) / kSummary);
+  return has_summary(folder(cell));
 }
 
 CellState Sweep::state(std::size_t cell) const {
@@ -240,9 +241,7 @@ std::string Sweep::failure(std::size_t cell) const {
 
 void Sweep::set_failure(std::size_t cell, const std::string& why) const {
   create_folder(folder(cell));
-  std::string line = why;
-  std::replace(line.begin(), line.end(), '\n', ' ');
-  line += '\n';
+  const std::string line = one_line(why) + '\n';
   write_file_durably(folder(cell) / kFailure, std::as_bytes(std::span(line)));
 }
 

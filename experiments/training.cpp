@@ -31,7 +31,7 @@ class Training {
   TrainingResult run() {
     Phase phase(settings_, "train", "checkpoint.safetensors", "it", settings_.total_iterations());
     phase.save = [this](SafetensorsFile& state) { save(state); };
-    phase.load = [this](const SafetensorsFile& state) { load(state); };
+    phase.load = [this](const auto&... state) { load(state...); };
     phase.step = [this](std::int64_t step) { do_step(step); };
     phase.details = [this] { return details(); };
     TrainingResult result;
@@ -108,14 +108,13 @@ class Training {
     state.tensors["shown"] = HostArray::from<double>(shown, Shape{3});
   }
 
-  void load(const SafetensorsFile& state) {
-    const std::string source = folder_.file("checkpoint.safetensors").string();
+  void load(const SafetensorsFile& state, const std::string& source, std::int64_t step) {
     // The state after step n was saved in the stage of step n - 1.
-    const std::int64_t step = std::stoll(state.metadata.at("step"));
     enter_stage(step > 0 ? step - 1 : 0);
     step_->seek(step);
-    step_->load(state.tensors, source);
-    const auto shown = state.tensors.at("shown").as<double>();
+    step_->load(state.tensors, source, step - first_);
+    const auto shown =
+        tensor_in(state.tensors, source, "shown", DType::kF64, Shape{3}).as<double>();
     last_slope_ = shown[0];
     last_spread_ = shown[1];
     last_loss_ = shown[2];

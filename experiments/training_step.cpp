@@ -42,18 +42,17 @@ std::string TrainingStep::not_finite(std::int64_t step) {
   });
 }
 
-void TrainingStep::save(std::map<std::string, HostArray>& tensors) const {
+void TrainingStep::save(TensorMap& tensors) const {
   parameters_.save(tensors);
   adam_.save(tensors, "adam");
   window_.losses.save(tensors, "window.loss");
   window_.outputs.save(tensors, "window.outputs");
 }
 
-void TrainingStep::load(const std::map<std::string, HostArray>& tensors,
-                        const std::string& source) {
+void TrainingStep::load(const TensorMap& tensors, const std::string& source, std::int64_t steps) {
   parameters_.load(tensors, source, LoadUnknown::kIgnore);
-  adam_.load(tensors, source, "adam");
-  window_.losses.load(tensors, source, "window.loss");
+  adam_.load(tensors, source, "adam", steps, steps);
+  window_.losses.load(tensors, source, "window.loss", 0, steps);
   window_.outputs.load(tensors, source, "window.outputs");
 }
 

@@ -56,8 +56,9 @@ class TrainingStep {
   std::string not_finite(std::int64_t step);
 
   // State for exact resume: the parameters by their names, adam.* and window.*.
-  void save(std::map<std::string, HostArray>& tensors) const;
-  void load(const std::map<std::string, HostArray>& tensors, const std::string& source);
+  void save(TensorMap& tensors) const;
+  // What belongs to the state after `steps` steps.
+  void load(const TensorMap& tensors, const std::string& source, std::int64_t steps);
 
  private:
   void run();

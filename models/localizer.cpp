@@ -57,7 +57,16 @@ NormOptions LocalizerConfig::norm_options() const {
 
 Localizer::Localizer(const Device& device, DType dtype, const LocalizerConfig& config,
                      std::uint64_t seed)
-    : config_(config), parameters_(std::make_unique<ParameterList>(device, dtype, seed)) {
+    : Localizer(config, std::make_unique<ParameterList>(device, dtype, seed)) {}
+
+Localizer::Localizer(const Device& device, DType dtype, const LocalizerConfig& config,
+                     const TensorMap& tensors, const std::string& source)
+    : Localizer(config, std::make_unique<ParameterList>(device, dtype, tensors, source)) {
+  parameters_->load(tensors, source);
+}
+
+Localizer::Localizer(const LocalizerConfig& config, std::unique_ptr<ParameterList> parameters)
+    : config_(config), parameters_(std::move(parameters)) {
   config.check();
   ParameterList& list = *parameters_;
   const std::int64_t h = config.channels;

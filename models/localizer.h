@@ -47,6 +47,10 @@ struct LocalizerConfig {
 class Localizer {
  public:
   Localizer(const Device& device, DType dtype, const LocalizerConfig& config, std::uint64_t seed);
+  // With a file's tensors, all of them. Error, before anything is made for it, where the file does
+  // not hold this network.
+  Localizer(const Device& device, DType dtype, const LocalizerConfig& config,
+            const TensorMap& tensors, const std::string& source);
 
   // [N, L, 1] -> [N, L, 1]. `hidden`, where given, receives z(1) .. z(d-1), each [N, L, h].
   Var operator()(const Var& x, Statistics statistics = Statistics::kTraining,
@@ -57,6 +61,8 @@ class Localizer {
   const ParameterList& parameters() const { return *parameters_; }
 
  private:
+  Localizer(const LocalizerConfig& config, std::unique_ptr<ParameterList> parameters);
+
   struct Block {
     Conv1d conv;
     std::optional<NormRelu> norm;  // plain ReLU without

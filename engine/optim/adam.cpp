@@ -25,30 +25,20 @@ void Adam::step(const Tensor& loss) {
   });
 }
 
-void Adam::save(std::map<std::string, HostArray>& tensors, const std::string& prefix) const {
-  const std::int64_t count = steps();
+void Adam::save(TensorMap& tensors, const std::string& prefix) const {
   tensors[prefix + ".m"] = m_.to_host();
   tensors[prefix + ".v"] = v_.to_host();
-  tensors[prefix + ".steps"] = HostArray::from<std::int64_t>(std::span(&count, 1), Shape{});
+  tensors[prefix + ".steps"] = scalar(steps());
 }
 
-void Adam::load(const std::map<std::string, HostArray>& tensors, const std::string& source,
-                const std::string& prefix) {
-  const auto take = [&](const char* name) -> const HostArray& {
-    const auto found = tensors.find(prefix + name);
-    SC_CHECK(found != tensors.end(), "{}: has no tensor {}{}", source, prefix, name);
-    return found->second;
-  };
-  const HostArray& m = take(".m");
-  const HostArray& v = take(".v");
-  const HostArray& steps = take(".steps");
-  SC_CHECK(m.shape == m_.shape() && v.shape == v_.shape() && m.dtype == m_.dtype() &&
-               v.dtype == v_.dtype() && steps.shape == Shape{} && steps.dtype == DType::kI64,
-           "{}: the optimizer's state is not that of this model", source);
+void Adam::load(const TensorMap& tensors, const std::string& source, const std::string& prefix,
+                std::int64_t least, std::int64_t most) {
+  const HostArray& m = tensor_in(tensors, source, prefix + ".m", m_.dtype(), m_.shape());
+  const HostArray& v = tensor_in(tensors, source, prefix + ".v", v_.dtype(), v_.shape());
+  AdamState state;
+  state.steps = whole_number_in(tensors, source, prefix + ".steps", least, most);
   m_.copy_from(m);
   v_.copy_from(v);
-  AdamState state;
-  state.steps = steps.as<std::int64_t>()[0];
   state_.set(state);
 }
 

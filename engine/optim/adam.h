@@ -1,7 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <limits>
 #include <string>
 
 #include "engine/device_value.h"
@@ -39,10 +39,10 @@ class Adam {
   // Where the device keeps whether training has halted, for what must stop with it.
   const std::int64_t* halted_flag() const { return &state_.data()->halted; }
 
-  // State for exact resume: PREFIX.m, PREFIX.v (flat) and PREFIX.steps.
-  void save(std::map<std::string, HostArray>& tensors, const std::string& prefix) const;
-  void load(const std::map<std::string, HostArray>& tensors, const std::string& source,
-            const std::string& prefix);
+  // State for exact resume: PREFIX.m, PREFIX.v (flat) and PREFIX.steps, `least` to `most` of them.
+  void save(TensorMap& tensors, const std::string& prefix) const;
+  void load(const TensorMap& tensors, const std::string& source, const std::string& prefix,
+            std::int64_t least = 0, std::int64_t most = std::numeric_limits<std::int64_t>::max());
 
  private:
   AdamRule rule_;

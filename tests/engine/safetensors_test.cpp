@@ -6,13 +6,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <iterator>
 #include <optional>
-#include <random>
 #include <set>
-#include <sstream>
 #include <string>
 
+#include "tests/fuzz/mutator.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 
@@ -400,76 +398,19 @@ TEST(Safetensors, SurvivesEveryBitFlip) {
   }
 }
 
-// Edits of the kinds that find bugs in parsers: flips, cuts, repeats, numbers at the limits, tokens
-// of the format in odd places. Every other time the length before the header is made to fit again,
-// so that edits of the header get past the first check.
-class Mutator {
- public:
-  explicit Mutator(std::uint32_t seed) : random_(seed) {}
-
-  Bytes mutate(Bytes bytes) {
-    std::uint64_t length = 0;
-    std::memcpy(&length, bytes.data(), sizeof(length));
-    const std::size_t data = bytes.size() - sizeof(length) - length;
-    for (std::uint32_t edits = 1 + below(3); edits > 0; --edits) edit(bytes);
-    if (below(2) == 0 && bytes.size() >= sizeof(length) + data) {
-      length = bytes.size() - sizeof(length) - data;
-      std::memcpy(bytes.data(), &length, sizeof(length));
-    }
-    return bytes;
+// Every other time the length before the header is made to fit again, so that edits of the header
+// get past the first check.
+Bytes mutated(Bytes bytes, fuzz::Mutator& mutator) {
+  std::uint64_t length = 0;
+  std::memcpy(&length, bytes.data(), sizeof(length));
+  const std::size_t data = bytes.size() - sizeof(length) - length;
+  mutator.edit(bytes);
+  if (mutator.below(2) == 0 && bytes.size() >= sizeof(length) + data) {
+    length = bytes.size() - sizeof(length) - data;
+    std::memcpy(bytes.data(), &length, sizeof(length));
   }
-
- private:
-  static std::vector<std::string> words_of(const std::string& text) {
-    std::istringstream words(text);
-    return {std::istream_iterator<std::string>(words), {}};
-  }
-
-  std::uint32_t below(std::size_t limit) {
-    return static_cast<std::uint32_t>(random_() % std::max<std::size_t>(limit, 1));
-  }
-
-  void edit(Bytes& bytes) {
-    static const std::vector<std::string> kTokens = words_of(
-        "{ } [ ] , : \" null true -1 -0 0.5 1e9 0 4 8 9223372036854775807 9223372036854775808 "
-        "18446744073709551615 18446744073709551616 \"BOOL\" \"F64\" \"BF16\" \"dtype\": "
-        "\"shape\":[ \"data_offsets\":[0, \"__metadata__\":{ sidechannel.crc32 \\u0000 \\ud800 "
-        "\xff");
-    static constexpr std::string_view kRuns = "[{9";
-    const auto at = bytes.begin() + below(bytes.size() + 1);
-    const auto some = std::min<std::ptrdiff_t>(below(16), bytes.end() - at);
-    switch (below(8)) {
-      case 0:
-        if (at != bytes.end()) *at ^= std::byte(1 << below(8));
-        break;
-      case 1:
-        if (at != bytes.end()) *at = std::byte(below(256));
-        break;
-      case 2:
-        bytes.erase(at, at + some);
-        break;
-      case 3: {
-        const Bytes copy(at, at + some);
-        bytes.insert(bytes.begin() + below(bytes.size() + 1), copy.begin(), copy.end());
-        break;
-      }
-      case 4:
-        bytes.insert(at, 1 + below(1000), static_cast<std::byte>(kRuns[below(kRuns.size())]));
-        break;
-      default: {
-        const Bytes token = bytes_of(kTokens[below(kTokens.size())]);
-        const auto digit = std::find_if(at, bytes.end(), [](std::byte b) {
-          return b >= std::byte{'0'} && b <= std::byte{'9'};
-        });
-        const bool replace = digit != bytes.end() && below(2) == 0;
-        const auto place = replace ? bytes.erase(digit) : at;
-        bytes.insert(place, token.begin(), token.end());
-      }
-    }
-  }
-
-  std::mt19937 random_;
-};
+  return bytes;
+}
 
 TEST(Safetensors, SurvivesFuzzing) {
   const std::vector<Bytes> seeds = {
@@ -478,11 +419,16 @@ TEST(Safetensors, SurvivesFuzzing) {
       file_of(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},)"
               R"("b":{"dtype":"BOOL","shape":[],"data_offsets":[2,3]}})",
               3)};
-  Mutator mutator(1);
+  fuzz::Mutator mutator(
+      1,
+      "{ } [ ] , : \" null true -1 -0 0.5 1e9 0 4 8 9223372036854775807 9223372036854775808 "
+      "18446744073709551615 18446744073709551616 \"BOOL\" \"F64\" \"BF16\" \"dtype\": "
+      "\"shape\":[ \"data_offsets\":[0, \"__metadata__\":{ sidechannel.crc32 \\u0000 \\ud800 \xff",
+      "[{9");
   int parsed = 0;
   constexpr int kInputs = 50'000;
   for (int i = 0; i < kInputs && !testing::Test::HasFailure(); ++i) {
-    parsed += parses(mutator.mutate(seeds[static_cast<std::size_t>(i) % seeds.size()]));
+    parsed += parses(mutated(seeds[static_cast<std::size_t>(i) % seeds.size()], mutator));
   }
   EXPECT_GT(parsed, kInputs / 100);  // the edits reach past the header...
   EXPECT_LT(parsed, kInputs / 2);    // ...and mean something

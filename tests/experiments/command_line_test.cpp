@@ -9,7 +9,9 @@
 
 #include "engine/device.h"
 #include "engine/npy.h"
+#include "engine/safetensors.h"
 #include "experiments/training.h"
+#include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel::harness {
@@ -110,10 +112,99 @@ TEST(CommandLine, DamagedFilesAreNamed) {
   expect_error(
       {"predict", "--model", model, "--input", folder / "x.npy", "--output", folder / "y.npy"}, 1,
       (folder / "x.npy") + ": expected an array [n, l] of n sequences, got shape [2, 3, 4]");
-  write_npy(folder / "x.npy", HostArray(DType::kI32, {2, 3}));
-  expect_error(
-      {"predict", "--model", model, "--input", folder / "x.npy", "--output", folder / "y.npy"}, 1,
-      (folder / "x.npy") + ": holds i32, expected f32 or f64");
+}
+
+// Whatever np.save makes of the same numbers, the predictions are the same.
+TEST(CommandLine, PredictTakesNumbersOfEveryKind) {
+  const TemporaryFolder folder;
+  LocalizerConfig config;
+  config.depth = 3;
+  config.channels = 4;
+  const std::string model = folder / "m.safetensors";
+  experiments::save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
+  const auto predict = [&](const HostArray& input) {
+    write_npy(folder / "x.npy", input);
+    const ProgramResult result = localization(
+        {"predict", "--model", model, "--input", folder / "x.npy", "--output", folder / "y.npy"});
+    EXPECT_EQ(result.code, 0) << result.err;
+    return content_of(folder / "y.npy");
+  };
+  const std::vector<std::int32_t> values = {1, -2, 3, 0, 7, -9};
+  const HostArray integers = HostArray::from<std::int32_t>(values, {2, 3});
+  const std::string expected = predict(integers);
+  EXPECT_EQ(predict(converted(integers, DType::kF32)), expected);
+  EXPECT_EQ(predict(converted(integers, DType::kF64)), expected);
+}
+
+// Names of files and flags' values are bytes: whatever they are, a run takes them and a line shows
+// them.
+TEST(CommandLine, NamesOfAnyBytes) {
+  const TemporaryFolder folder;
+  const std::string preset = folder / "p\xff\n.json";
+  std::ofstream(preset)
+      << R"({"length": 8, "depth": 3, "channels": 2, "iterations": 2, "batch": 2})";
+  const ProgramResult result =
+      localization({"train", "--preset", preset, "--norm", "none", "--out", folder / "r\xff\n"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.out, "trained: " + (folder / "r\\xff\\x0a/model.safetensors\n"));
+  expect_error({"predict", "--model", folder / "m\n\x1b[31m", "--input", "x", "--output", "y"}, 1,
+               "cannot read " + (folder / "m\\x0a\\x1b[31m") + ": No such file or directory");
+  expect_error({"train", "--norm", "a\nb", "--out", folder / "none"}, 2,
+               "--norm a\\x0ab: expected none, instance, group, layer or batch");
+}
+
+// What a model says of itself is compared with its tensors before anything is made of it.
+TEST(CommandLine, ModelsThatSayWhatTheyAreNot) {
+  const TemporaryFolder folder;
+  LocalizerConfig config;
+  config.depth = 3;
+  config.channels = 4;
+  config.norm = NormKind::kNone;
+  const std::string path = folder / "m.safetensors";
+  experiments::save_model(path, Localizer(Device::cpu(1), DType::kF32, config, 0));
+  const SafetensorsFile whole = read_safetensors(path);
+  const std::string key = "sidechannel.network";
+  const std::string where = path + ": metadata " + key;
+  const auto refused = [&](const SafetensorsFile& file) {
+    write_safetensors(path, file);
+    return harness::error_of([&] { experiments::load_model(path, Device::cpu(1)); });
+  };
+  const auto with = [&](const char* name, const Json& value) {
+    SafetensorsFile file = whole;
+    Json json = parse_json(file.metadata.at(key), key);
+    json[name] = value;
+    file.metadata[key] = json_text(json);
+    return refused(file);
+  };
+  EXPECT_EQ(with("depth", 1'000'000'000'000),
+            where + " says depth 1000000000000, its tensors are of 3");
+  EXPECT_EQ(with("depth", 3.7),
+            where + ": \"depth\" is 3.7, expected a whole number of at least 2");
+  EXPECT_EQ(with("depth", nullptr),
+            where + ": \"depth\" is null, expected a whole number of at least 2");
+  EXPECT_EQ(with("channels", 5), where + " says channels 5, its tensors are of 4");
+  EXPECT_EQ(with("kernel_size", 4), where + ": kernel size 4: expected an odd number");
+  EXPECT_EQ(with("norm", "norm\n"),
+            where + ": norm norm\n: expected none, instance, group, layer or batch");
+  EXPECT_EQ(with("norm", "instance"), path + ": has no tensor blocks.0.norm.weight");
+  EXPECT_EQ(with("groups", -1),
+            where + ": \"groups\" is -1, expected a whole number of at least 1");
+
+  SafetensorsFile file = whole;
+  file.metadata[key] = "{\"depth\": 3, \"depth\": 3}";
+  EXPECT_EQ(refused(file), where + ": expected one \"depth\", got two");
+  file.metadata[key] = std::string(200'000, '[');
+  EXPECT_EQ(refused(file), where + ": expected at most 64 levels of lists and objects, got more");
+  file = whole;
+  file.tensors["conv_in.weight"] = HostArray(DType::kF32, {1'000'000, 1, 5});
+  EXPECT_EQ(refused(file), where + " says channels 4, its tensors are of 1000000");
+  file.metadata
+      .clear();  // 10^12 weights of the first block: refused before there is memory for them
+  EXPECT_EQ(refused(file), path + ": conv_in.bias is f32 [4], expected f32 [1000000]");
+  file = whole;
+  file.metadata["sidechannel.packed_network"] = "{}";
+  EXPECT_EQ(refused(file),
+            path + ": a network of the program overlap (norm pack), not of localization");
 }
 
 TEST(CommandLine, AFolderThatCannotBeWrittenIsNamed) {

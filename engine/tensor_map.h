@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "engine/host_array.h"
+
+namespace sidechannel {
+
+// The tensors of a file by name. Nobody takes one before it is known to be what belongs there: each
+// of these throws an Error that begins with `source`, the file's name.
+using TensorMap = std::map<std::string, HostArray>;
+
+// "run/checkpoint.safetensors: has no tensor adam.m", "...: adam.m is f32 [3], expected f32 [4]".
+const HostArray& tensor_in(const TensorMap& tensors, const std::string& source,
+                           const std::string& name, DType dtype, const Shape& shape);
+// An i64 scalar from `least` to `most`.
+std::int64_t whole_number_in(const TensorMap& tensors, const std::string& source,
+                             const std::string& name, std::int64_t least, std::int64_t most);
+HostArray scalar(std::int64_t value);
+
+}  // namespace sidechannel

@@ -1,0 +1,190 @@
+// What a run does where its own files have been damaged: the state before serves, or one line says
+// which files will not do.
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <functional>
+
+#include "engine/file.h"
+#include "engine/safetensors.h"
+#include "experiments/group_sweep.h"
+#include "experiments/interrupt.h"
+#include "experiments/localize.h"
+#include "experiments/summary.h"
+#include "tests/harness/op_check.h"
+#include "tests/harness/program.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+namespace fs = std::filesystem;
+using harness::content_of;
+using harness::error_of;
+using harness::TemporaryFolder;
+
+constexpr const char* kState = "checkpoint.safetensors";
+
+LocalizationSettings tiny(std::int64_t stop_after = 0) {
+  LocalizationSettings s;
+  s.norm = "none";
+  s.length = 8;
+  s.depth = 3;
+  s.channels = 2;
+  s.batch = 2;
+  s.iterations = 6;
+  s.log_every = 2;
+  s.checkpoint_every = 3;
+  s.stop_after = stop_after;
+  s.probes = "none";
+  s.map_samples = 4;
+  return s;
+}
+
+void run(const fs::path& path, const LocalizationSettings& settings = tiny()) {
+  const Device device = Device::cpu(1);
+  RunFolder folder(path, to_json(settings), device, Resume::kAuto);
+  run_localization(settings, folder, device);
+}
+
+// A run that has stopped after four of six steps, and one that was never stopped.
+class DamagedState : public testing::Test {
+ protected:
+  DamagedState() {
+    run(whole_);
+    EXPECT_THROW(run(stopped_, tiny(4)), Interrupted);
+    state_ = read_safetensors(stopped_ / kState);
+  }
+
+  void expect_the_same_end() const {
+    for (const char* name : {"model.safetensors", "metrics.jsonl", "localized.npy"}) {
+      EXPECT_EQ(content_of(stopped_ / name), content_of(whole_ / name)) << name;
+    }
+  }
+
+  // What a run says where this is the only state.
+  std::string refusal(const std::function<void(SafetensorsFile&)>& damage) {
+    SafetensorsFile damaged = state_;
+    damage(damaged);
+    fs::remove(previous_of(stopped_ / kState));
+    write_safetensors(stopped_ / kState, damaged);
+    const std::string message = error_of([&] { run(stopped_); });
+    const std::string prefix = (stopped_ / kState).string() + ": ";
+    return message.starts_with(prefix) ? message.substr(prefix.size()) : message;
+  }
+
+  const TemporaryFolder folder_;
+  const fs::path whole_ = folder_.path() / "whole";
+  const fs::path stopped_ = folder_.path() / "stopped";
+  SafetensorsFile state_;
+};
+
+TEST_F(DamagedState, TheOneBeforeServesAndLeadsToTheSameBytes) {
+  std::ofstream(stopped_ / kState, std::ios::app) << "x";
+  testing::internal::CaptureStderr();
+  run(stopped_);
+  const std::string said = testing::internal::GetCapturedStderr();
+  const std::string state = (stopped_ / kState).string();
+  EXPECT_TRUE(said.starts_with(state + ": expected ")) << said;
+  EXPECT_NE(said.find("; continuing from " + state + ".previous\n"), said.npos) << said;
+  expect_the_same_end();
+}
+
+TEST_F(DamagedState, SoItDoesWhereTheStateIsWellFormedAndWrong) {
+  state_.metadata["step"] = "-7";
+  write_safetensors(stopped_ / kState, state_);
+  run(stopped_);
+  expect_the_same_end();
+}
+
+TEST_F(DamagedState, BothAreNamedWhereNeitherWillDo) {
+  for (const fs::path& path : {stopped_ / kState, previous_of(stopped_ / kState)}) {
+    std::ofstream(path) << "x";
+  }
+  const std::string state = (stopped_ / kState).string();
+  EXPECT_EQ(error_of([&] { run(stopped_); }), state + ": expected at least 8 bytes, got 1; and " +
+                                                  state +
+                                                  ".previous: expected at least 8 bytes, got 1");
+}
+
+TEST_F(DamagedState, EveryFieldIsCheckedInItsOwnWords) {
+  const auto metadata = [&](const char* name, const char* value) {
+    return refusal([&](SafetensorsFile& file) { file.metadata[name] = value; });
+  };
+  const auto tensor = [&](const char* name, const HostArray& value) {
+    return refusal([&](SafetensorsFile& file) { file.tensors[name] = value; });
+  };
+  EXPECT_EQ(metadata("step", "-7"), R"(step is "-7", expected a whole number from 0 to 6)");
+  EXPECT_EQ(metadata("step", "7"), R"(step is "7", expected a whole number from 0 to 6)");
+  EXPECT_EQ(metadata("step", ""), R"(step is "", expected a whole number from 0 to 6)");
+  EXPECT_EQ(metadata("step", "3x"), R"(step is "3x", expected a whole number from 0 to 6)");
+  EXPECT_EQ(metadata("step", "3"), "adam.steps is 4, expected 3");
+  EXPECT_EQ(metadata("milliseconds", "99999999999999999999"),
+            R"(milliseconds is "99999999999999999999", expected a whole number from 0 to )"
+            "9223372036854775807");
+  EXPECT_EQ(metadata("metrics_bytes", "1000000"),
+            "was saved after 1000000 bytes of " + (stopped_ / "metrics.jsonl").string() +
+                ", which holds only " + state_.metadata.at("metrics_bytes"));
+  EXPECT_EQ(refusal([](SafetensorsFile& file) { file.metadata.erase("step"); }),
+            "has no step, so it is no state of a run");
+  EXPECT_EQ(tensor("shown", HostArray(DType::kF64, {0})), "shown is f64 [0], expected f64 [3]");
+  EXPECT_EQ(refusal([](SafetensorsFile& file) { file.tensors.erase("shown"); }),
+            "has no tensor shown");
+  EXPECT_EQ(tensor("adam.steps", scalar(-1)), "adam.steps is -1, expected 4");
+  EXPECT_EQ(tensor("adam.m", HostArray(DType::kF64, {3})).substr(0, 27),
+            "adam.m is f64 [3], expected");
+  EXPECT_EQ(tensor("window.loss.count", scalar(5)), "window.loss.count is 5, expected 0 to 4");
+  EXPECT_EQ(tensor("window.loss.count", HostArray(DType::kI32, {})),
+            "window.loss.count is i32 [], expected i64 []");
+  const double negative = -1;
+  EXPECT_EQ(tensor("window.loss.m2", HostArray::from<double>(std::span(&negative, 1), {1})),
+            "window.loss.m2, sums of squares, holds -1");
+  EXPECT_EQ(tensor("conv_in.weight", HostArray(DType::kF32, {2, 1, 3})),
+            "conv_in.weight is f32 [2, 1, 3], expected f32 [2, 1, 5]");
+}
+
+TEST_F(DamagedState, ASummaryThatSaysNothingIsMadeAgain) {
+  const std::string whole = content_of(whole_ / "summary.json");
+  for (const char* damaged : {"", "{}", "[]", R"({"localized_fraction": []})"}) {
+    std::ofstream(whole_ / "summary.json") << damaged;
+    EXPECT_FALSE(has_summary(whole_));
+    run(whole_);
+    EXPECT_TRUE(has_summary(whole_)) << damaged;
+    EXPECT_EQ(read_summary(whole_)["localized_fraction"],
+              parse_json(whole, "whole")["localized_fraction"]);
+  }
+}
+
+TEST(DamagedPlan, EveryFieldIsCheckedInItsOwnWords) {
+  const TemporaryFolder folder;
+  write_plan(folder.path(), plan_groups("demo"));
+  const std::string path = folder / "plan.json";
+  const Json whole = read_json(path);
+  const auto refusal = [&](const std::function<void(Json&)>& damage) {
+    Json json = whole;
+    damage(json);
+    std::ofstream(path) << json_text(json);
+    const std::string message = error_of([&] { read_plan(folder.path()); });
+    return message.starts_with(path + ": ") ? message.substr(path.size() + 2) : message;
+  };
+  EXPECT_EQ(refusal([](Json& json) { json["cells"] = Json::array(); }),
+            R"("cells" is an empty list, expected at least one cell)");
+  EXPECT_EQ(refusal([](Json& json) { json["cells"] = nullptr; }),
+            R"("cells" is null, expected a list)");
+  EXPECT_EQ(refusal([](Json& json) { json["settings"] = 3; }),
+            R"("settings" is 3, expected an object)");
+  EXPECT_EQ(refusal([](Json& json) { json["preset"] = nullptr; }),
+            R"("preset" is null, expected a text)");
+  EXPECT_EQ(refusal([](Json& json) { json["cells"][1] = 7; }), "cell 1 is 7, expected an object");
+  EXPECT_EQ(refusal([](Json& json) { json["cells"][1]["groups"] = nullptr; }),
+            R"(cell 1: "groups" is null, expected a whole number of at least 1)");
+  EXPECT_EQ(refusal([](Json& json) { json["cells"][0]["seed"] = -1; }),
+            R"(cell 0: "seed" is -1, expected a whole number of at least 0)");
+  EXPECT_EQ(refusal([](Json& json) { json["cells"][0]["learning_rate"] = "1"; }),
+            R"(cell 0: "learning_rate" is "1", expected a number)");
+  EXPECT_EQ(refusal([](Json& json) { json["cells"][0]["id"] = std::string("a\0b", 3); }),
+            "cell 0: \"id\" is \"a\\x00b\", which is no name for a folder");
+}
+
+}  // namespace
+}  // namespace sidechannel::experiments
