@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <map>
 
 #include "engine/device.h"
 #include "engine/npy.h"
@@ -297,6 +298,102 @@ TEST(CommandLine, AConstantInputLocalizesNothingBeyondTheReceptiveField) {
     EXPECT_EQ(summary["notice"], nullptr);                 // nothing was to be learned
     const HostArray variance = read_npy(out + "/layer_variance.npy");
     for (const double v : variance.as<double>()) EXPECT_EQ(v, 0);
+  }
+}
+
+// Flags describe the network or say nothing; a network of another program is no network.
+TEST(Predict, RefusesFlagsThatContradictTheModel) {
+  const TemporaryFolder folder;
+  const std::string model = folder / "m.safetensors";
+  const auto error_of = [&](const std::vector<std::string>& flags) {
+    std::vector<std::string> arguments{"predict",        "--model",        model,
+                                       "--input",        folder / "x.npy", "--output",
+                                       folder / "y.npy", "--device",       "cpu"};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    const ProgramResult result = run_program("localization", arguments);
+    EXPECT_EQ(result.code, result.err.empty() ? 0 : 2) << result.err;
+    EXPECT_EQ(std::filesystem::exists(folder / "y.npy"), result.err.empty());
+    std::filesystem::remove(folder / "y.npy");
+    return result.err;
+  };
+  const std::string says =
+      "localization: --norm {}: " + model + " holds a network with --norm {}\n";
+  write_npy(folder / "x.npy", HostArray(DType::kF32, {4, 16}));
+  LocalizerConfig config;
+  config.depth = 3;
+  config.channels = 8;
+  config.norm = NormKind::kInstance;
+  experiments::save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
+  for (const char* norm : {"none", "layer", "batch", "group"}) {
+    EXPECT_EQ(error_of({"--norm", norm}), fmt::format(fmt::runtime(says), norm, "instance"));
+  }
+  EXPECT_EQ(error_of({"--norm", "instance"}), "");
+  EXPECT_EQ(error_of({"--groups", "4"}),
+            "localization: --groups 4: has no effect without --norm group\n");
+  EXPECT_EQ(error_of({"--norm", "instance", "--groups", "-1"}),
+            "localization: --groups -1: expected a whole number from 1 to 16384\n");
+  config.norm = NormKind::kGroup;
+  config.groups = 4;
+  experiments::save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
+  EXPECT_EQ(error_of({"--groups", "4"}), "");
+  EXPECT_EQ(error_of({"--groups", "2"}),
+            "localization: --groups 2: " + model + " holds a network with --groups 4\n");
+  EXPECT_EQ(error_of({"--samples-per-set", "2"}),
+            "localization: --samples-per-set 2: has no effect without --norm batch\n");
+
+  const std::string overlap = folder / "overlap";
+  ASSERT_EQ(run_program("overlap", {"run", "--depth", "3", "--channels", "4", "--iterations", "1",
+                                    "--batch", "1", "--test-pairs", "2", "--overlaps", "2",
+                                    "--device", "cpu", "--out", overlap})
+                .code,
+            0);
+  std::filesystem::copy_file(overlap + "/overlap-002/model.safetensors", model,
+                             std::filesystem::copy_options::overwrite_existing);
+  for (const std::vector<std::string>& flags :
+       {std::vector<std::string>{}, std::vector<std::string>{"--norm", "instance"}}) {
+    EXPECT_EQ(error_of(flags), "localization: " + model +
+                                   ": a network of the program overlap (norm pack), not of "
+                                   "localization\n");
+  }
+}
+
+// Nothing of another program's folder is touched.
+TEST(CommandLine, FoldersOfOtherProgramsAreRefused) {
+  const TemporaryFolder folder;
+  const std::string cpu = "cpu";
+  const auto run = [&](const std::string& program, const std::string& out) {
+    std::vector<std::string> arguments{
+        "run",          "--depth", "3",        "--channels", "4",     "--batch",   "2",
+        "--iterations", "2",       "--device", cpu,          "--out", folder / out};
+    if (program == "overlap") {
+      arguments.insert(arguments.end(), {"--overlaps", "3", "--test-pairs", "2"});
+    } else {
+      arguments.insert(arguments.end(),
+                       {"--length", "16", "--probes", "none", "--map-samples", "32"});
+    }
+    if (program == "groups") arguments.insert(arguments.end(), {"--groups", "1"});
+    return run_program(program, arguments);
+  };
+  const auto files_in = [&](const std::string& name) {
+    std::map<std::string, std::string> files;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder / name)) {
+      if (entry.is_regular_file()) files[entry.path().string()] = content_of(entry.path());
+    }
+    return files;
+  };
+  const std::vector<std::string> programs = {"localization", "overlap", "groups"};
+  for (const std::string& program : programs) EXPECT_EQ(run(program, program).code, 0) << program;
+  for (const std::string& owner : programs) {
+    const auto before = files_in(owner);
+    for (const std::string& other : programs) {
+      if (other == owner) continue;
+      const ProgramResult result = run(other, owner);
+      EXPECT_EQ(result.code, 2);
+      EXPECT_TRUE(result.err.starts_with(other + ": " + (folder / owner) + " holds a "))
+          << result.err;
+      EXPECT_TRUE(result.err.ends_with("; choose another --out\n")) << result.err;
+    }
+    EXPECT_EQ(files_in(owner), before);
   }
 }
 

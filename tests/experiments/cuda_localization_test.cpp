@@ -107,6 +107,20 @@ std::vector<std::string> reduced(const std::string& device, const std::string& n
   return arguments;
 }
 
+TEST_F(CudaLocalization, AskForMoreMemoryThanTheGpuHasAndItIsRefusedBeforeAnythingIsMade) {
+  const TemporaryFolder folder;
+  const auto result =
+      run_program("localization", {"train", "--device", "cuda", "--length", "1000000", "--batch",
+                                   "1000000", "--out", folder / "run"});
+  EXPECT_EQ(result.code, 1);
+  const std::string gpu = Device::cuda(0, Precision::kFp32).description();
+  EXPECT_NE(
+      result.err.find("most of it for the activations of a training step, and " + gpu + " has "),
+      std::string::npos)
+      << result.err;
+  EXPECT_FALSE(std::filesystem::exists(folder / "run"));
+}
+
 Json summary_of(const std::string& folder) {
   return Json::parse(content_of(folder + "/summary.json"));
 }

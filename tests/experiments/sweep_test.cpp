@@ -307,6 +307,19 @@ TEST(SweepRun, ACellByItself) {
   EXPECT_EQ(run_program("groups", {"status", "--out", out, "--unfinished"}).out, "0-1,3\n");
 }
 
+// Nothing in a folder's name stands for something else, and the program shows how far cells are.
+TEST(SweepRun, BracesInAFoldersNameAreBraces) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "sw{cell}{device}{}%s";
+  const ProgramResult result =
+      run_program("groups", with(tiny("run", out), {"--groups", "1,2", "--jobs", "1"}));
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_TRUE(result.out.starts_with(out + ": all ")) << result.out;
+  std::size_t folders = 0;
+  for ([[maybe_unused]] const auto& entry : fs::directory_iterator(folder.path())) ++folders;
+  EXPECT_EQ(folders, 1u);
+}
+
 void expect_error(const std::vector<std::string>& arguments, int code, const std::string& message) {
   harness::expect_refusal(run_program("groups", arguments), "groups", code, message);
 }
