@@ -151,7 +151,7 @@ TEST(CommandLine, NamesOfAnyBytes) {
   expect_error({"predict", "--model", folder / "m\n\x1b[31m", "--input", "x", "--output", "y"}, 1,
                "cannot read " + (folder / "m\\x0a\\x1b[31m") + ": No such file or directory");
   expect_error({"train", "--norm", "a\nb", "--out", folder / "none"}, 2,
-               "--norm a\\x0ab: expected none, instance, group, layer or batch");
+               "--norm \"a\\x0ab\": expected none, instance, group, layer or batch");
 }
 
 // What a model says of itself is compared with its tensors before anything is made of it.

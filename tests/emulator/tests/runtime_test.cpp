@@ -224,8 +224,8 @@ TEST_F(Runtime, LaunchesOutsideOfTheLimits) {
   const auto refusal = [&](unsigned grid, unsigned block, std::size_t shared, unsigned cluster) {
     return error_of([&] { launch_misconfigured(queue, grid, block, shared, cluster, x.data()); });
   };
-  EXPECT_EQ(refusal(0, 32, 0, 1),
-            "CUDA: the launch of trap (grid 0, block 32) was refused: invalid configuration "
+  EXPECT_EQ(refusal(1, 0, 0, 1),
+            "CUDA: the launch of trap (grid 1, block 0) was refused: invalid configuration "
             "argument");
   EXPECT_THAT(refusal(1, 1025, 0, 1), HasSubstr("invalid configuration argument"));
   EXPECT_EQ(
