@@ -134,7 +134,8 @@ void linear(benchmark::State& state) {
 void linear_eigen(benchmark::State& state) {
   using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   const std::int64_t rows = state.range(0);
-  const Matrix x = Matrix::Random(rows, 256), w = Matrix::Random(256, 256), dy = x;
+  const Matrix x = Matrix::Random(rows, 256), w = Matrix::Random(256, 256);
+  const Matrix dy = Matrix::Random(rows, 256);
   Matrix y = x, dx = x, dw = w;
   const double peak = fma_peak(1);
   for (auto _ : state) {

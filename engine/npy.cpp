@@ -43,6 +43,7 @@ void convert(std::span<const std::byte> from, std::span<std::byte> to) {
   for (std::size_t i = 0; i < from.size() / sizeof(From); ++i) {
     From value;
     std::memcpy(&value, from.data() + i * sizeof(From), sizeof(From));
+    // i1 is a number, no character. NOLINTNEXTLINE(bugprone-signed-char-misuse)
     const auto converted = static_cast<To>(value);
     std::memcpy(to.data() + i * sizeof(To), &converted, sizeof(To));
   }

@@ -84,12 +84,12 @@ struct Phase {
   std::int64_t checkpoint_every = 0;  // steps; 0 for every 30 seconds
   std::int64_t stop_after = 0;        // steps of this call before it stops; 0 for never
 
-  std::function<void(SafetensorsFile&)> save;        // adds the phase's own state
+  std::function<void(SafetensorsFile&)> save;  // adds the phase's own state
   // Takes back what belongs to the state after `step` steps; an Error that begins with `source`
   // where it is not that.
   std::function<void(const SafetensorsFile&, const std::string& source, std::int64_t step)> load;
-  std::function<void(std::int64_t)> step;            // counted from 0
-  std::function<std::string()> details;              // for the progress line
+  std::function<void(std::int64_t)> step;  // counted from 0
+  std::function<std::string()> details;    // for the progress line
 };
 
 // Runs what is left of a phase and returns the seconds that it took, those before an interruption

@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kThreads) one_channel_out_kernel(RowProduct p,
   const int n = static_cast<int>(run / runs);
   const int first = static_cast<int>(run % runs) * kRun;
   // Lanes beyond the end still take part in the sums over lanes: they compute nothing.
-  const bool inside = run < std::int64_t{p.batch} * runs;
+  const bool inside = n < p.batch;
   const int channels = inside ? p.channels : 0;
 
   const float* x = p.x + std::int64_t{n} * p.length * p.channels;

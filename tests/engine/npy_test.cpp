@@ -142,7 +142,7 @@ TEST(Npy, RefusesWhatHoldsNoNumbersInWords) {
   const SafetensorsFile golden = read_safetensors(harness::test_data("golden/npy.safetensors"));
   const std::string numbers =
       "f: expected numbers (a descr of f2, f4, f8, i1 to i8, u1 to u8 or b1), got ";
-  for (const auto& [name, message] : std::map<std::string, std::string>{
+  for (const auto& [kind, message] : std::map<std::string, std::string>{
            {"complex", numbers + R"(complex numbers, "<c8")"},
            {"text", numbers + R"(text, "<U2")"},
            {"bytes", numbers + R"(text, "|S2")"},
@@ -153,7 +153,8 @@ TEST(Npy, RefusesWhatHoldsNoNumbersInWords) {
            {"spans", numbers + R"(spans of time, "<m8[s]")"},
            {"long_double", numbers + R"("<f16")"},
            {"five_axes", "f: expected at most 4 dimensions, got more"}}) {
-    EXPECT_EQ(error_of([&] { parse_npy(golden.tensors.at(name + ".file").bytes, "f"); }), message);
+    const std::vector<std::byte>& file = golden.tensors.at(kind + ".file").bytes;
+    EXPECT_EQ(error_of([&] { parse_npy(file, "f"); }), message);
   }
 }
 

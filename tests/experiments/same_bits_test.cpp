@@ -282,13 +282,14 @@ Digest digest_of_run(const TemporaryFolder& folder, const std::string& run,
                      const std::vector<std::string>& tensors,
                      const std::vector<std::string>& arrays) {
   Digest digest;
+  const std::filesystem::path path = folder / run;
   for (const std::string& file : tensors) {
-    for (const auto& [name, tensor] : read_safetensors(folder / (run + "/" + file)).tensors) {
+    for (const auto& [name, tensor] : read_safetensors(path / file).tensors) {
       digest.add(tensor.bytes);
     }
   }
-  for (const std::string& file : arrays) digest.add(read_npy(folder / (run + "/" + file)).bytes);
-  std::istringstream metrics(content_of(folder / (run + "/metrics.jsonl")));
+  for (const std::string& file : arrays) digest.add(read_npy(path / file).bytes);
+  std::istringstream metrics(content_of(path / "metrics.jsonl"));
   for (std::string line; std::getline(metrics, line);) {
     const Json json = Json::parse(line);
     for (const char* key : {"loss", "gradient_norm", "interior_slope", "output_std"}) {
