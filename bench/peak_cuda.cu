@@ -173,7 +173,7 @@ void launch_costs(CudaQueue& queue, CudaPeaks& peaks) {
 }  // namespace
 
 void launch_nothing(CudaQueue& queue) {
-  launch(queue, "nothing", nothing, kernels::Launch{dim3(1), dim3(32)});
+  launch(queue, "nothing", nothing, kernels::Launch{1, 32});
 }
 
 CudaPeaks cuda_peaks(CudaQueue& queue) {

@@ -43,7 +43,7 @@ struct CudaDeviceInfo {
 // One launch of a kernel, as far as a message about it needs.
 struct CudaLaunch {
   const char* operation = "";  // a literal
-  std::array<unsigned, 3> grid = {};
+  std::array<std::int64_t, 3> grid = {};
   std::array<unsigned, 3> block = {};
   std::size_t dynamic_shared = 0;
   unsigned cluster = 1;       // blocks

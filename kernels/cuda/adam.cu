@@ -16,6 +16,7 @@
 
 #include "kernels/cuda/device/pack.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/sizes.h"
 #include "kernels/cuda/tiling.h"
 
 namespace sidechannel::kernels {
@@ -75,19 +76,19 @@ __global__ void update(AdamConstants constants, const AdamState* state, std::int
 
 void adam_begin(CudaQueue& queue, const AdamRule& rule, const double* sum_of_squares,
                 const float* loss, AdamState* state) {
-  launch(queue, "adam_begin", begin, Launch{dim3(1), dim3(1)}, rule, sum_of_squares, loss, state);
+  launch(queue, "adam_begin", begin, Launch{1, 1}, rule, sum_of_squares, loss, state);
 }
 
 void adam_update(CudaQueue& queue, const AdamRule& rule, const AdamState* state, std::int64_t size,
                  const float* g, float* p, float* m, float* v) {
   if (size == 0) return;
   constexpr unsigned kThreads = 256;
-  const auto blocks = static_cast<unsigned>((size + 4 * kThreads - 1) / (4 * kThreads));
+  const std::int64_t blocks = ceil_div(size, 4 * kThreads);
   const AdamConstants constants = {
       static_cast<float>(rule.beta1), static_cast<float>(1 - rule.beta1),
       static_cast<float>(rule.beta2), static_cast<float>(1 - rule.beta2),
       static_cast<float>(rule.epsilon)};
-  launch(queue, "adam_update", update, Launch{dim3(blocks), dim3(kThreads)}, constants, state, size,
+  launch(queue, "adam_update", update, Launch{blocks, kThreads}, constants, state, size,
          packable({g, p, m, v}), g, p, m, v);
 }
 

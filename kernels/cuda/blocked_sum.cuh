@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/device/warp.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/sizes.h"
 
 namespace sidechannel::kernels {
 
@@ -42,19 +43,18 @@ template <class Term, class Finish>
 void blocked_sum(CudaQueue& queue, const char* operation, std::int64_t size, const Term& term,
                  const Finish& finish) {
   constexpr unsigned kThreads = 1024;
-  const std::int64_t ranges = (size + kSumRange - 1) / kSumRange;
+  const std::int64_t ranges = ceil_div(size, kSumRange);
   if (ranges <= 1) {
-    launch(queue, operation, sum_ranges<Term, Finish>, Launch{dim3(1), dim3(kThreads)}, size,
-           kSumRange, term, finish);
+    launch(queue, operation, sum_ranges<Term, Finish>, Launch{1, kThreads}, size, kSumRange, term,
+           finish);
     return;
   }
   auto* sums =
       static_cast<double*>(queue.scratch(static_cast<std::size_t>(ranges) * sizeof(double)));
-  launch(queue, operation, sum_ranges<Term, StoreSum>,
-         Launch{dim3(static_cast<unsigned>(ranges)), dim3(kThreads)}, size, kSumRange, term,
-         StoreSum{sums});
-  launch(queue, operation, sum_ranges<LoadSum, Finish>, Launch{dim3(1), dim3(kThreads)}, ranges,
-         ranges, LoadSum{sums}, finish);
+  launch(queue, operation, sum_ranges<Term, StoreSum>, Launch{ranges, kThreads}, size, kSumRange,
+         term, StoreSum{sums});
+  launch(queue, operation, sum_ranges<LoadSum, Finish>, Launch{1, kThreads}, ranges, ranges,
+         LoadSum{sums}, finish);
 }
 
 }  // namespace sidechannel::kernels

@@ -10,6 +10,7 @@
 #include "kernels/cuda/device/pack.cuh"
 #include "kernels/cuda/device/warp.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/sizes.h"
 #include "kernels/cuda/tiling.h"
 
 namespace sidechannel::kernels {
@@ -54,10 +55,9 @@ template <int kValues>
 void launch_total_columns(CudaQueue& queue, const char* operation, const TilePlan& plan,
                           const ColumnPartial<kValues>* partial,
                           const ColumnOutputs<kValues>& out) {
-  constexpr unsigned kWarps = 8;
-  const auto channels = static_cast<unsigned>(plan.tiling.channels);
+  constexpr int kWarps = 8;
   launch(queue, operation, total_columns<kValues>,
-         Launch{dim3((channels + kWarps - 1) / kWarps), dim3(device::kWarpSize, kWarps)},
+         Launch{ceil_div(plan.tiling.channels, kWarps), dim3(device::kWarpSize, kWarps)},
          plan.tiling, plan.groups, partial, out);
 }
 

@@ -19,6 +19,7 @@
 
 #include "kernels/cuda/conv1d_kernels.h"
 #include "kernels/cuda/conv1d_variants.h"
+#include "kernels/cuda/sizes.h"
 #include "kernels/cuda_queue.h"
 #include "kernels/fill.h"
 
@@ -89,13 +90,13 @@ std::vector<RowVariant> variants(const Target& target, const RowProduct& p) {
 RowProduct forward_product(const Conv1dDims& dims, const float* x, const float* w, const float* b,
                            float* y) {
   RowProduct p = {};
-  p.batch = static_cast<int>(dims.batch);
-  p.length = static_cast<int>(dims.length);
-  p.channels = static_cast<int>(dims.channels_in);
-  p.length_out = static_cast<int>(dims.length_out());
-  p.columns = static_cast<int>(dims.channels_out);
-  p.taps = static_cast<int>(dims.kernel_size);
-  p.offset = static_cast<int>(dims.padding);
+  p.batch = narrow(dims.batch);
+  p.length = narrow(dims.length);
+  p.channels = narrow(dims.channels_in);
+  p.length_out = narrow(dims.length_out());
+  p.columns = narrow(dims.channels_out);
+  p.taps = narrow(dims.kernel_size);
+  p.offset = narrow(dims.padding);
   p.x = x;
   p.w = w;
   p.bias = b;
@@ -137,13 +138,13 @@ std::vector<WeightVariant> variants(const Target& target, const WeightSums& p) {
 
 WeightSums weight_sums(const Conv1dDims& dims, const float* x, const float* dy) {
   WeightSums p = {};
-  p.batch = static_cast<int>(dims.batch);
-  p.length = static_cast<int>(dims.length);
-  p.length_out = static_cast<int>(dims.length_out());
-  p.channels_in = static_cast<int>(dims.channels_in);
-  p.channels_out = static_cast<int>(dims.channels_out);
-  p.taps = static_cast<int>(dims.kernel_size);
-  p.padding = static_cast<int>(dims.padding);
+  p.batch = narrow(dims.batch);
+  p.length = narrow(dims.length);
+  p.length_out = narrow(dims.length_out());
+  p.channels_in = narrow(dims.channels_in);
+  p.channels_out = narrow(dims.channels_out);
+  p.taps = narrow(dims.kernel_size);
+  p.padding = narrow(dims.padding);
   p.x = x;
   p.dy = dy;
   p.weight_sums = dims.kernel_size * dims.channels_in * dims.channels_out;
@@ -155,9 +156,9 @@ WeightSums weight_sums(const Conv1dDims& dims, const float* x, const float* dy) 
 void split(const Target& target, const WeightVariant& variant, WeightSums& p) {
   p.chunk = variant.chunk;
   p.chunks_per_sample = ceil_div(p.length_out, p.chunk);
-  p.chunks = std::int64_t{p.batch} * p.chunks_per_sample;
+  p.chunks = narrow(std::int64_t{p.batch} * p.chunks_per_sample);
   const int blocks = target.multiprocessors() * variant.blocks_per_multiprocessor;
-  const int of_split = std::max(variant.blocks_per_split(p), 1);
+  const std::int64_t of_split = std::max<std::int64_t>(variant.blocks_per_split(p), 1);
   p.splits = static_cast<int>(std::clamp<std::int64_t>(blocks / of_split, 1, p.chunks));
 }
 

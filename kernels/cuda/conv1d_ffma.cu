@@ -22,6 +22,7 @@
 #include "kernels/cuda/device/conv1d_stage.cuh"
 #include "kernels/cuda/device/shared.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/sizes.h"
 
 namespace sidechannel::kernels {
 namespace {
@@ -210,7 +211,7 @@ void ffma_rows(CudaQueue& queue, const RowProduct& p) {
   using Forward = FfmaRows<kChannels, kWarps, kRun, kGroups, false>;
   using Flipped = FfmaRows<kChannels, kWarps, kRun, kGroups, true>;
   Launch how;
-  how.grid = dim3(p.batch * ceil_div(p.length_out, Forward::kPositions));
+  how.grid = Grid{std::int64_t{p.batch} * ceil_div(p.length_out, Forward::kPositions)};
   how.block = dim3(Forward::kThreads);
   how.dynamic_shared = p.flip ? Flipped::kShared : Forward::kShared;
   launch(queue, "conv1d rows, fp32",

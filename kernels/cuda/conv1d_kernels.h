@@ -12,10 +12,6 @@
 
 namespace sidechannel::kernels {
 
-constexpr int ceil_div(std::int64_t a, std::int64_t b) {
-  return static_cast<int>((a + b - 1) / b);
-}
-
 // --- y = start + rows(x) * w: the forward pass and, with flipped weights, the input gradient -----
 //
 //   y[n, l, j] = start + sum over t < taps, c < channels of x[n, l + t - offset, c] * W[t, c, j]
@@ -76,7 +72,7 @@ struct WeightVariant {
   int chunk;
   std::size_t shared;
   int blocks_per_multiprocessor;  // so many that it has warps enough to hide latencies
-  int (*blocks_per_split)(const WeightSums& sums);
+  std::int64_t (*blocks_per_split)(const WeightSums& sums);
   void (*run)(CudaQueue& queue, const WeightSums& sums);
 };
 

@@ -26,6 +26,7 @@
 #include "kernels/cuda/device/conv1d_stage.cuh"
 #include "kernels/cuda/device/shared.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/sizes.h"
 
 namespace sidechannel::kernels {
 namespace {
@@ -197,7 +198,7 @@ constexpr std::size_t kShared = 2 * sizeof(Stage<kChannels, kWarps * kTiles * 8>
 template <int kChannels, int kTiles>
 void mma_rows(CudaQueue& queue, const RowProduct& p) {
   Launch how;
-  how.grid = dim3(p.batch * ceil_div(p.length_out, kWarps * kTiles * 8));
+  how.grid = Grid{std::int64_t{p.batch} * ceil_div(p.length_out, kWarps * kTiles * 8)};
   how.block = dim3(kThreads);
   how.dynamic_shared = kShared<kChannels, kTiles>;
   launch(

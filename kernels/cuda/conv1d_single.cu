@@ -11,6 +11,7 @@
 #include "kernels/cuda/device/shared.cuh"
 #include "kernels/cuda/device/warp.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/sizes.h"
 #include "kernels/cuda/tiling.h"
 
 namespace sidechannel::kernels {
@@ -75,7 +76,7 @@ void one_channel_in(CudaQueue& queue, const RowProduct& p) {
   const int runs = ceil_div(p.length_out, kRun);
   const int vec = pack_size(p.columns, {p.y, p.w, p.bias});
   Launch how;
-  how.grid = dim3(ceil_div(std::int64_t{p.batch} * runs * (p.columns / vec), kThreads));
+  how.grid = Grid{ceil_div(std::int64_t{p.batch} * runs * (p.columns / vec), kThreads)};
   how.block = dim3(kThreads);
   launch(queue, "conv1d rows, one input channel",
          vec == 4 ? one_channel_in_kernel<4> : one_channel_in_kernel<1>, how, p, runs);
@@ -139,7 +140,7 @@ __global__ void __launch_bounds__(kThreads) one_channel_out_kernel(RowProduct p,
 void one_channel_out(CudaQueue& queue, const RowProduct& p) {
   const int runs = ceil_div(p.length_out, kRun);
   Launch how;
-  how.grid = dim3(ceil_div(std::int64_t{p.batch} * runs * kLanesOfRun, kThreads));
+  how.grid = Grid{ceil_div(std::int64_t{p.batch} * runs * kLanesOfRun, kThreads)};
   how.block = dim3(kThreads);
   launch(queue, "conv1d rows, one output channel",
          pack_size(p.channels, {p.x, p.w}) == 4 ? one_channel_out_kernel<4>
@@ -226,7 +227,7 @@ __global__ void __launch_bounds__(kChannelsOfBlock* kGroupsOfBlock)
   if (group == kTapsOfBlock && first_tap == 0 && s.bias) out[p.weight_sums + c] = total;
 }
 
-int one_channel_weights_blocks(const WeightSums& p) {
+std::int64_t one_channel_weights_blocks(const WeightSums& p) {
   // One of the two is 1.
   return ceil_div(std::int64_t{p.channels_in} * p.channels_out, kChannelsOfBlock) *
          ceil_div(p.taps, kTapsOfBlock);
@@ -249,7 +250,7 @@ void one_channel_weights(CudaQueue& queue, const WeightSums& p) {
   sums.chunks_per_sample = ceil_div(s.length, p.chunk);
   sums.chunks = std::int64_t{p.batch} * sums.chunks_per_sample;
   Launch how;
-  how.grid = dim3(ceil_div(s.channels, kChannelsOfBlock), p.splits, ceil_div(p.taps, kTapsOfBlock));
+  how.grid = Grid{ceil_div(s.channels, kChannelsOfBlock), p.splits, ceil_div(p.taps, kTapsOfBlock)};
   how.block = dim3(kChannelsOfBlock, kGroupsOfBlock);
   launch(queue, "conv1d weight gradient, one channel", one_channel_weights_kernel, how, sums, s);
   if (p.bias && !one_in) sum_columns(queue, p);

@@ -11,6 +11,7 @@
 #include "kernels/cuda/device/conv1d_index.cuh"
 #include "kernels/cuda/device/shared.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/sizes.h"
 
 namespace sidechannel::kernels {
 namespace {
@@ -102,7 +103,7 @@ __global__ void __launch_bounds__(kRowThreads) tiled_rows_kernel(RowProduct p, i
 void tiled_rows(CudaQueue& queue, const RowProduct& p) {
   const int tiles = ceil_div(p.length_out, kRowPositions);
   Launch how;
-  how.grid = dim3(p.batch * tiles, ceil_div(p.columns, kRowColumns));
+  how.grid = Grid{std::int64_t{p.batch} * tiles, ceil_div(p.columns, kRowColumns)};
   how.block = dim3(kRowThreads);
   launch(queue, "conv1d rows, any shape", tiled_rows_kernel, how, p, tiles);
 }
@@ -182,13 +183,13 @@ __global__ void __launch_bounds__(kWeightThreads) tiled_weights_kernel(WeightSum
   }
 }
 
-int tiled_weights_blocks(const WeightSums& p) {
-  return p.taps * ceil_div(p.channels_in, kSide) * ceil_div(p.channels_out, kSide);
+std::int64_t tiled_weights_blocks(const WeightSums& p) {
+  return std::int64_t{p.taps} * ceil_div(p.channels_in, kSide) * ceil_div(p.channels_out, kSide);
 }
 
 void tiled_weights(CudaQueue& queue, const WeightSums& p) {
   Launch how;
-  how.grid = dim3(tiled_weights_blocks(p), p.splits);
+  how.grid = Grid{tiled_weights_blocks(p), p.splits};
   how.block = dim3(kWeightThreads);
   launch(queue, "conv1d weight gradient, any shape", tiled_weights_kernel, how, p);
   if (p.bias) sum_columns(queue, p);
@@ -266,14 +267,14 @@ const WeightVariant kTiledWeights = {
 
 void sum_columns(CudaQueue& queue, const WeightSums& p) {
   Launch how;
-  how.grid = dim3(ceil_div(p.channels_out, kLanes), p.splits);
+  how.grid = Grid{ceil_div(p.channels_out, kLanes), p.splits};
   how.block = dim3(kLanes, kGroups);
   launch(queue, "conv1d bias gradient", sum_columns_kernel, how, p);
 }
 
 void add_splits(CudaQueue& queue, const WeightSums& p, GradOut<float> dw, GradOut<float> db) {
   Launch how;
-  how.grid = dim3(ceil_div(p.row, kLanes));
+  how.grid = Grid{ceil_div(p.row, kLanes)};
   how.block = dim3(kLanes, kGroups);
   launch(queue, "conv1d parameter gradient, second stage", add_splits_kernel, how, p, dw, db);
 }

@@ -181,7 +181,7 @@ __global__ void __launch_bounds__(S::kThreads, 1) ffma_weights_kernel(WeightSums
 template <class S>
 void ffma_weights_of(CudaQueue& queue, const WeightSums& p) {
   Launch how;
-  how.grid = dim3(S::kChannels / S::kSlice, p.splits);
+  how.grid = Grid{S::kChannels / S::kSlice, p.splits};
   how.block = dim3(S::kThreads);
   how.dynamic_shared = sizeof(Shared<S>);
   launch(queue, "conv1d weight gradient, fp32", ffma_weights_kernel<S>, how, p);
@@ -194,7 +194,7 @@ WeightVariant variant(const char* name) {
           kChunk,
           sizeof(Shared<S>),
           1,
-          [](const WeightSums&) { return S::kChannels / S::kSlice; },
+          [](const WeightSums&) { return std::int64_t{S::kChannels / S::kSlice}; },
           ffma_weights_of<S>};
 }
 

@@ -212,7 +212,7 @@ __global__ void __launch_bounds__(kThreads, 1) mma_weights_kernel(WeightSums p) 
 template <class S>
 void mma_weights(CudaQueue& queue, const WeightSums& p) {
   Launch how;
-  how.grid = dim3(S::kChannels / S::kSlice, p.splits);
+  how.grid = Grid{S::kChannels / S::kSlice, p.splits};
   how.block = dim3(kThreads);
   how.dynamic_shared = sizeof(Shared<S>);
   launch(queue, "conv1d weight gradient, TF32", mma_weights_kernel<S>, how, p);
@@ -225,7 +225,7 @@ WeightVariant variant(const char* name) {
           kChunk,
           sizeof(Shared<S>),
           1,
-          [](const WeightSums&) { return S::kChannels / S::kSlice; },
+          [](const WeightSums&) { return std::int64_t{S::kChannels / S::kSlice}; },
           mma_weights<S>};
 }
 

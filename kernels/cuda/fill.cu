@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/sizes.h"
 
 namespace sidechannel::kernels {
 namespace {
@@ -19,8 +20,8 @@ template <class T>
 void launch_fill(CudaQueue& queue, std::int64_t size, T value, T* x) {
   if (size == 0) return;
   constexpr unsigned kThreads = 256;
-  const auto blocks = static_cast<unsigned>((size + kThreads - 1) / kThreads);
-  launch(queue, "fill", fill_elements<T>, Launch{dim3(blocks), dim3(kThreads)}, size, value, x);
+  const std::int64_t blocks = ceil_div(size, kThreads);
+  launch(queue, "fill", fill_elements<T>, Launch{blocks, kThreads}, size, value, x);
 }
 
 }  // namespace

@@ -4,15 +4,24 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <limits>
 #include <utility>
 
 #include "kernels/cuda_queue.h"
 
 namespace sidechannel::kernels {
 
+struct Grid {
+  Grid(std::int64_t x_ = 1, std::int64_t y_ = 1, std::int64_t z_ = 1) : x(x_), y(y_), z(z_) {}
+
+  std::int64_t x, y, z;  // blocks
+};
+
 struct Launch {
-  dim3 grid;
+  Grid grid;
   dim3 block;
   std::size_t dynamic_shared = 0;  // bytes
   dim3 cluster = dim3(1, 1, 1);    // blocks that can reach each other's shared memory (sm_90)
@@ -20,13 +29,15 @@ struct Launch {
 
 // Launches `kernel` on the queue's stream, or records it while the queue captures. Returns before
 // the kernel is done. Nothing where the grid is empty: there is no work. `operation` is a literal:
-// what a message about a fault calls this launch. CudaError where the runtime refuses the launch.
+// what a message about a fault calls this launch. CudaError where the grid has more blocks than a
+// device counts, or the runtime refuses the launch for another reason.
 template <class... Params, class... Args>
 void launch(CudaQueue& queue, const char* operation, void (*kernel)(Params...), const Launch& how,
             Args&&... args) {
   if (how.grid.x == 0 || how.grid.y == 0 || how.grid.z == 0) return;
   cudaLaunchConfig_t config = {};
-  config.gridDim = how.grid;
+  config.gridDim = dim3(static_cast<unsigned>(how.grid.x), static_cast<unsigned>(how.grid.y),
+                        static_cast<unsigned>(how.grid.z));
   config.blockDim = how.block;
   config.dynamicSmemBytes = how.dynamic_shared;
   config.stream = queue.stream();
@@ -43,8 +54,11 @@ void launch(CudaQueue& queue, const char* operation, void (*kernel)(Params...), 
 
   // More than what every device has must be asked for, kernel by kernel.
   constexpr std::size_t kSharedWithoutAsking = 48 * 1024;
-  cudaError_t error = cudaSuccess;
-  if (how.dynamic_shared > kSharedWithoutAsking) {
+  constexpr std::int64_t kMost = std::numeric_limits<int>::max();
+  cudaError_t error = std::max({how.grid.x, how.grid.y, how.grid.z}) > kMost
+                          ? cudaErrorInvalidConfiguration
+                          : cudaSuccess;
+  if (error == cudaSuccess && how.dynamic_shared > kSharedWithoutAsking) {
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(how.dynamic_shared));
   }

@@ -26,6 +26,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/map.cuh"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/sizes.h"
 #include "kernels/fill.h"
 
 namespace sidechannel::kernels {
@@ -157,10 +158,10 @@ void single_output_forward(CudaQueue& queue, const LinearDims& dims, const float
   int columns = 1;
   while (columns < 32 && columns * vec < dims.in) columns *= 2;
   const int rows = kThreads / columns;
-  const Launch how{dim3(static_cast<unsigned>((dims.rows + rows - 1) / rows)),
+  const Launch how{Grid{ceil_div(dims.rows, rows)},
                    dim3(static_cast<unsigned>(columns), static_cast<unsigned>(rows))};
   launch(queue, "linear_forward", vec == 4 ? single_forward<4> : single_forward<1>, how, dims.rows,
-         static_cast<int>(dims.in), dims.relu, x, w, b, y);
+         narrow(dims.in), dims.relu, x, w, b, y);
 }
 
 void single_output_backward(CudaQueue& queue, const LinearDims& dims, const float* x,
@@ -177,7 +178,7 @@ void single_output_backward(CudaQueue& queue, const LinearDims& dims, const floa
   });
   if (!params) return;
   launch_total_columns(queue, "linear_backward: parameters", plan, partial,
-                       ColumnOutputs<2>{{dw, db}, {static_cast<int>(dims.in), 1}});
+                       ColumnOutputs<2>{{dw, db}, {narrow(dims.in), 1}});
 }
 
 }  // namespace
@@ -259,7 +260,7 @@ void linear_backward(CudaQueue& queue, const LinearDims& dims, const float* x, c
   }
   if (db.data) {
     launch_total_columns(queue, "linear_backward: bias", plan, partial,
-                         ColumnOutputs<1>{{db}, {static_cast<int>(dims.out)}});
+                         ColumnOutputs<1>{{db}, {narrow(dims.out)}});
   }
   const float* g = dims.relu ? masked : dy;
   if (dx.data) matmul(queue, name_dx, product_dx, g, w, nullptr, dx, workspace);

@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/device/pack.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/sizes.h"
 #include "kernels/cuda/tiling.h"
 #include "kernels/write.h"
 
@@ -40,8 +41,8 @@ void map(CudaQueue& queue, const char* operation, std::int64_t size, const F& f,
          const In*... in) {
   if (size == 0) return;
   constexpr unsigned kThreads = 256;
-  const auto blocks = static_cast<unsigned>((size + 4 * kThreads - 1) / (4 * kThreads));
-  launch(queue, operation, map_elements<F, In...>, Launch{dim3(blocks), dim3(kThreads)}, size,
+  const std::int64_t blocks = ceil_div(size, 4 * kThreads);
+  launch(queue, operation, map_elements<F, In...>, Launch{blocks, kThreads}, size,
          packable({out.data, in...}), f, out, in...);
 }
 

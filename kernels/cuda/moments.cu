@@ -15,6 +15,7 @@
 
 #include "kernels/cuda/device/shared.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/sizes.h"
 
 namespace sidechannel::kernels {
 namespace {
@@ -75,14 +76,13 @@ __global__ void move_count(std::int64_t samples, const std::int64_t* halted, std
 void moments_update(CudaQueue& queue, std::int64_t samples, std::int64_t length, const float* x,
                     const std::int64_t* halted, std::int64_t* count, double* mean, double* m2) {
   if (samples == 0) return;
-  const auto blocks = static_cast<unsigned>((length + kPositions - 1) / kPositions);
+  const std::int64_t blocks = ceil_div(length, kPositions);
   if (blocks > 0) {
-    launch(queue, "moments_update", update, Launch{dim3(blocks), dim3(kPositions, kWarps)}, samples,
+    launch(queue, "moments_update", update, Launch{blocks, dim3(kPositions, kWarps)}, samples,
            length, x, halted, count, mean, m2);
   }
   if (blocks != 1) {
-    launch(queue, "moments_update: count", move_count, Launch{dim3(1), dim3(1)}, samples, halted,
-           count);
+    launch(queue, "moments_update: count", move_count, Launch{1, 1}, samples, halted, count);
   }
 }
 

@@ -18,6 +18,7 @@
 
 #include "kernels/cuda/device/relu.cuh"
 #include "kernels/cuda/device/tile.cuh"
+#include "kernels/cuda/sizes.h"
 #include "kernels/cuda/tiling.h"
 #include "kernels/norm_relu.h"
 
@@ -35,7 +36,7 @@ struct NormArguments {
 };
 
 inline NormArguments arguments_of(const NormDims& dims) {
-  return {static_cast<int>(dims.channels_per_set), static_cast<float>(dims.set_size()),
+  return {narrow(dims.channels_per_set), static_cast<float>(dims.set_size()),
           static_cast<float>(dims.epsilon), dims.relu};
 }
 
@@ -54,10 +55,10 @@ inline bool cut_in_whole_sets(const NormDims& dims, int vec, std::initializer_li
   for (const int columns : {std::max(needed, sector), needed}) {
     for (const int per_thread : items) {
       const int rows_of_a_warp = 32 / columns;
-      std::int64_t rows = (positions + per_thread - 1) / per_thread;
+      std::int64_t rows = ceil_div(positions, per_thread);
       if (columns > 32 || rows * columns > kMaxTileThreads) continue;
       rows = (rows + rows_of_a_warp - 1) / rows_of_a_warp * rows_of_a_warp;
-      plan.tiling = {positions, static_cast<int>(dims.channels), static_cast<int>(positions), 1};
+      plan.tiling = {positions, narrow(dims.channels), narrow(positions), 1};
       plan.vec = vec;
       plan.columns = columns;
       plan.rows = static_cast<int>(rows);

@@ -219,9 +219,8 @@ void norm_relu_backward(CudaQueue& queue, const NormDims& dims, const float* x, 
            Launch{plan.grid(), plan.block()}, plan.tiling, norm, x, gamma, beta, statistics, dy,
            GradOut<float>{}, partial);
     if (!dx.data) return;
-    launch(queue, "norm_relu_backward: sets", merge_set,
-           Launch{dim3(static_cast<unsigned>(sets)), dim3(128)}, plan.tiling, norm, gamma, partial,
-           of_sets);
+    launch(queue, "norm_relu_backward: sets", merge_set, Launch{sets, 128}, plan.tiling, norm,
+           gamma, partial, of_sets);
     launch(queue, "norm_relu_backward: apply", apply_backward<kVec(), kItems()>,
            Launch{plan.grid(), plan.block()}, plan.tiling, norm, x, gamma, beta, statistics, dy,
            of_sets, dx);

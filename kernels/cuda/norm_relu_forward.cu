@@ -206,9 +206,9 @@ void norm_relu_forward(CudaQueue& queue, const NormDims& dims, const float* x, c
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
     launch(queue, "norm_relu_forward: sums", sum_chunks<kVec(), kItems()>,
            Launch{plan.grid(), plan.block()}, plan.tiling, x, moments);
-    const auto sets = static_cast<unsigned>(groups * (dims.channels / dims.channels_per_set));
-    launch(queue, "norm_relu_forward: statistics", merge_chunks, Launch{dim3(sets), dim3(128)},
-           plan.tiling, norm, dims.epsilon, moments, statistics);
+    const std::int64_t sets = groups * (dims.channels / dims.channels_per_set);
+    launch(queue, "norm_relu_forward: statistics", merge_chunks, Launch{sets, 128}, plan.tiling,
+           norm, dims.epsilon, moments, statistics);
     launch(queue, "norm_relu_forward: apply", apply<kVec(), kItems(), false>,
            Launch{plan.grid(), plan.block()}, plan.tiling, norm, x,
            GivenStatistics{statistics.mean, statistics.mean_rest, statistics.rstd}, gamma, beta, y);

@@ -8,6 +8,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/sizes.h"
 #include "kernels/norm_running.h"
 
 namespace sidechannel::kernels {
@@ -27,9 +28,9 @@ void norm_update_running(CudaQueue& queue, const NormDims& dims, double momentum
                          float* running_variance) {
   if (dims.size() == 0) return;
   constexpr unsigned kThreads = 64;
-  const auto blocks = static_cast<unsigned>((dims.channels + kThreads - 1) / kThreads);
-  launch(queue, "norm_update_running", update_running, Launch{dim3(blocks), dim3(kThreads)}, dims,
-         momentum, statistics, running_mean, running_variance);
+  const std::int64_t blocks = ceil_div(dims.channels, kThreads);
+  launch(queue, "norm_update_running", update_running, Launch{blocks, kThreads}, dims, momentum,
+         statistics, running_mean, running_variance);
 }
 
 }  // namespace sidechannel::kernels

@@ -38,7 +38,8 @@ std::string bytes_text(std::size_t bytes) {
   return text;
 }
 
-std::string extent_text(const std::array<unsigned, 3>& extent) {
+template <class T>
+std::string extent_text(const std::array<T, 3>& extent) {
   std::string text = std::to_string(extent[0]);
   if (extent[1] > 1 || extent[2] > 1) text += " x " + std::to_string(extent[1]);
   if (extent[2] > 1) text += " x " + std::to_string(extent[2]);

@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/device/pack.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/sizes.h"
 #include "kernels/cuda/tiling.h"
 #include "kernels/normal.h"
 
@@ -63,7 +64,7 @@ __global__ void fill_uniforms(RandomStream random, std::uint32_t step, float bou
 
 // For that many threads.
 Launch enough(std::int64_t threads) {
-  return {dim3(static_cast<unsigned>((threads + kThreads - 1) / kThreads)), dim3(kThreads)};
+  return {Grid{ceil_div(threads, kThreads)}, dim3(kThreads)};
 }
 
 }  // namespace
@@ -77,7 +78,7 @@ void normal_fill(CudaQueue& queue, const RandomStream& random, const RandomPosit
 }
 
 void random_advance(CudaQueue& queue, RandomPosition* at, const RandomPosition& by) {
-  launch(queue, "random_advance", advance, Launch{dim3(1), dim3(1)}, at, by);
+  launch(queue, "random_advance", advance, Launch{1, 1}, at, by);
 }
 
 void uniform_fill(CudaQueue& queue, const RandomStream& random, std::uint32_t step, double bound,

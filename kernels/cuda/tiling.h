@@ -11,6 +11,9 @@
 #include <stdexcept>
 #include <type_traits>
 
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/sizes.h"
+
 namespace sidechannel::kernels {
 
 // `groups` matrices [positions, channels] one after the other, each cut into `chunks` tiles along
@@ -35,10 +38,7 @@ struct TilePlan {
 
   int tile_channels() const { return columns * vec; }
   dim3 block() const { return dim3(static_cast<unsigned>(columns), static_cast<unsigned>(rows)); }
-  dim3 grid() const {
-    const int tiles = (tiling.channels + tile_channels() - 1) / tile_channels();
-    return dim3(static_cast<unsigned>(groups * tiling.chunks), static_cast<unsigned>(tiles));
-  }
+  Grid grid() const { return {groups * tiling.chunks, ceil_div(tiling.channels, tile_channels())}; }
 };
 
 // For __launch_bounds__(kMaxTileThreads, 1): one block is enough on a multiprocessor. Without the 1
@@ -68,8 +68,7 @@ inline TilePlan cut_in_chunks(std::int64_t groups, std::int64_t positions, std::
   plan.rows = kThreads / plan.columns;
   plan.items = 8;
   const std::int64_t chunk = std::int64_t{plan.rows} * plan.items;
-  plan.tiling = {positions, static_cast<int>(channels), static_cast<int>(chunk),
-                 static_cast<int>((positions + chunk - 1) / chunk)};
+  plan.tiling = {positions, narrow(channels), narrow(chunk), narrow(ceil_div(positions, chunk))};
   return plan;
 }
 

@@ -1,7 +1,5 @@
 // fuzz_files COUNT [SEED]: damages that many files and has the programs' readers read them; exit
-// code 1 where one did anything else than refuse in a line, in time and without much memory.
-//
-// For a build with sanitizers (asan-ubsan), where an allocation of more than 1 GiB is a fault too.
+// code 1 where one did anything else than refuse in a line and in time.
 
 #include <fmt/format.h>
 
@@ -9,10 +7,6 @@
 #include <string>
 
 #include "tests/fuzz/damaged_files.h"
-
-extern "C" const char* __asan_default_options() {
-  return "max_allocation_size_mb=1024:allocator_may_return_null=0:detect_leaks=0";
-}
 
 int main(int argc, char** argv) {
   const std::int64_t count = argc > 1 ? std::atoll(argv[1]) : 50'000;

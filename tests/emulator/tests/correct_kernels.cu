@@ -214,7 +214,7 @@ void count_with_atomics(CudaQueue& queue, int blocks, int threads, int* count) {
          {static_cast<unsigned>(blocks), static_cast<unsigned>(threads)}, count);
 }
 void places(CudaQueue& queue, unsigned* y) {
-  launch(queue, "places", place_kernel, {dim3(2, 3, 2), dim3(3, 2, 2)}, y);
+  launch(queue, "places", place_kernel, {{2, 3, 2}, dim3(3, 2, 2)}, y);
 }
 void tree_in_warp(CudaQueue& queue, float* x) {
   launch(queue, "tree", tree_kernel, {1, 64}, x);

@@ -224,10 +224,10 @@ TEST_F(Runtime, LaunchesOutsideOfTheLimits) {
   const auto refusal = [&](unsigned grid, unsigned block, std::size_t shared, unsigned cluster) {
     return error_of([&] { launch_misconfigured(queue, grid, block, shared, cluster, x.data()); });
   };
-  EXPECT_EQ(refusal(1, 0, 0, 1),
-            "CUDA: the launch of trap (grid 1, block 0) was refused: invalid configuration "
+  EXPECT_EQ(refusal(1, 1025, 0, 1),
+            "CUDA: the launch of trap (grid 1, block 1025) was refused: invalid configuration "
             "argument");
-  EXPECT_THAT(refusal(1, 1025, 0, 1), HasSubstr("invalid configuration argument"));
+  EXPECT_THAT(refusal(1, 0, 0, 1), HasSubstr("invalid configuration argument"));
   EXPECT_EQ(
       refusal(1, 32, 228 * 1024, 1),
       "CUDA: the launch of trap (grid 1, block 32, 233472 bytes of dynamic shared memory) was "
