@@ -1,6 +1,7 @@
 #include "experiments/group_sweep.h"
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -220,10 +221,10 @@ GroupSweep read_plan(const fs::path& path) {
   for (const Json& cell : cells) {
     const std::string where = fmt::format("{}: cell {}", source, sweep.cells.size());
     const auto id = field<std::string>(cell, "id", where);
-    // The ids name folders: nothing that leads elsewhere.
-    SC_CHECK(
-        !id.empty() && id.front() != '.' && id.find('/') == id.npos && id.find('\0') == id.npos,
-        "{}: \"id\" is {}, which is no name for a folder", where, in_quotes(id));
+    // The ids name folders: nothing that leads elsewhere or is too long for one.
+    SC_CHECK(!id.empty() && id.size() <= NAME_MAX && id.front() != '.' && id.find('/') == id.npos &&
+                 id.find('\0') == id.npos,
+             "{}: \"id\" is {}, which is no name for a folder", where, in_quotes(id));
     SC_CHECK(ids.insert(id).second, "{}: there are two of the id {}", where, in_quotes(id));
     sweep.cells.push_back({id, field<std::int64_t>(cell, "groups", where, 1),
                            field<std::int64_t>(cell, "seed", where, 0),

@@ -64,6 +64,10 @@ void catch_interrupts(const char* name) {
   last_words = fmt::format("{}{}: interrupted\n", isatty(STDERR_FILENO) == 1 ? "\n" : "", name);
   handle(SIGALRM, end_if_nothing_is_written);
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) handle(signal, on_signal);
+  // A terminal that was closed; nohup has it ignored.
+  struct sigaction before = {};
+  sigaction(SIGHUP, nullptr, &before);
+  if (before.sa_handler != SIG_IGN) handle(SIGHUP, on_signal);
 }
 
 bool interrupt_requested() {

@@ -9,9 +9,10 @@ inline constexpr int kExitInterrupted = 75;
 // Thrown by a run that was asked to stop, after its checkpoint.
 struct Interrupted {};
 
-// From now on SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end the program `name` with one line and
-// kExitInterrupted: at once, where nothing below says otherwise, and after a file that is being
-// written in any case. A second SIGINT does not wait for that either.
+// From now on SIGINT (Ctrl-C), SIGTERM, SIGUSR1 and, but under nohup, SIGHUP (the terminal is gone)
+// end the program `name` with one line and kExitInterrupted: at once, where nothing below says
+// otherwise, and after a file that is being written in any case. A second SIGINT does not wait for
+// that either.
 void catch_interrupts(const char* name);
 
 // Whether a signal has asked.

@@ -54,10 +54,11 @@ MemoryPart arena(const char* what, const char* lower, double floats) {
   return {what, lower, kFloat * floats, kFloat * floats + kPool, 0};
 }
 
-// Activations of a step over `batch` sequences of length l: what convolutions and norms make, and
-// where gradients come, three of those at a time.
+// Activations of a step over `batch` sequences of length l: what convolutions and norms make, three
+// statistics of each set, and where gradients come, three of a layer's at a time.
 double activations(double batch, double l, double depth, double h, bool gradients) {
-  return batch * l * (2 + h * (1 + 2 * (depth - 2)) + (gradients ? 3 * h : 0));
+  return batch * l * (2 + h * (1 + 2 * (depth - 2)) + (gradients ? 3 * h : 0)) +
+         3 * batch * h * (depth - 2);
 }
 
 std::string content_of(const fs::path& path) {
@@ -220,7 +221,8 @@ MemoryNeed memory_of(const OverlapSettings& s, std::int64_t jobs) {
   // Valid convolutions: each layer's sequences are k - 1 shorter than those before it.
   const double length = d(s.length());
   const double hidden = (depth - 1) * length - (k - 1) * (depth - 1) * depth / 2;
-  const double floats = 2 * d(s.batch) * (2 * length + 2 * h * hidden + 3 * h * length);
+  const double floats =
+      2 * d(s.batch) * (2 * length + 2 * h * hidden + 3 * h * length + 3 * h * (depth - 2));
   MemoryPhase phase = {
       trained("the networks' weights in training", "--channels, --depth, --kernel-size or --jobs",
               parameters_of(depth, h, k, 2)),

@@ -25,15 +25,18 @@ double welch_p_value(const SampleMoments& a, const SampleMoments& b) {
   }
   const double error_a = real_variance(a) / a.count;
   const double error_b = real_variance(b) / b.count;
+  const double error = error_a + error_b;
   const double difference = std::abs(a.mean - b.mean);
-  if (error_a + error_b == 0) {
+  if (!std::isfinite(error)) return kUndefined;
+  if (error == 0) {
     const double scale = std::max(std::abs(a.mean), std::abs(b.mean));
     return difference <= kRounding * scale ? kUndefined : 0;  // 0 / 0 and d / 0
   }
-  const double t = difference / std::sqrt(error_a + error_b);
-  // Welch & Satterthwaite's degrees of freedom.
-  const double freedom = (error_a + error_b) * (error_a + error_b) /
-                         (error_a * error_a / (a.count - 1) + error_b * error_b / (b.count - 1));
+  const double t = difference / std::sqrt(error);
+  // Welch & Satterthwaite's degrees of freedom, (e_a + e_b)^2 / (e_a^2 / (n_a - 1) + e_b^2 / (n_b -
+  // 1)), of parts of the error: their squares neither overflow nor vanish.
+  const double part_a = error_a / error, part_b = error_b / error;
+  const double freedom = 1 / (part_a * part_a / (a.count - 1) + part_b * part_b / (b.count - 1));
   const boost::math::students_t distribution(freedom);
   return 2 * boost::math::cdf(boost::math::complement(distribution, t));
 }

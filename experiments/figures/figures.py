@@ -125,8 +125,9 @@ class Preset:
         except OSError as error:
             raise Error(f"cannot write {error.filename}: {error.strerror}") from None
         self.wait_for_lock()
-        signal.signal(signal.SIGINT, self.on_signal)
-        signal.signal(signal.SIGTERM, self.on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                signal.signal(number, self.on_signal)
 
     def wait_for_lock(self):
         """The programs hold it too: where this process was killed, they may live a little longer."""

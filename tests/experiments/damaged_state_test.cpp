@@ -184,6 +184,8 @@ TEST(DamagedPlan, EveryFieldIsCheckedInItsOwnWords) {
             R"(cell 0: "learning_rate" is "1", expected a number)");
   EXPECT_EQ(refusal([](Json& json) { json["cells"][0]["id"] = std::string("a\0b", 3); }),
             "cell 0: \"id\" is \"a\\x00b\", which is no name for a folder");
+  EXPECT_EQ(refusal([](Json& json) { json["cells"][0]["id"] = std::string(256, 'a'); }),
+            "cell 0: \"id\" is \"" + std::string(40, 'a') + "\"..., which is no name for a folder");
 }
 
 }  // namespace

@@ -154,7 +154,8 @@ TEST(GroupSweep, DamagedPlansAreNamed) {
   EXPECT_EQ(error_of(whole.dump()), "");
   EXPECT_EQ(error_of("{"), ": expected JSON, got its end at line 1, column 2");
   EXPECT_EQ(error_of("{\"experiment\": \"overlap\"}"), ": not a plan of groups but of overlap");
-  for (const char* name : {"../elsewhere", "", ".", "a/b"}) {
+  for (const std::string& name :
+       {std::string("../elsewhere"), std::string(), std::string("."), std::string("a/b")}) {
     Json json = whole;
     json["cells"][0]["id"] = name;
     EXPECT_EQ(error_of(json.dump()),

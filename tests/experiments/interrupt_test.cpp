@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/wait.h>
 
 #include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <thread>
 
@@ -77,6 +79,25 @@ TEST(Interrupt, ALongStepIsNotWaitedFor) {
   EXPECT_LT(end(pid, SIGTERM, &code), kPromised + kSlack);
   EXPECT_EQ(code, kExitInterrupted);
   EXPECT_TRUE(std::filesystem::exists(out + "/checkpoint.safetensors"));
+}
+
+// What nohup does: the run goes on when the terminal is closed.
+TEST(Interrupt, AHangUpThatIsIgnoredStaysIgnored) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  const auto before = std::signal(SIGHUP, SIG_IGN);
+  const int pid = harness::start_program(
+      "localization", {"train", "--iterations", "1000000", "--device", "cpu", "--out", out});
+  std::signal(SIGHUP, before);
+  for (int i = 0; i < 20'000 && !std::filesystem::exists(out + "/checkpoint.safetensors"); ++i) {
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  kill(pid, SIGHUP);
+  std::this_thread::sleep_for(milliseconds(300));
+  ASSERT_EQ(waitpid(pid, nullptr, WNOHANG), 0);  // it runs
+  int code = 0;
+  EXPECT_LT(end(pid, SIGTERM, &code), kPromised + kSlack);
+  EXPECT_EQ(code, kExitInterrupted);
 }
 
 }  // namespace

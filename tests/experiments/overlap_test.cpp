@@ -1,11 +1,13 @@
 // The overlap experiment: its pairs, and runs of the program that are stopped, killed and resumed.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <map>
 #include <thread>
 
 #include "engine/checkpoint.h"
@@ -278,7 +280,7 @@ TEST(Overlap, NumbersThatAreNotFiniteStopANetworkBeforeTheUpdate) {
 }
 
 TEST(Overlap, ASignalEndsItWithAStateAndExitCode75) {
-  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) {
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGHUP}) {
     const TemporaryFolder folder;
     const int pid = harness::start_program(
         "overlap", tiny(folder / "run", {"--iterations", "1000000", "--jobs", "2"}));
@@ -328,6 +330,29 @@ TEST(Overlap, BadUsageIsOneLineAndExitCode2) {
   EXPECT_EQ(help.code, 0);
   for (const char* flag : {"--overlap ", "--overlaps", "--jobs", "--resume", "--preset"})
     EXPECT_NE(help.out.find(flag), std::string::npos) << flag;
+}
+
+// A network that answers 0 is worth a word where enough is shared (from 3 l / 4 on, and less than
+// all): with less, or with identical sequences, nobody can do better. One that errs by more always
+// is.
+TEST(Overlap, ANetworkThatLearnedNothingSaysSo) {
+  const TemporaryFolder folder;
+  const std::map<std::string, std::set<int>> told = {
+      {"1", {0, 6, 7, 9}}, {"100", {7}}, {"400", {}}};
+  for (const auto& [iterations, overlaps] : told) {
+    const std::string out = folder / iterations;
+    const ProgramResult result = run_program(
+        "overlap",
+        tiny(out, {"--overlaps", "0,6,7,9", "--iterations", iterations, "--test-pairs", "2000"}));
+    EXPECT_EQ(result.code, 0);
+    for (const int overlap : {0, 6, 7, 9}) {
+      const std::string words = fmt::format("overlap {}: this network learned nothing: ", overlap);
+      EXPECT_EQ(result.err.find(words) != std::string::npos, overlaps.contains(overlap))
+          << iterations << ": " << result.err;
+      const Json answer = json_of(fmt::format("{}/overlap-{:03}/result.json", out, overlap));
+      EXPECT_EQ(answer["notice"].is_string(), overlaps.contains(overlap)) << iterations;
+    }
+  }
 }
 
 TEST(Overlap, ADamagedResultIsNamedAndMadeAgain) {

@@ -221,7 +221,7 @@ TEST(ResumeAfterKill, LeavesALoadableStateAndTheSameEnd) {
 }
 
 TEST(ResumeAfterSignal, EndsWithAStateAndExitCode75) {
-  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) {
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGHUP}) {
     const TemporaryFolder folder;
     const auto arguments =
         with(tiny("train", "instance", folder / "run"), {"--iterations", "1000000"});

@@ -220,6 +220,10 @@ TEST(SameBits, Normalization) {
                                     variance.data(), dy.data(), GradOut<T>{dx.data()},
                                     GradOut<T>{dgamma.data()}, GradOut<T>{dbeta.data()});
       expect_digest(name("population"), Digest().add(y).add(dx).add(dgamma).add(dbeta));
+      if (d.channels_per_set > 1) continue;
+      auto running_mean = beta;
+      norm_update_running(queue, d, 0.1, statistics, running_mean.data(), variance.data());
+      expect_digest(name("running"), Digest().add(running_mean).add(variance));
     }
   });
 }
@@ -345,6 +349,19 @@ TEST(SameBits, LocalizationRuns) {
                          "predictions_mean.npy", "predictions_sample.npy"}));
     }
   }
+}
+
+TEST(SameBits, OverlapRuns) {
+  const TemporaryFolder folder;
+  run("overlap",
+      {"run", "--depth", "4", "--channels", "12", "--kernel-size", "3", "--batch", "4",
+       "--iterations", "15", "--test-pairs", "70", "--overlaps", "0:9:3", "--out", folder / "run"});
+  for (const char* overlap : {"000", "003", "006", "009"}) {
+    expect_digest(
+        fmt::format("overlap/{}", overlap),
+        digest_of_run(folder, fmt::format("run/overlap-{}", overlap), {"model.safetensors"}, {}));
+  }
+  expect_digest("overlap/all", digest_of_run(folder, "run", {}, {"overlap.npy"}));
 }
 
 }  // namespace

@@ -184,7 +184,7 @@ TEST(SweepRun, TwoProgramsShareTheCells) {
 }
 
 TEST(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
-  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) {
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGHUP}) {
     const TemporaryFolder folder;
     const std::string out = folder / "sweep";
     const auto arguments =

@@ -69,6 +69,20 @@ TEST(Welch, WithoutVarianceEqualMeansAreUndefinedAndOthersDiffer) {
   EXPECT_LT(p, 1);
 }
 
+// The p-value has no unit. Squares of variances like these leave the range of f64.
+TEST(Welch, IsTheSameAtEveryScale) {
+  const double p = welch_p_value({20.82, 2.59, 15}, {23.71, 8.9, 10});
+  for (const int exponent : {-500, -300, 300, 500}) {
+    const auto scaled = [&](double mean, double variance, double count) {
+      return SampleMoments{std::ldexp(mean, exponent), std::ldexp(variance, 2 * exponent), count};
+    };
+    EXPECT_EQ(welch_p_value(scaled(20.82, 2.59, 15), scaled(23.71, 8.9, 10)), p) << exponent;
+  }
+  const double most = std::numeric_limits<double>::max();
+  EXPECT_TRUE(std::isnan(welch_p_value({0, most, 2}, {1, most, 2})) ||
+              welch_p_value({0, most, 2}, {1, most, 2}) == 1);
+}
+
 TEST(Welch, AnIndexIsLocalizedOnlyAgainstAllOthers) {
   // Index 2 repeats index 0; index 1 differs from both.
   const std::vector<SampleMoments> moments{{0, 1, 1000}, {1, 1, 1000}, {0, 1, 1000}};

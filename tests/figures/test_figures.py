@@ -141,7 +141,7 @@ class AllFigures(FigureTest):
         self.check_page(out, ["3", "6"])
 
     def test_a_signal_stops_it_and_the_same_command_continues(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             out = self.folder / f"stopped-{number}"
             child = start(out, "3")
             while not list(out.glob("tiny/overlap/*/checkpoint.safetensors")):

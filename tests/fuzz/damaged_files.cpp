@@ -259,7 +259,7 @@ class Files {
   }
 
   std::string damaged_text(const std::string& text) {
-    if (text.starts_with('{')) {
+    if (text.starts_with('{') && text.ends_with('}')) {  // or an edit before has damaged it
       Json json = parse_json(text, "metadata");
       change(some_value(json));
       return json_text(json);
