@@ -1,5 +1,5 @@
-// Sizes beyond what kernels and devices count, which no memory of today holds: refused in words before
-// anything is launched, so the pointers may lead nowhere.
+// Sizes beyond what kernels and devices count, which no memory of today holds: refused in words
+// before anything is launched, so the pointers may lead nowhere.
 
 #include <gmock/gmock.h>
 
@@ -50,10 +50,9 @@ TEST_F(CudaLimits, NumbersThatKernelsCountIn32BitsAreRefused) {
         refusal_of([&] { conv1d_backward_params(queue, dims, nowhere, nowhere, out, out); }), told);
   }
   const NormDims norm = {1, 2, kBeyond32Bits, 1, 1, 1e-5, true};
-  EXPECT_THAT(refusal_of([&] {
-                norm_relu_forward(queue, norm, nowhere, nowhere, nowhere, nowhere, {});
-              }),
-              told);
+  EXPECT_THAT(
+      refusal_of([&] { norm_relu_forward(queue, norm, nowhere, nowhere, nowhere, nowhere, {}); }),
+      told);
   EXPECT_THAT(refusal_of([&] {
                 norm_relu_population_forward(queue, norm, nowhere, nowhere, nowhere, nowhere,
                                              nowhere, nowhere);
