@@ -225,7 +225,7 @@ Json distinguish(const OverlapSettings& settings, std::int64_t overlap, RunFolde
                  const Device& device) {
   PackedLocalizer network(device, DType::kF32, settings.network(), seed_of(settings));
   double seconds = Training(settings, overlap, network, folder).run();
-  if (!folder.has(kModel)) save_model(folder.file(kModel), network);
+  save_model(folder.file(kModel), network);  // whatever lies there
   Test test(settings, overlap, network, folder);
   seconds += test.run();
   Json result;

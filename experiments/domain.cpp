@@ -25,6 +25,7 @@ template <class T>
 std::optional<T> number(std::string_view text) {
   T value{};
   const char* const end = text.data() + text.size();
+  if (std::is_integral_v<T> && text == "-0") return std::nullopt;
   const auto [stop, error] = std::from_chars(text.data(), end, value);
   if (error != std::errc() || stop != end || has_leading_zero(text)) return std::nullopt;
   return value;

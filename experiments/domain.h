@@ -68,6 +68,7 @@ inline constexpr std::int64_t kMostBatch = 1'000'000;
 inline constexpr std::int64_t kMostThreads = 1024;
 // The generator counts steps, and samples, in 32 bits.
 inline constexpr std::int64_t kMostSteps = (std::int64_t{1} << 32) - 1;
+inline constexpr double kLowestRate = 1e-30;  // below it a step is nothing in f32
 inline constexpr double kHighestRate = 1e30;
 
 }  // namespace sidechannel::experiments

@@ -44,7 +44,7 @@ std::size_t edits(const std::string& a, const std::string& b) {
 // ", did you mean --seed?" for "--sed"; nothing where no flag is near.
 std::string suggestion(const CLI::App& command, const std::string& flag) {
   std::string best;
-  std::size_t least = 1 + std::min<std::size_t>(3, flag.size() / 3);
+  std::size_t least = 1 + std::min<std::size_t>(3, flag.size() / 4);
   if (flag.size() > 40) return best;
   for (const CLI::Option* option : command.get_options()) {
     const std::string name = option->get_name();
@@ -69,15 +69,22 @@ std::string unexpected(const CLI::App& command, int argc, char** argv) {
   return fmt::format("there is no flag {}{}", shown(flag), suggestion(command, flag));
 }
 
-// Every option wants a word.
-void refuse_empty(CLI::App& app) {
-  const CLI::Validator not_empty(
-      [](const std::string& text) {
-        return text.empty() ? "expected a value, got an empty one" : "";
-      },
-      "");
-  for (CLI::Option* option : app.get_options()) {
-    if (option->get_expected_max() > 0) option->check(not_empty);
+// Every option that wants a value has one, of its own. For CLI11 the next flag would do.
+void require_values(const CLI::App& command, int argc, char** argv) {
+  for (int i = 2; i < argc; ++i) {
+    const std::string word = argv[i];
+    require(word != "--", "--: not expected here (see --help)");
+    const std::size_t equals = word.find('=');
+    const std::string flag = word.substr(0, equals);
+    const CLI::Option* option = command.get_option_no_throw(flag);
+    if (!flag.starts_with("--") || option == nullptr || option->get_expected_max() == 0) continue;
+    const bool apart = equals == std::string::npos;
+    if (apart) ++i;
+    const std::string value = !apart ? word.substr(equals + 1) : i < argc ? argv[i] : "";
+    require(!value.empty(), fmt::format("{}: expected a value, got {} (see --help)", flag,
+                                        apart && i >= argc ? "none" : "an empty one"));
+    require(!apart || !value.starts_with("--"),
+            fmt::format("{}: expected a value, got the flag {}", flag, shown(value)));
   }
 }
 
@@ -150,9 +157,8 @@ std::optional<int> parse(CLI::App& app, int argc, char** argv) {
                       shown(first), names));
     }
   }
-  refuse_empty(app);
   for (CLI::App* command : commands) {
-    refuse_empty(*command);
+    if (argc > 1 && command->get_name() == argv[1]) require_values(*command, argc, argv);
     command->allow_extras();  // to be named in their order
   }
   app.allow_extras();

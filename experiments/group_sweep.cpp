@@ -95,6 +95,16 @@ Json mean_and_deviation(const std::vector<double>& values) {
   return result;
 }
 
+// The axes of a sweep, and what each `run` says for itself.
+void refuse_what_is_not_for_plans(const Json& settings, const std::string& source) {
+  for (const auto* names : {&kAxes, &kDoNotMatter}) {
+    for (const std::string& name : *names) {
+      require(!settings.contains(name),
+              fmt::format("{}: {} is not for a sweep to set", source, name));
+    }
+  }
+}
+
 // Ranks from 1; equal values share the mean of theirs.
 std::vector<double> ranks(const std::vector<double>& values) {
   std::vector<double> result;
@@ -141,9 +151,7 @@ GroupSweep plan_groups(const std::string& preset, const Json& given) {
                   "most {} (--groups, --learning-rates, --seeds)",
                   groups.size(), rates.size(), seeds, each * seeds, kMostCells));
   for (const char* name : {"groups", "seeds", "learning_rates"}) all.erase(name);
-  for (const std::string& name : kAxes) {
-    require(!all.contains(name), fmt::format("{}: {} is not for a sweep to set", preset, name));
-  }
+  refuse_what_is_not_for_plans(all, preset);
   LocalizationSettings shared;
   shared.norm = "group";
   apply(all, preset, shared);
@@ -165,7 +173,9 @@ GroupSweep plan_groups(const std::string& preset, const Json& given) {
   return sweep;
 }
 
-void write_plan(const fs::path& path, const GroupSweep& sweep) {
+namespace {
+
+Json to_json(const GroupSweep& sweep) {
   Json json;
   json["experiment"] = "groups";
   json["preset"] = sweep.preset;
@@ -177,10 +187,16 @@ void write_plan(const fs::path& path, const GroupSweep& sweep) {
                              {"seed", cell.seed},
                              {"learning_rate", cell.learning_rate}});
   }
+  return json;
+}
+
+}  // namespace
+
+void require_folder_for(const fs::path& path, const GroupSweep& sweep) {
   require(!fs::exists(path / kConfigFile),
           fmt::format("{} holds a run, not a sweep; choose another --out", path.string()));
-  const SweepLock lock(path);
   if (has_plan(path)) {
+    const Json json = to_json(sweep);
     read_plan(path);  // refuses what is no plan
     const Json theirs = read_json(path / kPlan);
     const Json& settings = theirs["settings"];
@@ -198,9 +214,14 @@ void write_plan(const fs::path& path, const GroupSweep& sweep) {
                       "--out",
                       path.string()));
     }
-    return;
   }
-  write_json(path / kPlan, json);
+}
+
+void write_plan(const fs::path& path, const GroupSweep& sweep) {
+  require_folder_for(path, sweep);
+  const SweepLock lock(path);
+  require_folder_for(path, sweep);  // nobody changes it from here on
+  if (!has_plan(path)) write_json(path / kPlan, to_json(sweep));
 }
 
 bool has_plan(const fs::path& path) {
@@ -215,6 +236,7 @@ GroupSweep read_plan(const fs::path& path) {
   GroupSweep sweep;
   sweep.preset = field<std::string>(json, "preset", source);
   sweep.settings = object_member(json, "settings", source);
+  refuse_what_is_not_for_plans(sweep.settings, source);
   const Json& cells = list_member(json, "cells", source);
   SC_CHECK(!cells.empty(), "{}: \"cells\" is an empty list, expected at least one cell", source);
   std::set<std::string> ids;
@@ -237,7 +259,12 @@ GroupSweep read_plan(const fs::path& path) {
 Sweep cells_of(const fs::path& path, const GroupSweep& plan) {
   std::vector<std::string> ids;
   for (const GroupSweep::Cell& cell : plan.cells) ids.push_back(cell.id);
-  return {path, std::move(ids)};
+  return {path, std::move(ids), [plan](std::size_t cell) {
+            Json settings = to_json(plan.settings_of(cell));
+            // What the device computes in is known when it works.
+            if (settings["precision"] == "auto") settings.erase("precision");
+            return settings;
+          }};
 }
 
 double spearman(const std::vector<double>& x, const std::vector<double>& y) {
@@ -273,6 +300,10 @@ Json collect(const fs::path& path, const GroupSweep& plan) {
                {"measures", Json()}, {"notice", Json()}};
     const std::string fault = fault_of_summary(sweep.folder(i));
     if (!fault.empty()) note("{}; it does not count\n", fault);
+    if (fault.empty() && has_summary(sweep.folder(i)) && !sweep.finished(i)) {
+      note("{}: the results of a run of other settings; they do not count\n",
+           sweep.folder(i).string());
+    }
     if (sweep.finished(i)) {
       ++finished;
       const Json summary = read_summary(sweep.folder(i));

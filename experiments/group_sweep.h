@@ -41,6 +41,8 @@ GroupSweep plan_groups(const std::string& preset, const Json& given = Json::obje
 // plan.json in the sweep's folder. Written once: another plan than the one that is there is a
 // UsageError that says how they differ.
 void write_plan(const std::filesystem::path& path, const GroupSweep& sweep);
+// That UsageError, and nothing written.
+void require_folder_for(const std::filesystem::path& path, const GroupSweep& sweep);
 bool has_plan(const std::filesystem::path& path);
 GroupSweep read_plan(const std::filesystem::path& path);
 

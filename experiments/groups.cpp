@@ -45,24 +45,15 @@ std::filesystem::path folder_of(const Arguments& arguments) {
   return default_folder(preset_of(arguments), "groups");
 }
 
-// What --check says of a plan; nothing is written.
-int check(const Arguments& arguments) {
-  const GroupSweep sweep = plan_groups(preset_of(arguments), arguments.given);
-  LocalizationSettings settings = sweep.settings_of(0);
-  apply(arguments.how, "", settings);
-  say("{} cells; {} each\n", sweep.cells.size(),
-      checked_memory(memory_of(settings, LocalizationPhases::kAll),
-                     settings.device.starts_with("cuda")));
-  return 0;
-}
-
-// The plan in the folder, which is made if there is none; `arguments` must not ask for another one.
-GroupSweep plan(const Arguments& arguments) {
+// The plan in the folder, or the one that would be made; `arguments` must not ask for another one
+// than is there. Nothing is written.
+GroupSweep plan_of(const Arguments& arguments) {
   const std::filesystem::path path = folder_of(arguments);
   const bool asks = !arguments.preset.empty() || !arguments.given.empty();
   if (has_plan(path) && !asks) return read_plan(path);
-  write_plan(path, plan_groups(preset_of(arguments), arguments.given));
-  return read_plan(path);
+  GroupSweep sweep = plan_groups(preset_of(arguments), arguments.given);
+  require_folder_for(path, sweep);
+  return has_plan(path) ? read_plan(path) : sweep;
 }
 
 GroupSweep existing_plan(const Arguments& arguments) {
@@ -86,11 +77,16 @@ std::size_t find_cell(const GroupSweep& sweep, const std::string& name) {
   return static_cast<std::size_t>(found - sweep.cells.begin());
 }
 
+LocalizationSettings settings_of(const GroupSweep& sweep, std::size_t cell, const Json& how) {
+  LocalizationSettings settings = sweep.settings_of(cell);
+  apply(how, "", settings);
+  settings.check();
+  return settings;
+}
+
 int run_cell(const GroupSweep& sweep, const Sweep& cells, std::size_t cell, const Json& how) {
   try {
-    LocalizationSettings settings = sweep.settings_of(cell);
-    apply(how, "", settings);
-    settings.check();
+    LocalizationSettings settings = settings_of(sweep, cell, how);
     const Device device = choose_device(settings);
     require_memory(memory_of(settings, LocalizationPhases::kAll), device);
     RunFolder folder(cells.folder(cell), to_json(settings), device, Resume::kAuto);
@@ -114,26 +110,37 @@ int run_cell(const GroupSweep& sweep, const Sweep& cells, std::size_t cell, cons
 
 int run(const Arguments& arguments) {
   require(arguments.cell.empty() || arguments.crew.empty(), "--jobs: has no effect with --cell");
-  const GroupSweep sweep = plan(arguments);
-  const Sweep cells = cells_of(folder_of(arguments), sweep);
-  if (!arguments.cell.empty()) {
-    return run_cell(sweep, cells, find_cell(sweep, arguments.cell), arguments.how);
-  }
+  const GroupSweep sweep = plan_of(arguments);
+  const std::size_t first = arguments.cell.empty() ? 0 : find_cell(sweep, arguments.cell);
   Workers workers;
-  workers.devices = worker_devices(arguments.how.value("device", "auto"),
-                                   arguments.crew.value("jobs", std::int64_t{0}));
-  if (workers.devices.front() == "cpu") {  // a GPU's memory is asked for by who works there
-    const LocalizationSettings settings = sweep.settings_of(0);
-    require_memory(memory_of(settings, LocalizationPhases::kAll), Device::cpu(1),
-                   static_cast<std::int64_t>(workers.devices.size()));
+  if (arguments.cell.empty()) {
+    workers.devices = worker_devices(arguments.how.value("device", "auto"),
+                                     arguments.crew.value("jobs", std::int64_t{0}));
   }
+  // All that is refused is refused before the plan is written.
+  LocalizationSettings settings = settings_of(sweep, first, arguments.how);
+  if (!workers.devices.empty()) settings.device = workers.devices.front();
+  const Device device = choose_device(settings);
+  const MemoryNeed memory = memory_of(settings, LocalizationPhases::kAll);
+  // A GPU's memory is asked for by who works there.
+  const auto at_once =
+      device.is_cuda() ? 1 : std::max<std::int64_t>(1, std::ssize(workers.devices));
+  if (arguments.check) {
+    say("{} cells; {}{}\n", sweep.cells.size(), checked_memory(memory, device.is_cuda(), at_once),
+        at_once > 1 ? fmt::format(" for {} cells at once", at_once) : "");
+    return 0;
+  }
+  require_memory(memory, device, at_once);
+  write_plan(folder_of(arguments), sweep);
+  const Sweep cells = cells_of(folder_of(arguments), sweep);
+  if (!arguments.cell.empty()) return run_cell(sweep, cells, first, arguments.how);
   const std::string threads = std::to_string(
       threads_each(arguments.how.value("threads", std::int64_t{0}), workers.devices.size()));
-  workers.command = [&](std::size_t cell, const std::string& device) {
+  workers.command = [&](std::size_t cell, const std::string& worker) {
     std::vector<std::string> words{"groups",    "run",
                                    "--out",     folder_of(arguments).string(),
                                    "--cell",    std::to_string(cell),
-                                   "--device",  device,
+                                   "--device",  worker,
                                    "--threads", threads};
     for (const char* name : {"checkpoint_every", "stop_after"}) {
       if (!arguments.how.contains(name)) continue;
@@ -151,6 +158,19 @@ int run(const Arguments& arguments) {
       fmt::format("{}: {} of {} cells failed; `groups status` says why, and the same "
                   "command tries them again",
                   cells.path().string(), failed.size(), cells.size()));
+}
+
+int plan(const Arguments& arguments) {
+  const GroupSweep sweep = plan_of(arguments);
+  if (arguments.check) {
+    const LocalizationSettings settings = sweep.settings_of(0);
+    say("{} cells; {} each\n", sweep.cells.size(),
+        checked_memory(memory_of(settings, LocalizationPhases::kAll), false));
+    return 0;
+  }
+  write_plan(folder_of(arguments), sweep);
+  say("{}/plan.json: {} cells\n", folder_of(arguments).string(), sweep.cells.size());
+  return 0;
 }
 
 int status(const Arguments& arguments) {
@@ -301,13 +321,10 @@ int main_program(int argc, char** argv) {
   status_command->add_flag("--unfinished", arguments.unfinished,
                            "print only the numbers of the cells that are not finished, as 0-3,7");
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
-  if (arguments.check) return check(arguments);
   if (*run_command) return run(arguments);
   if (*status_command) return status(arguments);
   if (*collect_command) return collect_results(arguments);
-  const GroupSweep sweep = plan(arguments);
-  say("{}/plan.json: {} cells\n", folder_of(arguments).string(), sweep.cells.size());
-  return 0;
+  return plan(arguments);
 }
 
 }  // namespace

@@ -33,20 +33,28 @@ struct Arguments {
 int run(const Arguments& arguments, Phases phases) {
   auto settings = resolve<LocalizationSettings>(arguments.run);
   const MemoryNeed memory = memory_of(settings, phases);
+  const Device device = choose_device(settings);
+  const std::filesystem::path out =
+      arguments.run.out.empty()
+          ? default_folder(settings.preset, fmt::format("{}-seed{}", settings.norm, settings.seed))
+          : arguments.run.out;
+  const std::string where = out.string();
+  Json origin = Json::object();
+  if (!arguments.model.empty()) {
+    origin[kGivenModel] = arguments.model;
+    require_memory(memory, device);
+    given_model(settings, device, arguments.model);  // before a folder is made for it
+  }
   if (arguments.run.check) {
-    say("{}\n", checked_memory(memory, settings.device.starts_with("cuda")));
+    require_folder_for(out, to_json(settings), arguments.run.resume_policy());
+    say("{}\n", checked_memory(memory, device.is_cuda()));
     return 0;
   }
-  const Device device = choose_device(settings);
   require_memory(memory, device);
-  const std::string& out = arguments.run.out;
-  RunFolder folder(
-      out.empty()
-          ? default_folder(settings.preset, fmt::format("{}-seed{}", settings.norm, settings.seed))
-          : out,
-      to_json(settings), device, arguments.run.resume_policy());
-  const std::string where = folder.path().string();
-  if (phases == Phases::kAll && has_summary(folder.path()) && arguments.model.empty()) {
+  RunFolder folder(out, to_json(settings), device, arguments.run.resume_policy(), kDoNotMatter,
+                   origin);
+  if (phases == Phases::kAll && arguments.model.empty() && has_summary(folder.path()) &&
+      fault_of_localization(folder.path()).empty()) {
     say("{}: done already, see summary.json\n", where);
     return 0;
   }
@@ -103,10 +111,24 @@ int predict(const Arguments& arguments) {
   const Device device = choose_device(settings);
   const Localizer network = described_model(arguments, device, settings);
   const Statistics statistics = settings.evaluation_statistics();
+  for (const std::string* read : {&arguments.model, &arguments.input}) {
+    std::error_code error;  // of an output that is not there yet
+    require(!std::filesystem::equivalent(arguments.output, *read, error) &&
+                std::filesystem::weakly_canonical(arguments.output, error) !=
+                    std::filesystem::weakly_canonical(*read, error),
+            fmt::format("--output {}: is what is read, {}", arguments.output, *read));
+  }
   const HostArray input = read_npy(arguments.input);
   SC_CHECK(input.shape.rank() == 2 && input.shape.size() > 0,
            "{}: expected an array [n, l] of n sequences, got shape {}", arguments.input,
            input.shape.str());
+  if (const std::int64_t of = network.config().samples_per_set;
+      network.config().norm == NormKind::kBatch && statistics != Statistics::kPopulation) {
+    SC_CHECK(input.shape[0] % of == 0,
+             "{}: {} sequences, expected a multiple of the {} that share their statistics "
+             "(--samples-per-set of the network)",
+             arguments.input, input.shape[0], of);
+  }
   require_memory(memory_of(network.config(), static_cast<double>(input.shape[0]),
                            static_cast<double>(input.shape[1])),
                  device);

@@ -77,7 +77,8 @@ struct LocalizationSettings : RunSettings {
     visit("input", s.input, OneOf{{"noise", "constant"}},
           "what the network hears; constant: 1 everywhere, which tells nothing");
     visit("batch", s.batch, Whole{1, kMostBatch}, "sequences in a training step");
-    visit("learning_rate", s.learning_rate, Real{0, kHighestRate}, "Adam's base learning rate");
+    visit("learning_rate", s.learning_rate, Real{kLowestRate, kHighestRate, true},
+          "Adam's base learning rate");
     visit("schedule", s.schedule, OneOf{{"constant", "tail"}},
           "how it moves; tail: 70 % constant, then linear to 5 %");
     visit("warmup", s.warmup, Whole{0, kMostSteps}, "steps of linear warm-up");
@@ -96,7 +97,7 @@ struct LocalizationSettings : RunSettings {
           "sequences in a step of the probes' training");
     visit("probe_iterations", s.probe_iterations, Whole{1, kMostSteps},
           "steps of the probes' training");
-    visit("probe_learning_rate", s.probe_learning_rate, Real{0, kHighestRate},
+    visit("probe_learning_rate", s.probe_learning_rate, Real{kLowestRate, kHighestRate, true},
           "Adam's base learning rate for the probes");
     visit("probe_schedule", s.probe_schedule, OneOf{{"constant", "tail"}}, "how that moves");
     visit("map_samples", s.map_samples, Whole{2, kMostSteps},

@@ -91,6 +91,7 @@ Localizer load_model(const std::filesystem::path& path, const Device& device,
     }
     config.groups = groups;
     config.samples_per_set = samples_per_set;
+    in_context(source, [&] { config.check(); });
   }
   Localizer network(device, DType::kF32, config, file.tensors, source);
   check_finite(file.tensors, source);

@@ -27,12 +27,25 @@ std::filesystem::path folder_of(const RunFolder& folder, std::int64_t overlap) {
   return folder.file(fmt::format("overlap-{:03}", overlap));
 }
 
+// Those of the folder of one overlap.
+Json settings_of(const OverlapSettings& settings, std::int64_t overlap) {
+  Json json = to_json(settings);
+  for (const char* name : {"overlaps", "jobs"}) json.erase(name);
+  json["overlap"] = overlap;
+  return json;
+}
+
+bool finished(const OverlapSettings& settings, const RunFolder& folder, std::int64_t overlap) {
+  const std::filesystem::path path = folder_of(folder, overlap);
+  return has_result(path, overlap) && holds_run_of(path, settings_of(settings, overlap));
+}
+
 // summary.json and overlap.npy [points, 2] (overlap, mean squared error) of all overlaps that are
 // finished, those of earlier calls included.
 Json collect(const OverlapSettings& settings, const RunFolder& folder) {
   std::vector<Json> points;
   for (std::int64_t overlap = 0; overlap <= settings.length(); ++overlap) {
-    if (!has_result(folder_of(folder, overlap), overlap)) continue;
+    if (!finished(settings, folder, overlap)) continue;
     points.push_back(read_result(folder_of(folder, overlap), overlap));
   }
   HostArray array(DType::kF64, {static_cast<std::int64_t>(points.size()), 2});
@@ -77,22 +90,11 @@ class Sweep {
     for (const std::int64_t overlap : settings.overlap_list()) {
       const std::string fault = fault_of_result(folder_of(folder, overlap), overlap);
       if (!fault.empty()) note("{}; it is made again\n", fault);
-      if (!has_result(folder_of(folder, overlap), overlap)) todo_.push_back(overlap);
+      if (!finished(settings, folder, overlap)) todo_.push_back(overlap);
     }
   }
 
   const std::vector<std::int64_t>& todo() const { return todo_; }
-
-  // A core a network: small networks lose more by sharing cores than by sharing caches.
-  std::int64_t jobs() const {
-    const auto most = static_cast<std::int64_t>(todo_.size());
-    if (device_.is_cuda()) {
-      require(settings_.jobs <= 1,
-              fmt::format("--jobs {}: a GPU trains one network at a time", settings_.jobs));
-      return 1;
-    }
-    return std::min(most, settings_.jobs > 0 ? settings_.jobs : device_.cpu_queue().threads());
-  }
 
   void run() {
     const std::int64_t jobs =
@@ -131,10 +133,8 @@ class Sweep {
   void work(const Device& device) {
     while (const std::optional<std::int64_t> overlap = next()) {
       try {
-        Json settings = to_json(settings_);
-        for (const char* name : {"overlaps", "jobs"}) settings.erase(name);
-        settings["overlap"] = *overlap;
-        RunFolder folder(folder_of(folder_, *overlap), settings, device, Resume::kAuto);
+        RunFolder folder(folder_of(folder_, *overlap), settings_of(settings_, *overlap), device,
+                         Resume::kAuto);
         distinguish(settings_, *overlap, folder, device);
         const std::lock_guard lock(mutex_);
         collect(settings_, folder_);
@@ -187,18 +187,21 @@ int main_program(int argc, char** argv) {
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
 
   auto settings = resolve<OverlapSettings>(flags);
-  if (flags.check) {
-    say("{}\n", checked_memory(memory_of(settings, std::max<std::int64_t>(1, settings.jobs)),
-                               settings.device.starts_with("cuda")));
-    return 0;
-  }
   const Device device = choose_device(settings);
-  require_memory(memory_of(settings, jobs_of(settings, device)), device);
-  RunFolder folder(
+  const MemoryNeed memory = memory_of(settings, jobs_of(settings, device));
+  const std::filesystem::path out =
       flags.out.empty()
           ? default_folder(settings.preset, fmt::format("overlap-seed{}", settings.seed))
-          : flags.out,
-      to_json(settings), device, flags.resume_policy(), OverlapSettings::do_not_matter());
+          : flags.out;
+  if (flags.check) {
+    require_folder_for(out, to_json(settings), flags.resume_policy(),
+                       OverlapSettings::do_not_matter());
+    say("{}\n", checked_memory(memory, device.is_cuda()));
+    return 0;
+  }
+  require_memory(memory, device);
+  RunFolder folder(out, to_json(settings), device, flags.resume_policy(),
+                   OverlapSettings::do_not_matter());
   const std::string where = folder.path().string();
   Sweep sweep(settings, folder, device);
   if (sweep.todo().empty()) {

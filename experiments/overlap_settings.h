@@ -52,7 +52,8 @@ struct OverlapSettings : RunSettings {
     visit("kernel_size", s.kernel_size, Whole{1, kMostKernelSize, true},
           "kernel size k; sequences have 1 + 2 floor(k / 2) d");
     visit("batch", s.batch, Whole{1, kMostBatch}, "pairs in a training step");
-    visit("learning_rate", s.learning_rate, Real{0, kHighestRate}, "Adam's base learning rate");
+    visit("learning_rate", s.learning_rate, Real{kLowestRate, kHighestRate, true},
+          "Adam's base learning rate");
     visit("schedule", s.schedule, OneOf{{"constant", "tail"}},
           "how it moves; tail: 70 % constant, then linear to 5 %");
     visit("warmup", s.warmup, Whole{0, kMostSteps}, "steps of linear warm-up");

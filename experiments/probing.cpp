@@ -331,12 +331,10 @@ Probes::Probes(const LocalizationSettings& settings, const Device& device)
 double train_probes(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
                     RunFolder& folder) {
   const double seconds = ProbeTraining(settings, network, probes, folder).run();
-  if (!folder.has("probes.safetensors")) {
-    SafetensorsFile file;
-    probes.parameters().save(file.tensors);
-    file.metadata["format"] = "pt";
-    write_safetensors(folder.file("probes.safetensors"), file);
-  }
+  SafetensorsFile file;
+  probes.parameters().save(file.tensors);
+  file.metadata["format"] = "pt";
+  write_safetensors(folder.file("probes.safetensors"), file);  // whatever lies there
   return seconds;
 }
 

@@ -17,6 +17,8 @@ namespace fs = std::filesystem;
 
 constexpr const char* kConfig = kConfigFile;
 constexpr const char* kMetrics = "metrics.jsonl";
+constexpr const char* kMetricsBytes = "metrics_bytes";  // in a state's metadata
+constexpr const char* kSettings = "settings";           // likewise
 constexpr double kCheckpointSeconds = 30;
 
 Json describe(const Json& settings, const Device& device) {
@@ -75,39 +77,69 @@ void write_json(const fs::path& path, const Json& json) {
   write_file_durably(path, std::as_bytes(std::span(text)));
 }
 
+void require_folder_for(const fs::path& path, const Json& settings, Resume resume,
+                        const std::vector<std::string>& do_not_matter) {
+  const auto refuse = [&](const std::string& what) {
+    throw UsageError(fmt::format("{} {}; choose another --out", path.string(), what));
+  };
+  if (fs::exists(path / kPlanFile)) refuse("holds a sweep of groups");
+  if (!fs::exists(path / kConfig)) {
+    require(resume != Resume::kOnly, fmt::format("{} holds no run to resume", path.string()));
+    // Locks, what a killed writer left, and what a sweep writes before its worker gets here.
+    const auto may_stand = [](const std::string& name) {
+      return name.starts_with('.') || name == kLogFile || name == kFailureFile;
+    };
+    std::error_code error;  // of a folder that is not there, or that create_folder will refuse
+    for (const fs::directory_entry& entry : fs::directory_iterator(path, error)) {
+      const std::string name = entry.path().filename();
+      if (!may_stand(name)) refuse(fmt::format("holds no run but {}", name));
+    }
+    return;
+  }
+  if (resume == Resume::kNever) refuse("already holds a run");
+  const Json config = read_json(path / kConfig);
+  const Json& theirs = object_member(config, "settings", (path / kConfig).string());
+  for (const auto& setting : settings.items()) {
+    if (!theirs.contains(setting.key())) {
+      refuse(fmt::format("holds a run of another kind (without {})", setting.key()));
+    }
+  }
+  const std::vector<std::string> names = differences(settings, theirs, do_not_matter);
+  if (names.empty()) return;
+  const std::string& name = names.front();
+  refuse(fmt::format("holds a run with other settings ({} is {} there, {} here{})", name,
+                     in_words(theirs.value(name, Json())), in_words(settings.at(name)),
+                     names.size() > 1 ? fmt::format("; {} more differ", names.size() - 1) : ""));
+}
+
+bool holds_run_of(const fs::path& path, const Json& settings) {
+  if (!fs::exists(path / kConfig)) return false;
+  try {
+    require_folder_for(path, settings, Resume::kAuto);
+    return true;
+  } catch (const Error&) {  // those who open it say so
+    return false;
+  }
+}
+
 RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, Resume resume,
-                     const std::vector<std::string>& do_not_matter)
+                     const std::vector<std::string>& do_not_matter, const Json& origin)
     : path_(std::move(path)) {
-  require(!has(kPlanFile),
-          fmt::format("{} holds a sweep of groups; choose another --out", path_.string()));
+  require_folder_for(path_, settings, resume, do_not_matter);
   create_folder(path_);
   lock_.emplace(path_);
-  clear_up_after_writers(path_);
+  require_folder_for(path_, settings, resume, do_not_matter);  // nobody changes it from here on
   if (has(kConfig)) {
-    if (resume == Resume::kNever) {
-      throw UsageError(fmt::format("{} already holds a run; choose another --out", path_.string()));
-    }
-    const Json config = read_json(kConfig);
-    const Json& theirs = object_member(config, "settings", file(kConfig).string());
-    for (const auto& setting : settings.items()) {
-      require(theirs.contains(setting.key()),
-              fmt::format("{} holds a run of another kind (without {}); choose another --out",
-                          path_.string(), setting.key()));
-    }
-    const std::vector<std::string> names = differences(settings, theirs, do_not_matter);
-    if (!names.empty()) {
-      const std::string& name = names.front();
-      throw UsageError(fmt::format(
-          "{} holds a run with other settings ({} is {} there, {} here{}); choose another --out",
-          path_.string(), name, in_words(theirs.value(name, Json())), in_words(settings.at(name)),
-          names.size() > 1 ? fmt::format("; {} more differ", names.size() - 1) : ""));
-    }
+    clear_up_after_writers(path_);
   } else {
-    if (resume == Resume::kOnly) {
-      throw UsageError(fmt::format("{} holds no run to resume", path_.string()));
-    }
-    write_json(kConfig, describe(settings, device));
+    Json config = describe(settings, device);
+    config.update(origin);
+    write_json(kConfig, config);
   }
+  config_ = read_json(kConfig);
+  Json matter = settings;
+  for (const std::string& name : do_not_matter) matter.erase(name);
+  identity_ = json_text(matter);
   metrics_.emplace(file(kMetrics));
 }
 
@@ -129,11 +161,19 @@ bool RunFolder::load_state(const std::string& name, const TakeState& take) const
   return found;
 }
 
-void RunFolder::rewind_log(const SafetensorsFile& state, const std::string& source) {
-  const std::int64_t bytes = number(state, "metrics_bytes", source);
+void RunFolder::check_state(const SafetensorsFile& state, const std::string& source) const {
+  const auto settings = state.metadata.find(kSettings);
+  SC_CHECK(settings != state.metadata.end() && settings->second == identity_,
+           "{}: is a state of another run", source);
+  const std::int64_t bytes = number(state, kMetricsBytes, source);
   SC_CHECK(static_cast<std::uint64_t>(bytes) <= metrics_->size(),
            "{}: was saved after {} bytes of {}, which holds only {}", source, bytes,
            file(kMetrics).string(), metrics_->size());
+}
+
+void RunFolder::rewind_log(const SafetensorsFile& state, const std::string& source) {
+  check_state(state, source);
+  const std::int64_t bytes = number(state, kMetricsBytes, source);
   metrics_.reset();
   LineLog::truncate_to(file(kMetrics), static_cast<std::uint64_t>(bytes));
   metrics_.emplace(file(kMetrics));
@@ -141,7 +181,8 @@ void RunFolder::rewind_log(const SafetensorsFile& state, const std::string& sour
 
 void RunFolder::save_state(const std::string& name, SafetensorsFile state) {
   metrics_->sync();  // the lines that the state counts on must be there after a power cut
-  state.metadata["metrics_bytes"] = std::to_string(metrics_->size());
+  state.metadata[kMetricsBytes] = std::to_string(metrics_->size());
+  state.metadata[kSettings] = identity_;
   save_checkpoint(file(name), state);
 }
 
@@ -154,6 +195,7 @@ double run_phase(RunFolder& folder, const Phase& phase) {
     step = number(state, "step", source, phase.steps);
     seconds_before = static_cast<double>(number(state, "milliseconds", source)) / 1000;
     check_finite(state.tensors, source);
+    folder.check_state(state, source);
     phase.load(state, source, step);
     if (step < phase.steps) folder.rewind_log(state, source);
   };
@@ -165,12 +207,12 @@ double run_phase(RunFolder& folder, const Phase& phase) {
   };
   Clock::time_point saved_at = start;
   const auto save = [&] {
-    const DelaysInterrupts until_saved;
     SafetensorsFile state;
     state.metadata["step"] = std::to_string(step);
     state.metadata["milliseconds"] = std::to_string(static_cast<std::int64_t>(seconds() * 1000));
     phase.save(state);
     check_finite(state.tensors, fmt::format("{}, step {}", phase.name, step));
+    const DelaysInterrupts until_saved;  // to look at what the state holds may take longer
     folder.save_state(phase.state_file, std::move(state));
     saved_at = Clock::now();
   };

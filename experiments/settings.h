@@ -106,13 +106,12 @@ std::optional<T> value_of(const Json& value) {
   return std::nullopt;
 }
 
-// Takes the settings that `json` names, its "for_norm" apart; they come from `file`, or from flags
+// Takes the settings that `json` names; they come from `file`, or from flags
 // where that is empty. UsageError for a name that is no setting and for a value outside its domain.
 template <class S>
 void apply(const Json& json, const std::string& file, S& settings) {
   for (const auto& item : json.items()) {
     const std::string& key = item.key();
-    if (key == "for_norm") continue;
     bool known = false;
     S::for_each(settings, [&](const char* name, auto& member, const auto& domain, const char*) {
       if (key != name) return;
@@ -151,13 +150,14 @@ void check_effects(const Json& given, const S& settings) {
 // preset's own. What stands there for other kinds must make sense, too.
 template <class S>
 S settings_from_preset(const std::string& preset, const std::string& norm = "") {
-  const Json json = read_preset(S::kExperiment, preset);
+  Json json = read_preset(S::kExperiment, preset);
   S settings;
   settings.preset = preset;
-  apply(json, preset, settings);
   if constexpr (requires { settings.norm; }) {
-    if (!norm.empty()) settings.norm = norm;
     const Json kinds = json.value("for_norm", Json::object());
+    json.erase("for_norm");
+    apply(json, preset, settings);
+    if (!norm.empty()) settings.norm = norm;
     require(kinds.is_object(), fmt::format("{}: for_norm {}: expected an object of kinds of norm",
                                            preset, in_words(kinds)));
     for (const auto& kind : kinds.items()) {
@@ -166,13 +166,12 @@ S settings_from_preset(const std::string& preset, const std::string& norm = "") 
       Json only;
       only["norm"] = kind.key();
       apply(only, fmt::format("{}: for_norm", preset), other);
-      require(kind.value().is_object() && !kind.value().contains("norm") &&
-                  !kind.value().contains("for_norm"),
+      require(kind.value().is_object() && !kind.value().contains("norm"),
               fmt::format("{}: expected an object of other settings than norm", where));
       apply(kind.value(), where, kind.key() == settings.norm ? settings : other);
     }
   } else {
-    require(!json.contains("for_norm"), fmt::format("{}: there is no setting for_norm", preset));
+    apply(json, preset, settings);
   }
   return settings;
 }

@@ -2,6 +2,8 @@
 
 #include <limits>
 
+#include "engine/npy.h"
+
 namespace sidechannel::experiments {
 namespace {
 
@@ -60,6 +62,16 @@ std::string fault_of_summary(const fs::path& folder) {
 
 std::string fault_of_result(const fs::path& folder, std::int64_t overlap) {
   return fault_of(folder / kResult, [&] { read_result(folder, overlap); });
+}
+
+std::string fault_of_localization(const fs::path& folder) {
+  return fault_of(folder / kSummary, [&] {
+    read_summary(folder);
+    for (const char* name : {"layer_mean.npy", "layer_variance.npy", "p_max.npy",
+                             "predictions_mean.npy", "predictions_sample.npy", "localized.npy"}) {
+      read_npy(folder / name);
+    }
+  });
 }
 
 bool has_summary(const fs::path& folder) {

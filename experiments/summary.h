@@ -19,6 +19,10 @@ Json read_result(const std::filesystem::path& folder, std::int64_t overlap);
 bool has_summary(const std::filesystem::path& folder);
 bool has_result(const std::filesystem::path& folder, std::int64_t overlap);
 
+// Of localization: what is wrong with summary.json or the arrays beside it. Empty also where there
+// is no summary yet.
+std::string fault_of_localization(const std::filesystem::path& folder);
+
 // What is wrong with one that is there; empty where nothing is, or where there is none.
 std::string fault_of_summary(const std::filesystem::path& folder);
 std::string fault_of_result(const std::filesystem::path& folder, std::int64_t overlap);

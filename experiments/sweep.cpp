@@ -18,6 +18,7 @@
 #include "engine/say.h"
 #include "experiments/interrupt.h"
 #include "experiments/progress.h"
+#include "experiments/run_folder.h"
 #include "experiments/summary.h"
 #include "kernels/cpu/cores.h"
 
@@ -27,9 +28,6 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr const char* kConfig = "config.json";
-constexpr const char* kFailure = "failure.txt";
-constexpr const char* kLog = "log.txt";
 constexpr int kMostKills = 3;  // of one cell's worker, until the cell counts as failed
 
 // The last whole line of a log that another process writes; empty where there is none.
@@ -91,7 +89,7 @@ class Crew {
     std::string text = fmt::format("{} running, {} failed", running_, failed_.size());
     for (const Slot& slot : slots_) {
       if (slot.pid == 0) continue;
-      const std::string line = last_line(sweep_.folder(slot.cell) / kLog);
+      const std::string line = last_line(sweep_.folder(slot.cell) / kLogFile);
       text += fmt::format("  [{} {}]", sweep_.id(slot.cell), line.substr(0, line.find("  ")));
     }
     return text;
@@ -132,7 +130,7 @@ class Crew {
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
-    const std::string log = (sweep_.folder(cell) / kLog).string();
+    const std::string log = (sweep_.folder(cell) / kLogFile).string();
     const pid_t parent = getpid();
     const pid_t pid = fork();
     SC_CHECK(pid >= 0, "cannot start a process: {}", std::strerror(errno));
@@ -174,7 +172,7 @@ class Crew {
                                              WTERMSIG(status), kMostKills));
       } else if (sweep_.failure(cell).empty()) {  // it came to an end before it could say why
         sweep_.set_failure(cell, fmt::format("exit code {}, see {}", WEXITSTATUS(status),
-                                             (sweep_.folder(cell) / kLog).string()));
+                                             (sweep_.folder(cell) / kLogFile).string()));
       }
       failed_.push_back(cell);
       progress_->note(fmt::format("{}: failed: {}", sweep_.id(cell), sweep_.failure(cell)));
@@ -220,18 +218,18 @@ class Crew {
 }  // namespace
 
 bool Sweep::finished(std::size_t cell) const {
-  return has_summary(folder(cell));
+  return has_summary(folder(cell)) && holds_run_of(folder(cell), settings_(cell));
 }
 
 CellState Sweep::state(std::size_t cell) const {
   if (finished(cell)) return CellState::kFinished;
   if (FolderLock::is_held(folder(cell))) return CellState::kRunning;
   if (!failure(cell).empty()) return CellState::kFailed;
-  return fs::exists(folder(cell) / kConfig) ? CellState::kUnfinished : CellState::kWaiting;
+  return fs::exists(folder(cell) / kConfigFile) ? CellState::kUnfinished : CellState::kWaiting;
 }
 
 std::string Sweep::failure(std::size_t cell) const {
-  const fs::path file = folder(cell) / kFailure;
+  const fs::path file = folder(cell) / kFailureFile;
   if (!fs::exists(file)) return {};
   const std::vector<std::byte> bytes = read_file(file);
   std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
@@ -242,12 +240,12 @@ std::string Sweep::failure(std::size_t cell) const {
 void Sweep::set_failure(std::size_t cell, const std::string& why) const {
   create_folder(folder(cell));
   const std::string line = one_line(why) + '\n';
-  write_file_durably(folder(cell) / kFailure, std::as_bytes(std::span(line)));
+  write_file_durably(folder(cell) / kFailureFile, std::as_bytes(std::span(line)));
 }
 
 void Sweep::clear_failure(std::size_t cell) const {
   std::error_code ignored;
-  fs::remove(folder(cell) / kFailure, ignored);
+  fs::remove(folder(cell) / kFailureFile, ignored);
 }
 
 SweepLock::SweepLock(const fs::path& sweep)

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/folder_lock.h"
+#include "engine/json.h"
 
 namespace sidechannel::experiments {
 
@@ -26,9 +27,11 @@ enum class CellState {
 
 class Sweep {
  public:
-  // `ids`: the folders' names, which never change their meaning.
-  Sweep(std::filesystem::path path, std::vector<std::string> ids)
-      : path_(std::move(path)), ids_(std::move(ids)) {}
+  // `ids`: the folders' names, which never change their meaning. `settings` of a cell: those that
+  // its config.json must agree with for its results to count.
+  Sweep(std::filesystem::path path, std::vector<std::string> ids,
+        std::function<Json(std::size_t cell)> settings)
+      : path_(std::move(path)), ids_(std::move(ids)), settings_(std::move(settings)) {}
 
   const std::filesystem::path& path() const { return path_; }
   std::size_t size() const { return ids_.size(); }
@@ -46,6 +49,7 @@ class Sweep {
  private:
   std::filesystem::path path_;
   std::vector<std::string> ids_;
+  std::function<Json(std::size_t cell)> settings_;
 };
 
 // Held while a file of the sweep itself is written. Waits for others, but not for ever.

@@ -202,7 +202,7 @@ std::string training_notice(const LocalizationSettings& settings, double loss, d
 
 TrainingResult train(const LocalizationSettings& settings, Localizer& network, RunFolder& folder) {
   TrainingResult result = Training(settings, network, folder).run();
-  if (!folder.has("model.safetensors")) save_model(folder.file("model.safetensors"), network);
+  save_model(folder.file(kModelFile), network);  // whatever lies there
   return result;
 }
 

@@ -52,7 +52,7 @@ TEST(CommandLine, BadUsageIsOneLineAndExitCode2) {
                "there is no command fly: expected train, probe, map, run or predict (see --help)");
   expect_error({"run", "--speed", "9"}, 2,
                "there is no flag --speed, did you mean --seed? (see --help)");
-  expect_error({"run", "--length"}, 2, "--length: 1 required N missing (see --help)");
+  expect_error({"run", "--length"}, 2, "--length: expected a value, got none (see --help)");
   expect_error({"run", "--length", "long"}, 2,
                "--length long: expected a whole number from 1 to 1000000");
   expect_error({"run", "--preset", "huge", "--out", out}, 2,

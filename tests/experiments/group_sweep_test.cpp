@@ -92,7 +92,8 @@ TEST(GroupSweep, WhatMakesNoSenseIsRefusedInWords) {
   EXPECT_EQ(error_of({{"learning_rates", "fast"}}),
             "demo: learning_rates is \"fast\", expected a list of 1 to 10000 numbers");
   EXPECT_EQ(error_of({{"learning_rates", {0}}}),
-            "demo: learning_rates: learning_rate 0: expected a number above 0 and at most 1e+30");
+            "demo: learning_rates: learning_rate 0: expected a number of at least 1e-30 and at "
+            "most 1e+30");
   EXPECT_EQ(error_of({{"seeds", 0}}), "demo: seeds is 0, expected a whole number from 1 to 10000");
   EXPECT_EQ(
       error_of({{"seeds", 10'000}}),
@@ -197,6 +198,10 @@ class Collect : public testing::Test {
   void finish(const std::string& id, double distance, const Json& slope, double localized = 0) {
     const std::filesystem::path cell = folder_.path() / "cells" / id;
     std::filesystem::create_directories(cell);
+    const auto found = std::find_if(plan_.cells.begin(), plan_.cells.end(),
+                                    [&](const GroupSweep::Cell& c) { return c.id == id; });
+    const auto number = static_cast<std::size_t>(found - plan_.cells.begin());
+    std::ofstream(cell / "config.json") << Json{{"settings", to_json(plan_.settings_of(number))}};
     std::ofstream(cell / "summary.json")
         << Json{{"final_loss", 0.01},
                 {"localization_distance", distance},
@@ -251,6 +256,22 @@ TEST_F(Collect, WorksOnWhateverIsThere) {
   EXPECT_TRUE(results["by_groups"][0]["interior_slope"]["mean"].is_null());
   std::ofstream(folder_.path() / "cells" / "G4-seed1-lr3" / "summary.json") << "{}";
   EXPECT_EQ(collect(folder_.path(), plan_)["finished"], 0);  // a file alone is no finished cell
+}
+
+// Another cell's folder in the place of this one, or a plan that was changed after the cell was
+// made.
+TEST_F(Collect, ResultsOfOtherSettingsDoNotCount) {
+  finish("G1-seed0-lr1", 7, 0.1);
+  finish("G4-seed0-lr1", 9, 0.2);
+  const std::filesystem::path cells = folder_.path() / "cells";
+  std::filesystem::copy(
+      cells / "G1-seed0-lr1", cells / "G4-seed0-lr1",
+      std::filesystem::copy_options::overwrite_existing | std::filesystem::copy_options::recursive);
+  EXPECT_EQ(collect(folder_.path(), plan_)["finished"], 1);
+  plan_.cells[0].learning_rate = 0.5;
+  EXPECT_EQ(collect(folder_.path(), plan_)["finished"], 0);
+  std::filesystem::remove(cells / "G1-seed0-lr1" / "config.json");
+  EXPECT_EQ(collect(folder_.path(), plan_)["finished"], 0);
 }
 
 TEST_F(Collect, SaysNothingOfTimesAndOrder) {

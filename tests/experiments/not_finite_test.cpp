@@ -250,8 +250,11 @@ TEST(NotFinite, ACellWhosePredictionsWereNotIsNotCollected) {
   const std::string out = folder / "sweep";
   const auto plan = experiments::plan_groups("demo", {{"groups", {1}}, {"seeds", 1}});
   experiments::write_plan(out, plan);
-  for (const auto& cell : plan.cells) {
+  for (std::size_t i = 0; i < plan.cells.size(); ++i) {
+    const auto& cell = plan.cells[i];
     std::filesystem::create_directories(out + "/cells/" + cell.id);
+    std::ofstream(out + "/cells/" + cell.id + "/config.json")
+        << Json{{"settings", experiments::to_json(plan.settings_of(i))}};
     // As an earlier version left them.
     std::ofstream(out + "/cells/" + cell.id + "/summary.json")
         << R"({"final_loss": null, "interior_slope": null, "localized_fraction": [1.0],

@@ -96,8 +96,9 @@ TEST(Settings, FilesSayWhatIsWrong) {
   EXPECT_EQ(kinds(R"({"group": {"groups": 0}})"),
             "p.json: for_norm group: groups 0: expected a whole number from 1 to 16384");
   EXPECT_EQ(kinds("3"), "p.json: for_norm 3: expected an object of kinds of norm");
-  for (const char* text :
-       {R"({"group": 3})", R"({"group": {"norm": "none"}})", R"({"group": {"for_norm": {}}})"}) {
+  EXPECT_EQ(kinds(R"({"group": {"for_norm": {}}})"),
+            "p.json: for_norm group: there is no setting for_norm");
+  for (const char* text : {R"({"group": 3})", R"({"group": {"norm": "none"}})"}) {
     EXPECT_EQ(kinds(text),
               "p.json: for_norm group: expected an object of other settings than norm");
   }
@@ -134,7 +135,7 @@ TEST(Settings, ImpossibleValuesAreRefusedInWords) {
   EXPECT_EQ(check_error([](S s) { s.p_threshold = 1; }),
             "--p-threshold 1: expected a number above 0 and below 1");
   EXPECT_EQ(check_error([](S s) { s.learning_rate = 0; }),
-            "--learning-rate 0: expected a number above 0 and at most 1e+30");
+            "--learning-rate 0: expected a number of at least 1e-30 and at most 1e+30");
   EXPECT_EQ(check_error([](S s) { s.iterations = std::int64_t{1} << 32; }),
             "--iterations 4294967296: expected a whole number from 1 to 4294967295");
   EXPECT_EQ(check_error([](S) {}), "");
