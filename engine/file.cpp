@@ -297,6 +297,13 @@ std::string in_quotes(std::string_view text) {
   return out + (text.size() > kMost ? "\"..." : "\"");
 }
 
+std::string shown(std::string_view name) {
+  constexpr std::size_t kShort = 40;
+  const bool plain = !name.empty() && name.size() <= kShort &&
+                     std::ranges::all_of(name, [](char c) { return c > ' ' && c < 127; });
+  return plain ? std::string(name) : in_quotes(name);
+}
+
 HostArray checked_array(DType type, Shape shape, std::span<const std::byte> bytes) {
   const std::uint64_t needed = static_cast<std::uint64_t>(shape.size()) * size_of(type);
   SC_CHECK(bytes.size() == needed, "expected {} bytes for {} {}, got {}", needed, name_of(type),

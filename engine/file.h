@@ -155,6 +155,10 @@ class LineLog {
 // \xNN, at most 40 of them.
 std::string in_quotes(std::string_view text);
 
+// A name from outside, for a message: as it is where that is one short word of ASCII, else in
+// quotes.
+std::string shown(std::string_view name);
+
 // Runs f; an Error leaves with "WHERE: " before its message.
 template <class F>
 auto in_context(std::string_view where, F&& f) try {

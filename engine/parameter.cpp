@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "engine/file.h"
+
 namespace sidechannel {
 namespace {
 
@@ -113,7 +115,7 @@ void ParameterList::load(const TensorMap& tensors, const std::string& source, Lo
     // PyTorch's BatchNorm counts its updates; nothing here depends on the count.
     SC_CHECK(unknown == LoadUnknown::kIgnore || names_.contains(name) ||
                  name.ends_with(".num_batches_tracked"),
-             "{}: has a tensor {} that the model does not have", source, name);
+             "{}: has a tensor {} that the model does not have", source, shown(name));
   }
   for (const Parameter& p : parameters_) from_file(tensors.at(p.name), p.layout, p.value);
   for (const Constant& c : constants_) from_file(tensors.at(c.name), Layout::kSame, c.value);

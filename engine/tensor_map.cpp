@@ -1,14 +1,18 @@
 #include "engine/tensor_map.h"
 
+#include <algorithm>
+
+#include "engine/file.h"
+
 namespace sidechannel {
 
 const HostArray& tensor_in(const TensorMap& tensors, const std::string& source,
                            const std::string& name, DType dtype, const Shape& shape) {
   const auto found = tensors.find(name);
-  SC_CHECK(found != tensors.end(), "{}: has no tensor {}", source, name);
+  SC_CHECK(found != tensors.end(), "{}: has no tensor {}", source, shown(name));
   const HostArray& array = found->second;
   SC_CHECK(array.dtype == dtype && array.shape == shape, "{}: {} is {} {}, expected {} {}", source,
-           name, name_of(array.dtype), array.shape.str(), name_of(dtype), shape.str());
+           shown(name), name_of(array.dtype), array.shape.str(), name_of(dtype), shape.str());
   return array;
 }
 

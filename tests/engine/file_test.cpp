@@ -483,5 +483,13 @@ TEST(InQuotes, KeepsAMessageOnOneShortLine) {
   EXPECT_EQ(in_quotes(std::string(41, 'x')), '"' + std::string(40, 'x') + "\"...");
 }
 
+TEST(Shown, LeavesShortWordsAsTheyAre) {
+  EXPECT_EQ(shown("blocks.0.conv.weight"), "blocks.0.conv.weight");
+  EXPECT_EQ(shown(""), "\"\"");
+  EXPECT_EQ(shown("two words"), "\"two words\"");
+  EXPECT_EQ(shown("a\u202eb"), "\"a\\xe2\\x80\\xaeb\"");
+  EXPECT_EQ(shown(std::string(41, 'x')), '"' + std::string(40, 'x') + "\"...");
+}
+
 }  // namespace
 }  // namespace sidechannel

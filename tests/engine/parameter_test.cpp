@@ -136,6 +136,16 @@ TEST(ParameterList, RefusesAnotherModelsTensors) {
   };
   EXPECT_EQ(load(add("head.weight")),
             "runs/a/model.safetensors: has a tensor head.weight that the model does not have");
+  // Whatever a file calls its tensors, the message is one short line.
+  const auto named = [&](const std::string& name) {
+    return load([&](auto& t) { t[name] = HostArray(DType::kF32, {1}); });
+  };
+  const auto refused = [](const std::string& name) {
+    return "runs/a/model.safetensors: has a tensor " + name + " that the model does not have";
+  };
+  EXPECT_EQ(named(std::string("a\0b\n\x1b[31m", 9)), refused("\"a\\x00b\\x0a\\x1b[31m\""));
+  EXPECT_EQ(named("a\u202eb"), refused("\"a\\xe2\\x80\\xaeb\""));
+  EXPECT_EQ(named(std::string(5000, 'x')), refused('"' + std::string(40, 'x') + "\"..."));
   EXPECT_EQ(load(add("head.weight"), LoadUnknown::kIgnore), "no error");
   EXPECT_EQ(load(add("norm.num_batches_tracked")), "no error");  // PyTorch's count
 }

@@ -8,9 +8,11 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/checkpoint.h"
+#include "engine/finite.h"
 #include "engine/npy.h"
 #include "experiments/group_sweep.h"
 #include "experiments/training.h"
+#include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel::harness {
