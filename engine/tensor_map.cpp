@@ -25,6 +25,17 @@ std::int64_t whole_number_in(const TensorMap& tensors, const std::string& source
   return value;
 }
 
+void check_not_negative(const HostArray& array, const std::string& source,
+                        const std::string& name) {
+  const auto check = [&](auto values) {
+    const auto bad = std::ranges::find_if(values, [](auto value) { return !(value >= 0); });
+    SC_CHECK(bad == values.end(), "{}: tensor {} holds {}, expected at least 0", source,
+             shown(name), *bad);
+  };
+  if (array.dtype == DType::kF32) check(array.as<float>());
+  if (array.dtype == DType::kF64) check(array.as<double>());
+}
+
 HostArray scalar(std::int64_t value) {
   return HostArray::from<std::int64_t>(std::span(&value, 1), Shape{});
 }

@@ -36,7 +36,8 @@ class Training {
     };
     phase.load = [this](const SafetensorsFile& state, const std::string& source,
                         std::int64_t step) {
-      step_.load(state.tensors, source, step);
+      step_.load(state.tensors, source, step,
+                 steps_since_line(step, settings_.iterations, settings_.log_every));
       step_.seek(step);
       loss_ = tensor_in(state.tensors, source, "shown", DType::kF64, Shape{1}).as<double>()[0];
     };
@@ -105,7 +106,7 @@ class Test {
     phase.load = [this](const SafetensorsFile& state, const std::string& source,
                         std::int64_t step) {
       const std::int64_t count = std::min(step * settings_.batch, settings_.test_pairs);
-      answers_.load(state.tensors, source, "answers", count, count);
+      answers_.load(state.tensors, source, "answers", count);
       random_.seek(0, static_cast<std::uint32_t>(count));
     };
     phase.step = [this](std::int64_t step) {
@@ -215,7 +216,7 @@ Var PairSource::operator()(Tape& tape, const Random& random, std::int64_t pairs)
 DistinguishStep::DistinguishStep(PackedLocalizer& network, const LearningRate& rate,
                                  std::int64_t pairs, std::int64_t overlap, std::uint64_t seed)
     : TrainingStep(
-          network.parameters(), HostArray::from<float>(kAnswers, {2}),
+          network.parameters(), HostArray::from<float>(kAnswers, {2}), pairs,
           [&network, pairs,
            source = PairSource(network.config().length(), overlap, Stream::kNoise)](
               Tape& tape, const Random& random) { return network(source(tape, random, pairs)); },

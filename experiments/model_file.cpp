@@ -92,9 +92,8 @@ Localizer load_model(const std::filesystem::path& path, const Device& device,
     config.groups = groups;
     config.samples_per_set = samples_per_set;
   }
-  Localizer network(device, DType::kF32, config, file.tensors, source);
   check_finite(file.tensors, source);
-  return network;
+  return {device, DType::kF32, config, file.tensors, source};
 }
 
 }  // namespace sidechannel::experiments

@@ -50,7 +50,8 @@ class ProbeTraining {
                         std::int64_t step) {
       probes_.parameters().load(state.tensors, source, LoadUnknown::kIgnore);
       adam_.load(state.tensors, source, "adam", step, step);
-      window_.load(state.tensors, source, "window", 0, step);
+      window_.load(state.tensors, source, "window",
+                   steps_since_line(step, settings_.probe_iterations, settings_.log_every));
       random_.seek(static_cast<std::uint32_t>(step));
     };
     phase.step = [this](std::int64_t step) { do_step(step); };
@@ -177,8 +178,7 @@ class Map {
           tensor_in(state.tensors, source, "samples", DType::kF32, {kept_, settings_.length});
       const std::int64_t count = std::min(step * batch_, settings_.map_samples);
       for (std::size_t row = 0; row < moments_.size(); ++row) {
-        moments_[row].load(state.tensors, source, fmt::format("layers.{}", layers_[row]), count,
-                           count);
+        moments_[row].load(state.tensors, source, fmt::format("layers.{}", layers_[row]), count);
       }
       random_.seek(0, static_cast<std::uint32_t>(count));
     };

@@ -1,5 +1,6 @@
 #include "experiments/training.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -112,7 +113,9 @@ class Training {
     // The state after step n was saved in the stage of step n - 1.
     enter_stage(step > 0 ? step - 1 : 0);
     step_->seek(step);
-    step_->load(state.tensors, source, step - first_);
+    const std::int64_t since =
+        steps_since_line(step, settings_.total_iterations(), settings_.log_every);
+    step_->load(state.tensors, source, step - first_, std::min(since, step - first_));
     const auto shown =
         tensor_in(state.tensors, source, "shown", DType::kF64, Shape{3}).as<double>();
     last_slope_ = shown[0];
@@ -162,7 +165,7 @@ double interior_slope(const HostArray& mean, std::int64_t radius) {
 LocalizationStep::LocalizationStep(Localizer& network, const LearningRate& rate, std::int64_t batch,
                                    std::int64_t length, std::uint64_t seed, Input input)
     : TrainingStep(
-          network.parameters(), target_positions(length),
+          network.parameters(), target_positions(length), batch,
           [&network, batch,
            source =
                InputSource(network.parameters().device(), input, batch, length, Stream::kNoise)](

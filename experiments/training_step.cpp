@@ -6,10 +6,11 @@
 
 namespace sidechannel::experiments {
 
-TrainingStep::TrainingStep(ParameterList& parameters, const HostArray& target, Predict predict,
-                           const LearningRate& rate, std::uint64_t seed)
+TrainingStep::TrainingStep(ParameterList& parameters, const HostArray& target, std::int64_t batch,
+                           Predict predict, const LearningRate& rate, std::uint64_t seed)
     : parameters_(parameters),
       target_(Tensor::from(parameters.device(), target)),
+      batch_(batch),
       predict_(std::move(predict)),
       tape_(parameters.device()),
       random_(tape_.device(), seed),
@@ -28,8 +29,7 @@ void TrainingStep::run() {
   tape_.backward(loss);
   adam_.step(loss.value());
   window_.losses.add(loss.value().reshape({1, 1}), adam_.halted_flag());
-  window_.outputs.add(y.value().reshape({y.size() / target_.size(), target_.size()}),
-                      adam_.halted_flag());
+  window_.outputs.add(y.value().reshape({batch_, target_.size()}), adam_.halted_flag());
   random_.advance(1);
   predictions_ = y.value();
 }
@@ -49,11 +49,12 @@ void TrainingStep::save(TensorMap& tensors) const {
   window_.outputs.save(tensors, "window.outputs");
 }
 
-void TrainingStep::load(const TensorMap& tensors, const std::string& source, std::int64_t steps) {
+void TrainingStep::load(const TensorMap& tensors, const std::string& source, std::int64_t steps,
+                        std::int64_t windowed) {
   parameters_.load(tensors, source, LoadUnknown::kIgnore);
   adam_.load(tensors, source, "adam", steps, steps);
-  window_.losses.load(tensors, source, "window.loss", 0, steps);
-  window_.outputs.load(tensors, source, "window.outputs");
+  window_.losses.load(tensors, source, "window.loss", windowed);
+  window_.outputs.load(tensors, source, "window.outputs", windowed * batch_);
 }
 
 AdamState look(TrainingStep& step, std::int64_t first, RunFolder& folder,
