@@ -44,8 +44,8 @@ class Training {
     phase.step = [this](std::int64_t step) { do_step(step); };
     phase.details = [this] {
       look();
-      return fmt::format("loss {:.4f}",
-                         step_.window().losses.count() > 0 ? step_.window().loss() : loss_);
+      return "loss " +
+             number_text(step_.window().losses.count() > 0 ? step_.window().loss() : loss_, 4);
     };
     return run_phase(folder_, phase);
   }
@@ -118,7 +118,7 @@ class Test {
       }
       look(step);
     };
-    phase.details = [this] { return fmt::format("mean squared error {:.4f}", mse()); };
+    phase.details = [this] { return "mean squared error " + number_text(mse(), 4); };
     return run_phase(folder_, phase);
   }
 
@@ -196,9 +196,9 @@ std::string test_notice(const OverlapSettings& settings, std::int64_t overlap, d
   const bool can_learn = has_norm && 4 * overlap >= 3 * length && overlap < length;
   if (!(mse > kLarger) && !(can_learn && mse >= kNothing)) return {};
   return fmt::format(
-      "overlap {}: this network learned nothing: mean squared error {:.3f}, where answering 0 has "
+      "overlap {}: this network learned nothing: mean squared error {}, where answering 0 has "
       "1; try another seed (--seed {}) or a lower rate (--learning-rate {})",
-      overlap, mse, settings.seed + 1, settings.learning_rate / 2);
+      overlap, number_text(mse, 3), settings.seed + 1, settings.learning_rate / 2);
 }
 
 Json numbers(const HostArray& array) {

@@ -59,8 +59,8 @@ class ProbeTraining {
       look();
       if (probes_.size() == 0) return std::string("no hidden layers");
       const std::vector<double> losses = window_.count() > 0 ? mean_losses() : shown_;
-      return fmt::format("loss {:.4f} at the first layer, {:.4f} at the last", losses.front(),
-                         losses.back());
+      return fmt::format("loss {} at the first layer, {} at the last",
+                         number_text(losses.front(), 4), number_text(losses.back(), 4));
     };
     return run_phase(folder_, phase);
   }
@@ -80,7 +80,7 @@ class ProbeTraining {
     const std::string what = first_not_finite(
         tape_, {&network_.parameters(), &probes_.parameters()}, [this] { run_step(); });
     throw Error(fmt::format("probe step {}: gradient norm {}{}; stopped before the update",
-                            adam.steps, std::abs(adam.gradient_norm()),
+                            adam.steps, number_text(std::abs(adam.gradient_norm()), 5),
                             what.empty() ? ", whose square is beyond f32" : "; first " + what));
   }
 

@@ -52,6 +52,14 @@ std::string duration_text(double seconds) {
   return fmt::format("{} days", s / kDay);
 }
 
+std::string number_text(double value, int decimals) {
+  constexpr double kMost = 1e6;
+  const double size = std::abs(value);
+  const bool usual = size == 0 || !std::isfinite(size) ||
+                     (size < kMost && size >= 0.5 * std::pow(10.0, -decimals));
+  return usual ? fmt::format("{:.{}f}", value, decimals) : fmt::format("{:.3g}", value);
+}
+
 Progress::Progress(std::string label, std::int64_t total, std::string unit, std::int64_t done)
     : label_(std::move(label)),
       total_(total),

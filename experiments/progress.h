@@ -42,4 +42,8 @@ class Progress {
 // "4 s", "3 min 20 s", "2 h 05 min", "12 days"
 std::string duration_text(double seconds);
 
+// A number in few digits: with that many decimals, "0.0123", or, where they would show none of its
+// digits or it has too many before the point, "3.79e+27".
+std::string number_text(double value, int decimals);
+
 }  // namespace sidechannel::experiments

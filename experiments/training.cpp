@@ -93,8 +93,8 @@ class Training {
     const bool fresh = step_->window().losses.count() > 0;
     const double interior = fresh ? slope() : last_slope_;
     return fmt::format(
-        "loss {:.5f}{}", fresh ? step_->window().loss() : last_loss_,
-        std::isfinite(interior) ? fmt::format("  interior slope {:.3f}", interior) : "");
+        "loss {}{}", number_text(fresh ? step_->window().loss() : last_loss_, 5),
+        std::isfinite(interior) ? "  interior slope " + number_text(interior, 3) : "");
   }
 
   void save(SafetensorsFile& state) {
@@ -191,12 +191,10 @@ std::string training_notice(const LocalizationSettings& settings, double loss, d
   const bool learned = mean_answer - loss >= kSomething * (mean_answer - best);
   if (learned && !(hears && slope < kNoSlope)) return {};
   const std::string what =
-      learned ? fmt::format(
-                    "nothing of what lies beyond its receptive field: interior slope {:.3f}", slope)
-              : fmt::format(
-                    "nothing: loss {:.5f}, where answering the mean position everywhere has "
-                    "{:.5f}",
-                    loss, mean_answer);
+      learned ? fmt::format("nothing of what lies beyond its receptive field: interior slope {}",
+                            number_text(slope, 3))
+              : fmt::format("nothing: loss {}, where answering the mean position everywhere has {}",
+                            number_text(loss, 5), number_text(mean_answer, 5));
   return fmt::format(
       "this run learned {}; try another seed (--seed {}) or a lower rate "
       "(--learning-rate {})",

@@ -68,12 +68,12 @@ AdamState look(TrainingStep& step, std::int64_t first, RunFolder& folder,
   add_state(state);
   folder.save_state("failure.safetensors", std::move(state));
   const std::string what = step.not_finite(at);
-  throw Error(
-      fmt::format("step {}: loss {}, gradient norm {}{}; stopped before the update, the "
-                  "state is kept in {} (try a lower --learning-rate)",
-                  at, std::abs(adam.loss), std::abs(adam.gradient_norm()),
-                  what.empty() ? ", whose square is beyond f32" : "; first " + what,
-                  folder.file("failure.safetensors").string()));
+  throw Error(fmt::format(
+      "step {}: loss {}, gradient norm {}{}; stopped before the update, the "
+      "state is kept in {} (try a lower --learning-rate)",
+      at, number_text(std::abs(adam.loss), 5), number_text(std::abs(adam.gradient_norm()), 5),
+      what.empty() ? ", whose square is beyond f32" : "; first " + what,
+      folder.file("failure.safetensors").string()));
 }
 
 }  // namespace sidechannel::experiments

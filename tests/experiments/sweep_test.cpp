@@ -9,12 +9,14 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <random>
 #include <set>
 #include <thread>
 
 #include "experiments/interrupt.h"
+#include "experiments/progress.h"
 #include "experiments/settings.h"
 #include "tests/harness/program.h"
 
@@ -87,6 +89,22 @@ TEST(Sweep, RangesOfCells) {
   EXPECT_EQ(experiments::ranges({}), "");
   EXPECT_EQ(experiments::ranges({4}), "4");
   EXPECT_EQ(experiments::ranges({0, 1, 2, 5, 7, 8}), "0-2,5,7-8");
+}
+
+TEST(Progress, NumbersHaveFewDigits) {
+  using experiments::number_text;
+  EXPECT_EQ(number_text(0.012345, 4), "0.0123");
+  EXPECT_EQ(number_text(0.08598, 5), "0.08598");
+  EXPECT_EQ(number_text(0, 5), "0.00000");
+  EXPECT_EQ(number_text(-0.002, 3), "-0.002");
+  EXPECT_EQ(number_text(123456.25, 1), "123456.2");
+  EXPECT_EQ(number_text(9.0000000329865346e76, 5), "9e+76");
+  EXPECT_EQ(number_text(-3.7904107041722777e+27, 5), "-3.79e+27");
+  EXPECT_EQ(number_text(1e6, 5), "1e+06");
+  EXPECT_EQ(number_text(3.21987e-9, 4), "3.22e-09");
+  EXPECT_EQ(number_text(std::numeric_limits<double>::max(), 3), "1.8e+308");
+  EXPECT_EQ(number_text(std::numeric_limits<double>::infinity(), 3), "inf");
+  EXPECT_EQ(number_text(std::numeric_limits<double>::quiet_NaN(), 3), "nan");
 }
 
 TEST(Sweep, ThreadsAndDevicesOfWorkers) {
