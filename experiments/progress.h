@@ -2,7 +2,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <string>
+#include <string_view>
 
 namespace sidechannel::experiments {
 
@@ -45,5 +47,11 @@ std::string duration_text(double seconds);
 // A number in few digits: with that many decimals, "0.0123", or, where they would show none of its
 // digits or it has too many before the point, "3.79e+27".
 std::string number_text(double value, int decimals);
+
+// "train 2018/5000" of a line of progress that is no terminal's; empty of any other line.
+std::string progress_part(std::string_view line);
+// The same of the newest line of progress in a log that another process writes; empty where there
+// is none.
+std::string last_progress(const std::filesystem::path& log);
 
 }  // namespace sidechannel::experiments

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
-#include <fstream>
 #include <map>
 #include <span>
 #include <thread>
@@ -31,17 +30,6 @@ constexpr const char* kConfig = "config.json";
 constexpr const char* kFailure = "failure.txt";
 constexpr const char* kLog = "log.txt";
 constexpr int kMostKills = 3;  // of one cell's worker, until the cell counts as failed
-
-// The last whole line of a log that another process writes; empty where there is none.
-std::string last_line(const fs::path& path) {
-  constexpr std::streamoff kEnough = 1000;
-  std::ifstream file(path, std::ios::ate);
-  const std::streamoff size = file.tellg();
-  file.seekg(std::max<std::streamoff>(0, size - kEnough));
-  std::string last;
-  for (std::string line; std::getline(file, line) && !file.eof();) last = line;
-  return last;
-}
 
 // The processes that work on cells, and the queue of what is left.
 class Crew {
@@ -86,13 +74,13 @@ class Crew {
     Clock::time_point since;
   };
 
-  // With the newest line of each worker, up to its first detail: "G4-seed0-lr0.001 train 300/5000".
+  // With where each worker is: "[G4-seed0-lr0.001 train 300/5000]".
   std::string details() const {
     std::string text = fmt::format("{} running, {} failed", running_, failed_.size());
     for (const Slot& slot : slots_) {
       if (slot.pid == 0) continue;
-      const std::string line = last_line(sweep_.folder(slot.cell) / kLog);
-      text += fmt::format("  [{} {}]", sweep_.id(slot.cell), line.substr(0, line.find("  ")));
+      const std::string at = last_progress(sweep_.folder(slot.cell) / kLog);
+      text += fmt::format("  [{}{}{}]", sweep_.id(slot.cell), at.empty() ? "" : " ", at);
     }
     return text;
   }

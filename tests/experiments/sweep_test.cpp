@@ -91,6 +91,34 @@ TEST(Sweep, RangesOfCells) {
   EXPECT_EQ(experiments::ranges({0, 1, 2, 5, 7, 8}), "0-2,5,7-8");
 }
 
+TEST(Progress, OnlyItsOwnLinesSayWhereALogStands) {
+  using experiments::progress_part;
+  EXPECT_EQ(progress_part("train 2018/5000  loss 0.01234  88 it/s"), "train 2018/5000");
+  EXPECT_EQ(progress_part("overlap 3, test 4/10  "), "overlap 3, test 4/10");
+  for (const char* line :
+       {"", "train", "train 2018/5000", "train 2018/x  loss", "train /5000  loss",
+        "2018/5000  loss",
+        "this run learned nothing: loss 0.08610; try another seed (--seed 5)  or 1/2",
+        "train: resumed at step 20", "a/b c 3  d"}) {
+    EXPECT_EQ(progress_part(line), "") << line;
+  }
+
+  const TemporaryFolder folder;
+  const std::string log = folder / "log.txt";
+  const auto stands_at = [&](const std::string& text) {
+    std::ofstream(log) << text;
+    return experiments::last_progress(log);
+  };
+  EXPECT_EQ(experiments::last_progress(log), "");
+  EXPECT_EQ(stands_at(""), "");
+  EXPECT_EQ(stands_at("cpu: 1 of 2 threads\n\n"), "");
+  EXPECT_EQ(stands_at("train 1/9  loss 1\ntrain 2/9  loss 1\n"), "train 2/9");
+  EXPECT_EQ(stands_at("train 1/9  loss 1\nthis run learned nothing\n\n"), "train 1/9");
+  EXPECT_EQ(stands_at("train 1/9  loss 1\ntrain 2/9  lo"), "train 1/9");  // not whole yet
+  EXPECT_EQ(stands_at("train 1/9  x\n" + std::string(70'000, 'x') + " 3/4  x\n"), "");
+  EXPECT_EQ(stands_at(std::string(70'000, 'x') + "\nmap 3/4  x\n"), "map 3/4");
+}
+
 TEST(Progress, NumbersHaveFewDigits) {
   using experiments::number_text;
   EXPECT_EQ(number_text(0.012345, 4), "0.0123");
