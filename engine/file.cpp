@@ -59,6 +59,23 @@ auto uninterrupted(Call call) {
   return result;
 }
 
+[[noreturn]] void refuse_device(const fs::path& path) {
+  throw FileError(ENXIO, path.string() + " is a device or a pipe, expected a file");
+}
+
+// A regular file. Without O_NONBLOCK, opening a pipe would wait for its other end; with it, one
+// that nobody reads, and a socket, cannot be opened at all.
+OpenFile open_regular(const fs::path& path, int flags, std::string_view action) {
+  try {
+    OpenFile file(path, flags | O_NONBLOCK, action);
+    file.size();  // refuses what is no file
+    return file;
+  } catch (const FileError& error) {
+    if (error.code() == ENXIO) refuse_device(path);
+    throw;
+  }
+}
+
 fs::path temporary_for(const fs::path& path) {
   return path.parent_path() / fmt::format(".{}.tmp", path.filename().string());
 }
@@ -157,7 +174,7 @@ std::uint64_t OpenFile::size() const {
   struct stat status {};
   if (::fstat(fd_, &status) != 0) fail("stat", path_);
   SC_CHECK(!S_ISDIR(status.st_mode), "{} is a folder, expected a file", path_.string());
-  SC_CHECK(S_ISREG(status.st_mode), "{} is a device or a pipe, expected a file", path_.string());
+  if (!S_ISREG(status.st_mode)) refuse_device(path_);
   return static_cast<std::uint64_t>(status.st_size);
 }
 
@@ -258,7 +275,7 @@ void clear_up_after_writers(const fs::path& folder) {
 }
 
 LineLog::LineLog(const fs::path& path)
-    : file_(path, O_WRONLY | O_CREAT | O_APPEND), size_(file_.size()) {}
+    : file_(open_regular(path, O_WRONLY | O_CREAT | O_APPEND, "open")), size_(file_.size()) {}
 
 void LineLog::append(std::string_view line) {
   SC_CHECK(line.find('\n') == line.npos, "cannot log a line with a newline inside: {}",
@@ -278,7 +295,7 @@ void LineLog::append(std::string_view line) {
 }
 
 void LineLog::truncate_to(const fs::path& path, std::uint64_t bytes) {
-  OpenFile file(path, O_WRONLY | O_CREAT);
+  OpenFile file = open_regular(path, O_WRONLY | O_CREAT, "open");
   const std::uint64_t size = file.size();
   SC_CHECK(size >= bytes, "cannot truncate {} to {} bytes: it holds only {}", path.string(), bytes,
            size);

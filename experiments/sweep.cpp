@@ -128,7 +128,8 @@ class Crew {
       // A worker does not outlive the sweep: it stops with a checkpoint, as on any SIGTERM.
       prctl(PR_SET_PDEATHSIG, SIGTERM);
       if (getppid() != parent) _exit(kExitInterrupted);
-      const int file = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+      const int file =
+          open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
       if (file >= 0) {
         dup2(file, STDOUT_FILENO);
         dup2(file, STDERR_FILENO);

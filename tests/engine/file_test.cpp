@@ -456,6 +456,18 @@ TEST_F(FileTest, NamesTheFailureOfTheLineAndNotOfTheClearingUp) {
             "cannot write " + path_.string() + ": Input/output error");
 }
 
+// Opening a pipe waits for whoever reads it.
+TEST_F(FileTest, ALogIsNoPipeOrDevice) {
+  ASSERT_EQ(::mkfifo(path_.c_str(), 0600), 0);
+  const std::string refused = " is a device or a pipe, expected a file";
+  EXPECT_EQ(error_of([&] { LineLog log(path_); }), path_.string() + refused);
+  EXPECT_EQ(error_of([&] { LineLog::truncate_to(path_, 0); }), path_.string() + refused);
+  const int reader = ::open(path_.c_str(), O_RDONLY | O_NONBLOCK);
+  EXPECT_EQ(error_of([&] { LineLog log(path_); }), path_.string() + refused);
+  ::close(reader);
+  EXPECT_EQ(error_of([&] { LineLog log("/dev/null"); }), "/dev/null" + refused);
+}
+
 TEST_F(FileTest, TruncatesALogToWhatACheckpointKnows) {
   LineLog::truncate_to(path_, 0);
   EXPECT_EQ(text_of(path_), "");
