@@ -97,7 +97,7 @@ class TemporaryName {
 void keep_copy(const fs::path& path, const fs::path& previous) {
   std::vector<std::byte> bytes;
   try {
-    bytes = read_file(path);
+    bytes = read_file(path, UINT64_MAX);
   } catch (const FileError& error) {
     if (error.code() == ENOENT) return;  // the first write: nothing to keep
     throw;
@@ -182,8 +182,11 @@ void OpenFile::read(std::span<std::byte> bytes) const {
   for (auto rest = bytes; !rest.empty();) {
     const ssize_t n = uninterrupted([&] { return calls.read(fd_, rest.data(), rest.size()); });
     if (n < 0) fail("read", path_);
-    SC_CHECK(n > 0, "cannot read {}: expected {} bytes, got {}", path_.string(), bytes.size(),
-             bytes.size() - rest.size());
+    if (n == 0) {
+      throw FileError(ENODATA,
+                      fmt::format("cannot read {}: expected {} bytes, got {}", path_.string(),
+                                  bytes.size(), bytes.size() - rest.size()));
+    }
     rest = rest.subspan(static_cast<std::size_t>(n));
   }
 }
@@ -225,12 +228,11 @@ void OpenFile::close() {
   if (calls.close(std::exchange(fd_, -1)) != 0 && errno != EINTR) fail("close", path_);
 }
 
-std::vector<std::byte> read_file(const fs::path& path) {
-  // Without O_NONBLOCK, opening a pipe would wait for its writer before size() can refuse it.
-  const OpenFile file(path, O_RDONLY | O_NONBLOCK, "read");
-  std::vector<std::byte> bytes(file.size());
-  file.read(bytes);
-  return bytes;
+std::vector<std::byte> read_file(const fs::path& path, std::uint64_t most) {
+  ByteSource file(path);
+  SC_CHECK(file.left() <= most, "{}: expected at most {} bytes, got {}", path.string(), most,
+           file.left());
+  return file.take(file.left());
 }
 
 fs::path previous_of(const fs::path& path) {
@@ -321,7 +323,7 @@ std::string shown(std::string_view name) {
   return plain ? std::string(name) : in_quotes(name);
 }
 
-HostArray checked_array(DType type, Shape shape, std::span<const std::byte> bytes) {
+HostArray checked_array(DType type, Shape shape, std::vector<std::byte> bytes) {
   const std::uint64_t needed = static_cast<std::uint64_t>(shape.size()) * size_of(type);
   SC_CHECK(bytes.size() == needed, "expected {} bytes for {} {}, got {}", needed, name_of(type),
            shape.str(), bytes.size());
@@ -333,8 +335,25 @@ HostArray checked_array(DType type, Shape shape, std::span<const std::byte> byte
   HostArray array;
   array.dtype = type;
   array.shape = shape;
-  array.bytes.assign(bytes.begin(), bytes.end());
+  array.bytes = std::move(bytes);
   return array;
+}
+
+ByteSource::ByteSource(const fs::path& path)
+    : file_(open_regular(path, O_RDONLY, "read")), left_(file_->size()) {}
+
+std::vector<std::byte> ByteSource::take(std::uint64_t count) {
+  SC_CHECK(count <= left_, "expected {} bytes, got only {}", count, left_);
+  std::vector<std::byte> bytes;
+  if (file_) {
+    bytes.resize(count);
+    file_->read(bytes);
+  } else {
+    bytes.assign(bytes_.begin(), bytes_.begin() + static_cast<std::ptrdiff_t>(count));
+    bytes_ = bytes_.subspan(count);
+  }
+  left_ -= count;
+  return bytes;
 }
 
 FileSystemCalls replace_file_system_calls(const FileSystemCalls& replacement) {
