@@ -4,6 +4,7 @@
 #include <array>
 #include <new>
 
+#include "engine/file.h"
 #include "engine/say.h"
 #include "kernels/cpu/cores.h"
 
@@ -25,7 +26,7 @@ int cuda_index(const std::string& name) {
 Precision precision_from(const std::string& name) {
   if (name == "fp32") return Precision::kFp32;
   if (name == "tf32") return Precision::kTf32;
-  throw UsageError(fmt::format("precision {}: expected fp32 or tf32", name));
+  throw UsageError(fmt::format("precision {}: expected fp32 or tf32", shown(name)));
 }
 
 std::string name_of(Precision precision) {
@@ -79,7 +80,7 @@ Device Device::from_name(const std::string& name, int threads, Precision precisi
         fmt::format("--device {}: this build has no CUDA backend; use --device cpu", name));
   }
   if (name != "auto")
-    throw UsageError(fmt::format("--device {}: expected auto, cpu or cuda[:N]", name));
+    throw UsageError(fmt::format("--device {}: expected auto, cpu or cuda[:N]", shown(name)));
 #if SIDECHANNEL_HAS_CUDA
   std::string reason;
   try {

@@ -59,6 +59,23 @@ auto uninterrupted(Call call) {
   return result;
 }
 
+[[noreturn]] void refuse_device(const fs::path& path) {
+  throw FileError(ENXIO, path.string() + " is a device or a pipe, expected a file");
+}
+
+// A regular file. Without O_NONBLOCK, opening a pipe would wait for its other end; with it, one
+// that nobody reads, and a socket, cannot be opened at all.
+OpenFile open_regular(const fs::path& path, int flags, std::string_view action) {
+  try {
+    OpenFile file(path, flags | O_NONBLOCK, action);
+    file.size();  // refuses what is no file
+    return file;
+  } catch (const FileError& error) {
+    if (error.code() == ENXIO) refuse_device(path);
+    throw;
+  }
+}
+
 fs::path temporary_for(const fs::path& path) {
   return path.parent_path() / fmt::format(".{}.tmp", path.filename().string());
 }
@@ -80,7 +97,7 @@ class TemporaryName {
 void keep_copy(const fs::path& path, const fs::path& previous) {
   std::vector<std::byte> bytes;
   try {
-    bytes = read_file(path);
+    bytes = read_file(path, UINT64_MAX);
   } catch (const FileError& error) {
     if (error.code() == ENOENT) return;  // the first write: nothing to keep
     throw;
@@ -157,7 +174,7 @@ std::uint64_t OpenFile::size() const {
   struct stat status {};
   if (::fstat(fd_, &status) != 0) fail("stat", path_);
   SC_CHECK(!S_ISDIR(status.st_mode), "{} is a folder, expected a file", path_.string());
-  SC_CHECK(S_ISREG(status.st_mode), "{} is a device or a pipe, expected a file", path_.string());
+  if (!S_ISREG(status.st_mode)) refuse_device(path_);
   return static_cast<std::uint64_t>(status.st_size);
 }
 
@@ -165,8 +182,11 @@ void OpenFile::read(std::span<std::byte> bytes) const {
   for (auto rest = bytes; !rest.empty();) {
     const ssize_t n = uninterrupted([&] { return calls.read(fd_, rest.data(), rest.size()); });
     if (n < 0) fail("read", path_);
-    SC_CHECK(n > 0, "cannot read {}: expected {} bytes, got {}", path_.string(), bytes.size(),
-             bytes.size() - rest.size());
+    if (n == 0) {
+      throw FileError(ENODATA,
+                      fmt::format("cannot read {}: expected {} bytes, got {}", path_.string(),
+                                  bytes.size(), bytes.size() - rest.size()));
+    }
     rest = rest.subspan(static_cast<std::size_t>(n));
   }
 }
@@ -208,12 +228,11 @@ void OpenFile::close() {
   if (calls.close(std::exchange(fd_, -1)) != 0 && errno != EINTR) fail("close", path_);
 }
 
-std::vector<std::byte> read_file(const fs::path& path) {
-  // Without O_NONBLOCK, opening a pipe would wait for its writer before size() can refuse it.
-  const OpenFile file(path, O_RDONLY | O_NONBLOCK, "read");
-  std::vector<std::byte> bytes(file.size());
-  file.read(bytes);
-  return bytes;
+std::vector<std::byte> read_file(const fs::path& path, std::uint64_t most) {
+  ByteSource file(path);
+  SC_CHECK(file.left() <= most, "{}: expected at most {} bytes, got {}", path.string(), most,
+           file.left());
+  return file.take(file.left());
 }
 
 fs::path previous_of(const fs::path& path) {
@@ -258,7 +277,7 @@ void clear_up_after_writers(const fs::path& folder) {
 }
 
 LineLog::LineLog(const fs::path& path)
-    : file_(path, O_WRONLY | O_CREAT | O_APPEND), size_(file_.size()) {}
+    : file_(open_regular(path, O_WRONLY | O_CREAT | O_APPEND, "open")), size_(file_.size()) {}
 
 void LineLog::append(std::string_view line) {
   SC_CHECK(line.find('\n') == line.npos, "cannot log a line with a newline inside: {}",
@@ -278,7 +297,7 @@ void LineLog::append(std::string_view line) {
 }
 
 void LineLog::truncate_to(const fs::path& path, std::uint64_t bytes) {
-  OpenFile file(path, O_WRONLY | O_CREAT);
+  OpenFile file = open_regular(path, O_WRONLY | O_CREAT, "open");
   const std::uint64_t size = file.size();
   SC_CHECK(size >= bytes, "cannot truncate {} to {} bytes: it holds only {}", path.string(), bytes,
            size);
@@ -297,7 +316,14 @@ std::string in_quotes(std::string_view text) {
   return out + (text.size() > kMost ? "\"..." : "\"");
 }
 
-HostArray checked_array(DType type, Shape shape, std::span<const std::byte> bytes) {
+std::string shown(std::string_view name) {
+  constexpr std::size_t kShort = 40;
+  const bool plain = !name.empty() && name.size() <= kShort &&
+                     std::ranges::all_of(name, [](char c) { return c > ' ' && c < 127; });
+  return plain ? std::string(name) : in_quotes(name);
+}
+
+HostArray checked_array(DType type, Shape shape, std::vector<std::byte> bytes) {
   const std::uint64_t needed = static_cast<std::uint64_t>(shape.size()) * size_of(type);
   SC_CHECK(bytes.size() == needed, "expected {} bytes for {} {}, got {}", needed, name_of(type),
            shape.str(), bytes.size());
@@ -309,8 +335,25 @@ HostArray checked_array(DType type, Shape shape, std::span<const std::byte> byte
   HostArray array;
   array.dtype = type;
   array.shape = shape;
-  array.bytes.assign(bytes.begin(), bytes.end());
+  array.bytes = std::move(bytes);
   return array;
+}
+
+ByteSource::ByteSource(const fs::path& path)
+    : file_(open_regular(path, O_RDONLY, "read")), left_(file_->size()) {}
+
+std::vector<std::byte> ByteSource::take(std::uint64_t count) {
+  SC_CHECK(count <= left_, "expected {} bytes, got only {}", count, left_);
+  std::vector<std::byte> bytes;
+  if (file_) {
+    bytes.resize(count);
+    file_->read(bytes);
+  } else {
+    bytes.assign(bytes_.begin(), bytes_.begin() + static_cast<std::ptrdiff_t>(count));
+    bytes_ = bytes_.subspan(count);
+  }
+  left_ -= count;
+  return bytes;
 }
 
 FileSystemCalls replace_file_system_calls(const FileSystemCalls& replacement) {

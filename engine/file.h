@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -31,9 +32,12 @@ class FileError : public Error {
   int code_;
 };
 
-// The content of a regular file. Throws Error when it is missing, a folder, a device, or
-// unreadable.
-std::vector<std::byte> read_file(const std::filesystem::path& path);
+// No text of ours is longer.
+inline constexpr std::uint64_t kMostText = std::uint64_t{64} << 20;
+
+// The content of a regular file of at most `most` bytes, which is asked before any of it is read.
+// Throws Error when it is missing, larger, a folder, a device, or unreadable.
+std::vector<std::byte> read_file(const std::filesystem::path& path, std::uint64_t most = kMostText);
 
 // The same bytes as text.
 inline std::string_view text_of(std::span<const std::byte> bytes) {
@@ -155,17 +159,41 @@ class LineLog {
 // \xNN, at most 40 of them.
 std::string in_quotes(std::string_view text);
 
-// Runs f; an Error leaves with "WHERE: " before its message.
+// A name from outside, for a message: as it is where that is one short word of ASCII, else in
+// quotes.
+std::string shown(std::string_view name);
+
+// Runs f; an Error leaves with "WHERE: " before its message. (Not one about a file: it names its
+// own.)
 template <class F>
 auto in_context(std::string_view where, F&& f) try {
   return f();
+} catch (const FileError&) {
+  throw;
 } catch (const Error& error) {
   throw Error(fmt::format("{}: {}", where, error.what()));
 }
 
 // The array of these bytes, exactly as many as it needs. Throws Error on a bool other than 0 and 1,
 // which C++ may not even look at.
-HostArray checked_array(DType type, Shape shape, std::span<const std::byte> bytes);
+HostArray checked_array(DType type, Shape shape, std::vector<std::byte> bytes);
+
+// Where the reader of a format takes bytes from, one after the other: a file, or memory. So it can
+// refuse a header, and a size that the header does not account for, before it has read the rest.
+class ByteSource {
+ public:
+  explicit ByteSource(const std::filesystem::path& path);
+  explicit ByteSource(std::span<const std::byte> bytes) : bytes_(bytes), left_(bytes.size()) {}
+
+  std::uint64_t left() const { return left_; }
+  // The next `count` bytes, at most left().
+  std::vector<std::byte> take(std::uint64_t count);
+
+ private:
+  std::optional<OpenFile> file_;
+  std::span<const std::byte> bytes_;  // where there is no file
+  std::uint64_t left_;
+};
 
 // The system calls through which a disk can fail. Tests put faults in their place.
 struct FileSystemCalls {

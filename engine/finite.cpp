@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/file.h"
 #include "kernels/reduce.h"
 
 namespace sidechannel {
@@ -54,7 +55,7 @@ std::string first_not_finite(const HostArray& array) {
 void check_finite(const std::map<std::string, HostArray>& tensors, const std::string& source) {
   for (const auto& [name, array] : tensors) {
     const std::string value = first_not_finite(array);
-    SC_CHECK(value.empty(), "{}: {} is {}", source, name, value);
+    SC_CHECK(value.empty(), "{}: {} is {}", source, shown(name), value);
   }
 }
 

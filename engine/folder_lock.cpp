@@ -27,6 +27,8 @@ bool is_missing_from_file_system(int code) {
 }
 
 std::string content_of(const fs::path& path) {
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) return {};  // a pipe would wait for its writer
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
 }
@@ -158,7 +160,7 @@ FolderLock::~FolderLock() {
 
 bool FolderLock::is_held(const fs::path& folder) {
   try {
-    if (!OpenFile(folder / kLock, O_RDONLY).try_lock(false)) return true;
+    if (!OpenFile(folder / kLock, O_RDONLY | O_NONBLOCK).try_lock(false)) return true;
   } catch (const FileError&) {
     // No lock file, none that we may read, or a file system without locks.
   }

@@ -11,7 +11,6 @@
 namespace sidechannel {
 namespace {
 
-constexpr std::size_t kMostBytes = std::size_t{64} << 20;
 constexpr std::size_t kMostDepth = 64;
 constexpr std::size_t kMostNames = 256;  // objects of nlohmann find their names one by one
 constexpr std::size_t kMostValues = std::size_t{1} << 22;
@@ -122,8 +121,7 @@ std::string range_in_words(T least, T most) {
 
 Json parse_json(std::string_view text, std::string_view source) {
   return in_context(source, [&] {
-    SC_CHECK(text.size() <= kMostBytes, "expected at most {} MiB of JSON, got {} bytes",
-             kMostBytes >> 20, text.size());
+    SC_CHECK(text.size() <= kMostText, "expected at most {} bytes, got {}", kMostText, text.size());
     // The parser would take a zero byte for the end and leave the rest unread.
     const std::size_t zero = text.find('\0');
     SC_CHECK(zero == text.npos, "expected JSON, got a zero byte at {}", position_in(text, zero));

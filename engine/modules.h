@@ -72,8 +72,9 @@ class NormRelu {
     gamma_ = &list.add_filled(name + ".weight", {channels}, 1);
     beta_ = &list.add_filled(name + ".bias", {channels}, 0);
     if (track_running) {
-      running_ = {list.add_constant(name + ".running_mean", {channels}, 0).value,
-                  list.add_constant(name + ".running_var", {channels}, 1).value};
+      running_ = {
+          list.add_constant(name + ".running_mean", {channels}, 0).value,
+          list.add_constant(name + ".running_var", {channels}, 1, Values::kNotNegative).value};
     }
   }
 

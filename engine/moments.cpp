@@ -41,13 +41,11 @@ void StreamingMoments::save(TensorMap& tensors, const std::string& prefix) const
 }
 
 void StreamingMoments::load(const TensorMap& tensors, const std::string& source,
-                            const std::string& prefix, std::int64_t least, std::int64_t most) {
+                            const std::string& prefix, std::int64_t count) {
   const HostArray& mean = tensor_in(tensors, source, prefix + ".mean", DType::kF64, mean_.shape());
   const HostArray& m2 = tensor_in(tensors, source, prefix + ".m2", DType::kF64, m2_.shape());
-  for (const double value : m2.as<double>()) {
-    SC_CHECK(value >= 0, "{}: {}.m2, sums of squares, holds {}", source, prefix, value);
-  }
-  const std::int64_t count = whole_number_in(tensors, source, prefix + ".count", least, most);
+  check_not_negative(m2, source, prefix + ".m2");
+  whole_number_in(tensors, source, prefix + ".count", count, count);
   mean_.copy_from(mean);
   m2_.copy_from(m2);
   count_.set(count);

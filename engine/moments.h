@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <string>
 
 #include "engine/device_value.h"
@@ -24,11 +23,12 @@ class StreamingMoments {
   HostArray mean() const { return mean_.to_host(); }  // [length]
   HostArray variance() const;                         // [length], unbiased; 0 for a single sample
 
-  // State for exact resume: PREFIX.mean, PREFIX.m2 and PREFIX.count, of `least` to `most` samples.
-  // `source`, the file's name, begins the message of the Error for what does not fit.
+  // State for exact resume: PREFIX.mean, PREFIX.m2 and PREFIX.count, which must be `count`: what
+  // was added by then. `source`, the file's name, begins the message of the Error for what does not
+  // fit.
   void save(TensorMap& tensors, const std::string& prefix) const;
   void load(const TensorMap& tensors, const std::string& source, const std::string& prefix,
-            std::int64_t least = 0, std::int64_t most = std::numeric_limits<std::int64_t>::max());
+            std::int64_t count);
 
  private:
   Tensor mean_;

@@ -19,7 +19,8 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "arrays are copied as they stand");
 
 constexpr std::string_view kMagic = "\x93NUMPY";
-constexpr std::size_t kAlignment = 64;  // of the data, as NumPy writes it
+constexpr std::size_t kAlignment = 64;                     // of the data, as NumPy writes it
+constexpr std::size_t kMostHeader = std::size_t{1} << 20;  // NumPy itself reads 10,000 bytes
 
 // As they are written.
 constexpr std::array<std::pair<std::string_view, DType>, 6> kTypes = {{{"<f4", DType::kF32},
@@ -246,39 +247,53 @@ std::vector<std::byte> in_c_order(std::span<const std::byte> bytes, const Shape&
   return out;
 }
 
-HostArray parse(std::span<const std::byte> bytes) {
+// What stands before the data.
+struct Layout {
+  Elements elements;
+  bool fortran_order;
+  Shape shape;
+};
+
+// Reads it, and checks that the data which it announces is all that follows.
+Layout layout_of(ByteSource& source) {
   const auto take = [&](std::size_t count, std::string_view what) {
-    SC_CHECK(count <= bytes.size(), "expected {} bytes of {}, got {}", count, what, bytes.size());
-    const std::string_view part(reinterpret_cast<const char*>(bytes.data()), count);
-    bytes = bytes.subspan(count);
-    return part;
+    SC_CHECK(count <= source.left(), "expected {} bytes of {}, got {}", count, what, source.left());
+    return std::string(text_of(source.take(count)));
   };
-  const std::string_view magic = take(kMagic.size(), "magic");
+  const std::string magic = take(kMagic.size(), "magic");
   SC_CHECK(magic == kMagic, "expected the magic {}, got {}", in_quotes(kMagic), in_quotes(magic));
-  const std::string_view version = take(2, "version");
+  const std::string version = take(2, "version");
   const int major = static_cast<unsigned char>(version[0]);
   const int minor = static_cast<unsigned char>(version[1]);
   SC_CHECK(major >= 1 && major <= 3 && minor == 0, "expected version 1.0, 2.0 or 3.0, got {}.{}",
            major, minor);
   std::uint32_t length = 0;
-  const std::string_view length_bytes = take(major == 1 ? 2 : 4, "header length");
+  const std::string length_bytes = take(major == 1 ? 2 : 4, "header length");
   std::memcpy(&length, length_bytes.data(), length_bytes.size());
+  SC_CHECK(length <= kMostHeader || length > source.left(),
+           "expected a header of at most {} bytes, got {}", kMostHeader, length);
 
-  HeaderParser header(take(length, "header"));
+  const std::string text = take(length, "header");
+  HeaderParser header(text);
   header.parse();
   const Elements elements(*header.descr);
   const Shape shape(std::span(*header.shape));
   const std::uint64_t needed = static_cast<std::uint64_t>(shape.size()) * elements.width;
-  SC_CHECK(bytes.size() == needed, "expected {} bytes for {} {}, got {}", needed, *header.descr,
-           shape.str(), bytes.size());
-  std::vector<std::byte> data = *header.fortran_order ? in_c_order(bytes, shape, elements.width)
-                                                      : std::vector(bytes.begin(), bytes.end());
+  SC_CHECK(source.left() == needed, "expected {} bytes for {} {}, got {}", needed, *header.descr,
+           shape.str(), source.left());
+  return {elements, *header.fortran_order, shape};
+}
+
+HostArray parse(ByteSource source) {
+  const auto [elements, fortran_order, shape] = layout_of(source);
+  std::vector<std::byte> data = source.take(source.left());
+  if (fortran_order) data = in_c_order(data, shape, elements.width);
   if (elements.big_endian) {
     for (std::size_t at = 0; at < data.size(); at += elements.width) {
       std::reverse(&data[at], &data[at] + elements.width);
     }
   }
-  if (!elements.converted()) return checked_array(elements.type, shape, data);
+  if (!elements.converted()) return checked_array(elements.type, shape, std::move(data));
   HostArray array(elements.type, shape);
   elements.conversion->convert(data, array.bytes);
   return array;
@@ -286,12 +301,20 @@ HostArray parse(std::span<const std::byte> bytes) {
 
 }  // namespace
 
+NpyHeader npy_header(const std::filesystem::path& path) {
+  return in_context(path.string(), [&] {
+    ByteSource source(path);
+    const Layout layout = layout_of(source);
+    return NpyHeader{layout.elements.type, layout.shape};
+  });
+}
+
 HostArray read_npy(const std::filesystem::path& path) {
-  return parse_npy(read_file(path), path.string());
+  return in_context(path.string(), [&] { return parse(ByteSource(path)); });
 }
 
 HostArray parse_npy(std::span<const std::byte> bytes, std::string_view name) {
-  return in_context(name, [&] { return parse(bytes); });
+  return in_context(name, [&] { return parse(ByteSource(bytes)); });
 }
 
 HostArray converted(const HostArray& array, DType to) {

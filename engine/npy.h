@@ -18,8 +18,15 @@ namespace sidechannel {
 // 2^53, rounded beyond). Arrays come in C order and have at most Shape::kMaxRank axes. Writes <f4
 // <f8 <i4 <i8 |u1 |b1 in C order.
 
-// Throws Error, one line that begins with the file's name, on anything but a well-formed file of
-// exactly the announced length.
+// What read_npy will return.
+struct NpyHeader {
+  DType dtype;
+  Shape shape;
+};
+
+// These throw Error, one line that begins with the file's name, on anything but a well-formed file
+// of exactly the announced length. The header is refused before anything else is read.
+NpyHeader npy_header(const std::filesystem::path& path);  // reads no more than that
 HostArray read_npy(const std::filesystem::path& path);
 HostArray parse_npy(std::span<const std::byte> bytes, std::string_view name);
 

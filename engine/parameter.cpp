@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "engine/file.h"
+
 namespace sidechannel {
 namespace {
 
@@ -62,9 +64,9 @@ Parameter& ParameterList::add_filled(std::string name, Shape shape, double value
   return parameter;
 }
 
-Constant& ParameterList::add_constant(std::string name, Shape shape, double value) {
+Constant& ParameterList::add_constant(std::string name, Shape shape, double value, Values values) {
   check_new(name, shape);
-  constants_.push_back({std::move(name), Tensor(device_, dtype_, shape)});
+  constants_.push_back({std::move(name), Tensor(device_, dtype_, shape), values});
   constants_.back().value.fill(value);
   return constants_.back();
 }
@@ -108,12 +110,15 @@ void ParameterList::load(const TensorMap& tensors, const std::string& source, Lo
     tensor_in(tensors, source, name, value.dtype(), file_shape(value.shape(), layout));
   };
   for (const Parameter& p : parameters_) check(p.name, p.layout, p.value);
-  for (const Constant& c : constants_) check(c.name, Layout::kSame, c.value);
+  for (const Constant& c : constants_) {
+    check(c.name, Layout::kSame, c.value);
+    if (c.values == Values::kNotNegative) check_not_negative(tensors.at(c.name), source, c.name);
+  }
   for (const auto& [name, array] : tensors) {
     // PyTorch's BatchNorm counts its updates; nothing here depends on the count.
     SC_CHECK(unknown == LoadUnknown::kIgnore || names_.contains(name) ||
                  name.ends_with(".num_batches_tracked"),
-             "{}: has a tensor {} that the model does not have", source, name);
+             "{}: has a tensor {} that the model does not have", source, shown(name));
   }
   for (const Parameter& p : parameters_) from_file(tensors.at(p.name), p.layout, p.value);
   for (const Constant& c : constants_) from_file(tensors.at(c.name), Layout::kSame, c.value);

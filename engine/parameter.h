@@ -24,10 +24,14 @@ struct Parameter {
   Layout layout = Layout::kSame;
 };
 
+// What a constant may hold; files that hold anything else are refused.
+enum class Values : bool { kAny, kNotNegative };
+
 // Running statistics and the like: saved with the parameters, but not learned.
 struct Constant {
   std::string name;
   Tensor value;
+  Values values = Values::kAny;
 };
 
 // What to do with tensors of a file that the model does not have.
@@ -56,7 +60,7 @@ class ParameterList {
   Parameter& add_uniform(std::string name, Shape shape, double bound,
                          Layout layout = Layout::kSame);
   Parameter& add_filled(std::string name, Shape shape, double value);
-  Constant& add_constant(std::string name, Shape shape, double value);
+  Constant& add_constant(std::string name, Shape shape, double value, Values values = Values::kAny);
 
   const Device& device() const { return device_; }
   DType dtype() const { return dtype_; }
@@ -74,8 +78,9 @@ class ParameterList {
 
   // All tensors by name, in PyTorch's layouts.
   void save(TensorMap& tensors) const;
-  // Reads what save() wrote. Error when a tensor is missing or of another shape or type, or when
-  // there is one too many. `source`, the file's name, begins the message.
+  // Reads what save() wrote. Error when a tensor is missing, of another shape or type or of
+  // values that it cannot have, or when there is one too many. `source`, the file's name, begins
+  // the message.
   void load(const TensorMap& tensors, const std::string& source,
             LoadUnknown unknown = LoadUnknown::kRefuse);
 

@@ -37,9 +37,7 @@ constexpr auto kUnsupportedTypes =
     std::to_array<std::string_view>({"U64", "C64", "U32", "BF16", "F16", "U16", "I16", "I8",
                                      "F8_E4M3", "F8_E5M2", "F8_E8M0", "F6_E2M3", "F6_E3M2", "F4"});
 
-std::string checksum_of(std::span<const std::byte> data) {
-  boost::crc_32_type crc;
-  crc.process_bytes(data.data(), data.size());
+std::string crc_text(const boost::crc_32_type& crc) {
   return fmt::format("{:08x}", crc.checksum());
 }
 
@@ -211,18 +209,17 @@ std::vector<Slot> checked_slots(const std::map<std::string, Entry>& entries,
   return slots;
 }
 
-SafetensorsFile parse(std::span<const std::byte> bytes) {
-  SC_CHECK(bytes.size() >= kLengthBytes, "expected at least {} bytes, got {}", kLengthBytes,
-           bytes.size());
+SafetensorsFile parse(ByteSource source) {
+  SC_CHECK(source.left() >= kLengthBytes, "expected at least {} bytes, got {}", kLengthBytes,
+           source.left());
   std::uint64_t length = 0;
-  std::memcpy(&length, bytes.data(), kLengthBytes);
+  std::memcpy(&length, source.take(kLengthBytes).data(), kLengthBytes);
   SC_CHECK(length <= kMaxHeader, "expected a header of at most {} bytes, got {}", kMaxHeader,
            length);
-  bytes = bytes.subspan(kLengthBytes);
-  SC_CHECK(length <= bytes.size(), "expected a header of {} bytes, got only {}", length,
-           bytes.size());
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), length);
-  const std::span<const std::byte> data = bytes.subspan(length);
+  SC_CHECK(length <= source.left(), "expected a header of {} bytes, got only {}", length,
+           source.left());
+  const std::vector<std::byte> header_bytes = source.take(length);
+  const std::string_view text = text_of(header_bytes);
 
   SC_CHECK(text.starts_with('{'), "expected a header that begins with '{{', got {}",
            in_quotes(text.substr(0, 1)));
@@ -230,20 +227,27 @@ SafetensorsFile parse(std::span<const std::byte> bytes) {
   SC_CHECK(text.find('\0') == text.npos, "expected text in the header, got a zero byte at {}",
            text.find('\0'));
   Header header(text);
-  const std::vector<Slot> slots = checked_slots(header.entries, data.size());
+  const std::vector<Slot> slots = checked_slots(header.entries, source.left());
 
   SafetensorsFile file{{}, std::move(header.metadata)};
-  if (const auto checksum = file.metadata.find(std::string(kChecksum));
-      checksum != file.metadata.end()) {
-    const std::string actual = checksum_of(data);
-    SC_CHECK(checksum->second == actual, "checksum mismatch: expected {}, got {}",
-             in_quotes(checksum->second), in_quotes(actual));
+  const auto checksum = file.metadata.find(std::string(kChecksum));
+  const bool summed = checksum != file.metadata.end();
+  boost::crc_32_type crc;
+  std::vector<std::vector<std::byte>> parts;  // the slots share out the data in their order
+  for (const Slot& slot : slots) {
+    parts.push_back(source.take(slot.end - slot.begin));
+    if (summed) crc.process_bytes(parts.back().data(), parts.back().size());
+  }
+  if (summed) {
+    SC_CHECK(checksum->second == crc_text(crc), "checksum mismatch: expected {}, got {}",
+             in_quotes(checksum->second), in_quotes(crc_text(crc)));
     file.metadata.erase(checksum);
   }
-  for (const Slot& slot : slots) {
-    const auto part = data.subspan(slot.begin, slot.end - slot.begin);
-    file.tensors[std::string(slot.name)] =
-        in_context(tensor(slot.name), [&] { return checked_array(slot.type, slot.shape, part); });
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    const Slot& slot = slots[i];
+    file.tensors[std::string(slot.name)] = in_context(tensor(slot.name), [&] {
+      return checked_array(slot.type, slot.shape, std::move(parts[i]));
+    });
   }
   return file;
 }
@@ -257,11 +261,11 @@ std::string json_text(const json& value) try {
 }  // namespace
 
 SafetensorsFile read_safetensors(const std::filesystem::path& path) {
-  return parse_safetensors(read_file(path), path.string());
+  return in_context(path.string(), [&] { return parse(ByteSource(path)); });
 }
 
 SafetensorsFile parse_safetensors(std::span<const std::byte> bytes, std::string_view name) {
-  return in_context(name, [&] { return parse(bytes); });
+  return in_context(name, [&] { return parse(ByteSource(bytes)); });
 }
 
 std::vector<std::byte> serialize_safetensors(const SafetensorsFile& file) {
@@ -281,8 +285,10 @@ std::vector<std::byte> serialize_safetensors(const SafetensorsFile& file) {
                       json_text(name), type_name, fmt::join(array.shape, ","), begin, data.size());
     }
   }
+  boost::crc_32_type crc;
+  crc.process_bytes(data.data(), data.size());
   auto metadata = file.metadata;
-  metadata[std::string(kChecksum)] = checksum_of(data);
+  metadata[std::string(kChecksum)] = crc_text(crc);
   std::string header = fmt::format(R"({{"{}":{}{}}})", kMetadata, json_text(metadata), entries);
   header.resize((header.size() + kAlignment - 1) / kAlignment * kAlignment, ' ');
   const std::uint64_t length = header.size();

@@ -23,8 +23,9 @@ struct SafetensorsFile {
   std::map<std::string, std::string> metadata;
 };
 
-// Throws Error, one line that begins with the file's name, on anything but a well-formed file, and
-// never allocates more than a small multiple of the file's own size.
+// Throws Error, one line that begins with the file's name, on anything but a well-formed file. The
+// header is refused before anything else is read, and never more is allocated than a small multiple
+// of the file's own size.
 SafetensorsFile read_safetensors(const std::filesystem::path& path);
 SafetensorsFile parse_safetensors(std::span<const std::byte> bytes, std::string_view name);
 

@@ -32,7 +32,11 @@ struct Character {
   bool plain() const {
     const bool control = number < 0x20 || (number >= 0x7f && number < 0xa0);
     const bool separator = number == 0x2028 || number == 0x2029;
-    return bytes > 0 && !control && !separator;
+    // Embeddings, overrides and isolates of the text's direction: what follows one may be shown
+    // backwards, and so as another name.
+    const bool direction =
+        (number >= 0x202a && number <= 0x202e) || (number >= 0x2066 && number <= 0x2069);
+    return bytes > 0 && !control && !separator && !direction;
   }
 
   std::size_t bytes = 0;

@@ -9,9 +9,10 @@
 
 namespace sidechannel {
 
-// `text` as it may stand in a line: control characters, line separators and bytes that are not
-// UTF-8 become \xNN, byte by byte. For names, which come from files and from the command line: a
-// newline in one does not make two lines of a message, and none of them moves a terminal's cursor.
+// `text` as it may stand in a line: control characters, line separators, controls of the text's
+// direction and bytes that are not UTF-8 become \xNN, byte by byte. For names, which come from
+// files and from the command line: a newline in one does not make two lines of a message, and none
+// of them moves a terminal's cursor or turns what follows around.
 std::string one_line(std::string_view text);
 
 template <class T>

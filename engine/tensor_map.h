@@ -18,6 +18,9 @@ const HostArray& tensor_in(const TensorMap& tensors, const std::string& source,
 // An i64 scalar from `least` to `most`.
 std::int64_t whole_number_in(const TensorMap& tensors, const std::string& source,
                              const std::string& name, std::int64_t least, std::int64_t most);
+// For what is a square, a sum of squares or a variance: Error where an f32 or f64 array holds less
+// than 0, or no number. "...: tensor adam.v holds -1, expected at least 0".
+void check_not_negative(const HostArray& array, const std::string& source, const std::string& name);
 HostArray scalar(std::int64_t value);
 
 }  // namespace sidechannel

@@ -36,15 +36,16 @@ class Training {
     };
     phase.load = [this](const SafetensorsFile& state, const std::string& source,
                         std::int64_t step) {
-      step_.load(state.tensors, source, step);
+      step_.load(state.tensors, source, step,
+                 steps_since_line(step, settings_.iterations, settings_.log_every));
       step_.seek(step);
       loss_ = tensor_in(state.tensors, source, "shown", DType::kF64, Shape{1}).as<double>()[0];
     };
     phase.step = [this](std::int64_t step) { do_step(step); };
     phase.details = [this] {
       look();
-      return fmt::format("loss {:.4f}",
-                         step_.window().losses.count() > 0 ? step_.window().loss() : loss_);
+      return "loss " +
+             number_text(step_.window().losses.count() > 0 ? step_.window().loss() : loss_, 4);
     };
     return run_phase(folder_, phase);
   }
@@ -105,7 +106,7 @@ class Test {
     phase.load = [this](const SafetensorsFile& state, const std::string& source,
                         std::int64_t step) {
       const std::int64_t count = std::min(step * settings_.batch, settings_.test_pairs);
-      answers_.load(state.tensors, source, "answers", count, count);
+      answers_.load(state.tensors, source, "answers", count);
       random_.seek(0, static_cast<std::uint32_t>(count));
     };
     phase.step = [this](std::int64_t step) {
@@ -117,7 +118,7 @@ class Test {
       }
       look(step);
     };
-    phase.details = [this] { return fmt::format("mean squared error {:.4f}", mse()); };
+    phase.details = [this] { return "mean squared error " + number_text(mse(), 4); };
     return run_phase(folder_, phase);
   }
 
@@ -195,9 +196,9 @@ std::string test_notice(const OverlapSettings& settings, std::int64_t overlap, d
   const bool can_learn = has_norm && 4 * overlap >= 3 * length && overlap < length;
   if (!(mse > kLarger) && !(can_learn && mse >= kNothing)) return {};
   return fmt::format(
-      "overlap {}: this network learned nothing: mean squared error {:.3f}, where answering 0 has "
+      "overlap {}: this network learned nothing: mean squared error {}, where answering 0 has "
       "1; try another seed (--seed {}) or a lower rate (--learning-rate {})",
-      overlap, mse, settings.seed + 1, settings.learning_rate / 2);
+      overlap, number_text(mse, 3), settings.seed + 1, settings.learning_rate / 2);
 }
 
 Json numbers(const HostArray& array) {
@@ -215,7 +216,7 @@ Var PairSource::operator()(Tape& tape, const Random& random, std::int64_t pairs)
 DistinguishStep::DistinguishStep(PackedLocalizer& network, const LearningRate& rate,
                                  std::int64_t pairs, std::int64_t overlap, std::uint64_t seed)
     : TrainingStep(
-          network.parameters(), HostArray::from<float>(kAnswers, {2}),
+          network.parameters(), HostArray::from<float>(kAnswers, {2}), pairs,
           [&network, pairs,
            source = PairSource(network.config().length(), overlap, Stream::kNoise)](
               Tape& tape, const Random& random) { return network(source(tape, random, pairs)); },

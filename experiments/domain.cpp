@@ -6,8 +6,6 @@
 #include <charconv>
 #include <cmath>
 
-#include "engine/file.h"
-
 namespace sidechannel::experiments {
 namespace {
 
@@ -49,14 +47,6 @@ std::optional<std::int64_t> whole_number(std::string_view text) {
 std::optional<double> real_number(std::string_view text) {
   const std::optional<double> value = number<double>(text);
   return value && std::isfinite(*value) ? value : std::nullopt;
-}
-
-std::string shown(std::string_view text) {
-  constexpr std::size_t kShort = 40;
-  const bool plain =
-      !text.empty() && text.size() <= kShort &&
-      std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c < 127; });
-  return plain ? std::string(text) : in_quotes(text);
 }
 
 bool Whole::holds(std::int64_t value) const {

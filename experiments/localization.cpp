@@ -118,30 +118,30 @@ int predict(const Arguments& arguments) {
                     std::filesystem::weakly_canonical(*read, error),
             fmt::format("--output {}: is what is read, {}", arguments.output, *read));
   }
-  const HostArray input = read_npy(arguments.input);
-  SC_CHECK(input.shape.rank() == 2 && input.shape.size() > 0,
+  const Shape shape = npy_header(arguments.input).shape;  // the rest may be larger than the memory
+  SC_CHECK(shape.rank() == 2 && shape.size() > 0,
            "{}: expected an array [n, l] of n sequences, got shape {}", arguments.input,
-           input.shape.str());
+           shape.str());
   if (const std::int64_t of = network.config().samples_per_set;
       network.config().norm == NormKind::kBatch && statistics != Statistics::kPopulation) {
-    SC_CHECK(input.shape[0] % of == 0,
+    SC_CHECK(shape[0] % of == 0,
              "{}: {} sequences, expected a multiple of the {} that share their statistics "
              "(--samples-per-set of the network)",
-             arguments.input, input.shape[0], of);
+             arguments.input, shape[0], of);
   }
-  require_memory(memory_of(network.config(), static_cast<double>(input.shape[0]),
-                           static_cast<double>(input.shape[1])),
-                 device);
-  const HostArray x = converted(input, DType::kF32);
+  require_memory(
+      memory_of(network.config(), static_cast<double>(shape[0]), static_cast<double>(shape[1])),
+      device);
+  const HostArray x = converted(read_npy(arguments.input), DType::kF32);
   const bool told = tell_not_finite(arguments.input, x);
-  const Tensor sequences = Tensor::from(device, x).reshape({input.shape[0], input.shape[1], 1});
+  const Tensor sequences = Tensor::from(device, x).reshape({shape[0], shape[1], 1});
   Tape tape(device);
   const NoGrad frozen(tape);
   Var y;
   const auto run = [&] { y = network(tape.constant(sequences), statistics); };
   run();
   HostArray predictions = y.value().to_host();
-  predictions.shape = input.shape;
+  predictions.shape = shape;
   const std::string value = told ? "" : first_not_finite(predictions);
   SC_CHECK(value.empty(), "{}: the prediction is {}; first {}", arguments.input, value,
            first_not_finite(tape, {&network.parameters()}, run));

@@ -93,9 +93,8 @@ Localizer load_model(const std::filesystem::path& path, const Device& device,
     config.samples_per_set = samples_per_set;
     in_context(source, [&] { config.check(); });
   }
-  Localizer network(device, DType::kF32, config, file.tensors, source);
   check_finite(file.tensors, source);
-  return network;
+  return {device, DType::kF32, config, file.tensors, source};
 }
 
 }  // namespace sidechannel::experiments

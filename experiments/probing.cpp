@@ -50,7 +50,8 @@ class ProbeTraining {
                         std::int64_t step) {
       probes_.parameters().load(state.tensors, source, LoadUnknown::kIgnore);
       adam_.load(state.tensors, source, "adam", step, step);
-      window_.load(state.tensors, source, "window", 0, step);
+      window_.load(state.tensors, source, "window",
+                   steps_since_line(step, settings_.probe_iterations, settings_.log_every));
       random_.seek(static_cast<std::uint32_t>(step));
     };
     phase.step = [this](std::int64_t step) { do_step(step); };
@@ -58,8 +59,8 @@ class ProbeTraining {
       look();
       if (probes_.size() == 0) return std::string("no hidden layers");
       const std::vector<double> losses = window_.count() > 0 ? mean_losses() : shown_;
-      return fmt::format("loss {:.4f} at the first layer, {:.4f} at the last", losses.front(),
-                         losses.back());
+      return fmt::format("loss {} at the first layer, {} at the last",
+                         number_text(losses.front(), 4), number_text(losses.back(), 4));
     };
     return run_phase(folder_, phase);
   }
@@ -79,7 +80,7 @@ class ProbeTraining {
     const std::string what = first_not_finite(
         tape_, {&network_.parameters(), &probes_.parameters()}, [this] { run_step(); });
     throw Error(fmt::format("probe step {}: gradient norm {}{}; stopped before the update",
-                            adam.steps, std::abs(adam.gradient_norm()),
+                            adam.steps, number_text(std::abs(adam.gradient_norm()), 5),
                             what.empty() ? ", whose square is beyond f32" : "; first " + what));
   }
 
@@ -177,8 +178,7 @@ class Map {
           tensor_in(state.tensors, source, "samples", DType::kF32, {kept_, settings_.length});
       const std::int64_t count = std::min(step * batch_, settings_.map_samples);
       for (std::size_t row = 0; row < moments_.size(); ++row) {
-        moments_[row].load(state.tensors, source, fmt::format("layers.{}", layers_[row]), count,
-                           count);
+        moments_[row].load(state.tensors, source, fmt::format("layers.{}", layers_[row]), count);
       }
       random_.seek(0, static_cast<std::uint32_t>(count));
     };

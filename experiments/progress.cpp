@@ -8,10 +8,12 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <mutex>
-#include <string_view>
+#include <system_error>
 
 #include "engine/say.h"
+#include "experiments/domain.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -50,6 +52,43 @@ std::string duration_text(double seconds) {
   constexpr std::int64_t kDay = 24 * 3600;
   if (s < 4 * kDay) return fmt::format("{} h {:02} min", s / 3600, s % 3600 / 60);
   return fmt::format("{} days", s / kDay);
+}
+
+std::string number_text(double value, int decimals) {
+  constexpr double kMost = 1e6;
+  const double size = std::abs(value);
+  const bool usual = size == 0 || !std::isfinite(size) ||
+                     (size < kMost && size >= 0.5 * std::pow(10.0, -decimals));
+  return usual ? fmt::format("{:.{}f}", value, decimals) : fmt::format("{:.3g}", value);
+}
+
+std::string progress_part(std::string_view line) {
+  const std::size_t end = line.find("  ");  // as draw() sets details apart
+  if (end == line.npos) return {};
+  const std::string_view part = line.substr(0, end);
+  const std::size_t space = part.rfind(' ');
+  const std::size_t slash = part.rfind('/');
+  const bool counts = space != part.npos && space > 0 && slash != part.npos && slash > space &&
+                      whole_number(part.substr(space + 1, slash - space - 1)) &&
+                      whole_number(part.substr(slash + 1));
+  return counts ? std::string(part) : "";
+}
+
+std::string last_progress(const std::filesystem::path& log) {
+  constexpr std::streamoff kEnough = 1 << 16;  // notices between two lines of progress are shorter
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(log, error)) return {};  // a pipe would wait for its writer
+  std::ifstream file(log, std::ios::ate);
+  const std::streamoff begin = std::max<std::streamoff>(0, file.tellg() - kEnough);
+  file.seekg(begin);
+  std::string last;
+  std::string line;
+  if (begin > 0) std::getline(file, line);  // the end of one
+  while (std::getline(file, line) && !file.eof()) {
+    const std::string part = progress_part(line);
+    if (!part.empty()) last = part;
+  }
+  return last;
 }
 
 Progress::Progress(std::string label, std::int64_t total, std::string unit, std::int64_t done)

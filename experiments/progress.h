@@ -2,7 +2,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <string>
+#include <string_view>
 
 namespace sidechannel::experiments {
 
@@ -41,5 +43,15 @@ class Progress {
 
 // "4 s", "3 min 20 s", "2 h 05 min", "12 days"
 std::string duration_text(double seconds);
+
+// A number in few digits: with that many decimals, "0.0123", or, where they would show none of its
+// digits or it has too many before the point, "3.79e+27".
+std::string number_text(double value, int decimals);
+
+// "train 2018/5000" of a line of progress that is no terminal's; empty of any other line.
+std::string progress_part(std::string_view line);
+// The same of the newest line of progress in a log that another process writes; empty where there
+// is none.
+std::string last_progress(const std::filesystem::path& log);
 
 }  // namespace sidechannel::experiments

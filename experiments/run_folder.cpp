@@ -20,6 +20,7 @@ constexpr const char* kMetrics = "metrics.jsonl";
 constexpr const char* kMetricsBytes = "metrics_bytes";  // in a state's metadata
 constexpr const char* kSettings = "settings";           // likewise
 constexpr double kCheckpointSeconds = 30;
+constexpr std::int64_t kMostMilliseconds = 10'000'000'000'000;  // 300 years
 
 Json describe(const Json& settings, const Device& device) {
   const BuildInfo build = build_info();
@@ -193,7 +194,8 @@ double run_phase(RunFolder& folder, const Phase& phase) {
   const fs::path state_file = folder.file(phase.state_file);
   const auto take = [&](const SafetensorsFile& state, const std::string& source) {
     step = number(state, "step", source, phase.steps);
-    seconds_before = static_cast<double>(number(state, "milliseconds", source)) / 1000;
+    seconds_before =
+        static_cast<double>(number(state, "milliseconds", source, kMostMilliseconds)) / 1000;
     check_finite(state.tensors, source);
     folder.check_state(state, source);
     phase.load(state, source, step);

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
-#include <fstream>
 #include <map>
 #include <span>
 #include <thread>
@@ -29,17 +28,6 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kMostKills = 3;  // of one cell's worker, until the cell counts as failed
-
-// The last whole line of a log that another process writes; empty where there is none.
-std::string last_line(const fs::path& path) {
-  constexpr std::streamoff kEnough = 1000;
-  std::ifstream file(path, std::ios::ate);
-  const std::streamoff size = file.tellg();
-  file.seekg(std::max<std::streamoff>(0, size - kEnough));
-  std::string last;
-  for (std::string line; std::getline(file, line) && !file.eof();) last = line;
-  return last;
-}
 
 // The processes that work on cells, and the queue of what is left.
 class Crew {
@@ -84,13 +72,13 @@ class Crew {
     Clock::time_point since;
   };
 
-  // With the newest line of each worker, up to its first detail: "G4-seed0-lr0.001 train 300/5000".
+  // With where each worker is: "[G4-seed0-lr0.001 train 300/5000]".
   std::string details() const {
     std::string text = fmt::format("{} running, {} failed", running_, failed_.size());
     for (const Slot& slot : slots_) {
       if (slot.pid == 0) continue;
-      const std::string line = last_line(sweep_.folder(slot.cell) / kLogFile);
-      text += fmt::format("  [{} {}]", sweep_.id(slot.cell), line.substr(0, line.find("  ")));
+      const std::string at = last_progress(sweep_.folder(slot.cell) / kLogFile);
+      text += fmt::format("  [{}{}{}]", sweep_.id(slot.cell), at.empty() ? "" : " ", at);
     }
     return text;
   }
@@ -138,7 +126,8 @@ class Crew {
       // A worker does not outlive the sweep: it stops with a checkpoint, as on any SIGTERM.
       prctl(PR_SET_PDEATHSIG, SIGTERM);
       if (getppid() != parent) _exit(kExitInterrupted);
-      const int file = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+      const int file =
+          open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
       if (file >= 0) {
         dup2(file, STDOUT_FILENO);
         dup2(file, STDERR_FILENO);

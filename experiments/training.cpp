@@ -1,5 +1,6 @@
 #include "experiments/training.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -92,8 +93,8 @@ class Training {
     const bool fresh = step_->window().losses.count() > 0;
     const double interior = fresh ? slope() : last_slope_;
     return fmt::format(
-        "loss {:.5f}{}", fresh ? step_->window().loss() : last_loss_,
-        std::isfinite(interior) ? fmt::format("  interior slope {:.3f}", interior) : "");
+        "loss {}{}", number_text(fresh ? step_->window().loss() : last_loss_, 5),
+        std::isfinite(interior) ? "  interior slope " + number_text(interior, 3) : "");
   }
 
   void save(SafetensorsFile& state) {
@@ -112,7 +113,9 @@ class Training {
     // The state after step n was saved in the stage of step n - 1.
     enter_stage(step > 0 ? step - 1 : 0);
     step_->seek(step);
-    step_->load(state.tensors, source, step - first_);
+    const std::int64_t since =
+        steps_since_line(step, settings_.total_iterations(), settings_.log_every);
+    step_->load(state.tensors, source, step - first_, std::min(since, step - first_));
     const auto shown =
         tensor_in(state.tensors, source, "shown", DType::kF64, Shape{3}).as<double>();
     last_slope_ = shown[0];
@@ -162,7 +165,7 @@ double interior_slope(const HostArray& mean, std::int64_t radius) {
 LocalizationStep::LocalizationStep(Localizer& network, const LearningRate& rate, std::int64_t batch,
                                    std::int64_t length, std::uint64_t seed, Input input)
     : TrainingStep(
-          network.parameters(), target_positions(length),
+          network.parameters(), target_positions(length), batch,
           [&network, batch,
            source =
                InputSource(network.parameters().device(), input, batch, length, Stream::kNoise)](
@@ -188,12 +191,10 @@ std::string training_notice(const LocalizationSettings& settings, double loss, d
   const bool learned = mean_answer - loss >= kSomething * (mean_answer - best);
   if (learned && !(hears && slope < kNoSlope)) return {};
   const std::string what =
-      learned ? fmt::format(
-                    "nothing of what lies beyond its receptive field: interior slope {:.3f}", slope)
-              : fmt::format(
-                    "nothing: loss {:.5f}, where answering the mean position everywhere has "
-                    "{:.5f}",
-                    loss, mean_answer);
+      learned ? fmt::format("nothing of what lies beyond its receptive field: interior slope {}",
+                            number_text(slope, 3))
+              : fmt::format("nothing: loss {}, where answering the mean position everywhere has {}",
+                            number_text(loss, 5), number_text(mean_answer, 5));
   return fmt::format(
       "this run learned {}; try another seed (--seed {}) or a lower rate "
       "(--learning-rate {})",

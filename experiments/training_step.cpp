@@ -6,10 +6,11 @@
 
 namespace sidechannel::experiments {
 
-TrainingStep::TrainingStep(ParameterList& parameters, const HostArray& target, Predict predict,
-                           const LearningRate& rate, std::uint64_t seed)
+TrainingStep::TrainingStep(ParameterList& parameters, const HostArray& target, std::int64_t batch,
+                           Predict predict, const LearningRate& rate, std::uint64_t seed)
     : parameters_(parameters),
       target_(Tensor::from(parameters.device(), target)),
+      batch_(batch),
       predict_(std::move(predict)),
       tape_(parameters.device()),
       random_(tape_.device(), seed),
@@ -28,8 +29,7 @@ void TrainingStep::run() {
   tape_.backward(loss);
   adam_.step(loss.value());
   window_.losses.add(loss.value().reshape({1, 1}), adam_.halted_flag());
-  window_.outputs.add(y.value().reshape({y.size() / target_.size(), target_.size()}),
-                      adam_.halted_flag());
+  window_.outputs.add(y.value().reshape({batch_, target_.size()}), adam_.halted_flag());
   random_.advance(1);
   predictions_ = y.value();
 }
@@ -49,11 +49,12 @@ void TrainingStep::save(TensorMap& tensors) const {
   window_.outputs.save(tensors, "window.outputs");
 }
 
-void TrainingStep::load(const TensorMap& tensors, const std::string& source, std::int64_t steps) {
+void TrainingStep::load(const TensorMap& tensors, const std::string& source, std::int64_t steps,
+                        std::int64_t windowed) {
   parameters_.load(tensors, source, LoadUnknown::kIgnore);
   adam_.load(tensors, source, "adam", steps, steps);
-  window_.losses.load(tensors, source, "window.loss", 0, steps);
-  window_.outputs.load(tensors, source, "window.outputs");
+  window_.losses.load(tensors, source, "window.loss", windowed);
+  window_.outputs.load(tensors, source, "window.outputs", windowed * batch_);
 }
 
 AdamState look(TrainingStep& step, std::int64_t first, RunFolder& folder,
@@ -67,12 +68,12 @@ AdamState look(TrainingStep& step, std::int64_t first, RunFolder& folder,
   add_state(state);
   folder.save_state("failure.safetensors", std::move(state));
   const std::string what = step.not_finite(at);
-  throw Error(
-      fmt::format("step {}: loss {}, gradient norm {}{}; stopped before the update, the "
-                  "state is kept in {} (try a lower --learning-rate)",
-                  at, std::abs(adam.loss), std::abs(adam.gradient_norm()),
-                  what.empty() ? ", whose square is beyond f32" : "; first " + what,
-                  folder.file("failure.safetensors").string()));
+  throw Error(fmt::format(
+      "step {}: loss {}, gradient norm {}{}; stopped before the update, the "
+      "state is kept in {} (try a lower --learning-rate)",
+      at, number_text(std::abs(adam.loss), 5), number_text(std::abs(adam.gradient_norm()), 5),
+      what.empty() ? ", whose square is beyond f32" : "; first " + what,
+      folder.file("failure.safetensors").string()));
 }
 
 }  // namespace sidechannel::experiments

@@ -26,6 +26,13 @@ struct Window {
   }
 };
 
+// Steps since the last line of metrics.jsonl, `step` of `total` steps into a training that writes
+// one every `log_every` steps and at its end.
+inline std::int64_t steps_since_line(std::int64_t step, std::int64_t total,
+                                     std::int64_t log_every) {
+  return step == total ? 0 : step % log_every;
+}
+
 // A step of training that repeats itself: noise, forward, loss, backward, update, averages. The
 // host reads nothing of it, so that steps can follow each other without waiting: it looks at
 // adam().state() and window() when it wants to know. A loss or a gradient that is not finite halts
@@ -36,9 +43,10 @@ class TrainingStep {
   // likes, each of the target's size.
   using Predict = std::function<Var(Tape& tape, const Random& random)>;
 
-  // Fits what `predict` computes with `parameters` to `target` by the mean squared error.
-  TrainingStep(ParameterList& parameters, const HostArray& target, Predict predict,
-               const LearningRate& rate, std::uint64_t seed);
+  // Fits what `predict` computes with `parameters`, `batch` samples at a time, to `target` by the
+  // mean squared error.
+  TrainingStep(ParameterList& parameters, const HostArray& target, std::int64_t batch,
+               Predict predict, const LearningRate& rate, std::uint64_t seed);
 
   void operator()();
   // The noise of the next step is that of step `step`.
@@ -57,14 +65,16 @@ class TrainingStep {
 
   // State for exact resume: the parameters by their names, adam.* and window.*.
   void save(TensorMap& tensors) const;
-  // What belongs to the state after `steps` steps.
-  void load(const TensorMap& tensors, const std::string& source, std::int64_t steps);
+  // What belongs to the state after `steps` steps, the last `windowed` of which are in the window.
+  void load(const TensorMap& tensors, const std::string& source, std::int64_t steps,
+            std::int64_t windowed);
 
  private:
   void run();
 
   ParameterList& parameters_;
   Tensor target_;
+  std::int64_t batch_;
   Predict predict_;
   Tape tape_;
   Random random_;

@@ -3,6 +3,8 @@
 #include <array>
 #include <utility>
 
+#include "engine/file.h"
+
 namespace sidechannel {
 namespace {
 
@@ -22,7 +24,8 @@ NormKind norm_kind_from(const std::string& name) {
   for (const auto& [kind, known] : kNames) {
     if (name == known) return kind;
   }
-  throw UsageError(fmt::format("norm {}: expected none, instance, group, layer or batch", name));
+  throw UsageError(
+      fmt::format("norm {}: expected none, instance, group, layer or batch", shown(name)));
 }
 
 std::string name_of(NormKind kind) {

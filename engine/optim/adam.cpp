@@ -35,6 +35,7 @@ void Adam::load(const TensorMap& tensors, const std::string& source, const std::
                 std::int64_t least, std::int64_t most) {
   const HostArray& m = tensor_in(tensors, source, prefix + ".m", m_.dtype(), m_.shape());
   const HostArray& v = tensor_in(tensors, source, prefix + ".v", v_.dtype(), v_.shape());
+  check_not_negative(v, source, prefix + ".v");  // averages of squares, whose roots are taken
   AdamState state;
   state.steps = whole_number_in(tensors, source, prefix + ".steps", least, most);
   m_.copy_from(m);

@@ -16,6 +16,9 @@
 #include <set>
 #include <string>
 
+#include "engine/json.h"
+#include "engine/npy.h"
+#include "engine/safetensors.h"
 #include "tests/harness/op_check.h"
 
 namespace sidechannel {
@@ -456,6 +459,77 @@ TEST_F(FileTest, NamesTheFailureOfTheLineAndNotOfTheClearingUp) {
             "cannot write " + path_.string() + ": Input/output error");
 }
 
+// Opening a pipe waits for whoever reads it.
+TEST_F(FileTest, ALogIsNoPipeOrDevice) {
+  ASSERT_EQ(::mkfifo(path_.c_str(), 0600), 0);
+  const std::string refused = " is a device or a pipe, expected a file";
+  EXPECT_EQ(error_of([&] { LineLog log(path_); }), path_.string() + refused);
+  EXPECT_EQ(error_of([&] { LineLog::truncate_to(path_, 0); }), path_.string() + refused);
+  const int reader = ::open(path_.c_str(), O_RDONLY | O_NONBLOCK);
+  EXPECT_EQ(error_of([&] { LineLog log(path_); }), path_.string() + refused);
+  ::close(reader);
+  EXPECT_EQ(error_of([&] { LineLog log("/dev/null"); }), "/dev/null" + refused);
+}
+
+// What is read of a file before it is refused.
+TEST_F(FileTest, WhatIsTooLargeOrBrokenIsRefusedBeforeItIsRead) {
+  static std::size_t bytes_read;
+  static FileSystemCalls real;
+  const auto refusal = [&](const std::function<void()>& read) {
+    bytes_read = 0;
+    real = replace_file_system_calls({});
+    FileSystemCalls counted = real;
+    counted.read = [](int fd, void* buffer, std::size_t size) {
+      bytes_read += size;
+      return real.read(fd, buffer, size);
+    };
+    replace_file_system_calls(counted);
+    const std::string message = error_of(read);
+    replace_file_system_calls(real);
+    const std::string prefix = path_.string() + ": ";
+    EXPECT_TRUE(message.starts_with(prefix)) << message;
+    EXPECT_LE(bytes_read, 1000u) << message;
+    return message.substr(std::min(prefix.size(), message.size()));
+  };
+  const auto make = [&](std::string_view begin, std::uintmax_t size) {
+    std::ofstream(path_, std::ios::binary) << begin;
+    fs::resize_file(path_, size);  // the rest takes no room on the disk
+  };
+  constexpr std::uintmax_t kGigabyte = std::uintmax_t{1} << 30;
+  const auto json = [&] { read_json(path_); };
+  make("{}", 3 * kGigabyte);
+  EXPECT_EQ(refusal([&] { read_file(path_); }), "expected at most 67108864 bytes, got 3221225472");
+  EXPECT_EQ(refusal(json), "expected at most 67108864 bytes, got 3221225472");
+  EXPECT_EQ(refusal([&] { read_file(path_, 1000); }),
+            "expected at most 1000 bytes, got 3221225472");
+  make("12345", 5);
+  EXPECT_EQ(refusal([&] { read_file(path_, 4); }), "expected at most 4 bytes, got 5");
+  EXPECT_EQ(read_file(path_, 5).size(), 5u);
+
+  const auto npy = [&] { read_npy(path_); };
+  const auto header = [&] { npy_header(path_); };
+  using namespace std::string_view_literals;
+  for (const auto& read : {std::function<void()>(npy), std::function<void()>(header)}) {
+    make("\x93NUMPX", 8 * kGigabyte);
+    EXPECT_EQ(refusal(read), "expected the magic \"\\x93NUMPY\", got \"\\x93NUMPX\"");
+    make("\x93NUMPY\1\0\3\0{}\n"sv, 8 * kGigabyte);
+    EXPECT_EQ(refusal(read), "expected a descr, got none");
+    make("\x93NUMPY\2\0\xff\xff\xff\xff{}"sv, 8 * kGigabyte);
+    EXPECT_EQ(refusal(read), "expected a header of at most 1048576 bytes, got 4294967295");
+    make("\x93NUMPY\1\0\x3e\0{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }  \n"sv,
+         8 * kGigabyte);
+    EXPECT_EQ(refusal(read), "expected 24 bytes for <f4 [2, 3], got 8589934520");
+  }
+
+  const auto model = [&] { read_safetensors(path_); };
+  make("", 3 * kGigabyte);
+  EXPECT_EQ(refusal(model), "expected a header that begins with '{', got \"\"");
+  make("\xff\xff\xff\xff\0\0\0\0"sv, 3 * kGigabyte);
+  EXPECT_EQ(refusal(model), "expected a header of at most 100000000 bytes, got 4294967295");
+  make("\2\0\0\0\0\0\0\0{}"sv, 3 * kGigabyte);
+  EXPECT_EQ(refusal(model), "expected 0 bytes of data, got 3221225462");
+}
+
 TEST_F(FileTest, TruncatesALogToWhatACheckpointKnows) {
   LineLog::truncate_to(path_, 0);
   EXPECT_EQ(text_of(path_), "");
@@ -481,6 +555,14 @@ TEST(InQuotes, KeepsAMessageOnOneShortLine) {
   EXPECT_EQ(in_quotes("a\n\"\\\x7f\xc3"), "\"a\\x0a\\x22\\x5c\\x7f\\xc3\"");
   EXPECT_EQ(in_quotes(std::string(40, 'x')), '"' + std::string(40, 'x') + '"');
   EXPECT_EQ(in_quotes(std::string(41, 'x')), '"' + std::string(40, 'x') + "\"...");
+}
+
+TEST(Shown, LeavesShortWordsAsTheyAre) {
+  EXPECT_EQ(shown("blocks.0.conv.weight"), "blocks.0.conv.weight");
+  EXPECT_EQ(shown(""), "\"\"");
+  EXPECT_EQ(shown("two words"), "\"two words\"");
+  EXPECT_EQ(shown("a\u202eb"), "\"a\\xe2\\x80\\xaeb\"");
+  EXPECT_EQ(shown(std::string(41, 'x')), '"' + std::string(40, 'x') + "\"...");
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -85,6 +86,15 @@ TEST_P(FolderLockTest, EndsWithItsProcessWhateverEndsIt) {
 
 INSTANTIATE_TEST_SUITE_P(WithAndWithoutLocks, FolderLockTest,
                          testing::Values(0, ENOLCK, EOPNOTSUPP, ENOSYS));
+
+// To open one, or to read it, would wait for whoever writes it.
+TEST(FolderLockOwner, PipesInItsPlacesAreNotWaitedFor) {
+  const harness::TemporaryFolder folder;
+  ASSERT_EQ(::mkfifo((folder / ".lock").c_str(), 0600), 0);
+  ASSERT_EQ(::mkfifo((folder / ".lock.owner").c_str(), 0600), 0);
+  EXPECT_FALSE(FolderLock::is_held(folder.path()));
+  const FolderLock lock(folder.path(), milliseconds(0));
+}
 
 TEST(FolderLockOwner, OfAnotherHostIsNotTakenOver) {
   const harness::TemporaryFolder folder;

@@ -66,7 +66,7 @@ TEST(Json, RefusesWhatExhaustsAReader) {
   for (int i = 1; i < 1 << 22; ++i) values += ",0";  // and the list itself
   EXPECT_EQ(refusal(values + "]"), "expected at most 4194304 values, got more");
   EXPECT_EQ(refusal(std::string((64 << 20) + 1, ' ')),
-            "expected at most 64 MiB of JSON, got 67108865 bytes");
+            "expected at most 67108864 bytes, got 67108865");
 }
 
 TEST(Json, FilesHoldObjects) {

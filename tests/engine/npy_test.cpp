@@ -84,6 +84,13 @@ TEST(Npy, ReadsAndWritesFiles) {
   const std::filesystem::path path = folder.path() / "curve.npy";
   write_npy(path, samples().front());
   expect_equal(read_npy(path), samples().front());
+  for (const HostArray& sample : samples()) {
+    write_npy(path, sample);
+    EXPECT_EQ(npy_header(path).dtype, sample.dtype);
+    EXPECT_EQ(npy_header(path).shape, sample.shape);
+  }
+  write_file_durably(path, file_of(header_of("'>i2'", "True", "(2, 3)"), 12));
+  EXPECT_EQ(npy_header(path).dtype, DType::kI32);  // what it is read as
   write_file_durably(path, bytes_of("\x93NUM"));
   EXPECT_EQ(error_of([&] { read_npy(path); }),
             path.string() + ": expected 6 bytes of magic, got 4");

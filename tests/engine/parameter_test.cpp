@@ -25,6 +25,7 @@ struct Model {
   Parameter& bias = list.add_uniform("conv.bias", {4}, 0.5);
   Parameter& gamma = list.add_filled("norm.weight", {4}, 1);
   Constant& mean = list.add_constant("norm.running_mean", {4}, 0.25);
+  Constant& variance = list.add_constant("norm.running_var", {4}, 1, Values::kNotNegative);
 
   std::map<std::string, HostArray> save() const {
     std::map<std::string, HostArray> tensors;
@@ -74,7 +75,7 @@ TEST(ParameterList, FilesHoldPyTorchsLayout) {
   Model model(1);
   for (std::int64_t i = 0; i < 24; ++i) model.conv.value.data<float>()[i] = static_cast<float>(i);
   const auto tensors = model.save();
-  EXPECT_EQ(tensors.size(), 4u);
+  EXPECT_EQ(tensors.size(), 5u);
   const HostArray& weight = tensors.at("conv.weight");
   ASSERT_TRUE((weight.shape == Shape{4, 2, 3}));  // [C_out, C_in, k]
   for (std::size_t t = 0; t < 3; ++t) {
@@ -131,11 +132,24 @@ TEST(ParameterList, RefusesAnotherModelsTensors) {
             "runs/a/model.safetensors: conv.weight is f32 [3, 2, 4], expected f32 [4, 2, 3]");
   EXPECT_EQ(load([](auto& t) { t["norm.weight"] = HostArray(DType::kF64, {4}); }),
             "runs/a/model.safetensors: norm.weight is f64 [4], expected f32 [4]");
+  EXPECT_EQ(load([](auto& t) { t["norm.running_mean"].template as<float>()[3] = -1; }), "no error");
+  EXPECT_EQ(load([](auto& t) { t["norm.running_var"].template as<float>()[3] = -1; }),
+            "runs/a/model.safetensors: tensor norm.running_var holds -1, expected at least 0");
   const auto add = [](const char* name) {
     return [name](auto& t) { t[name] = HostArray(DType::kF32, {1}); };
   };
   EXPECT_EQ(load(add("head.weight")),
             "runs/a/model.safetensors: has a tensor head.weight that the model does not have");
+  // Whatever a file calls its tensors, the message is one short line.
+  const auto named = [&](const std::string& name) {
+    return load([&](auto& t) { t[name] = HostArray(DType::kF32, {1}); });
+  };
+  const auto refused = [](const std::string& name) {
+    return "runs/a/model.safetensors: has a tensor " + name + " that the model does not have";
+  };
+  EXPECT_EQ(named(std::string("a\0b\n\x1b[31m", 9)), refused("\"a\\x00b\\x0a\\x1b[31m\""));
+  EXPECT_EQ(named("a\u202eb"), refused("\"a\\xe2\\x80\\xaeb\""));
+  EXPECT_EQ(named(std::string(5000, 'x')), refused('"' + std::string(40, 'x') + "\"..."));
   EXPECT_EQ(load(add("head.weight"), LoadUnknown::kIgnore), "no error");
   EXPECT_EQ(load(add("norm.num_batches_tracked")), "no error");  // PyTorch's count
 }

@@ -24,6 +24,15 @@ TEST(Say, NamesStayOnOneLine) {
                      "1m"),
             "\\xc2\\x9b1m");  // a terminal's CSI in one byte
   EXPECT_EQ(one_line("a\u2028b"), "a\\xe2\\x80\\xa8b");
+  for (const int last : {0xaa, 0xab, 0xac, 0xad, 0xae}) {  // U+202A to U+202E: directions
+    EXPECT_EQ(one_line(fmt::format("a\xe2\x80{}b", static_cast<char>(last))),
+              fmt::format("a\\xe2\\x80\\x{:02x}b", last));
+  }
+  for (const int last : {0xa6, 0xa7, 0xa8, 0xa9}) {  // U+2066 to U+2069
+    EXPECT_EQ(one_line(fmt::format("a\xe2\x81{}b", static_cast<char>(last))),
+              fmt::format("a\\xe2\\x81\\x{:02x}b", last));
+  }
+  EXPECT_EQ(one_line("a\u202fb\u2065c\u206a"), "a\u202fb\u2065c\u206a");
 }
 
 TEST(Say, OnlyTheFormatBreaksLines) {

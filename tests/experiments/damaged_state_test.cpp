@@ -97,6 +97,47 @@ TEST_F(DamagedState, SoItDoesWhereTheStateIsWellFormedAndWrong) {
   expect_the_same_end();
 }
 
+TEST_F(DamagedState, SoItDoesWhereAValueCannotBe) {
+  state_.tensors.at("adam.v").as<float>()[0] = -1;
+  write_safetensors(stopped_ / kState, state_);
+  testing::internal::CaptureStderr();
+  run(stopped_);
+  const std::string said = testing::internal::GetCapturedStderr();
+  const std::string state = (stopped_ / kState).string();
+  EXPECT_TRUE(said.starts_with(state + ": tensor adam.v holds -1, expected at least 0; " +
+                               "continuing from " + state + ".previous\n"))
+      << said;
+  expect_the_same_end();
+}
+
+// Three steps of two samples each since the last line: no other count can be.
+TEST_F(DamagedState, WhatWasAveragedIsCountedExactly) {
+  LocalizationSettings settings = tiny(5);
+  settings.curriculum_iterations = 2;
+  settings.curriculum_length = 4;
+  settings.iterations = 6;
+  settings.log_every = 8;
+  const fs::path path = folder_.path() / "counted";
+  EXPECT_THROW(run(path, settings), Interrupted);
+  fs::remove(previous_of(path / kState));
+  const SafetensorsFile whole = read_safetensors(path / kState);
+  const std::string where = (path / kState).string();
+  settings.stop_after = 0;
+  for (const auto& [name, right] :
+       {std::pair{"window.loss.count", 3}, {"window.outputs.count", 6}}) {
+    EXPECT_EQ(whole.tensors.at(name).as<std::int64_t>()[0], right);
+    for (const std::int64_t wrong : {std::int64_t{0}, std::int64_t{1}, std::int64_t{1} << 62}) {
+      SafetensorsFile damaged = whole;
+      damaged.tensors[name] = scalar(wrong);
+      write_safetensors(path / kState, damaged);
+      EXPECT_EQ(error_of([&] { run(path, settings); }),
+                fmt::format("{}: {} is {}, expected {}", where, name, wrong, right));
+    }
+  }
+  write_safetensors(path / kState, whole);
+  run(path, settings);
+}
+
 TEST_F(DamagedState, BothAreNamedWhereNeitherWillDo) {
   for (const fs::path& path : {stopped_ / kState, previous_of(stopped_ / kState)}) {
     std::ofstream(path) << "x";
@@ -121,7 +162,7 @@ TEST_F(DamagedState, EveryFieldIsCheckedInItsOwnWords) {
   EXPECT_EQ(metadata("step", "3"), "adam.steps is 4, expected 3");
   EXPECT_EQ(metadata("milliseconds", "99999999999999999999"),
             R"(milliseconds is "99999999999999999999", expected a whole number from 0 to )"
-            "9223372036854775807");
+            "10000000000000");
   EXPECT_EQ(metadata("metrics_bytes", "1000000"),
             "was saved after 1000000 bytes of " + (stopped_ / "metrics.jsonl").string() +
                 ", which holds only " + state_.metadata.at("metrics_bytes"));
@@ -133,12 +174,20 @@ TEST_F(DamagedState, EveryFieldIsCheckedInItsOwnWords) {
   EXPECT_EQ(tensor("adam.steps", scalar(-1)), "adam.steps is -1, expected 4");
   EXPECT_EQ(tensor("adam.m", HostArray(DType::kF64, {3})).substr(0, 27),
             "adam.m is f64 [3], expected");
-  EXPECT_EQ(tensor("window.loss.count", scalar(5)), "window.loss.count is 5, expected 0 to 4");
+  // Lines come every two steps: after the fourth, nothing is in the window.
+  for (const std::int64_t count : {std::int64_t{-1}, std::int64_t{1}, std::int64_t{1} << 62}) {
+    EXPECT_EQ(tensor("window.loss.count", scalar(count)),
+              fmt::format("window.loss.count is {}, expected 0", count));
+    EXPECT_EQ(tensor("window.outputs.count", scalar(count)),
+              fmt::format("window.outputs.count is {}, expected 0", count));
+  }
   EXPECT_EQ(tensor("window.loss.count", HostArray(DType::kI32, {})),
             "window.loss.count is i32 [], expected i64 []");
   const double negative = -1;
   EXPECT_EQ(tensor("window.loss.m2", HostArray::from<double>(std::span(&negative, 1), {1})),
-            "window.loss.m2, sums of squares, holds -1");
+            "tensor window.loss.m2 holds -1, expected at least 0");
+  EXPECT_EQ(refusal([](SafetensorsFile& file) { file.tensors.at("adam.v").as<float>()[0] = -1; }),
+            "tensor adam.v holds -1, expected at least 0");
   EXPECT_EQ(tensor("conv_in.weight", HostArray(DType::kF32, {2, 1, 3})),
             "conv_in.weight is f32 [2, 1, 3], expected f32 [2, 1, 5]");
 }

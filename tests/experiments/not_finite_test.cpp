@@ -8,9 +8,11 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/checkpoint.h"
+#include "engine/finite.h"
 #include "engine/npy.h"
 #include "experiments/group_sweep.h"
 #include "experiments/training.h"
+#include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel::harness {
@@ -99,6 +101,30 @@ TEST(NotFinite, AWeightOfAModelIsNamedInEveryPhase) {
                    line);
     EXPECT_FALSE(std::filesystem::exists(folder / "y.npy"));
   }
+}
+
+TEST(NotFinite, TensorsOfAnyNameAreNamedInOneShortLine) {
+  const HostArray nan = HostArray::from<float>(std::span(&kNan, 1), {1});
+  EXPECT_EQ(error_of([&] {
+              check_finite({{"a\n\u202eb", nan}}, "f");
+            }),
+            "f: \"a\\x0a\\xe2\\x80\\xaeb\" is nan at [0]");
+  EXPECT_EQ(error_of([&] {
+              check_finite({{std::string(5000, 'x'), nan}}, "f");
+            }),
+            "f: \"" + std::string(40, 'x') + "\"... is nan at [0]");
+}
+
+TEST(NotFinite, AModelWithAVarianceBelow0IsRefused) {
+  const TemporaryFolder folder;
+  const std::string model = folder / "m.safetensors";
+  experiments::save_model(
+      model, Localizer(Device::cpu(1), DType::kF32, tiny_network(NormKind::kBatch), 1));
+  spoil(model, "blocks.1.norm.running_mean", 2, -0.5);
+  experiments::load_model(model, Device::cpu(1));
+  spoil(model, "blocks.1.norm.running_var", 2, -0.5);
+  EXPECT_EQ(error_of([&] { experiments::load_model(model, Device::cpu(1)); }),
+            model + ": tensor blocks.1.norm.running_var holds -0.5, expected at least 0");
 }
 
 // Weights may be finite, and what they make of their input not.

@@ -9,12 +9,14 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <random>
 #include <set>
 #include <thread>
 
 #include "experiments/interrupt.h"
+#include "experiments/progress.h"
 #include "experiments/settings.h"
 #include "tests/harness/program.h"
 
@@ -87,6 +89,50 @@ TEST(Sweep, RangesOfCells) {
   EXPECT_EQ(experiments::ranges({}), "");
   EXPECT_EQ(experiments::ranges({4}), "4");
   EXPECT_EQ(experiments::ranges({0, 1, 2, 5, 7, 8}), "0-2,5,7-8");
+}
+
+TEST(Progress, OnlyItsOwnLinesSayWhereALogStands) {
+  using experiments::progress_part;
+  EXPECT_EQ(progress_part("train 2018/5000  loss 0.01234  88 it/s"), "train 2018/5000");
+  EXPECT_EQ(progress_part("overlap 3, test 4/10  "), "overlap 3, test 4/10");
+  for (const char* line :
+       {"", "train", "train 2018/5000", "train 2018/x  loss", "train /5000  loss",
+        "2018/5000  loss",
+        "this run learned nothing: loss 0.08610; try another seed (--seed 5)  or 1/2",
+        "train: resumed at step 20", "a/b c 3  d"}) {
+    EXPECT_EQ(progress_part(line), "") << line;
+  }
+
+  const TemporaryFolder folder;
+  const std::string log = folder / "log.txt";
+  const auto stands_at = [&](const std::string& text) {
+    std::ofstream(log) << text;
+    return experiments::last_progress(log);
+  };
+  EXPECT_EQ(experiments::last_progress(log), "");
+  EXPECT_EQ(stands_at(""), "");
+  EXPECT_EQ(stands_at("cpu: 1 of 2 threads\n\n"), "");
+  EXPECT_EQ(stands_at("train 1/9  loss 1\ntrain 2/9  loss 1\n"), "train 2/9");
+  EXPECT_EQ(stands_at("train 1/9  loss 1\nthis run learned nothing\n\n"), "train 1/9");
+  EXPECT_EQ(stands_at("train 1/9  loss 1\ntrain 2/9  lo"), "train 1/9");  // not whole yet
+  EXPECT_EQ(stands_at("train 1/9  x\n" + std::string(70'000, 'x') + " 3/4  x\n"), "");
+  EXPECT_EQ(stands_at(std::string(70'000, 'x') + "\nmap 3/4  x\n"), "map 3/4");
+}
+
+TEST(Progress, NumbersHaveFewDigits) {
+  using experiments::number_text;
+  EXPECT_EQ(number_text(0.012345, 4), "0.0123");
+  EXPECT_EQ(number_text(0.08598, 5), "0.08598");
+  EXPECT_EQ(number_text(0, 5), "0.00000");
+  EXPECT_EQ(number_text(-0.002, 3), "-0.002");
+  EXPECT_EQ(number_text(123456.25, 1), "123456.2");
+  EXPECT_EQ(number_text(9.0000000329865346e76, 5), "9e+76");
+  EXPECT_EQ(number_text(-3.7904107041722777e+27, 5), "-3.79e+27");
+  EXPECT_EQ(number_text(1e6, 5), "1e+06");
+  EXPECT_EQ(number_text(3.21987e-9, 4), "3.22e-09");
+  EXPECT_EQ(number_text(std::numeric_limits<double>::max(), 3), "1.8e+308");
+  EXPECT_EQ(number_text(std::numeric_limits<double>::infinity(), 3), "inf");
+  EXPECT_EQ(number_text(std::numeric_limits<double>::quiet_NaN(), 3), "nan");
 }
 
 TEST(Sweep, ThreadsAndDevicesOfWorkers) {

@@ -65,6 +65,12 @@ TEST_F(TrainingNotice, SaysWhatToTryNext) {
             "-0.002; try another seed (--seed 5) or a lower rate (--learning-rate 0.001)");
 }
 
+TEST_F(TrainingNotice, ALossOfAnyMagnitudeIsAFewDigits) {
+  EXPECT_TRUE(of(9.0000000329865346e76, 0).starts_with("this run learned nothing: loss 9e+76, "));
+  EXPECT_NE(of(0.02, -3.7904107041722777e+27).find("interior slope -3.79e+27; "),
+            std::string::npos);
+}
+
 TEST_F(TrainingNotice, EveryShapeOfFailureIsTold) {
   for (const char* norm : {"instance", "group", "layer", "batch"}) {
     settings_.norm = norm;

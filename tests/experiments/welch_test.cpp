@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <ctime>
 #include <limits>
+#include <random>
 #include <vector>
 
 #include "engine/npy.h"
@@ -90,6 +93,110 @@ TEST(Welch, AnIndexIsLocalizedOnlyAgainstAllOthers) {
   EXPECT_EQ(p[0], 1);
   EXPECT_LT(p[1], 1e-6);
   EXPECT_EQ(p[2], 1);
+}
+
+// All pairs, one by one.
+std::vector<double> largest_of_all_pairs(const std::vector<SampleMoments>& moments) {
+  std::vector<double> largest(moments.size(), 0);
+  for (std::size_t i = 0; i < moments.size(); ++i) {
+    for (std::size_t j = 0; j < moments.size(); ++j) {
+      if (i == j) continue;
+      const double p = welch_p_value(moments[i], moments[j]);
+      if (std::isnan(p) || std::isnan(largest[i])) {
+        largest[i] = std::numeric_limits<double>::quiet_NaN();
+      } else {
+        largest[i] = std::max(largest[i], p);
+      }
+    }
+  }
+  return largest;
+}
+
+void expect_the_same_bits(const std::vector<SampleMoments>& moments) {
+  const std::vector<double> found = largest_p_values(moments);
+  const std::vector<double> exact = largest_of_all_pairs(moments);
+  ASSERT_EQ(found.size(), exact.size());
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    ASSERT_TRUE(found[i] == exact[i] || (std::isnan(found[i]) && std::isnan(exact[i])))
+        << i << ": " << found[i] << ", of all pairs " << exact[i];
+  }
+}
+
+// Maps of every kind: means that are drawn, evenly spaced, tied, in clusters or on a slope,
+// variances alike, of many magnitudes or missing, few samples and many, everything at any scale.
+TEST(Welch, TheLargestOfFewPairsIsTheLargestOfAll) {
+  std::mt19937 random(5);
+  const auto below = [&](int most) {
+    return static_cast<int>(random() % static_cast<unsigned>(most));
+  };
+  const auto uniform = [&] { return std::uniform_real_distribution<double>(0, 1)(random); };
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (int round = 0; round < 200; ++round) {
+    SCOPED_TRACE(round);
+    const int sizes[] = {1, 2, 3, 10, 60, 300};
+    const int size = sizes[below(6)];
+    const int means = below(6), variances = below(6), counts = below(4), bad = below(12);
+    const double spread = std::pow(10, 8 * uniform() - 5);
+    const int scales[] = {0, 0, 0, 0, -450, 450};
+    const int scale = scales[below(6)];
+    std::vector<SampleMoments> moments;
+    for (int i = 0; i < size; ++i) {
+      const double even = static_cast<double>(i) / size - 0.5;
+      SampleMoments m{};
+      m.mean = means == 0   ? uniform()
+               : means == 1 ? even
+               : means == 2 ? below(5)
+               : means == 3 ? below(4) + 1e-6 * uniform()
+               : means == 4 ? even + 1e-14 * uniform()
+                            : 1 + 1e-7 * below(9);
+      m.variance = variances == 0   ? 1
+                   : variances == 1 ? 0.5 + uniform()
+                   : variances == 2 ? std::pow(10, 30 * uniform() - 15)
+                   : variances == 3 ? below(2)
+                   : variances == 4 ? 0
+                                    : (below(20) == 0 ? 1e8 : 1e-3);
+      m.variance *= spread * spread;
+      m.count = counts == 0 ? 2 : counts == 1 ? 1000 : counts == 2 ? 1e6 : 2 + below(200);
+      m.mean = std::ldexp(m.mean, scale);
+      m.variance = std::ldexp(m.variance, 2 * scale);
+      if (bad == 0 && below(100) == 0) m.mean = nan;
+      if (bad == 1 && below(100) == 0) m.variance = std::numeric_limits<double>::infinity();
+      if (bad == 2 && below(100) == 0) m.count = below(2);
+      moments.push_back(m);
+    }
+    expect_the_same_bits(moments);
+  }
+}
+
+TEST(Welch, TheLargestOfFewPairsAtTheEndsOfTheRange) {
+  const double most = std::numeric_limits<double>::max();
+  const double least = std::numeric_limits<double>::denorm_min();
+  std::vector<SampleMoments> moments;
+  for (const double mean : {0.0, -0.0, least, -least, 1.0, -1.0, most, -most}) {
+    for (const double variance : {-1.0, 0.0, least, 1.0, most}) {
+      for (const double count : {2.0, 2.5, 1e300, std::numeric_limits<double>::infinity()}) {
+        moments.push_back({mean, variance, count});
+        expect_the_same_bits(moments);
+        expect_the_same_bits({moments.back(), moments[moments.size() / 2], {0.5, 1, 5}});
+      }
+    }
+  }
+}
+
+// Many minutes, were all pairs tested.
+TEST(Welch, ManyIndicesTakeSeconds) {
+  std::mt19937 random(5);
+  std::uniform_real_distribution<double> uniform(0, 1);
+  std::vector<SampleMoments> moments;
+  for (int i = 0; i < 20'000; ++i) {
+    const double error = i < 10'000 ? 1e-4 : std::pow(10, -6 * uniform(random));
+    moments.push_back(
+        {i % 3 == 0 ? 0 : i / 2e4 + 1e-5 * uniform(random), 1e4 * error * error, 1e4});
+  }
+  const std::clock_t start = std::clock();
+  const std::vector<double> p = largest_p_values(moments);
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 60);
+  EXPECT_EQ(p[0], 1);  // a tie
 }
 
 TEST(Welch, ASingleIndexHasNoRivals) {

@@ -356,6 +356,8 @@ TEST(LocalizerConfig, NormsAreNamed) {
   for (NormKind kind : kKinds) EXPECT_EQ(norm_kind_from(name_of(kind)), kind);
   EXPECT_EQ(error_of([] { norm_kind_from("rms"); }),
             "norm rms: expected none, instance, group, layer or batch");
+  EXPECT_EQ(error_of([] { norm_kind_from("rms\n\x1b[31m"); }),
+            "norm \"rms\\x0a\\x1b[31m\": expected none, instance, group, layer or batch");
 }
 
 }  // namespace

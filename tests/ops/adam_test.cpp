@@ -319,6 +319,9 @@ TEST(Adam, RefusesAnotherModelsState) {
             "run/checkpoint: adam.steps is f64 [], expected i64 []");
   EXPECT_EQ(load([](auto& t) { t["adam.steps"] = scalar(-1); }),
             "run/checkpoint: adam.steps is -1, expected 0 to 9223372036854775807");
+  EXPECT_EQ(load([](auto& t) { t["adam.v"].template as<float>()[28] = -1; }),
+            "run/checkpoint: tensor adam.v holds -1, expected at least 0");
+  EXPECT_EQ(load([](auto& t) { t["adam.m"].template as<float>()[28] = -1; }), "no error");
 }
 
 TEST(Adam, TellsWhatItsLastStepUsed) {

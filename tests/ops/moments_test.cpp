@@ -183,7 +183,7 @@ TEST(StreamingMoments, GiveTheUnbiasedVariance) {
   std::map<std::string, HostArray> saved;
   moments.save(saved, "layer");
   StreamingMoments again(harness::device(), 4);
-  again.load(saved, "state", "layer");
+  again.load(saved, "state", "layer", 30);
   moments.add(batch(3, 5, {5, 4}));
   again.add(batch(3, 5, {5, 4}));
   EXPECT_EQ(again.variance().bytes, moments.variance().bytes);
@@ -207,7 +207,7 @@ TEST(StreamingMoments, RefuseAStateThatIsNotTheirs) {
   const auto load = [&](auto change) {
     auto tensors = saved;
     change(tensors);
-    return error_of([&] { moments.load(tensors, "run/checkpoint", "window"); });
+    return error_of([&] { moments.load(tensors, "run/checkpoint", "window", 0); });
   };
   EXPECT_EQ(load([](auto&) {}), "no error");
   for (const char* name : {"window.mean", "window.m2", "window.count"}) {
@@ -218,6 +218,12 @@ TEST(StreamingMoments, RefuseAStateThatIsNotTheirs) {
             "run/checkpoint: window.mean is f64 [5], expected f64 [4]");
   EXPECT_EQ(load([](auto& t) { t["window.count"] = HostArray(DType::kI64, {1}); }),
             "run/checkpoint: window.count is i64 [1], expected i64 []");
+  for (const std::int64_t count : {std::int64_t{-1}, std::int64_t{1}, std::int64_t{1} << 62}) {
+    EXPECT_EQ(load([&](auto& t) { t["window.count"] = scalar(count); }),
+              fmt::format("run/checkpoint: window.count is {}, expected 0", count));
+  }
+  EXPECT_EQ(load([](auto& t) { t["window.m2"].template as<double>()[2] = -0.5; }),
+            "run/checkpoint: tensor window.m2 holds -0.5, expected at least 0");
 }
 
 }  // namespace

@@ -29,6 +29,14 @@ class BadUsageTest(unittest.TestCase):
                 self.assertEqual((result.returncode, result.stdout), (2, ""))
 
 
+class BundleTest(unittest.TestCase):
+    def test_builds_without_gmock(self):
+        """Which `run` installs for the emulator's own tests alone."""
+        needy = [path for path in (ROOT / "tests").rglob("*") if path.suffix in (".cpp", ".h", ".cu")
+                 and "gmock" in path.read_text() and ROOT / "tests/emulator" not in path.parents]
+        self.assertEqual(needy, [])
+
+
 class HelpTest(unittest.TestCase):
     def test_names_every_command(self):
         result = run("help")
