@@ -9,13 +9,13 @@ constexpr int kFirstWithTf32 = 80;  // compute capability 8.0
 
 }  // namespace
 
-Device choose_device(RunSettings& settings) {
+Device choose_device(RunSettings& settings, bool quiet) {
   const Precision wish =
       settings.precision == "auto" ? Precision::kTf32 : precision_from(settings.precision);
   std::string why;
   Device device =
       Device::from_name(settings.device, static_cast<int>(settings.threads), wish, &why);
-  if (!why.empty()) note("device: {}\n", why);
+  if (!why.empty() && !quiet) note("device: {}\n", why);
   const int capability = device.is_cuda() ? device.cuda_queue().info().compute_capability : 0;
   if (capability < kFirstWithTf32 && wish == Precision::kTf32) {
     if (settings.precision != "auto") {

@@ -120,7 +120,7 @@ int run(const Arguments& arguments) {
   // All that is refused is refused before the plan is written.
   LocalizationSettings settings = settings_of(sweep, first, arguments.how);
   if (!workers.devices.empty()) settings.device = workers.devices.front();
-  const Device device = choose_device(settings);
+  const Device device = choose_device(settings, true);  // who works there says why
   const MemoryNeed memory = memory_of(settings, LocalizationPhases::kAll);
   // A GPU's memory is asked for by who works there.
   const auto at_once =

@@ -33,7 +33,7 @@ struct Arguments {
 int run(const Arguments& arguments, Phases phases) {
   auto settings = resolve<LocalizationSettings>(arguments.run);
   const MemoryNeed memory = memory_of(settings, phases);
-  const Device device = choose_device(settings);
+  const Device device = choose_device(settings, arguments.run.check);
   const std::filesystem::path out =
       arguments.run.out.empty()
           ? default_folder(settings.preset, fmt::format("{}-seed{}", settings.norm, settings.seed))

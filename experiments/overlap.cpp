@@ -187,7 +187,7 @@ int main_program(int argc, char** argv) {
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
 
   auto settings = resolve<OverlapSettings>(flags);
-  const Device device = choose_device(settings);
+  const Device device = choose_device(settings, flags.check);
   const MemoryNeed memory = memory_of(settings, jobs_of(settings, device));
   const std::filesystem::path out =
       flags.out.empty()
