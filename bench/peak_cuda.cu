@@ -77,8 +77,7 @@ double host_seconds() {
 }
 
 kernels::Launch everywhere(const CudaQueue& queue) {
-  const int blocks = kBlocksPerMultiprocessor * queue.info().multiprocessors;
-  return {dim3(static_cast<unsigned>(blocks)), dim3(kThreads)};
+  return {kBlocksPerMultiprocessor * queue.info().multiprocessors, kThreads};
 }
 
 // The best of some runs of the device. A GPU that was idle takes its time to come up to its clock,
