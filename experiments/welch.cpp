@@ -134,17 +134,18 @@ std::vector<double> largest_p_values(std::span<const SampleMoments> moments) {
       const double error = std::sqrt(errors[i] + rivals.most);
       const double freedom = fewest_degrees(errors[i], rivals, least_count);
       const std::vector<std::size_t>& by_mean = rivals.by_mean;
-      const auto ties = std::ranges::equal_range(by_mean, moments[i].mean, {}, mean_of);
-      for (auto j = ties.begin(); j != ties.end() && largest[i] < 1; ++j) test(i, *j);  // p = 1
+      const auto ties = std::ranges::lower_bound(by_mean, moments[i].mean, {}, mean_of);
+      const auto above = std::ranges::upper_bound(by_mean, moments[i].mean, {}, mean_of);
+      for (auto j = ties; j != above && largest[i] < 1; ++j) test(i, *j);  // p = 1
       const auto nearer = [&](std::size_t j) {
         const double t = std::abs(moments[j].mean - moments[i].mean) / error;
         if (stays_below(largest[i], t, freedom)) return false;
         test(i, j);
         return true;
       };
-      for (auto j = ties.end(); j != by_mean.end() && nearer(*j); ++j) {
+      for (auto j = above; j != by_mean.end() && nearer(*j); ++j) {
       }
-      for (auto j = ties.begin(); j != by_mean.begin() && nearer(*std::prev(j)); --j) {
+      for (auto j = ties; j != by_mean.begin() && nearer(*std::prev(j)); --j) {
       }
     }
   }

@@ -178,7 +178,7 @@ TEST_F(RunIdentity, PredictReplacesNothingThatItReads) {
 TEST_F(RunIdentity, CheckSaysWhatTheRunWouldSay) {
   const auto check = [&](const std::string& program, std::vector<std::string> words) {
     words.insert(words.end(), {"--check", "--out", path("none")});
-    const ProgramResult result = run_program(program, words);
+    ProgramResult result = run_program(program, words);
     EXPECT_FALSE(fs::exists(path("none")));
     return result;
   };
