@@ -145,11 +145,13 @@ class Figure3Test(FigureTest):
             file.write_bytes(content)
             self.fails(1, message, run, *out)
         for change, message in (
-                ({"length": 0}, "has no length"), ({"points": []}, "has no points"),
-                ({"points": [3]}, "a point is no object"),
+                ({"length": 0}, "length is 0, expected an integer from 1 on"),
+                ({"points": []}, "has no points"),
+                ({"points": [3]}, r"points is \[3\], expected a list of objects"),
                 ({"points": [{"overlap": 34, "mse": 1}]}, "overlap is 34, expected"),
-                ({"points": [{"overlap": 3}]}, "mse at overlap 3 is None"),
-                ({"points": [{"overlap": 3, "mse": -1}]}, "mse at overlap 3 is -1"),
+                ({"points": [{"overlap": 3}]}, "at overlap 3: has no mse"),
+                ({"points": [{"overlap": 3, "mse": -1}]},
+                 "at overlap 3: mse is -1, expected a number from 0 on"),
                 ({"points": [{"overlap": 3, "mse": float("nan")}]}, "not JSON"),
                 ({"points": [{"overlap": o, "mse": 1} for o in (4, 3)]}, "do not rise")):
             with self.subTest(message=message):

@@ -227,13 +227,11 @@ class Misuse(FigureTest):
 
 class PageTest(FigureTest):
     def result(self, preset, *passes, **how):
-        picture, data = self.folder / "p.png", self.folder / "d.json"
-        picture.write_bytes(b"\x89PNG\r\n\x1a\n")
-        data.write_text("{}")
         claims = {str(i): {"paper": f"says <{i}>", "criterion": f"share > {i}", "pass": verdict,
                            "ours": None if verdict is None else 0.12345}
                   for i, verdict in enumerate(passes)}
-        return page.Result(preset=preset, picture=picture, data=data, claims=claims,
+        return page.Result(preset=preset, picture=b"\x89PNG", data=b"{}", file="d.json",
+                           claims=claims,
                            **{"provenance": [{}], "commands": ["localization run"],
                               "seconds": [None], "notices": [], **how})
 
