@@ -18,9 +18,19 @@ _delays = 0
 def catch(module):
     """From now on, in a script that is run; nothing in one that is imported."""
     if module == "__main__":
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
-                signal.signal(number, _on_signal)
+        _handle(_on_signal)
+
+
+def ignore():
+    """From now on, where they were caught: all is done, and Python takes its time to leave."""
+    if signal.getsignal(signal.SIGTERM) == _on_signal:
+        _handle(signal.SIG_IGN)
+
+
+def _handle(handler):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, handler)
 
 
 def _on_signal(number, _frame):

@@ -80,6 +80,7 @@ def exit_code_of(program, main, arguments):
         if stdout.error:
             output.note(f"{program}: cannot write standard output: {stdout.error}")
             code = code or 1
+        interrupt.ignore()
         return code
 
 
@@ -242,9 +243,11 @@ def read_json(path):
 
 def read_npy(path, dtype, shape):
     """The array of a .npy file; None in `shape` stands for any extent."""
-    data = read_bytes(path)
+    data = io.BytesIO(read_bytes(path))
     try:
-        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        array = np.lib.format.read_array(data, allow_pickle=False)
+        if data.read(1):
+            raise ValueError("more follows the array")
     except Exception as error:  # numpy's parser raises nearly anything on a damaged header
         raise Error(f"{path}: not a .npy file, or truncated ({error})") from None
     fits = len(shape) == array.ndim and all(
@@ -306,6 +309,8 @@ def _check_summary(path, summary):
             ("final_loss", *number()),  # null where the predictions were not finite
             ("interior_slope", *number(null=True))):
         need(path, summary, key, *of)
+    need(path, {"notice": None, **summary}, "notice",
+         lambda value: value is None or isinstance(value, str), "a text or null")
     for key in ("localized_fraction", "interior_localized_fraction"):
         need(path, summary, key, lambda values: is_list(values) and len(values) == summary["depth"]
              and all(is_number_or_null(value, 0, 1) for value in values),

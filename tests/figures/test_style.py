@@ -1,5 +1,7 @@
 """Tests of what all figures share: style.py and interrupt.py, by way of their scripts."""
 
+import contextlib
+import io
 import json
 import os
 import pwd
@@ -10,14 +12,22 @@ import sys
 import tempfile
 import time
 import unittest
+import warnings
 from pathlib import Path
+from unittest import mock
 
 from figure_test import FIGURES, FigureTest
 from test_figure1 import make_run
 from test_figure3 import make_run as make_overlaps
+from test_figure4 import make_sweep
 
+import figure1
 import figure3
+import figure4
+import figure_multihop
 import style
+
+import numpy as np
 
 
 class Script(FigureTest):
@@ -66,7 +76,7 @@ class SurroundingsTest(Script):
             self.folder.chmod(0o777)
             temporary.chmod(0o777)
             environment = {"MPLCONFIGDIR": None, "TMPDIR": str(temporary), **environment}
-            code, _, err = self.call("--out", "o.png", env=environment, **how)
+            code, _, err = self.call("--out", f"{len(how)}.png", env=environment, **how)
             self.assertEqual((code, err), (0, b""))
             code, _, err = self.call("--out", "o.gif", env=environment, **how)
             self.assertEqual((code, err.count(b"\n")), (2, 1), err)
@@ -151,29 +161,24 @@ class InterruptTest(Script):
                                      stderr=subprocess.PIPE,
                                      env={**os.environ, "MPLCONFIGDIR": "/dev/null"})
             # Not before it has read its first lines.
-            while b"interrupt" not in self.handled(child) and child.poll() is None:
+            while not self.handles_signals(child) and child.poll() is None:
                 time.sleep(0.001)
             time.sleep(draw.uniform(0, 0.9) * whole)
             child.send_signal(number)
             out, err = child.communicate(timeout=60)
             if child.returncode != 0:
                 interrupted += 1
-                self.assertEqual((child.returncode, out, err),
-                                 (75, b"", b"figure3.py: interrupted\n"))
+                self.assertEqual((child.returncode, err), (75, b"figure3.py: interrupted\n"))
             self.assertEqual(figure.read_bytes()[:8], old)
-            self.assertEqual([name for name in os.listdir(self.folder) if name.endswith(".tmp")], [])
+            self.assertEqual(list(self.folder.glob(".*")), [])
         self.assertGreater(interrupted, 4)
         self.assertEqual({name for name in set(os.listdir(tempfile.gettempdir())) - before
                           if name.startswith("matplotlib-")}, set())
 
-    def handled(self, child):
-        """b"interrupt" once the process handles SIGTERM by itself."""
-        try:
-            status = Path(f"/proc/{child.pid}/status").read_text()
-        except OSError:
-            return b""
-        caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt"))[8:], 16)
-        return b"interrupt" if caught >> (signal.SIGTERM - 1) & 1 else b""
+    def handles_signals(self, child):
+        status = Path(f"/proc/{child.pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))[8:]
+        return int(caught, 16) >> (signal.SIGTERM - 1) & 1
 
     def test_every_script_catches_them_first(self):
         for script in sorted(FIGURES.glob("figure*.py")):
@@ -229,11 +234,11 @@ class DamageTest(Script):
         for key, item in items:
             yield from self.each(item, (*path, key))
 
-    def damaged(self, file, values=WRONG):
-        """Puts each of the values in each place of the file, one after the other."""
-        whole = file.read_text()
+    def damaged(self, file, number=len(WRONG)):
+        """Puts so many wrong values in each place of the file, one after the other."""
+        whole, choice = file.read_text(), random.Random(0)
         for path in self.each(json.loads(whole)):
-            for value in values:
+            for value in choice.sample(WRONG, number):
                 data = json.loads(whole)
                 place = data
                 for key in path[:-1]:
@@ -242,3 +247,62 @@ class DamageTest(Script):
                 file.write_text(json.dumps(data))
                 yield path, value
         file.write_text(whole)
+
+    def check(self, module, file, *arguments):
+        """No exception but Error; no library's warning; claims of numbers."""
+        outcomes = set()
+        for path, value in self.damaged(file, 3):
+            with self.subTest(script=module.__name__, path=path, value=value), \
+                    warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), \
+                    mock.patch.object(style, "write_figure"):
+                warnings.simplefilter("error")
+                self.summary.unlink(missing_ok=True)
+                try:
+                    module.main([*map(str, arguments), "--out", str(self.picture), "--summary",
+                                 str(self.summary)])
+                except style.Error as error:
+                    self.assertIn(error.exit_code, (1, 2))
+                    self.assertLess(len(str(error)), 400)
+                    outcomes.add("error")
+                else:
+                    style.read_claims(self.summary, style.read_json(self.summary))
+                    outcomes.add("drawn")
+        self.assertEqual(outcomes, {"error", "drawn"})
+
+    def test_every_value_in_every_place(self):
+        a, b = make_run(self.folder / "a", "group"), make_run(self.folder / "b", "none")
+        sweep = make_sweep(self.folder / "sweep", {1: (0.1, 0.2), 4: (0.5, 0.6)})
+        self.check(figure3, self.run_folder / "summary.json", self.run_folder)
+        self.check(figure4, sweep / "results.json", sweep)
+        self.check(figure_multihop, a / "summary.json", a, b)
+        self.check(figure1, a / "config.json", a, b)
+
+    def test_arrays(self):
+        a, b = make_run(self.folder / "a", "group"), make_run(self.folder / "b", "none")
+        out = ("--out", self.picture)
+        self.module = figure1
+        for name, damage, message in (
+                ("predictions_mean", lambda x: x * 1e101, "not finite, or too large"),
+                ("predictions_sample", lambda x: x + np.float32("nan"), "not finite"),
+                ("layer_mean", lambda x: x / 0, "not finite"),
+                ("localized", lambda x: (x.view("u1") * 7).view(bool), "neither true nor false"),
+                ("localized", lambda x: x.T, "expected bool")):
+            with self.subTest(name=name), np.errstate(all="ignore"):
+                file = b / f"{name}.npy"
+                whole = file.read_bytes()
+                np.save(file, damage(np.load(file)))
+                self.fails(1, f"{name}.npy: .*{message}", a, b, *out)
+                for content in (whole[:-1], whole[:60], b"", whole + b"x"):
+                    file.write_bytes(content)
+                    self.fails(1, f"{name}.npy: not a .npy file, or truncated", a, b, *out)
+                file.write_bytes(whole)
+        # As large as f32 can be is a picture still.
+        file = b / "predictions_sample.npy"
+        np.save(file, np.load(file) + np.float32(3e38))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            self.draws(a, b)
+
+
+if __name__ == "__main__":
+    unittest.main()
