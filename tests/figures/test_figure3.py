@@ -95,7 +95,9 @@ class Figure3Test(FigureTest):
         paper = {o: 1.0 if o < 64 or o == 129 else 0.01 for o in (*range(0, 129, 8), 129)}
         for length, errors, title in ((33, DEMO, None), (129, paper, "A title"),
                                       (3, {0: 1.0, 1: 1.0, 2: 0.9, 3: 1.0}, None),
-                                      (33, {**DEMO, 0: 3.7}, None)):
+                                      (33, {**DEMO, 0: 3.7}, None),
+                                      (27501, {0: 1.0, 20000: 0.1}, None),
+                                      (100000, {0: 1.0, 100000: 1.0}, None)):
             with self.subTest(length=length), style.looks():
                 run = figure3.load(make_run(self.folder / "run", errors, length))
                 self.assert_texts_apart(figure3.draw(run, title))
