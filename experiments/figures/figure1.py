@@ -4,11 +4,16 @@
 Figures 5 and 6 have the same form.
 """
 
+import os
 import sys
-import textwrap
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+import interrupt  # noqa: E402
+
+interrupt.catch(__name__)
+
+import textwrap  # noqa: E402
 
 import style  # noqa: E402
 from style import INK, WITH_NORM, WITHOUT_NORM, Page, UsageError, fixed, percent  # noqa: E402
@@ -166,7 +171,7 @@ def draw_predictions(axes, a, b):
         axes.plot(x, run.mean, color=colour, lw=width, zorder=4)
     axes.plot(x, style.target(length), color=INK, lw=0.7, ls=(0, (4, 3)), zorder=5)
 
-    samples = np.abs(np.concatenate([a.sample.ravel(), b.sample.ravel()]))
+    samples = np.abs(np.concatenate([a.sample.ravel(), b.sample.ravel()]), dtype=float)
     top = max(np.abs(a.mean).max(), np.abs(b.mean).max(), 0.52,
               np.percentile(samples, 99.8) if samples.size else 0)
     axes.set_ylim(-1.1 * top, 1.1 * top)

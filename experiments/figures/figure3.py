@@ -1,14 +1,21 @@
 #!/usr/bin/env python3
 """Figure 3 of the paper: how well two sequences are told apart that share so many positions."""
 
+import os
 import sys
-import textwrap
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+import interrupt  # noqa: E402
+
+interrupt.catch(__name__)
+
+import itertools  # noqa: E402
+import textwrap  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import style  # noqa: E402
-from style import INK, WITH_NORM, WITHOUT_NORM, Error, Page, UsageError  # noqa: E402
+from style import INK, WITH_NORM, WITHOUT_NORM, Error, Page, UsageError, need  # noqa: E402
 
 import numpy as np  # noqa: E402
 
@@ -25,19 +32,13 @@ def load(folder):
         raise Error(f"{path}: no summary.json, so no overlap is finished; `overlap run` with the "
                     "same settings continues it")
     run = style.read_json(file)
-    length, points = run.get("length"), run.get("points")
-    if not isinstance(length, int) or length < 1:
-        raise Error(f"{file}: has no length")
-    if not isinstance(points, list) or not points:
+    length = need(file, run, "length", *style.whole())
+    points = style.need_objects(file, run, "points")
+    if not points:
         raise Error(f"{file}: has no points")
     for point in points:
-        if not isinstance(point, dict):
-            raise Error(f"{file}: a point is no object")
-        overlap, mse = point.get("overlap"), point.get("mse")
-        if not isinstance(overlap, int) or not 0 <= overlap <= length:
-            raise Error(f"{file}: overlap is {overlap!r}, expected an integer from 0 to {length}")
-        if not isinstance(mse, (int, float)) or not np.isfinite(mse) or mse < 0:
-            raise Error(f"{file}: mse at overlap {overlap} is {mse!r}, expected a number")
+        need(file, point, "overlap", *style.whole(0, length))
+        need(f"{file}: at overlap {point['overlap']}", point, "mse", *style.number(0))
     overlaps = [point["overlap"] for point in points]
     if sorted(set(overlaps)) != overlaps:
         raise Error(f"{file}: overlaps do not rise")
@@ -158,8 +159,8 @@ def draw(run, title=None):
 
 def ticks(length):
     """Round overlaps, and the whole length."""
-    step = next(step for base in (1, 10, 100, 1000) for step in (base, 2 * base, 4 * base, 5 * base)
-                if length / step <= 5.5)
+    step = next(step for power in itertools.count() for base in (1, 2, 4, 5)
+                if length / (step := base * 10**power) <= 5.5)
     return [*(o for o in range(0, length, step) if length - o > 0.5 * step), length]
 
 

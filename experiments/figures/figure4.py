@@ -1,24 +1,25 @@
 #!/usr/bin/env python3
 """Figure 4 of the paper: how far GroupNorm carries positions, by its number of groups."""
 
+import os
 import sys
-import textwrap
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+import interrupt  # noqa: E402
+
+interrupt.catch(__name__)
+
+import textwrap  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import style  # noqa: E402
-from style import INK, WITH_NORM, Error, Page, fixed  # noqa: E402
-
-import numpy as np  # noqa: E402
+from style import (  # noqa: E402
+    INK, WITH_NORM, Error, Page, fixed, is_count, is_object, need, need_objects, number, whole)
 
 MEASURES = ("localization_distance", "interior_slope", "localized_fraction")
 
 # --- The sweep ------------------------------------------------------------------------------------
-
-
-def is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
 
 
 def load(folder):
@@ -31,33 +32,32 @@ def load(folder):
         raise Error(f"{path}: no results.json; `groups collect` makes it")
     results = style.read_json(file)
 
-    def need(fits, what):
-        if not fits:
-            raise Error(f"{file}: {what}")
-
-    for key in ("planned", "finished", "receptive_field"):
-        need(isinstance(results.get(key), int), f"{key} is {results.get(key)!r}, expected a number")
-    settings = results.get("settings")
-    need(isinstance(settings, dict) and isinstance(settings.get("length"), int)
-         and settings["length"] > 0, "has no length")
-    rows, best = results.get("by_groups"), results.get("best")
-    need(isinstance(rows, list) and isinstance(best, list), "has no results by groups")
-    need(rows, "no cell is finished yet; `groups run` goes on")
+    for key, least in (("planned", 1), ("finished", 0), ("receptive_field", 1)):
+        need(file, results, key, *whole(least))
+    length = need(file, need(file, results, "settings", is_object, "an object"), "length", *whole())
+    fits = {"localization_distance": number(0, length, null=True),
+            "interior_slope": number(null=True), "localized_fraction": number(0, 1, null=True)}
+    rows, best = (need_objects(file, results, key) for key in ("by_groups", "best"))
+    if not rows:
+        raise Error(f"{file}: no cell is finished yet; `groups run` goes on")
     for row in rows:
-        need(isinstance(row, dict) and isinstance(row.get("groups"), int), "a row has no groups")
+        where = f"{file}: {need(file, row, 'groups', *whole())} groups"
         for key in MEASURES:
-            value = row.get(key)
-            need(isinstance(value, dict) and all(value.get(k) is None or is_number(value[k])
-                                                 for k in ("mean", "deviation")),
-                 f"{key} of {row['groups']} groups is {value!r}")
+            spread = need(where, row, key, is_object, "an object")
+            need(f"{where}: {key}", spread, "mean", *fits[key])
+            need(f"{where}: {key}", spread, "deviation", *number(0, null=True))
     groups = [row["groups"] for row in rows]
-    need(sorted(set(groups)) == groups, "numbers of groups do not rise")
+    if sorted(set(groups)) != groups:
+        raise Error(f"{file}: numbers of groups do not rise")
     for cell in best:
-        need(isinstance(cell, dict) and cell.get("groups") in groups
-             and isinstance(cell.get("measures"), dict), "a best cell has no measures")
-    spearman = results.get("spearman")
-    need(isinstance(spearman, dict) and all(spearman.get(k) is None or is_number(spearman[k])
-                                            for k in MEASURES), "has no rank correlations")
+        where = f"{file}: a best cell"
+        need(where, cell, "groups", lambda value: is_count(value) and value in groups, "a row's")
+        measures = need(where, cell, "measures", is_object, "an object")
+        for key in MEASURES:
+            need(where, measures, key, *fits[key])
+    spearman = need(file, results, "spearman", is_object, "an object")
+    for key in MEASURES:
+        need(f"{file}: spearman", spearman, key, *number(-1, 1, null=True))
     return results
 
 
@@ -127,7 +127,7 @@ def draw_measure(axes, results, key):
     rows = results["by_groups"]
     x = {row["groups"]: place for place, row in enumerate(rows)}
     for cell in results["best"]:
-        if is_number(cell["measures"].get(key)):
+        if cell["measures"][key] is not None:
             axes.plot(x[cell["groups"]], cell["measures"][key], color=INK, marker="_", ms=5, mew=0.7,
                       lw=0, zorder=4, clip_on=False)
     drawn = [row for row in rows if row[key]["mean"] is not None]

@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
 """Figure 5 of the paper: figure 1 for BatchNorm with the statistics of minibatches."""
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+import interrupt  # noqa: E402
+
+interrupt.catch(__name__)
 
 import figure1  # noqa: E402
 import style  # noqa: E402

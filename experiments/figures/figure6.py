@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
 """Figure 6 of the paper: one network with BatchNorm, with minibatch and population statistics."""
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+import interrupt  # noqa: E402
+
+interrupt.catch(__name__)
 
 import figure1  # noqa: E402
 import style  # noqa: E402
@@ -14,7 +18,7 @@ from style import UsageError  # noqa: E402
 
 def weights(run):
     file = run.path / "model.safetensors"
-    return file.read_bytes() if file.exists() else None
+    return style.read_bytes(file) if file.exists() else None
 
 
 def claims(a, b):

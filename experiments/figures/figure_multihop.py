@@ -6,11 +6,16 @@ Section 3.2: where the receptive field of index R(i) touches the edge, it also t
 it there must have been several, one after the other.
 """
 
+import os
 import sys
-import textwrap
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+import interrupt  # noqa: E402
+
+interrupt.catch(__name__)
+
+import textwrap  # noqa: E402
 
 import figure1  # noqa: E402
 import style  # noqa: E402

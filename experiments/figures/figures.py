@@ -5,17 +5,24 @@ This is what ./run figures calls. A figure is a few commands, each with a folder
 continues or finds finished, and a script that draws what is there; FIGURES lists them.
 """
 
-import ctypes
-import fcntl
-import shlex
-import signal
-import subprocess
+import os
 import sys
-import time
-from dataclasses import dataclass
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+
+import interrupt  # noqa: E402
+
+interrupt.catch(__name__)
+
+import contextlib  # noqa: E402
+import ctypes  # noqa: E402
+import fcntl  # noqa: E402
+import shlex  # noqa: E402
+import signal  # noqa: E402
+import subprocess  # noqa: E402
+import time  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import output  # noqa: E402
 import page  # noqa: E402
@@ -26,7 +33,6 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PRESETS = ("demo", "small", "paper")
 SECONDS = "seconds.json"
-INTERRUPTED = 75  # the programs' exit code for a run that stopped with its state saved
 
 # --- What there is to run -------------------------------------------------------------------------
 
@@ -105,29 +111,22 @@ FIGURES = {figure.key: figure for figure in (
 # --- Running it -----------------------------------------------------------------------------------
 
 
-class Interrupted(Exception):
-    pass
-
-
 class Preset:
     """The runs and figures of one preset: a folder, which one process works on at a time."""
 
     def __init__(self, options):
         self.options = options
         self.source = options.preset
-        self.name = Path(options.preset).name
+        self.name = Path(options.preset).resolve().name
+        if not self.name:
+            raise UsageError(f"preset {options.preset}: expected a folder that has a name")
         self.folder = Path(options.out) / self.name
-        self.child = None
-        self.received = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock = open(self.folder / ".lock", "w")
         except OSError as error:
             raise Error(f"cannot write {error.filename}: {error.strerror}") from None
         self.wait_for_lock()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
-                signal.signal(number, self.on_signal)
 
     def wait_for_lock(self):
         """The programs hold it too: where this process was killed, they may live a little longer."""
@@ -139,13 +138,6 @@ class Preset:
         except OSError as error:  # each run's folder is still one process's at a time
             output.note(f"{self.folder}: this file system has no locks ({error.strerror}): nothing "
                         "keeps a second ./run figures from drawing here at the same time")
-
-    def on_signal(self, number, _frame):
-        self.received = number
-        if self.child:
-            self.child.send_signal(number)
-        else:
-            raise Interrupted()
 
     def path(self, command):
         return self.folder / command.folder
@@ -170,8 +162,6 @@ class Preset:
         for verb in (None, *command.after):
             line = self.line(command, verb)
             code = self.call(command, line)
-            if code == INTERRUPTED or self.received:
-                raise Interrupted()
             if code != 0:  # it has said why
                 error = UsageError if code == UsageError.exit_code else Error
                 raise error(f"{shlex.join(line)}: exit code {code}")
@@ -180,24 +170,36 @@ class Preset:
         """Runs a program to its end, and keeps account of its time in spite of kill -9."""
         spent = seconds_in(self.folder)
         before, start = spent.get(command.folder, 0), time.monotonic()
-        # From a terminal Ctrl-C reaches the program without us.
+        with self.child(line) as child:
+            while True:
+                try:
+                    code = child.wait(timeout=2)
+                except subprocess.TimeoutExpired:
+                    code = None
+                seconds = time.monotonic() - start
+                if code is None or seconds >= 0.5:  # less than that is finding it finished
+                    spent[command.folder] = round(before + seconds, 1)
+                    style.write_json(self.folder / SECONDS, spent)
+                if code is not None:
+                    return code
+
+    @contextlib.contextmanager
+    def child(self, line, **how):
+        """A program that is waited for within, and that signals are passed on to; that it was
+        interrupted ends this one, too. From a terminal Ctrl-C would reach it without us."""
         try:
-            self.child = subprocess.Popen(line, pass_fds=[self.lock.fileno()],
-                                          start_new_session=True, preexec_fn=end_with_parent)
+            child = interrupt.child = subprocess.Popen(
+                line, pass_fds=[self.lock.fileno()], start_new_session=True,
+                preexec_fn=end_with_parent, **how)
         except OSError as error:
             raise Error(f"{line[0]}: {error.strerror}") from None
-        while True:
-            try:
-                code = self.child.wait(timeout=2)
-            except subprocess.TimeoutExpired:
-                code = None
-            seconds = time.monotonic() - start
-            if code is None or seconds >= 0.5:  # less than that is finding it finished
-                spent[command.folder] = round(before + seconds, 1)
-                style.write_json(self.folder / SECONDS, spent)
-            if code is not None:
-                self.child = None
-                return code
+        try:
+            yield child
+        finally:
+            child.wait()
+            interrupt.child = None
+            if interrupt.received or child.returncode == interrupt.EXIT_CODE:
+                interrupt.end()
 
     def draw(self, figure):
         """Draws a figure from its folders; an Error says what is missing."""
@@ -205,15 +207,20 @@ class Preset:
         line = [sys.executable, str(HERE / figure.script),
                 *(str(self.path(command)) for command in figure.runs(self.name)),
                 "--out", str(picture), "--summary", str(data)]
-        done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        if done.returncode != 0:
-            raise Error(done.stderr.strip() or f"{figure.script}: exit code {done.returncode}")
-        return done.stdout.splitlines()[:-1]  # without the names of the files
+        with self.child(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+            out, err = (text.decode(errors="backslashreplace") for text in child.communicate())
+        if child.returncode != 0:
+            raise Error(err.strip() or f"{figure.script}: exit code {child.returncode}")
+        return out.splitlines()[:-1]  # without the names of the files
 
 
 def seconds_in(folder):
     """Seconds spent on each of a preset's runs, by its folder."""
-    return style.read_json(folder / SECONDS) if (folder / SECONDS).exists() else {}
+    file = folder / SECONDS
+    seconds = style.read_json(file) if file.exists() else {}
+    for run in seconds:
+        style.need(file, seconds, run, *style.number(0))
+    return seconds
 
 
 def end_with_parent():
@@ -224,7 +231,7 @@ def end_with_parent():
 
 def work(preset, figures):
     """Runs and draws the figures; returns what failed, in words."""
-    failures = []
+    failures, left_out = [], []
     done = set()
     todo = [command for figure in figures for command in figure.runs(preset.name)]
     total = len(dict.fromkeys(todo))
@@ -242,8 +249,11 @@ def work(preset, figures):
             raise
         except Error as error:
             failures.append(f"figure {figure.key}: {error}")
-        write_page(preset.options.out)
-    return failures
+        left_out = write_page(preset.options.out)
+    if failures:
+        of = f"{len(failures)} of {len(figures)} figures failed"
+        left_out.insert(0, f"{of}: {'; '.join(failures)}")
+    return left_out
 
 
 # --- The page -------------------------------------------------------------------------------------
@@ -257,28 +267,35 @@ def presets_in(out):
 
 
 def write_page(out):
+    """Returns what is not on it, for files that make no sense, in words."""
     out = Path(out)
     presets = presets_in(out)
-    sections = []
+    sections, left_out = [], {}
     for figure in FIGURES.values():
         shown = []
         for name in presets:
-            folder = out / name
-            picture, data = figure.files(folder)
-            if not data.exists() or not picture.exists():
-                continue
-            times = seconds_in(folder)
-            runs = figure.runs(name)
-            numbers = style.read_json(data)
-            shown.append(page.Result(
-                preset=name, picture=picture, data=data, claims=numbers.get("claims", {}),
-                notices=notices(numbers),
-                provenance=[provenance(folder / run.folder) for run in runs],
-                commands=[shlex.join([run.program, *run.before, *run.words(folder)])
-                          for run in runs],
-                seconds=[times.get(run.folder, seconds_of(folder / run.folder)) for run in runs]))
+            try:
+                if all(file.exists() for file in figure.files(out / name)):
+                    shown.append(result(figure, name, out / name))
+            except Error as error:  # of a file that several figures may share
+                left_out[f"not on the page: {error}"] = None
         sections.append(page.Section(figure.key, figure.title, figure.note, shown))
-    style.write_file(out / "index.html", page.render(sections, presets).encode())
+    text = page.render(sections, presets)
+    style.write_file(out / "index.html", text.encode(errors="backslashreplace"))
+    return list(left_out)
+
+
+def result(figure, preset, folder):
+    picture, data = figure.files(folder)
+    numbers = style.read_json(data)
+    times = seconds_in(folder)
+    runs = figure.runs(preset)
+    return page.Result(
+        preset=preset, picture=style.read_bytes(picture), data=style.read_bytes(data),
+        file=data.name, claims=style.read_claims(data, numbers), notices=notices(numbers),
+        provenance=[provenance(folder / run.folder) for run in runs],
+        commands=[shlex.join([run.program, *run.before, *run.words(folder)]) for run in runs],
+        seconds=[times.get(run.folder, seconds_of(folder / run.folder)) for run in runs])
 
 
 def notices(value):
@@ -295,14 +312,19 @@ def notices(value):
 def seconds_of(folder):
     """Of a run that was made before, by its own account; None where it has none."""
     summary = folder / "summary.json"
-    return style.read_json(summary).get("seconds") if summary.exists() else None
+    if not summary.exists():
+        return None
+    return style.need(summary, {"seconds": None, **style.read_json(summary)}, "seconds",
+                      *style.number(0, null=True))
 
 
 def provenance(folder):
     """Who made a run: its config.json, or, of a sweep, that of a cell."""
     for config in [folder / "config.json", *sorted(folder.glob("cells/*/config.json"))]:
         if config.exists():
-            return style.read_json(config)
+            made = style.read_json(config)
+            style.need(config, {"settings": {}, **made}, "settings", style.is_object, "an object")
+            return made
     return {}
 
 
@@ -311,9 +333,10 @@ def verdicts(preset, figures):
     lines, counts = [], {True: 0, False: 0, None: 0}
     for figure in figures:
         _, data = figure.files(preset.folder)
-        if not data.exists():
-            continue
-        for claim in style.read_json(data).get("claims", {}).values():
+        claims = {}
+        with contextlib.suppress(Error):  # the page was without it then
+            claims = style.read_claims(data, style.read_json(data))
+        for claim in claims.values():
             counts[claim["pass"]] += 1
             lines.append(f"  figure {figure.key:9}{page.VERDICTS[claim['pass']]:6}"
                          f"{page.number(claim['ours']):>8}  {claim['criterion']}")
@@ -356,19 +379,13 @@ def main(arguments):
     if options.preset not in PRESETS and not Path(options.preset).is_dir():
         raise UsageError(f"preset {options.preset}: expected {', '.join(PRESETS)} or a folder")
 
+    interrupt.words = "stopped; the same command continues"
     preset = Preset(options)
-    try:
-        failures = work(preset, figures)
-    except Interrupted:
-        raise Stopped("stopped; the same command continues") from None
+    failures = work(preset, figures)
     for line in verdicts(preset, figures):
         print(line, flush=True)
     if failures:
-        raise Error(f"{len(failures)} of {len(figures)} figures failed: {'; '.join(failures)}")
-
-
-class Stopped(Error):
-    exit_code = INTERRUPTED
+        raise Error("; ".join(failures))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import secrets
 import stat
 import sys
 
+import interrupt
+
 KEEP_NEW_FILES_OUT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
 CANNOT_BE_SYNCED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -76,6 +78,17 @@ def _followed(path):
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
+def identity(name):
+    """What all names of one file, pipe or device have in common, those too of a file to come."""
+    target = _followed("/dev/stdout" if name == "-" else os.fspath(name))
+    descriptor = _descriptor(target)
+    try:
+        status = os.stat(target) if descriptor is None else os.fstat(descriptor)
+        return status.st_dev, status.st_ino
+    except OSError:
+        return os.path.realpath(target)
+
+
 def _write_all(file, data):
     rest = memoryview(data)
     while rest:
@@ -116,7 +129,6 @@ def _new_file(target, mode):
     folder = _folder(target)
     start = os.fsdecode(os.fsencode(os.path.basename(target))[:200])
     name = os.path.join(folder, f".{start}.{secrets.token_hex(8)}.tmp")
-    file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     placed = False
 
     def place():
@@ -126,12 +138,14 @@ def _new_file(target, mode):
         placed = True
         _sync_folder(folder)
 
-    try:
-        yield file, place
-    finally:
-        os.close(file)
-        if not placed:
-            os.unlink(name)
+    with interrupt.Delay():
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            yield file, place
+        finally:
+            os.close(file)
+            if not placed:
+                os.unlink(name)
 
 
 def _attributes(file):
@@ -167,17 +181,18 @@ def _overwrite(file, name, data, why):
     """One after the other where several do. What there is room for is asked first."""
     with contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX)
-    size = os.fstat(file).st_size
-    if len(data) > size:
-        try:
-            os.posix_fallocate(file, 0, len(data))
-        except OSError as error:
-            os.ftruncate(file, size)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-    _write_all(file, data)
-    os.ftruncate(file, len(data))
-    _sync(file)
+    with interrupt.Delay():
+        size = os.fstat(file).st_size
+        if len(data) > size:
+            try:
+                os.posix_fallocate(file, 0, len(data))
+            except OSError as error:
+                os.ftruncate(file, size)
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise
+        _write_all(file, data)
+        os.ftruncate(file, len(data))
+        _sync(file)
     note(f"{name}: overwritten, not replaced in one step ({why})")
 
 
@@ -220,10 +235,12 @@ def _replace(name, target, data):
 
 class Stream:
     """stdout or stderr of a program whose words may be lost, but not its work: a full disk or a
-    reader that has gone are kept for the end."""
+    reader that has gone are kept for the end, and what its encoding does not have is escaped."""
 
     def __init__(self, stream):
         self.stream = stream
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
         self.error = None if stream is not None else os.strerror(errno.EBADF)
 
     def _do(self, action, *arguments):

@@ -4,7 +4,6 @@ import base64
 import datetime
 import html
 from dataclasses import dataclass
-from pathlib import Path
 
 VERDICTS = {True: "pass", False: "miss", None: "-"}
 
@@ -14,8 +13,9 @@ class Result:
     """A figure at one scale."""
 
     preset: str
-    picture: Path
-    data: Path
+    picture: bytes      # .png
+    data: bytes         # .json
+    file: str           # the name of the latter
     claims: dict        # as style.claim makes them
     notices: list       # of networks that learned nothing
     provenance: list    # config.json of each run
@@ -49,8 +49,8 @@ def duration(seconds):
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def uri(path, kind):
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+def uri(data, kind):
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def tag(name, content="", **attributes):
@@ -81,7 +81,7 @@ def departures(result):
         if settings.get("curriculum_iterations"):
             yield (f"With a curriculum, which the paper does not have: first "
                    f"{settings['curriculum_iterations']} steps at length "
-                   f"{settings['curriculum_length']}.")
+                   f"{settings.get('curriculum_length')}.")
             return
 
 
@@ -121,7 +121,7 @@ def result_block(title, result):
         tag("details",
             tag("summary", say(f"{duration(total)} of runs; where this comes from"))
             + tag("ul", runs) + "".join(tag("p", say(line)) for line in made)
-            + tag("p", tag("a", "the numbers behind the picture", download=result.data.name,
+            + tag("p", tag("a", "the numbers behind the picture", download=result.file,
                            href=uri(result.data, "application/json"))))])
 
 

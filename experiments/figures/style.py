@@ -3,23 +3,39 @@
 import argparse
 import contextlib
 import io
+import itertools
 import json
+import logging
 import os
+import reprlib
+import stat
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import interrupt
 import output
 
 # Figures go to files, on machines without a display too, whatever the environment asks for.
 os.environ["MPLBACKEND"] = "Agg"
+# Where there is no folder for its list of fonts, matplotlib makes one for the time being. That is
+# no news for a user, but having no home at all is an error to it.
+if os.path.expanduser("~") == "~":
+    os.environ["HOME"] = os.devnull
+# What a user needs to know, the scripts say themselves.
+logging.getLogger("matplotlib").setLevel(logging.CRITICAL + 1)
+warnings.simplefilter("ignore")
 
 try:
-    import matplotlib
-    import matplotlib.figure
-    import numpy as np
-except ImportError as error:
-    output.note(f"{Path(sys.argv[0]).name}: {error} (Debian: python3-numpy, python3-matplotlib)")
+    with interrupt.Delay():  # it may be writing its list of fonts
+        import matplotlib
+        import matplotlib.figure
+        import matplotlib.font_manager
+        import numpy as np
+except Exception as error:  # a user's matplotlibrc that is no text, no room for temporary files
+    output.note(f"{Path(sys.argv[0]).name}: cannot load matplotlib and numpy (Debian: "
+                f"python3-matplotlib, python3-numpy): {' '.join(str(error).split())}")
     sys.exit(1)
 
 # --- Errors ---------------------------------------------------------------------------------------
@@ -47,10 +63,16 @@ class ArgumentParser(argparse.ArgumentParser):
 def exit_code_of(program, main, arguments):
     """Runs main(arguments); an Error becomes one line on stderr and an exit code, and so does a
     standard output that did not take all lines: the files are written then."""
+    interrupt.name = program
     with output.standard_streams() as stdout:
         code = 0
         try:
             main(arguments)
+        except SystemExit as end:  # --help
+            code = end.code
+        except MemoryError:
+            output.note(f"{program}: out of memory")
+            code = Error.exit_code
         except Error as error:
             output.note(f"{program}: {' '.join(str(error).split())}")
             code = error.exit_code
@@ -58,13 +80,48 @@ def exit_code_of(program, main, arguments):
         if stdout.error:
             output.note(f"{program}: cannot write standard output: {stdout.error}")
             code = code or 1
+        interrupt.ignore()
         return code
+
+
+# --- Values ---------------------------------------------------------------------------------------
+
+MOST = 1e100     # beyond the squares of f32, and far enough from infinity to draw
+MOST_COUNT = 2**53
+
+
+def is_number(value, least=-MOST, most=MOST):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) \
+        and least <= value <= most
+
+
+def is_count(value, least=1, most=MOST_COUNT):
+    return isinstance(value, int) and is_number(value, least, most)
+
+
+def shown(value):
+    text = reprlib.repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def is_list(value):
+    return isinstance(value, list)
+
+
+def is_object(value):
+    return isinstance(value, dict)
+
+
+def is_number_or_null(value, least=-MOST, most=MOST):
+    return value is None or is_number(value, least, most)
 
 
 # --- Run folders ----------------------------------------------------------------------------------
 
 NORM_NAMES = {"instance": "InstanceNorm", "group": "GroupNorm", "layer": "LayerNorm",
               "batch": "BatchNorm"}
+STATISTICS = ("minibatch", "population")
+INPUTS = ("noise", "constant")
 
 
 @dataclass(frozen=True)
@@ -147,8 +204,14 @@ class Run:
         return self.summary.get("notice")
 
 
-def _read_bytes(path):
+_files_read = []  # of which no output may be one
+
+
+def read_bytes(path):
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise Error(f"{path}: not a file")
+        _files_read.append(path)
         return path.read_bytes()
     except OSError as error:
         raise Error(f"{path}: {error.strerror or error}") from None
@@ -169,7 +232,7 @@ def _integer(text):
 
 def read_json(path):
     try:
-        value = json.loads(_read_bytes(path), parse_constant=_finite, parse_float=_finite,
+        value = json.loads(read_bytes(path), parse_constant=_finite, parse_float=_finite,
                            parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise Error(f"{path}: not JSON, perhaps truncated ({error})") from None
@@ -180,9 +243,11 @@ def read_json(path):
 
 def read_npy(path, dtype, shape):
     """The array of a .npy file; None in `shape` stands for any extent."""
-    data = _read_bytes(path)
+    data = io.BytesIO(read_bytes(path))
     try:
-        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        array = np.lib.format.read_array(data, allow_pickle=False)
+        if data.read(1):
+            raise ValueError("more follows the array")
     except Exception as error:  # numpy's parser raises nearly anything on a damaged header
         raise Error(f"{path}: not a .npy file, or truncated ({error})") from None
     fits = len(shape) == array.ndim and all(
@@ -191,35 +256,64 @@ def read_npy(path, dtype, shape):
         wanted = ", ".join("n" if extent is None else str(extent) for extent in shape)
         raise Error(f"{path}: expected {np.dtype(dtype)} [{wanted}], "
                     f"got {array.dtype} {list(array.shape)}")
-    if not np.isfinite(array).all():
-        raise Error(f"{path}: holds values that are not finite")
+    if array.dtype == bool:
+        if (array.view("u1") > 1).any():
+            raise Error(f"{path}: holds values that are neither true nor false")
+    elif not (np.abs(array) <= MOST).all():
+        raise Error(f"{path}: holds values that are not finite, or too large to be measured")
     return array
 
 
+def need(path, values, key, fits, what):
+    """The value of a key, which fits()."""
+    if key not in values:
+        raise Error(f"{path}: has no {key}")
+    if not fits(values[key]):
+        raise Error(f"{path}: {key} is {shown(values[key])}, expected {what}")
+    return values[key]
+
+
+def need_objects(path, values, key):
+    return need(path, values, key, lambda value: is_list(value) and all(map(is_object, value)),
+                "a list of objects")
+
+
+# For need(): what fits, and its words.
+
+
+def _from_to(least, most):
+    least_too = f" from {least}" if least > -MOST else ""
+    return f"{least_too} to {most}" if most < MOST else least_too and f"{least_too} on"
+
+
+def whole(least=1, most=MOST_COUNT):
+    return lambda value: is_count(value, least, most), \
+        f"an integer{_from_to(least, MOST if most == MOST_COUNT else most)}"
+
+
+def number(least=-MOST, most=MOST, null=False):
+    return (lambda value: is_number(value, least, most) or (null and value is None),
+            f"a number{_from_to(least, most)}{' or null' if null else ''}")
+
+
+def one_of(names):
+    return (lambda value: isinstance(value, str) and value in names), f"one of {', '.join(names)}"
+
+
 def _check_summary(path, summary):
-    def need(key, fits, what):
-        if key not in summary:
-            raise Error(f"{path}: has no {key}")
-        if not fits(summary[key]):
-            raise Error(f"{path}: {key} is {json.dumps(summary[key])[:60]}, expected {what}")
-
-    def is_number(value):
-        return isinstance(value, (int, float)) and not isinstance(value, bool) \
-            and np.isfinite(value)
-
-    def is_count(value):
-        return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-    need("norm", lambda value: isinstance(value, str), "a name")
-    need("eval_statistics", lambda value: isinstance(value, str), "a name")
-    for key in ("length", "depth", "receptive_field"):
-        need(key, is_count, "a positive integer")
-    need("receptive_field", lambda reach: reach % summary["depth"] == 0, "a multiple of the depth")
-    need("final_loss", is_number, "a number")  # null in a run whose predictions were not finite
-    need("interior_slope", lambda value: value is None or is_number(value), "a number or null")
+    for key, *of in (
+            ("norm", *one_of(("none", *NORM_NAMES))), ("eval_statistics", *one_of(STATISTICS)),
+            *((key, *whole()) for key in ("length", "depth", "receptive_field")),
+            ("receptive_field", lambda reach: reach % summary["depth"] == 0,
+             "a multiple of the depth"),
+            ("final_loss", *number()),  # null where the predictions were not finite
+            ("interior_slope", *number(null=True))):
+        need(path, summary, key, *of)
+    need(path, {"notice": None, **summary}, "notice",
+         lambda value: value is None or isinstance(value, str), "a text or null")
     for key in ("localized_fraction", "interior_localized_fraction"):
-        need(key, lambda values: isinstance(values, list) and len(values) == summary["depth"]
-             and all(value is None or (is_number(value) and 0 <= value <= 1) for value in values),
+        need(path, summary, key, lambda values: is_list(values) and len(values) == summary["depth"]
+             and all(is_number_or_null(value, 0, 1) for value in values),
              "a list with a share for each layer")
 
 
@@ -228,9 +322,10 @@ def load_run(folder):
     path = Path(folder)
     if not path.is_dir():
         raise Error(f"{path}: no such folder")
-    config = read_json(path / "config.json")
-    if not isinstance(config.get("settings"), dict):
-        raise Error(f"{path / 'config.json'}: has no settings")
+    file = path / "config.json"
+    settings = need(file, read_json(file), "settings", is_object, "an object")
+    need(file, {"input": "noise", **settings}, "input", *one_of(INPUTS))
+    need(file, {"groups": 1, **settings}, "groups", *whole())
     if not (path / "summary.json").exists():
         raise Error(f"{path}: no summary.json, so this run is not finished; "
                     "`localization run` with the same settings continues it")
@@ -239,7 +334,7 @@ def load_run(folder):
     length, depth = summary["length"], summary["depth"]
     for name in ("layer_mean.npy", "layer_variance.npy"):  # what "localized" was computed from
         read_npy(path / name, "f8", [depth, length])
-    return Run(path, config["settings"], summary,
+    return Run(path, settings, summary,
                mean=read_npy(path / "predictions_mean.npy", "f8", [length]),
                sample=read_npy(path / "predictions_sample.npy", "f4", [None, length]),
                localized=read_npy(path / "localized.npy", "?", [depth, length]))
@@ -260,6 +355,22 @@ def claim(paper, criterion, ours, holds, measured=None):
     measured = ours is not None if measured is None else measured
     return {"paper": paper, "criterion": criterion, "ours": ours if measured else None,
             "pass": None if not measured else ours is not None and bool(holds(ours))}
+
+
+def read_claims(path, data):
+    """The claims of a figure's data, as finish() wrote them to a file."""
+    def makes_sense(claim):
+        if not is_object(claim):
+            return False
+        passes, ours = claim.get("pass"), claim.get("ours")
+        return all(isinstance(claim.get(key), str) for key in ("paper", "criterion")) \
+            and is_number_or_null(ours) and (isinstance(passes, bool) or passes is ours is None) \
+            and not (passes and ours is None)
+
+    claims = need(path, data, "claims", is_object, "an object")
+    for key in claims:
+        need(path, claims, key, makes_sense, "a claim and what was measured")
+    return claims
 
 
 # --- Writing --------------------------------------------------------------------------------------
@@ -310,14 +421,50 @@ def figure_options(program, description, folders, arguments):
     parser.add_argument("--summary", help="what is drawn, and what becomes of the paper's claims, "
                         ".json")
     parser.add_argument("--title", help="above the figure")
+    _files_read.clear()
     options = parser.parse_args(arguments)
     image_format(options.out)
+    _check_title(options.title or "")
     return options
+
+
+MOST_TITLE = 500  # characters: ten lines
+
+
+def _check_title(title):
+    """Refuses what the font has no glyph for: control characters, bytes that are not UTF-8, and
+    some of the world's scripts. Blanks break lines."""
+    if len(title) > MOST_TITLE:
+        raise UsageError(f"--title: has {len(title)} characters, expected at most {MOST_TITLE}")
+    with looks():
+        name = matplotlib.rcParams["font.family"][0]
+        font = matplotlib.font_manager.get_font(matplotlib.font_manager.findfont(name))
+    for character in title:
+        if character not in " \t\n\r" and font.get_char_index(ord(character)) == 0:
+            raise UsageError(f"--title: {name}, in which figures are written, has no "
+                             f"{ascii(character)}")
+
+
+def _check_outputs(options):
+    """Refuses outputs of which one would be written over another, or over what was read."""
+    taken = {output.identity(path): path for path in _files_read}
+    for option, file in (("--out", options.out), ("--summary", options.summary)):
+        if file is None:
+            continue
+        if not file:
+            raise UsageError(f"{option}: expected the name of a file")
+        try:
+            other = taken.setdefault(output.identity(file), option)
+        except OSError as error:
+            raise Error(f"cannot write {file}: {error.strerror}") from None
+        if other is not option:
+            raise UsageError(f"{option} {file}: that is the same file as {other}")
 
 
 def finish(options, draw, summary, lines, sources):
     """Writes the figure that draw() makes and the summary, and prints the lines and a last one, with
     the names of the files."""
+    _check_outputs(options)
     with looks():
         write_figure(draw(), options.out)
     if options.summary:
@@ -423,5 +570,5 @@ def layer_ticks(depth):
     """The first layer, the last, and round ones in between."""
     if depth <= 8:
         return list(range(1, depth + 1))
-    step = next(step for step in (2, 4, 8, 16, 32, 64, depth) if depth / step <= 5)
+    step = next(2**n for n in itertools.count(1) if depth <= 5 * 2**n)
     return [1, *(layer for layer in range(step, depth, step) if depth - layer > step / 2), depth]

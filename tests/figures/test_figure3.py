@@ -95,7 +95,9 @@ class Figure3Test(FigureTest):
         paper = {o: 1.0 if o < 64 or o == 129 else 0.01 for o in (*range(0, 129, 8), 129)}
         for length, errors, title in ((33, DEMO, None), (129, paper, "A title"),
                                       (3, {0: 1.0, 1: 1.0, 2: 0.9, 3: 1.0}, None),
-                                      (33, {**DEMO, 0: 3.7}, None)):
+                                      (33, {**DEMO, 0: 3.7}, None),
+                                      (27501, {0: 1.0, 20000: 0.1}, None),
+                                      (100000, {0: 1.0, 100000: 1.0}, None)):
             with self.subTest(length=length), style.looks():
                 run = figure3.load(make_run(self.folder / "run", errors, length))
                 self.assert_texts_apart(figure3.draw(run, title))
@@ -145,11 +147,13 @@ class Figure3Test(FigureTest):
             file.write_bytes(content)
             self.fails(1, message, run, *out)
         for change, message in (
-                ({"length": 0}, "has no length"), ({"points": []}, "has no points"),
-                ({"points": [3]}, "a point is no object"),
+                ({"length": 0}, "length is 0, expected an integer from 1 on"),
+                ({"points": []}, "has no points"),
+                ({"points": [3]}, r"points is \[3\], expected a list of objects"),
                 ({"points": [{"overlap": 34, "mse": 1}]}, "overlap is 34, expected"),
-                ({"points": [{"overlap": 3}]}, "mse at overlap 3 is None"),
-                ({"points": [{"overlap": 3, "mse": -1}]}, "mse at overlap 3 is -1"),
+                ({"points": [{"overlap": 3}]}, "at overlap 3: has no mse"),
+                ({"points": [{"overlap": 3, "mse": -1}]},
+                 "at overlap 3: mse is -1, expected a number from 0 on"),
                 ({"points": [{"overlap": 3, "mse": float("nan")}]}, "not JSON"),
                 ({"points": [{"overlap": o, "mse": 1} for o in (4, 3)]}, "do not rise")):
             with self.subTest(message=message):

@@ -19,7 +19,7 @@ def make_sweep(folder, slopes=None, length=64, planned=8, rho=1.0):
 
     def measures(slope):
         return {"localization_distance": round(reach + (slope or 0) * (length / 2 - reach)),
-                "interior_slope": slope, "localized_fraction": 0.5 + (slope or 0) / 2,
+                "interior_slope": slope, "localized_fraction": min(1, 0.5 + (slope or 0) / 2),
                 "interior_localized_fraction": slope}
 
     def spread(values):
@@ -131,19 +131,20 @@ class Figure4Test(FigureTest):
         file.unlink()
         self.fails(1, "no results.json; `groups collect` makes it", sweep, *out)
         for content, message in ((b"", "results.json: not JSON"), (b"[]", "not a JSON object"),
-                                 (b"{}", "results.json: planned is None, expected a number")):
+                                 (b"{}", "results.json: has no planned")):
             file.write_bytes(content)
             self.fails(1, message, sweep, *out)
         row = whole["by_groups"][0]
         for change, message in (
                 ({"settings": {}}, "has no length"), ({"by_groups": []}, "no cell is finished yet"),
-                ({"best": None}, "has no results by groups"), ({"by_groups": [3]}, "a row has no"),
-                ({"by_groups": [{**row, "interior_slope": 3}]}, "interior_slope of 1 groups is 3"),
-                ({"by_groups": [{**row, "interior_slope": {"mean": "x"}}]}, "is {'mean'"),
+                ({"best": None}, "best is None, expected a list"),
+                ({"by_groups": [3]}, r"by_groups is \[3\]"),
+                ({"by_groups": [{**row, "interior_slope": 3}]}, "1 groups: interior_slope is 3"),
+                ({"by_groups": [{**row, "interior_slope": {"mean": "x"}}]}, "mean is 'x'"),
                 ({"by_groups": [{**row, "interior_slope": {"mean": float("nan")}}]}, "not JSON"),
                 ({"by_groups": [row, row]}, "do not rise"),
-                ({"best": [{"groups": 7, "measures": {}}]}, "a best cell has no measures"),
-                ({"spearman": {"interior_slope": "x"}}, "has no rank correlations")):
+                ({"best": [{"groups": 7, "measures": {}}]}, "a best cell: groups is 7"),
+                ({"spearman": {"interior_slope": "x"}}, "spearman: has no localization")):
             with self.subTest(message=message):
                 file.write_text(json.dumps({**whole, **change}))
                 self.fails(1, message, sweep, *out)

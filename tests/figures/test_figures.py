@@ -18,6 +18,7 @@ from figure_test import FIGURES, FigureTest
 
 import figures
 import page
+import style
 
 BIN = os.environ.get("SIDECHANNEL_BIN")
 TINY = Path(__file__).resolve().parent / "tiny"
@@ -216,6 +217,7 @@ class Misuse(FigureTest):
         self.fails(2, "there is no figure 2: expected 1, multihop, 3, constant, 4, 5, 6 or all", "2")
         self.fails(2, "preset huge: expected demo, small, paper or a folder", "--preset", "huge")
         self.fails(2, "unrecognized arguments: --speed 9", "1", "--speed", "9")
+        self.fails(2, "preset /: expected a folder that has a name", "--preset", "/")
         (self.folder / "file").write_text("")
         self.fails(1, "cannot write file/demo: Not a directory", "1", "--out", "file")
 
@@ -227,13 +229,11 @@ class Misuse(FigureTest):
 
 class PageTest(FigureTest):
     def result(self, preset, *passes, **how):
-        picture, data = self.folder / "p.png", self.folder / "d.json"
-        picture.write_bytes(b"\x89PNG\r\n\x1a\n")
-        data.write_text("{}")
         claims = {str(i): {"paper": f"says <{i}>", "criterion": f"share > {i}", "pass": verdict,
                            "ours": None if verdict is None else 0.12345}
                   for i, verdict in enumerate(passes)}
-        return page.Result(preset=preset, picture=picture, data=data, claims=claims,
+        return page.Result(preset=preset, picture=b"\x89PNG", data=b"{}", file="d.json",
+                           claims=claims,
                            **{"provenance": [{}], "commands": ["localization run"],
                               "seconds": [None], "notices": [], **how})
 
@@ -269,6 +269,35 @@ class PageTest(FigureTest):
         text = Reader(page.render([page.Section("1", "One", "", [
             self.result("small", True, notices=figures.notices(data))])], ["small"])).text
         self.assertIn("A <learned> nothing", text)
+
+    def test_what_makes_no_sense_is_left_out_and_said(self):
+        """And nothing else: neither the page nor another figure."""
+        folder = self.folder / "tiny"
+        for figure in figures.FIGURES.values():
+            claim = style.claim("says", f"share > {figure.key}", 0.5, lambda v: v > 0)
+            style.write_json(folder / f"figure_{figure.key}.json", {"claims": {"a": claim}})
+            style.write_file(folder / f"figure_{figure.key}.png", b"\x89PNG")
+        config, summary = (folder / "overlap" / f"{name}.json" for name in ("config", "summary"))
+        style.write_json(config, {"settings": {"length": 3}, "commit": "\ud800"})
+        style.write_json(summary, {"seconds": 3})
+        self.assertEqual(figures.write_page(self.folder), [])
+        whole = Reader((self.folder / "index.html").read_text()).text
+        self.assertEqual(whole.count("1 of 1"), len(ALL))
+        for file, content, left in (
+                (folder / "figure_3.json", {"claims": {"a": {"pass": "yes"}}}, 1),
+                (folder / "figure_3.json", {"claims": []}, 1), (folder / "figure_3.json", {}, 1),
+                (config, {"settings": []}, 1), (summary, {"seconds": "x"}, 1),
+                (summary, {"seconds": -1}, 1),
+                (folder / "seconds.json", {"overlap": True}, len(ALL)),
+                (folder / "seconds.json", {"overlap": 1e300}, len(ALL))):
+            with self.subTest(file=file.name, content=content):
+                before = file.read_bytes() if file.exists() else b"{}"
+                style.write_json(file, content)
+                said, = figures.write_page(self.folder)  # once, whatever number of figures
+                self.assertRegex(said, f"^not on the page: {file}: ")
+                text = Reader((self.folder / "index.html").read_text()).text
+                self.assertEqual(text.count("1 of 1"), len(ALL) - left)
+                file.write_bytes(before)
 
     def test_numbers(self):
         self.assertEqual([page.number(v) for v in (None, 0.0, 1, 1.0, 0.98765, 123.456, 13.5)],
