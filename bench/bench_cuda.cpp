@@ -58,7 +58,8 @@ class Memory {
   float* random(std::int64_t size) {
     const auto number = static_cast<std::uint32_t>(tensors_.size());
     float* const data = floats(size);
-    uniform_fill(queue(), RandomStream{1, 0}, number, 1.0, size, data);
+    run(queue(), UniformFill<float>{
+                     .random = {1, 0}, .step = number, .bound = 1.0, .size = size, .out = data});
     return data;
   }
   float* ones(std::int64_t size) {
@@ -150,7 +151,9 @@ void add_conv1d(std::vector<Case>& cases, const std::string& name, const Conv1dD
   forward.variant = variant(Conv1dPass::kForward);
   forward.prepare = [=](Memory& m) {
     return [=, &queue = m.queue(), x = m.random(x), w = m.random(w), b = m.random(b),
-            y = m.random(y)] { conv1d_forward(queue, dims, x, w, b, y); };
+            y = m.random(y)] {
+      run(queue, Conv1dForward<float>{.dims = dims, .x = x, .w = w, .b = b, .y = y});
+    };
   };
   cases.push_back(forward);
 
@@ -161,7 +164,7 @@ void add_conv1d(std::vector<Case>& cases, const std::string& name, const Conv1dD
     input.variant = variant(Conv1dPass::kBackwardInput);
     input.prepare = [=](Memory& m) {
       return [=, &queue = m.queue(), dx = m.random(x), w = m.random(w), dy = m.random(y)] {
-        conv1d_backward_input(queue, dims, dy, w, {dx});
+        run(queue, Conv1dBackwardInput<float>{.dims = dims, .dy = dy, .w = w, .dx = {dx}});
       };
     };
     cases.push_back(input);
@@ -173,7 +176,10 @@ void add_conv1d(std::vector<Case>& cases, const std::string& name, const Conv1dD
   params.variant = variant(Conv1dPass::kBackwardParams);
   params.prepare = [=](Memory& m) {
     return [=, &queue = m.queue(), x = m.random(x), dy = m.random(y), dw = m.random(w),
-            db = m.random(b)] { conv1d_backward_params(queue, dims, x, dy, {dw}, {db}); };
+            db = m.random(b)] {
+      run(queue,
+          Conv1dBackwardParams<float>{.dims = dims, .x = x, .dy = dy, .dw = {dw}, .db = {db}});
+    };
   };
   cases.push_back(params);
 }
@@ -208,7 +214,12 @@ void add_norm(std::vector<Case>& cases, const Layer& layer, const std::string& k
     return [=, &queue = m.queue(), x = m.random(size), y = m.random(size), gamma = m.random(c),
             beta = m.random(c), mean = m.random(statistics), rest = m.random(statistics),
             rstd = m.random(statistics)] {
-      norm_relu_forward(queue, dims, x, gamma, beta, y, {mean, rest, rstd});
+      run(queue, NormForward<float>{.dims = dims,
+                                    .x = x,
+                                    .gamma = gamma,
+                                    .beta = beta,
+                                    .y = y,
+                                    .statistics = {mean, rest, rstd}});
     };
   };
   cases.push_back(forward);
@@ -219,8 +230,15 @@ void add_norm(std::vector<Case>& cases, const Layer& layer, const std::string& k
             gamma = m.random(c), beta = m.random(c), mean = m.random(statistics),
             rest = m.random(statistics), rstd = m.ones(statistics), dgamma = m.random(c),
             dbeta = m.random(c)] {
-      norm_relu_backward(queue, dims, x, gamma, beta, {mean, rest, rstd}, dy, {dx}, {dgamma},
-                         {dbeta});
+      run(queue, NormBackward<float>{.dims = dims,
+                                     .x = x,
+                                     .gamma = gamma,
+                                     .beta = beta,
+                                     .statistics = {mean, rest, rstd},
+                                     .dy = dy,
+                                     .dx = {dx},
+                                     .dbeta = {dbeta},
+                                     .dgamma = {dgamma}});
     };
   };
   cases.push_back(backward);
@@ -236,7 +254,13 @@ void add_population_norm(std::vector<Case>& cases, const Layer& layer) {
   forward.prepare = [=](Memory& m) {
     return [=, &queue = m.queue(), x = m.random(size), y = m.random(size), gamma = m.random(c),
             beta = m.random(c), mean = m.random(c), variance = m.ones(c)] {
-      norm_relu_population_forward(queue, dims, x, gamma, beta, mean, variance, y);
+      run(queue, NormPopulationForward<float>{.dims = dims,
+                                              .x = x,
+                                              .gamma = gamma,
+                                              .beta = beta,
+                                              .mean = mean,
+                                              .variance = variance,
+                                              .y = y});
     };
   };
   cases.push_back(forward);
@@ -246,8 +270,16 @@ void add_population_norm(std::vector<Case>& cases, const Layer& layer) {
     return [=, &queue = m.queue(), x = m.random(size), dy = m.random(size), dx = m.random(size),
             gamma = m.random(c), beta = m.random(c), mean = m.random(c), variance = m.ones(c),
             dgamma = m.random(c), dbeta = m.random(c)] {
-      norm_relu_population_backward(queue, dims, x, gamma, beta, mean, variance, dy, {dx}, {dgamma},
-                                    {dbeta});
+      run(queue, NormPopulationBackward<float>{.dims = dims,
+                                               .x = x,
+                                               .gamma = gamma,
+                                               .beta = beta,
+                                               .mean = mean,
+                                               .variance = variance,
+                                               .dy = dy,
+                                               .dx = {dx},
+                                               .dbeta = {dbeta},
+                                               .dgamma = {dgamma}});
     };
   };
   cases.push_back(backward);
@@ -258,7 +290,11 @@ void add_population_norm(std::vector<Case>& cases, const Layer& layer) {
   running.prepare = [=](Memory& m) {
     return [=, &queue = m.queue(), mean = m.random(statistics), rest = m.random(statistics),
             rstd = m.ones(statistics), running_mean = m.random(c), running_variance = m.ones(c)] {
-      norm_update_running(queue, dims, 0.1, {mean, rest, rstd}, running_mean, running_variance);
+      run(queue, NormUpdateRunning<float>{.dims = dims,
+                                          .momentum = 0.1,
+                                          .statistics = {mean, rest, rstd},
+                                          .running_mean = running_mean,
+                                          .running_variance = running_variance});
     };
   };
   cases.push_back(running);
@@ -269,7 +305,7 @@ void add_elementwise(std::vector<Case>& cases, const Layer& layer) {
   Case forward = of_layer("relu_forward", layer, 2);
   forward.prepare = [=](Memory& m) {
     return [=, &queue = m.queue(), x = m.random(size), y = m.random(size)] {
-      relu_forward(queue, size, x, y);
+      run(queue, ReluForward<float>{.size = size, .x = x, .y = y});
     };
   };
   cases.push_back(forward);
@@ -277,7 +313,7 @@ void add_elementwise(std::vector<Case>& cases, const Layer& layer) {
   Case backward = of_layer("relu_backward", layer, 3);
   backward.prepare = [=](Memory& m) {
     return [=, &queue = m.queue(), y = m.random(size), dy = m.random(size), dx = m.random(size)] {
-      relu_backward(queue, size, y, dy, {dx});
+      run(queue, ReluBackward<float>{.size = size, .y = y, .dy = dy, .dx = {dx}});
     };
   };
   cases.push_back(backward);
@@ -311,7 +347,8 @@ void add_ends(std::vector<Case>& cases, const Layer& layer) {
   noise.bytes = bytes(n);
   noise.prepare = [=, samples = layer.batch](Memory& m) {
     return [=, &queue = m.queue(), at = m.values<RandomPosition>({{}}), out = m.random(size)] {
-      normal_fill(queue, RandomStream{1, 1}, at, samples, length, out);
+      run(queue, NormalFill<float>{
+                     .random = {1, 1}, .at = at, .samples = samples, .length = length, .out = out});
     };
   };
   cases.push_back(noise);
@@ -320,8 +357,10 @@ void add_ends(std::vector<Case>& cases, const Layer& layer) {
   forward.name = "mse_forward/" + layer.name;
   forward.bytes = bytes(n + l);
   forward.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), y = m.random(size), target = m.random(length),
-            loss = m.random(1)] { mse_forward(queue, dims, y, target, loss); };
+    return
+        [=, &queue = m.queue(), y = m.random(size), target = m.random(length), loss = m.random(1)] {
+          run(queue, MseForward<float>{.dims = dims, .y = y, .target = target, .loss = loss});
+        };
   };
   cases.push_back(forward);
 
@@ -330,7 +369,10 @@ void add_ends(std::vector<Case>& cases, const Layer& layer) {
   backward.bytes = bytes(2 * n + l);
   backward.prepare = [=](Memory& m) {
     return [=, &queue = m.queue(), y = m.random(size), target = m.random(length), dloss = m.ones(1),
-            dy = m.random(size)] { mse_backward(queue, dims, y, target, dloss, {dy}); };
+            dy = m.random(size)] {
+      run(queue,
+          MseBackward<float>{.dims = dims, .y = y, .target = target, .dloss = dloss, .dy = {dy}});
+    };
   };
   cases.push_back(backward);
 
@@ -341,7 +383,12 @@ void add_ends(std::vector<Case>& cases, const Layer& layer) {
     const std::vector<double> zeros(static_cast<std::size_t>(length));
     return [=, &queue = m.queue(), x = m.random(size), count = m.values<std::int64_t>({0}),
             mean = m.values(zeros), m2 = m.values(zeros)] {
-      moments_update(queue, samples, length, x, nullptr, count, mean, m2);
+      run(queue, MomentsUpdate<float>{.samples = samples,
+                                      .length = length,
+                                      .x = x,
+                                      .count = count,
+                                      .mean = mean,
+                                      .m2 = m2});
     };
   };
   cases.push_back(moments);
@@ -357,7 +404,7 @@ void add_windows(std::vector<Case>& cases) {
   forward.name = "windows_forward/overlap";
   forward.prepare = [=](Memory& m) {
     return [=, &queue = m.queue(), x = m.random(sequences), y = m.random(dims.size())] {
-      windows_forward(queue, dims, x, y);
+      run(queue, WindowsForward<float>{.dims = dims, .x = x, .y = y});
     };
   };
   cases.push_back(forward);
@@ -366,7 +413,7 @@ void add_windows(std::vector<Case>& cases) {
   backward.name = "windows_backward/overlap";
   backward.prepare = [=](Memory& m) {
     return [=, &queue = m.queue(), dx = m.random(sequences), dy = m.random(dims.size())] {
-      windows_backward(queue, dims, dy, {dx});
+      run(queue, WindowsBackward<float>{.dims = dims, .dy = dy, .dx = {dx}});
     };
   };
   cases.push_back(backward);
@@ -379,7 +426,7 @@ void add_adam(std::vector<Case>& cases, const std::string& name, std::int64_t si
   squares.bytes = kFloat * n;
   squares.prepare = [=](Memory& m) {
     return [=, &queue = m.queue(), x = m.random(size), result = m.values<double>({0})] {
-      sum_of_squares(queue, size, x, result);
+      run(queue, SumOfSquares<float>{.size = size, .x = x, .result = result});
     };
   };
   cases.push_back(squares);
@@ -392,8 +439,11 @@ void add_adam(std::vector<Case>& cases, const std::string& name, std::int64_t si
     return [=, &queue = m.queue(), g = m.random(size), p = m.random(size), mean = m.random(size),
             v = m.ones(size), loss = m.ones(1), squares = m.values<double>({1}),
             state = m.values<AdamState>({{}})] {
-      adam_begin(queue, rule, squares, loss, state);
-      adam_update(queue, rule, state, size, g, p, mean, v);
+      run(queue,
+          AdamBegin<float>{.rule = rule, .sum_of_squares = squares, .loss = loss, .state = state});
+      run(queue,
+          AdamUpdate<float>{
+              .rule = rule, .state = state, .size = size, .g = g, .p = p, .m = mean, .v = v});
     };
   };
   cases.push_back(update);
@@ -413,7 +463,9 @@ void add_linear(std::vector<Case>& cases, const LinearDims& dims) {
   forward.products = true;
   forward.prepare = [=](Memory& m) {
     return [=, &queue = m.queue(), x = m.random(x), w = m.random(w), b = m.random(dims.out),
-            y = m.random(y)] { linear_forward(queue, dims, x, w, b, y); };
+            y = m.random(y)] {
+      run(queue, LinearForward<float>{.dims = dims, .x = x, .w = w, .b = b, .y = y});
+    };
   };
   cases.push_back(forward);
 
@@ -425,7 +477,9 @@ void add_linear(std::vector<Case>& cases, const LinearDims& dims) {
   backward.prepare = [=](Memory& m) {
     return [=, &queue = m.queue(), x = m.random(x), w = m.random(w), y = m.random(y),
             dy = m.random(y), dx = m.random(x), dw = m.random(w), db = m.random(dims.out)] {
-      linear_backward(queue, dims, x, w, y, dy, {dx}, {dw}, {db});
+      run(queue,
+          LinearBackward<float>{
+              .dims = dims, .x = x, .w = w, .y = y, .dy = dy, .dx = {dx}, .dw = {dw}, .db = {db}});
     };
   };
   cases.push_back(backward);

@@ -23,7 +23,9 @@ struct Values {
   Values(CpuQueue& queue, std::int64_t size, std::uint32_t stream)
       : tensor(Device::cpu(1), DType::kF32, {size}) {
     const RandomPosition first;
-    normal_fill(queue, {1, stream}, &first, 1, size, data());
+    run(queue,
+        NormalFill<float>{
+            .random = {1, stream}, .at = &first, .samples = 1, .length = size, .out = data()});
   }
   float* data() const { return tensor.data<float>(); }
   Tensor tensor;
@@ -64,8 +66,11 @@ void conv1d_forward(benchmark::State& state) {
   Conv conv(dims);
   const double peak = fma_peak(1);
   for (auto _ : state) {
-    kernels::conv1d_forward(conv.queue, dims, conv.x.data(), conv.w.data(), conv.b.data(),
-                            conv.y.data());
+    run(conv.queue, Conv1dForward<float>{.dims = dims,
+                                         .x = conv.x.data(),
+                                         .w = conv.w.data(),
+                                         .b = conv.b.data(),
+                                         .y = conv.y.data()});
   }
   report(state, conv_flops(dims), peak);
 }
@@ -75,8 +80,9 @@ void conv1d_backward_input(benchmark::State& state) {
   Conv conv(dims);
   const double peak = fma_peak(1);
   for (auto _ : state) {
-    kernels::conv1d_backward_input(conv.queue, dims, conv.y.data(), conv.w.data(),
-                                   GradOut<float>{conv.x.data()});
+    run(conv.queue,
+        Conv1dBackwardInput<float>{
+            .dims = dims, .dy = conv.y.data(), .w = conv.w.data(), .dx = {conv.x.data()}});
   }
   report(state, conv_flops(dims), peak);
 }
@@ -86,8 +92,11 @@ void conv1d_backward_params(benchmark::State& state) {
   Conv conv(dims);
   const double peak = fma_peak(1);
   for (auto _ : state) {
-    kernels::conv1d_backward_params(conv.queue, dims, conv.x.data(), conv.y.data(),
-                                    GradOut<float>{conv.w.data()}, GradOut<float>{conv.b.data()});
+    run(conv.queue, Conv1dBackwardParams<float>{.dims = dims,
+                                                .x = conv.x.data(),
+                                                .dy = conv.y.data(),
+                                                .dw = {conv.w.data()},
+                                                .db = {conv.b.data()}});
   }
   report(state, conv_flops(dims), peak);
 }
@@ -103,12 +112,21 @@ void norm_relu(benchmark::State& state) {
   const std::int64_t sets = dims.batch * dims.channels;
   const Values mean(queue, sets, 8), rest(queue, sets, 9), rstd(queue, sets, 10);
   for (auto _ : state) {
-    norm_relu_forward(queue, dims, x.data(), gamma.data(), beta.data(), y.data(),
-                      {mean.data(), rest.data(), rstd.data()});
-    norm_relu_backward(queue, dims, x.data(), gamma.data(), beta.data(),
-                       {mean.data(), rest.data(), rstd.data()}, dy.data(),
-                       GradOut<float>{dx.data()}, GradOut<float>{dgamma.data()},
-                       GradOut<float>{dbeta.data()});
+    run(queue, NormForward<float>{.dims = dims,
+                                  .x = x.data(),
+                                  .gamma = gamma.data(),
+                                  .beta = beta.data(),
+                                  .y = y.data(),
+                                  .statistics = {mean.data(), rest.data(), rstd.data()}});
+    run(queue, NormBackward<float>{.dims = dims,
+                                   .x = x.data(),
+                                   .gamma = gamma.data(),
+                                   .beta = beta.data(),
+                                   .statistics = {mean.data(), rest.data(), rstd.data()},
+                                   .dy = dy.data(),
+                                   .dx = {dx.data()},
+                                   .dbeta = {dbeta.data()},
+                                   .dgamma = {dgamma.data()}});
   }
   state.SetBytesProcessed(state.iterations() * size * 5 * static_cast<std::int64_t>(sizeof(float)));
 }
@@ -123,9 +141,16 @@ void linear(benchmark::State& state) {
   const Values b(queue, dims.out, 6), db(queue, dims.out, 7);
   const double peak = fma_peak(1);
   for (auto _ : state) {
-    linear_forward(queue, dims, x.data(), w.data(), b.data(), y.data());
-    linear_backward(queue, dims, x.data(), w.data(), y.data(), dy.data(), GradOut<float>{dx.data()},
-                    GradOut<float>{dw.data()}, GradOut<float>{db.data()});
+    run(queue, LinearForward<float>{
+                   .dims = dims, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
+    run(queue, LinearBackward<float>{.dims = dims,
+                                     .x = x.data(),
+                                     .w = w.data(),
+                                     .y = y.data(),
+                                     .dy = dy.data(),
+                                     .dx = {dx.data()},
+                                     .dw = {dw.data()},
+                                     .db = {db.data()}});
   }
   report(state, 6.0 * static_cast<double>(dims.rows * dims.in * dims.out), peak);
 }
@@ -159,7 +184,13 @@ void adam(benchmark::State& state) {
   at.steps = 100;
   at = begin_step(rule, at, 1, 1, FLT_MAX);
   for (auto _ : state) {
-    adam_update(queue, rule, &at, size, g.data(), p.data(), m.data(), v.data());
+    run(queue, AdamUpdate<float>{.rule = rule,
+                                 .state = &at,
+                                 .size = size,
+                                 .g = g.data(),
+                                 .p = p.data(),
+                                 .m = m.data(),
+                                 .v = v.data()});
   }
   state.SetBytesProcessed(state.iterations() * size * 7 * static_cast<std::int64_t>(sizeof(float)));
 }

@@ -21,8 +21,6 @@ namespace sidechannel::kernels {
 //   - BatchNorm in groups of n samples: (1, n)
 //   - PackNorm: (1, 2), pairs side by side
 //
-// x, y [batch, length, channels]; gamma, beta [channels].
-//
 // How good the results are, and for which x, is told in docs/numerics.md: as good far from zero as
 // near it, and NaN, never a wrong number, where a sum of squares of x - mean leaves T's range.
 //
@@ -54,53 +52,88 @@ struct NormDims {
 // has no rounding at all.
 template <class T>
 struct NormStatistics {
-  T* mean;
-  T* mean_rest;
-  T* rstd;  // 1 / sqrt(variance + epsilon)
+  T* mean = nullptr;
+  T* mean_rest = nullptr;
+  T* rstd = nullptr;  // 1 / sqrt(variance + epsilon)
 };
 
 // With statistics of the batch, which it writes.
 template <class T>
-void norm_relu_forward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
-                       const T* beta, T* y, const NormStatistics<T>& statistics);
-void norm_relu_forward(CudaQueue& queue, const NormDims& dims, const float* x, const float* gamma,
-                       const float* beta, float* y, const NormStatistics<float>& statistics);
+struct NormForward {
+  NormDims dims;
+  const T* x = nullptr;      // [batch, length, channels]
+  const T* gamma = nullptr;  // [channels]
+  const T* beta = nullptr;   // [channels]
+  T* y = nullptr;            // as x
+  NormStatistics<T> statistics = {};
+};
+template <class T>
+void run(CpuQueue& queue, const NormForward<T>& call);
+void run(CudaQueue& queue, const NormForward<float>& call);
 
 // From x, gamma and beta (the ReLU's mask is computed again rather than stored) and the statistics.
 template <class T>
-void norm_relu_backward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
-                        const T* beta, const NormStatistics<T>& statistics, const T* dy,
-                        GradOut<T> dx, GradOut<T> dgamma, GradOut<T> dbeta);
-void norm_relu_backward(CudaQueue& queue, const NormDims& dims, const float* x, const float* gamma,
-                        const float* beta, const NormStatistics<float>& statistics, const float* dy,
-                        GradOut<float> dx, GradOut<float> dgamma, GradOut<float> dbeta);
-
-// With fixed population statistics `mean` and `variance` [channels] instead of the batch's.
+struct NormBackward {
+  NormDims dims;
+  const T* x = nullptr;
+  const T* gamma = nullptr;
+  const T* beta = nullptr;
+  NormStatistics<T> statistics = {};
+  const T* dy = nullptr;
+  GradOut<T> dx = {};
+  GradOut<T> dbeta = {};
+  GradOut<T> dgamma = {};
+};
 template <class T>
-void norm_relu_population_forward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
-                                  const T* beta, const T* mean, const T* variance, T* y);
-void norm_relu_population_forward(CudaQueue& queue, const NormDims& dims, const float* x,
-                                  const float* gamma, const float* beta, const float* mean,
-                                  const float* variance, float* y);
+void run(CpuQueue& queue, const NormBackward<T>& call);
+void run(CudaQueue& queue, const NormBackward<float>& call);
+
+// With fixed population statistics instead of the batch's.
+template <class T>
+struct NormPopulationForward {
+  NormDims dims;
+  const T* x = nullptr;
+  const T* gamma = nullptr;
+  const T* beta = nullptr;
+  const T* mean = nullptr;      // [channels]
+  const T* variance = nullptr;  // [channels]
+  T* y = nullptr;
+};
+template <class T>
+void run(CpuQueue& queue, const NormPopulationForward<T>& call);
+void run(CudaQueue& queue, const NormPopulationForward<float>& call);
 
 template <class T>
-void norm_relu_population_backward(CpuQueue& queue, const NormDims& dims, const T* x,
-                                   const T* gamma, const T* beta, const T* mean, const T* variance,
-                                   const T* dy, GradOut<T> dx, GradOut<T> dgamma, GradOut<T> dbeta);
-void norm_relu_population_backward(CudaQueue& queue, const NormDims& dims, const float* x,
-                                   const float* gamma, const float* beta, const float* mean,
-                                   const float* variance, const float* dy, GradOut<float> dx,
-                                   GradOut<float> dgamma, GradOut<float> dbeta);
+struct NormPopulationBackward {
+  NormDims dims;
+  const T* x = nullptr;
+  const T* gamma = nullptr;
+  const T* beta = nullptr;
+  const T* mean = nullptr;
+  const T* variance = nullptr;
+  const T* dy = nullptr;
+  GradOut<T> dx = {};
+  GradOut<T> dbeta = {};
+  GradOut<T> dgamma = {};
+};
+template <class T>
+void run(CpuQueue& queue, const NormPopulationBackward<T>& call);
+void run(CudaQueue& queue, const NormPopulationBackward<float>& call);
 
-// Moves the exponential moving averages [channels] towards the batch's statistics, as PyTorch does:
+// Moves the exponential moving averages towards the batch's statistics, as PyTorch does:
 // running = (1 - momentum) * running + momentum * current, with the unbiased variance. Sets of one
 // sample are averaged over the batch first (InstanceNorm); sets of several samples are applied one
 // after the other, as the micro-batches that they stand for would be. Needs channels_per_set == 1.
 template <class T>
-void norm_update_running(CpuQueue& queue, const NormDims& dims, double momentum,
-                         const NormStatistics<T>& statistics, T* running_mean, T* running_variance);
-void norm_update_running(CudaQueue& queue, const NormDims& dims, double momentum,
-                         const NormStatistics<float>& statistics, float* running_mean,
-                         float* running_variance);
+struct NormUpdateRunning {
+  NormDims dims;
+  double momentum = 0;
+  NormStatistics<T> statistics = {};
+  T* running_mean = nullptr;      // [channels]
+  T* running_variance = nullptr;  // [channels]
+};
+template <class T>
+void run(CpuQueue& queue, const NormUpdateRunning<T>& call);
+void run(CudaQueue& queue, const NormUpdateRunning<float>& call);
 
 }  // namespace sidechannel::kernels

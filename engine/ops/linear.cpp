@@ -15,17 +15,21 @@ Var linear(const Var& x, const Var& w, const Var& b, bool with_relu) {
   Var y = x.tape().make({dims.rows, dims.out});
   on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
     using T = decltype(zero);
-    linear_forward(queue, dims, x.data<T>(), w.data<T>(), b.data<T>(), y.data<T>());
+    run(queue,
+        kernels::LinearForward<T>{
+            .dims = dims, .x = x.data<T>(), .w = w.data<T>(), .b = b.data<T>(), .y = y.data<T>()});
   });
   x.tape().record(y, {x, w, b}, [=, value = y.value()](Grads& g) {
     on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
       using T = decltype(zero);
-      // In the kernel's order of writing: one tensor may be several of the inputs.
-      const auto dx = g.into<T>(x);
-      const auto dw = g.into<T>(w);
-      const auto db = g.into<T>(b);
-      linear_backward(queue, dims, x.data<T>(), w.data<T>(), value.data<T>(), g.output<T>(), dx, dw,
-                      db);
+      run(queue, kernels::LinearBackward<T>{.dims = dims,
+                                            .x = x.data<T>(),
+                                            .w = w.data<T>(),
+                                            .y = value.data<T>(),
+                                            .dy = g.output<T>(),
+                                            .dx = g.into<T>(x),
+                                            .dw = g.into<T>(w),
+                                            .db = g.into<T>(b)});
     });
   });
   return y;

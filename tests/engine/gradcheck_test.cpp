@@ -50,8 +50,11 @@ Var conv1d_with(const ConvMistake& mistake, const Var& x, const Var& w, const Va
                 std::int64_t padding) {
   const Conv1dDims d{x.shape()[0], x.shape()[1], x.shape()[2], w.shape()[2], w.shape()[0], padding};
   Var y = x.tape().make({d.batch, d.length_out(), d.channels_out});
-  conv1d_forward(x.device().cpu_queue(), d, x.data<double>(), w.data<double>(), b.data<double>(),
-                 y.data<double>());
+  run(x.device().cpu_queue(), kernels::Conv1dForward<double>{.dims = d,
+                                                             .x = x.data<double>(),
+                                                             .w = w.data<double>(),
+                                                             .b = b.data<double>(),
+                                                             .y = y.data<double>()});
   x.tape().record(y, {x, w, b}, [=](Grads& g) {
     const double* dy = g.output<double>();
     std::vector<double> dx(static_cast<std::size_t>(x.size()));
@@ -108,9 +111,14 @@ Var norm_relu_with(const NormMistake& mistake, const Var& x, const Var& gamma, c
   const Var mean = tape.make({d.sample_groups(), d.channels});
   const Var rest = tape.make({d.sample_groups(), d.channels});
   const Var rstd = tape.make({d.sample_groups(), d.channels});
-  norm_relu_forward(x.device().cpu_queue(), d, x.data<double>(), gamma.data<double>(),
-                    beta.data<double>(), y.data<double>(),
-                    {mean.data<double>(), rest.data<double>(), rstd.data<double>()});
+  run(x.device().cpu_queue(),
+      kernels::NormForward<double>{
+          .dims = d,
+          .x = x.data<double>(),
+          .gamma = gamma.data<double>(),
+          .beta = beta.data<double>(),
+          .y = y.data<double>(),
+          .statistics = {mean.data<double>(), rest.data<double>(), rstd.data<double>()}});
   tape.record(y, {x, gamma, beta}, [=, out = y.value()](Grads& g) {
     const auto values = static_cast<std::size_t>(x.size());
     const auto channels = static_cast<std::size_t>(d.channels);

@@ -87,7 +87,8 @@ void check_linear(Queue& queue, const kernels::LinearDims& d, std::int64_t opera
   const Buffer<T> x(narrowed<T>(c.x)), w(narrowed<T>(c.w)), b(narrowed<T>(c.b)),
       dy(narrowed<T>(c.dy));
   Buffer<T> out(d.rows * d.out);
-  linear_forward(queue, d, x.data(), w.data(), b.data(), out.data());
+  run(queue, kernels::LinearForward<T>{
+                 .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = out.data()});
   expect_near<T>("y", out.values(), y, d.in + 1 + operand_roundings);
   EXPECT_TRUE(out.walls_stand());
 
@@ -105,21 +106,28 @@ void check_linear(Queue& queue, const kernels::LinearDims& d, std::int64_t opera
     }
   }
   using Out = kernels::GradOut<T>;
-  const auto run = [&](Out to_x, Out to_w, Out to_b) {
-    linear_backward(queue, d, x.data(), w.data(), out.data(), dy.data(), to_x, to_w, to_b);
+  const auto backward = [&](Out to_x, Out to_w, Out to_b) {
+    run(queue, kernels::LinearBackward<T>{.dims = d,
+                                          .x = x.data(),
+                                          .w = w.data(),
+                                          .y = out.data(),
+                                          .dy = dy.data(),
+                                          .dx = to_x,
+                                          .dw = to_w,
+                                          .db = to_b});
   };
   const std::int64_t of_dx = d.out + operand_roundings;
   const std::int64_t of_dw = d.rows + operand_roundings;
-  expect_gradient<T, Buffer>("dx", dx, of_dx, [&](Out a) { run(a, {}, {}); });
-  expect_gradient<T, Buffer>("dw", dw, of_dw, [&](Out a) { run({}, a, {}); });
-  expect_gradient<T, Buffer>("db", db, d.rows, [&](Out a) { run({}, {}, a); });
+  expect_gradient<T, Buffer>("dx", dx, of_dx, [&](Out a) { backward(a, {}, {}); });
+  expect_gradient<T, Buffer>("dw", dw, of_dw, [&](Out a) { backward({}, a, {}); });
+  expect_gradient<T, Buffer>("db", db, d.rows, [&](Out a) { backward({}, {}, a); });
   Buffer<T> all_x(d.rows * d.in), all_w(d.out * d.in), all_b(d.out);
-  run({all_x.data()}, {all_w.data()}, {all_b.data()});
+  backward({all_x.data()}, {all_w.data()}, {all_b.data()});
   expect_near<T>("dx", all_x.values(), dx, of_dx);
   expect_near<T>("dw", all_w.values(), dw, of_dw);
   expect_near<T>("db", all_b.values(), db, d.rows);
   EXPECT_TRUE(all_x.walls_stand() && all_w.walls_stand() && all_b.walls_stand());
-  run({}, {}, {});
+  backward({}, {}, {});
 }
 
 }  // namespace sidechannel::harness

@@ -43,11 +43,20 @@ NormResults norm_in_f32(Queue& queue, const NormCase& c) {
       beta(narrowed<float>(c.beta)), dy(narrowed<float>(c.dy));
   Buffer<float> y(dims.size()), dx(dims.size()), dgamma(dims.channels), mean(sets), rest(sets),
       rstd(sets);
-  norm_relu_forward(queue, dims, x.data(), gamma.data(), beta.data(), y.data(),
-                    {mean.data(), rest.data(), rstd.data()});
-  norm_relu_backward(queue, dims, x.data(), gamma.data(), beta.data(),
-                     {mean.data(), rest.data(), rstd.data()}, dy.data(), {dx.data()},
-                     {dgamma.data()}, {});
+  run(queue, kernels::NormForward<float>{.dims = dims,
+                                         .x = x.data(),
+                                         .gamma = gamma.data(),
+                                         .beta = beta.data(),
+                                         .y = y.data(),
+                                         .statistics = {mean.data(), rest.data(), rstd.data()}});
+  run(queue, kernels::NormBackward<float>{.dims = dims,
+                                          .x = x.data(),
+                                          .gamma = gamma.data(),
+                                          .beta = beta.data(),
+                                          .statistics = {mean.data(), rest.data(), rstd.data()},
+                                          .dy = dy.data(),
+                                          .dx = {dx.data()},
+                                          .dgamma = {dgamma.data()}});
   NormResults results;
   results[0].assign(y.values().begin(), y.values().end());
   results[1].assign(dx.values().begin(), dx.values().end());

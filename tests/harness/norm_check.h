@@ -77,8 +77,12 @@ void check_norm_forward(Queue& queue, const NormCase& c) {
   const auto sets = static_cast<std::int64_t>(s.mean.size());
   const Buffer<T> x(narrowed<T>(c.x)), gamma(narrowed<T>(c.gamma)), beta(narrowed<T>(c.beta));
   Buffer<T> y(static_cast<std::int64_t>(c.x.size())), mean(sets), rest(sets), rstd(sets);
-  norm_relu_forward(queue, c.dims, x.data(), gamma.data(), beta.data(), y.data(),
-                    {mean.data(), rest.data(), rstd.data()});
+  run(queue, kernels::NormForward<T>{.dims = c.dims,
+                                     .x = x.data(),
+                                     .gamma = gamma.data(),
+                                     .beta = beta.data(),
+                                     .y = y.data(),
+                                     .statistics = {mean.data(), rest.data(), rstd.data()}});
   EXPECT_TRUE(y.walls_stand() && mean.walls_stand() && rest.walls_stand() && rstd.walls_stand());
   const auto y_values = y.values(), mean_values = mean.values(), rest_values = rest.values(),
              rstd_values = rstd.values();
@@ -143,26 +147,34 @@ void check_norm_backward(Queue& queue, const NormCase& c) {
 
   const Buffer<T> x(narrowed<T>(c.x)), gamma(narrowed<T>(c.gamma)), beta(narrowed<T>(c.beta)),
       dy(narrowed<T>(c.dy));
-  const auto run = [&](GradOut<T> to_x, GradOut<T> to_gamma, GradOut<T> to_beta) {
-    norm_relu_backward(queue, c.dims, x.data(), gamma.data(), beta.data(),
-                       {mean.data(), rest.data(), rstd.data()}, dy.data(), to_x, to_gamma, to_beta);
+  const auto backward = [&](GradOut<T> to_x, GradOut<T> to_gamma, GradOut<T> to_beta) {
+    run(queue, kernels::NormBackward<T>{.dims = c.dims,
+                                        .x = x.data(),
+                                        .gamma = gamma.data(),
+                                        .beta = beta.data(),
+                                        .statistics = {mean.data(), rest.data(), rstd.data()},
+                                        .dy = dy.data(),
+                                        .dx = to_x,
+                                        .dbeta = to_beta,
+                                        .dgamma = to_gamma});
   };
   // Beside the sums: products by rstd (3), gamma, 1 / m (2), x - mean (2) and the last sum (3).
   constexpr std::int64_t kProducts = 11;
   const std::int64_t values = c.dims.batch * c.dims.length;
   expect_gradient<T, Buffer>("dx", dx, c.dims.set_size() + kProducts,
-                             [&](GradOut<T> out) { run(out, {}, {}); });
+                             [&](GradOut<T> out) { backward(out, {}, {}); });
   expect_gradient<T, Buffer>("dgamma", dgamma, values + kProducts,
-                             [&](GradOut<T> out) { run({}, out, {}); });
-  expect_gradient<T, Buffer>("dbeta", dbeta, values, [&](GradOut<T> out) { run({}, {}, out); });
+                             [&](GradOut<T> out) { backward({}, out, {}); });
+  expect_gradient<T, Buffer>("dbeta", dbeta, values,
+                             [&](GradOut<T> out) { backward({}, {}, out); });
   // All three at once.
   Buffer<T> a(size), b(c.dims.channels), d(c.dims.channels);
-  run({a.data()}, {b.data()}, {d.data()});
+  backward({a.data()}, {b.data()}, {d.data()});
   expect_near<T>("dx", a.values(), dx, c.dims.set_size() + kProducts);
   expect_near<T>("dgamma", b.values(), dgamma, values + kProducts);
   expect_near<T>("dbeta", d.values(), dbeta, values);
   EXPECT_TRUE(a.walls_stand() && b.walls_stand() && d.walls_stand());
-  run({}, {}, {});
+  backward({}, {}, {});
 }
 
 // A case whose statistics are given: the contents of an instance norm, but other means and
@@ -220,21 +232,34 @@ void check_population(Queue& queue, const Population& p) {
   // rstd (5, with the root of a rounded sum), x - mean, the products and the sum.
   constexpr std::int64_t kRoundings = 10;
   Buffer<T> out(size);
-  norm_relu_population_forward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
-                               variance.data(), out.data());
+  run(queue, kernels::NormPopulationForward<T>{.dims = dims,
+                                               .x = x.data(),
+                                               .gamma = gamma.data(),
+                                               .beta = beta.data(),
+                                               .mean = mean.data(),
+                                               .variance = variance.data(),
+                                               .y = out.data()});
   expect_near<T>("y", out.values(), y, kRoundings);
   EXPECT_TRUE(out.walls_stand());
 
-  const auto run = [&](GradOut<T> a, GradOut<T> b, GradOut<T> c) {
-    norm_relu_population_backward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
-                                  variance.data(), dy.data(), a, b, c);
+  const auto backward = [&](GradOut<T> a, GradOut<T> b, GradOut<T> c) {
+    run(queue, kernels::NormPopulationBackward<T>{.dims = dims,
+                                                  .x = x.data(),
+                                                  .gamma = gamma.data(),
+                                                  .beta = beta.data(),
+                                                  .mean = mean.data(),
+                                                  .variance = variance.data(),
+                                                  .dy = dy.data(),
+                                                  .dx = a,
+                                                  .dbeta = c,
+                                                  .dgamma = b});
   };
   const std::int64_t values = dims.batch * dims.length;
-  expect_gradient<T, Buffer>("dx", dx, kRoundings, [&](GradOut<T> a) { run(a, {}, {}); });
+  expect_gradient<T, Buffer>("dx", dx, kRoundings, [&](GradOut<T> a) { backward(a, {}, {}); });
   expect_gradient<T, Buffer>("dgamma", dgamma, values + kRoundings,
-                             [&](GradOut<T> b) { run({}, b, {}); });
-  expect_gradient<T, Buffer>("dbeta", dbeta, values, [&](GradOut<T> c) { run({}, {}, c); });
-  run({}, {}, {});
+                             [&](GradOut<T> b) { backward({}, b, {}); });
+  expect_gradient<T, Buffer>("dbeta", dbeta, values, [&](GradOut<T> c) { backward({}, {}, c); });
+  backward({}, {}, {});
 }
 
 }  // namespace sidechannel::harness

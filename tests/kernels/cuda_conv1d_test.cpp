@@ -132,36 +132,43 @@ void check_variants(kernels::CudaQueue& queue, const Conv1dDims& d) {
 
   for_variants(Conv1dPass::kForward, [&] {
     DeviceBuffer<float> y(static_cast<std::int64_t>(c.dy.size()));
-    conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
+    run(queue, kernels::Conv1dForward<float>{
+                   .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
     harness::expect_near<float>("y", y.values(), r.y, factor * (d.kernel_size * d.channels_in + 1));
     EXPECT_TRUE(y.walls_stand());
   });
   for_variants(Conv1dPass::kBackwardInput, [&] {
     harness::expect_gradient<float, DeviceBuffer>(
-        "dx", r.dx, factor * d.kernel_size * d.channels_out,
-        [&](GradOut<float> dx) { conv1d_backward_input(queue, d, dy.data(), w.data(), dx); });
+        "dx", r.dx, factor * d.kernel_size * d.channels_out, [&](GradOut<float> dx) {
+          run(queue, kernels::Conv1dBackwardInput<float>{
+                         .dims = d, .dy = dy.data(), .w = w.data(), .dx = dx});
+        });
   });
   const std::int64_t positions = d.batch * d.length_out();
   for_variants(Conv1dPass::kBackwardParams, [&] {
     harness::expect_gradient<float, DeviceBuffer>(
-        "dw", r.dw, factor * positions,
-        [&](GradOut<float> dw) { conv1d_backward_params(queue, d, x.data(), dy.data(), dw, {}); });
+        "dw", r.dw, factor * positions, [&](GradOut<float> dw) {
+          run(queue, kernels::Conv1dBackwardParams<float>{
+                         .dims = d, .x = x.data(), .dy = dy.data(), .dw = dw});
+        });
     harness::expect_gradient<float, DeviceBuffer>("db", r.db, positions, [&](GradOut<float> db) {
-      conv1d_backward_params(queue, d, x.data(), dy.data(), {}, db);
+      run(queue, kernels::Conv1dBackwardParams<float>{
+                     .dims = d, .x = x.data(), .dy = dy.data(), .db = db});
     });
     // Both at once, each with its own way of writing.
     DeviceBuffer<float> dw(static_cast<std::int64_t>(c.w.size()));
     harness::expect_gradient<float, DeviceBuffer>(
         "db beside dw", r.db, positions, [&](GradOut<float> db) {
-          conv1d_backward_params(queue, d, x.data(), dy.data(), {dw.data()}, db);
+          run(queue, kernels::Conv1dBackwardParams<float>{
+                         .dims = d, .x = x.data(), .dy = dy.data(), .dw = {dw.data()}, .db = db});
         });
     harness::expect_near<float>("dw beside db", dw.values(), r.dw, factor * positions);
     EXPECT_TRUE(dw.walls_stand());
   });
   // Nobody asks for anything: nothing happens.
   const std::int64_t launches = queue.counters().launches;
-  conv1d_backward_input(queue, d, dy.data(), w.data(), {});
-  conv1d_backward_params(queue, d, x.data(), dy.data(), {}, {});
+  run(queue, kernels::Conv1dBackwardInput<float>{.dims = d, .dy = dy.data(), .w = w.data()});
+  run(queue, kernels::Conv1dBackwardParams<float>{.dims = d, .x = x.data(), .dy = dy.data()});
   EXPECT_EQ(queue.counters().launches, launches);
 }
 
@@ -190,15 +197,19 @@ TEST_F(CudaConv1d, BuffersNeedNoAlignment) {
     kernels::CudaQueue& queue = cuda_queue(Precision::kTf32);
     SCOPED_TRACE(text(d));
     DeviceBuffer<float> y(static_cast<std::int64_t>(c.dy.size()));
-    conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
+    run(queue, kernels::Conv1dForward<float>{
+                   .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
     harness::expect_near<float>("y", y.values(), r.y, d.kernel_size * d.channels_in + 1);
     EXPECT_TRUE(y.walls_stand());
     harness::expect_gradient<float, DeviceBuffer>(
-        "dx", r.dx, d.kernel_size * d.channels_out,
-        [&](GradOut<float> dx) { conv1d_backward_input(queue, d, dy.data(), w.data(), dx); });
+        "dx", r.dx, d.kernel_size * d.channels_out, [&](GradOut<float> dx) {
+          run(queue, kernels::Conv1dBackwardInput<float>{
+                         .dims = d, .dy = dy.data(), .w = w.data(), .dx = dx});
+        });
     const std::int64_t positions = d.batch * d.length_out();
     harness::expect_gradient<float, DeviceBuffer>("dw", r.dw, positions, [&](GradOut<float> dw) {
-      conv1d_backward_params(queue, d, x.data(), dy.data(), dw, {});
+      run(queue, kernels::Conv1dBackwardParams<float>{
+                     .dims = d, .x = x.data(), .dy = dy.data(), .dw = dw});
     });
   }
 }
@@ -215,9 +226,13 @@ TEST_F(CudaConv1d, SameBitsInEveryRun) {
           dx(static_cast<std::int64_t>(c.x.size())), dw(static_cast<std::int64_t>(c.w.size())),
           db(d.channels_out);
       harness::expect_same_device_bits(text(d), [&] {
-        conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
-        conv1d_backward_input(queue, d, dy.data(), w.data(), {dx.data()});
-        conv1d_backward_params(queue, d, x.data(), dy.data(), {dw.data()}, {db.data()});
+        run(queue, kernels::Conv1dForward<float>{
+                       .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
+        run(queue, kernels::Conv1dBackwardInput<float>{
+                       .dims = d, .dy = dy.data(), .w = w.data(), .dx = {dx.data()}});
+        run(queue,
+            kernels::Conv1dBackwardParams<float>{
+                .dims = d, .x = x.data(), .dy = dy.data(), .dw = {dw.data()}, .db = {db.data()}});
         std::vector<float> all;
         for (const auto* part : {&y, &dx, &dw, &db}) {
           const auto values = part->values();
@@ -242,7 +257,8 @@ TEST_F(CudaConv1d, LetsNaNThrough) {
       SCOPED_TRACE(name);
       const ForceConv1dVariant force(name);
       DeviceBuffer<float> y(2 * 40 * 64);
-      conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
+      run(queue, kernels::Conv1dForward<float>{
+                     .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
       const auto values = y.values();
       for (int i = 0; i < 2 * 40 * 64; ++i) {
         const int position = i / 64;
@@ -305,7 +321,9 @@ TEST_F(CudaConv1d, RefusesAForcedVariantThatCannotComputeThis) {
   const Conv1dDims d{1, 4, 2, 2, 3, 1};
   const DeviceBuffer<float> x(8), w(12), b(2);
   DeviceBuffer<float> y(8);
-  EXPECT_THROW(conv1d_forward(cuda_queue(), d, x.data(), w.data(), b.data(), y.data()),
+  EXPECT_THROW(run(cuda_queue(),
+                   kernels::Conv1dForward<float>{
+                       .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()}),
                std::logic_error);
 }
 

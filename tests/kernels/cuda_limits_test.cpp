@@ -1,5 +1,5 @@
-// Sizes beyond what kernels and devices count, which no memory of today holds: refused in words before
-// anything is launched, so the pointers may lead nowhere.
+// Sizes beyond what kernels and devices count, which no memory of today holds: refused in words
+// before anything is launched, so the pointers may lead nowhere.
 
 #include <gmock/gmock.h>
 
@@ -41,22 +41,40 @@ TEST_F(CudaLimits, NumbersThatKernelsCountIn32BitsAreRefused) {
                            &Conv1dDims::channels_out}) {
     Conv1dDims dims = whole;
     dims.*field = kBeyond32Bits;
-    EXPECT_THAT(
-        refusal_of([&] { conv1d_forward(queue, dims, nowhere, nowhere, nowhere, nowhere); }), told);
-    const GradOut<float> out = {reinterpret_cast<float*>(256)};
-    EXPECT_THAT(refusal_of([&] { conv1d_backward_input(queue, dims, nowhere, nowhere, out); }),
+    EXPECT_THAT(refusal_of([&] {
+                  run(queue,
+                      kernels::Conv1dForward<float>{
+                          .dims = dims, .x = nowhere, .w = nowhere, .b = nowhere, .y = nowhere});
+                }),
                 told);
-    EXPECT_THAT(
-        refusal_of([&] { conv1d_backward_params(queue, dims, nowhere, nowhere, out, out); }), told);
+    const GradOut<float> out = {reinterpret_cast<float*>(256)};
+    EXPECT_THAT(refusal_of([&] {
+                  run(queue, kernels::Conv1dBackwardInput<float>{
+                                 .dims = dims, .dy = nowhere, .w = nowhere, .dx = out});
+                }),
+                told);
+    EXPECT_THAT(refusal_of([&] {
+                  run(queue, kernels::Conv1dBackwardParams<float>{
+                                 .dims = dims, .x = nowhere, .dy = nowhere, .dw = out, .db = out});
+                }),
+                told);
   }
   const NormDims norm = {1, 2, kBeyond32Bits, 1, 1, 1e-5, true};
+  EXPECT_THAT(
+      refusal_of([&] {
+        run(queue,
+            kernels::NormForward<float>{
+                .dims = norm, .x = nowhere, .gamma = nowhere, .beta = nowhere, .y = nowhere});
+      }),
+      told);
   EXPECT_THAT(refusal_of([&] {
-                norm_relu_forward(queue, norm, nowhere, nowhere, nowhere, nowhere, {});
-              }),
-              told);
-  EXPECT_THAT(refusal_of([&] {
-                norm_relu_population_forward(queue, norm, nowhere, nowhere, nowhere, nowhere,
-                                             nowhere, nowhere);
+                run(queue, kernels::NormPopulationForward<float>{.dims = norm,
+                                                                 .x = nowhere,
+                                                                 .gamma = nowhere,
+                                                                 .beta = nowhere,
+                                                                 .mean = nowhere,
+                                                                 .variance = nowhere,
+                                                                 .y = nowhere});
               }),
               told);
 }
@@ -70,10 +88,18 @@ TEST_F(CudaLimits, GridsBeyondADevicesCountAreRefused) {
                      "invalid configuration argument");
   };
   EXPECT_THAT(refusal_of([&] { fill(queue, kElements / 4, 0.0f, nowhere); }), refused("fill"));
-  EXPECT_THAT(refusal_of([&] { relu_forward(queue, kElements, nowhere, nowhere); }),
+  EXPECT_THAT(refusal_of([&] {
+                run(queue,
+                    kernels::ReluForward<float>{.size = kElements, .x = nowhere, .y = nowhere});
+              }),
               refused("relu_forward"));
   EXPECT_THAT(refusal_of([&] {
-                adam_update(queue, {}, nullptr, kElements, nowhere, nowhere, nowhere, nowhere);
+                run(queue, kernels::AdamUpdate<float>{.rule = {},
+                                                      .size = kElements,
+                                                      .g = nowhere,
+                                                      .p = nowhere,
+                                                      .m = nowhere,
+                                                      .v = nowhere});
               }),
               refused("adam_update"));
 }

@@ -71,9 +71,16 @@ TEST_F(CudaLinear, SameBitsInEveryRun) {
           b(narrowed<float>(c.b)), dy(narrowed<float>(c.dy));
       DeviceBuffer<float> y(d.rows * d.out), dx(d.rows * d.in), dw(d.out * d.in), db(d.out);
       harness::expect_same_device_bits(harness::text(d), [&] {
-        linear_forward(queue, d, x.data(), w.data(), b.data(), y.data());
-        linear_backward(queue, d, x.data(), w.data(), y.data(), dy.data(), {dx.data()}, {dw.data()},
-                        {db.data()});
+        run(queue, kernels::LinearForward<float>{
+                       .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
+        run(queue, kernels::LinearBackward<float>{.dims = d,
+                                                  .x = x.data(),
+                                                  .w = w.data(),
+                                                  .y = y.data(),
+                                                  .dy = dy.data(),
+                                                  .dx = {dx.data()},
+                                                  .dw = {dw.data()},
+                                                  .db = {db.data()}});
         queue.synchronize();
         std::vector<float> all;
         for (const auto* part : {&y, &dx, &dw, &db}) {
@@ -94,7 +101,11 @@ TEST_F(CudaLinear, LetsNaNThrough) {
           w(std::vector<float>(static_cast<std::size_t>(2 * out), 1)),
           b(std::vector<float>(static_cast<std::size_t>(out), 0));
       DeviceBuffer<float> y(out);
-      linear_forward(cuda_queue(), {1, 2, out, relu}, x.data(), w.data(), b.data(), y.data());
+      run(cuda_queue(), kernels::LinearForward<float>{.dims = {1, 2, out, relu},
+                                                      .x = x.data(),
+                                                      .w = w.data(),
+                                                      .b = b.data(),
+                                                      .y = y.data()});
       for (const float value : y.values()) EXPECT_TRUE(std::isnan(value));
     }
   }

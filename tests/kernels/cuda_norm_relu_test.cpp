@@ -89,11 +89,22 @@ TEST_F(CudaNormRelu, LargeSetsGoInChunks) {
     DeviceBuffer<float> y(size), dx(size), mean(dims.sample_groups() * dims.channels),
         rest(dims.sample_groups() * dims.channels), rstd(dims.sample_groups() * dims.channels);
     const std::int64_t before = cuda_queue().counters().launches;
-    norm_relu_forward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                      {mean.data(), rest.data(), rstd.data()});
+    run(cuda_queue(),
+        kernels::NormForward<float>{.dims = dims,
+                                    .x = x.data(),
+                                    .gamma = gamma.data(),
+                                    .beta = beta.data(),
+                                    .y = y.data(),
+                                    .statistics = {mean.data(), rest.data(), rstd.data()}});
     const std::int64_t between = cuda_queue().counters().launches;
-    norm_relu_backward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(),
-                       {mean.data(), rest.data(), rstd.data()}, x.data(), {dx.data()}, {}, {});
+    run(cuda_queue(),
+        kernels::NormBackward<float>{.dims = dims,
+                                     .x = x.data(),
+                                     .gamma = gamma.data(),
+                                     .beta = beta.data(),
+                                     .statistics = {mean.data(), rest.data(), rstd.data()},
+                                     .dy = x.data(),
+                                     .dx = {dx.data()}});
     return backward ? cuda_queue().counters().launches - between : between - before;
   };
   EXPECT_EQ(launches({2, 600, 64, 1, 1, kEpsilon, true}, false), 1);
@@ -122,8 +133,13 @@ TEST_F(CudaNormRelu, StatisticsStayAccurateFarFromZero) {
         beta(std::vector<float>(static_cast<std::size_t>(dims.channels), 0));
     DeviceBuffer<float> y(static_cast<std::int64_t>(c.x.size())), mean(sets), rest(sets),
         rstd(sets);
-    norm_relu_forward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                      {mean.data(), rest.data(), rstd.data()});
+    run(cuda_queue(),
+        kernels::NormForward<float>{.dims = dims,
+                                    .x = x.data(),
+                                    .gamma = gamma.data(),
+                                    .beta = beta.data(),
+                                    .y = y.data(),
+                                    .statistics = {mean.data(), rest.data(), rstd.data()}});
     const auto mean_values = mean.values(), rstd_values = rstd.values();
     for (std::size_t i = 0; i < s.mean.size(); ++i) {
       // Two units in the last place of 4096 for the mean; in the variance, its square.
@@ -155,8 +171,13 @@ TEST_F(CudaNormRelu, LargeSetsRoundOnce) {
           ones(std::vector<float>(static_cast<std::size_t>(dims.channels), 1));
       DeviceBuffer<float> y(static_cast<std::int64_t>(c.x.size())), mean(sets), rest(sets),
           rstd(sets);
-      norm_relu_forward(cuda_queue(), dims, x.data(), ones.data(), ones.data(), y.data(),
-                        {mean.data(), rest.data(), rstd.data()});
+      run(cuda_queue(),
+          kernels::NormForward<float>{.dims = dims,
+                                      .x = x.data(),
+                                      .gamma = ones.data(),
+                                      .beta = ones.data(),
+                                      .y = y.data(),
+                                      .statistics = {mean.data(), rest.data(), rstd.data()}});
       const auto mean_values = mean.values(), rstd_values = rstd.values();
       const double u = harness::kUnitRoundoff<float>;
       for (std::size_t i = 0; i < s.mean.size(); ++i) {
@@ -187,15 +208,34 @@ TEST_F(CudaNormRelu, NothingPassesAtTheKink) {
         for (const float value : part->values()) ASSERT_EQ(value, 0);
       }
     };
-    norm_relu_forward(cuda_queue(), dims, x.data(), zeros.data(), zeros.data(), y.data(),
-                      {mean.data(), rest.data(), rstd.data()});
-    norm_relu_backward(cuda_queue(), dims, x.data(), zeros.data(), zeros.data(),
-                       {mean.data(), rest.data(), rstd.data()}, dy.data(), {dx.data()},
-                       {dgamma.data()}, {dbeta.data()});
+    run(cuda_queue(),
+        kernels::NormForward<float>{.dims = dims,
+                                    .x = x.data(),
+                                    .gamma = zeros.data(),
+                                    .beta = zeros.data(),
+                                    .y = y.data(),
+                                    .statistics = {mean.data(), rest.data(), rstd.data()}});
+    run(cuda_queue(),
+        kernels::NormBackward<float>{.dims = dims,
+                                     .x = x.data(),
+                                     .gamma = zeros.data(),
+                                     .beta = zeros.data(),
+                                     .statistics = {mean.data(), rest.data(), rstd.data()},
+                                     .dy = dy.data(),
+                                     .dx = {dx.data()},
+                                     .dbeta = {dbeta.data()},
+                                     .dgamma = {dgamma.data()}});
     expect_zeros();
-    norm_relu_population_backward(cuda_queue(), dims, x.data(), zeros.data(), zeros.data(),
-                                  ones.data(), ones.data(), dy.data(), {dx.data()}, {dgamma.data()},
-                                  {dbeta.data()});
+    run(cuda_queue(), kernels::NormPopulationBackward<float>{.dims = dims,
+                                                             .x = x.data(),
+                                                             .gamma = zeros.data(),
+                                                             .beta = zeros.data(),
+                                                             .mean = ones.data(),
+                                                             .variance = ones.data(),
+                                                             .dy = dy.data(),
+                                                             .dx = {dx.data()},
+                                                             .dbeta = {dbeta.data()},
+                                                             .dgamma = {dgamma.data()}});
     expect_zeros();
   }
 }
@@ -210,11 +250,23 @@ TEST_F(CudaNormRelu, SameBitsInEveryRun) {
     DeviceBuffer<float> y(size), mean(sets), rest(sets), rstd(sets), dx(size),
         dgamma(dims.channels), dbeta(dims.channels);
     harness::expect_same_device_bits(c.text(), [&] {
-      norm_relu_forward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                        {mean.data(), rest.data(), rstd.data()});
-      norm_relu_backward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(),
-                         {mean.data(), rest.data(), rstd.data()}, dy.data(), {dx.data()},
-                         {dgamma.data()}, {dbeta.data()});
+      run(cuda_queue(),
+          kernels::NormForward<float>{.dims = dims,
+                                      .x = x.data(),
+                                      .gamma = gamma.data(),
+                                      .beta = beta.data(),
+                                      .y = y.data(),
+                                      .statistics = {mean.data(), rest.data(), rstd.data()}});
+      run(cuda_queue(),
+          kernels::NormBackward<float>{.dims = dims,
+                                       .x = x.data(),
+                                       .gamma = gamma.data(),
+                                       .beta = beta.data(),
+                                       .statistics = {mean.data(), rest.data(), rstd.data()},
+                                       .dy = dy.data(),
+                                       .dx = {dx.data()},
+                                       .dbeta = {dbeta.data()},
+                                       .dgamma = {dgamma.data()}});
       std::vector<float> all;
       for (const auto* part : {&y, &mean, &rstd, &dx, &dgamma, &dbeta}) {
         const auto values = part->values();
@@ -235,8 +287,13 @@ TEST_F(CudaNormRelu, LetsNaNThrough) {
       const DeviceBuffer<float> x(values), gamma(std::vector<float>(20, 1)),
           beta(std::vector<float>(20, -0.1f));
       DeviceBuffer<float> y(length * 20), mean(20), rest(20), rstd(20);
-      norm_relu_forward(cuda_queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                        {mean.data(), rest.data(), rstd.data()});
+      run(cuda_queue(),
+          kernels::NormForward<float>{.dims = dims,
+                                      .x = x.data(),
+                                      .gamma = gamma.data(),
+                                      .beta = beta.data(),
+                                      .y = y.data(),
+                                      .statistics = {mean.data(), rest.data(), rstd.data()}});
       const auto y_values = y.values();
       for (std::size_t i = 0; i < y_values.size(); ++i) {
         ASSERT_EQ(std::isnan(y_values[i]), i % 20 == 6) << i;
@@ -261,13 +318,21 @@ TEST_F(CudaNormRelu, RunningAveragesAreTheCpus) {
         running_variance(running_mean.size(), 2);
     DeviceBuffer<float> device_running_mean(narrowed<float>(running_mean)),
         device_running_variance(narrowed<float>(running_variance));
-    norm_update_running(harness::queue(), dims, 0.3,
-                        {harness::widened(mean).data(), harness::widened(rest).data(),
-                         harness::widened(rstd).data()},
-                        running_mean.data(), running_variance.data());
-    norm_update_running(cuda_queue(), dims, 0.3,
-                        {device_mean.data(), device_rest.data(), device_rstd.data()},
-                        device_running_mean.data(), device_running_variance.data());
+    run(harness::queue(),
+        kernels::NormUpdateRunning<double>{
+            .dims = dims,
+            .momentum = 0.3,
+            .statistics = {harness::widened(mean).data(), harness::widened(rest).data(),
+                           harness::widened(rstd).data()},
+            .running_mean = running_mean.data(),
+            .running_variance = running_variance.data()});
+    run(cuda_queue(),
+        kernels::NormUpdateRunning<float>{
+            .dims = dims,
+            .momentum = 0.3,
+            .statistics = {device_mean.data(), device_rest.data(), device_rstd.data()},
+            .running_mean = device_running_mean.data(),
+            .running_variance = device_running_variance.data()});
     EXPECT_TRUE(device_running_mean.walls_stand() && device_running_variance.walls_stand());
     const auto means = device_running_mean.values(), variances = device_running_variance.values();
     for (std::size_t c = 0; c < running_mean.size(); ++c) {

@@ -53,9 +53,19 @@ TEST(Linear, KernelsAgreeWithEigen) {
   std::vector<float> y(static_cast<std::size_t>(dy.size())), dx(static_cast<std::size_t>(x.size())),
       dw(static_cast<std::size_t>(w.size())), db(static_cast<std::size_t>(b.size()));
   CpuQueue& queue = harness::queue(2);
-  linear_forward(queue, d, as_float(x).data(), as_float(w).data(), as_float(b).data(), y.data());
-  linear_backward(queue, d, as_float(x).data(), as_float(w).data(), y.data(), as_float(dy).data(),
-                  GradOut<float>{dx.data()}, GradOut<float>{dw.data()}, GradOut<float>{db.data()});
+  run(queue, kernels::LinearForward<float>{.dims = d,
+                                           .x = as_float(x).data(),
+                                           .w = as_float(w).data(),
+                                           .b = as_float(b).data(),
+                                           .y = y.data()});
+  run(queue, kernels::LinearBackward<float>{.dims = d,
+                                            .x = as_float(x).data(),
+                                            .w = as_float(w).data(),
+                                            .y = y.data(),
+                                            .dy = as_float(dy).data(),
+                                            .dx = {dx.data()},
+                                            .dw = {dw.data()},
+                                            .db = {db.data()}});
   const Matrix ones = Matrix::Ones(d.rows, 1);
   harness::expect_near<float>(
       "y", y,
@@ -76,9 +86,16 @@ TEST(Linear, SameBitsWithAnyNumberOfThreads) {
       std::vector<float> all(dy.size() + x.size() + w.size() + b.size());
       float* dx = all.data() + dy.size();
       float* dw = dx + x.size();
-      linear_forward(queue, d, x.data(), w.data(), b.data(), all.data());
-      linear_backward(queue, d, x.data(), w.data(), all.data(), dy.data(), GradOut<float>{dx},
-                      GradOut<float>{dw}, GradOut<float>{dw + w.size()});
+      run(queue, kernels::LinearForward<float>{
+                     .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = all.data()});
+      run(queue, kernels::LinearBackward<float>{.dims = d,
+                                                .x = x.data(),
+                                                .w = w.data(),
+                                                .y = all.data(),
+                                                .dy = dy.data(),
+                                                .dx = {dx},
+                                                .dw = {dw},
+                                                .db = {dw + w.size()}});
       return all;
     });
   }
@@ -88,7 +105,9 @@ TEST(Linear, LetsNaNThrough) {
   const std::vector<float> x = {1, std::numeric_limits<float>::quiet_NaN()}, w(12, 1), b(6, 0);
   for (bool relu : {false, true}) {
     std::vector<float> y(6);
-    linear_forward(harness::queue(), {1, 2, 6, relu}, x.data(), w.data(), b.data(), y.data());
+    run(harness::queue(),
+        kernels::LinearForward<float>{
+            .dims = {1, 2, 6, relu}, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
     for (float value : y) EXPECT_TRUE(std::isnan(value));
   }
 }

@@ -55,10 +55,21 @@ TEST(NormRelu, SameBitsWithAnyNumberOfThreads) {
       float* rstd = rest + sets;
       float* dgamma = rstd + sets;
       float* dbeta = dgamma + gamma.size();
-      norm_relu_forward(queue, dims, x.data(), gamma.data(), beta.data(), y, {mean, rest, rstd});
-      norm_relu_backward(queue, dims, x.data(), gamma.data(), beta.data(), {mean, rest, rstd},
-                         dy.data(), GradOut<float>{dx}, GradOut<float>{dgamma},
-                         GradOut<float>{dbeta});
+      run(queue, kernels::NormForward<float>{.dims = dims,
+                                             .x = x.data(),
+                                             .gamma = gamma.data(),
+                                             .beta = beta.data(),
+                                             .y = y,
+                                             .statistics = {mean, rest, rstd}});
+      run(queue, kernels::NormBackward<float>{.dims = dims,
+                                              .x = x.data(),
+                                              .gamma = gamma.data(),
+                                              .beta = beta.data(),
+                                              .statistics = {mean, rest, rstd},
+                                              .dy = dy.data(),
+                                              .dx = {dx},
+                                              .dbeta = {dbeta},
+                                              .dgamma = {dgamma}});
       return all;
     });
   }
@@ -72,8 +83,13 @@ TEST(NormRelu, LetsNaNThrough) {
     x[3 * 20 + 6] = std::numeric_limits<float>::quiet_NaN();
     const std::vector<float> gamma(20, 1), beta(20, -0.1f);
     std::vector<float> y(x.size()), mean(40), rest(40), rstd(40);
-    norm_relu_forward(harness::queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                      {mean.data(), rest.data(), rstd.data()});
+    run(harness::queue(),
+        kernels::NormForward<float>{.dims = dims,
+                                    .x = x.data(),
+                                    .gamma = gamma.data(),
+                                    .beta = beta.data(),
+                                    .y = y.data(),
+                                    .statistics = {mean.data(), rest.data(), rstd.data()}});
     for (std::size_t i = 0; i < y.size(); ++i) {
       EXPECT_EQ(std::isnan(y[i]), i < 9 * 20 && i % 20 == 6) << i;
     }

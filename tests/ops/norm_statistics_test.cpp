@@ -42,8 +42,13 @@ TEST(NormStatistics, StayAccurateFarFromZero) {
     const std::vector<float> gamma(static_cast<std::size_t>(dims.channels), 1);
     const std::vector<float> beta(gamma.size(), 0);
     std::vector<float> y(x.size()), mean(s.mean.size()), rest(mean), rstd(mean);
-    norm_relu_forward(harness::queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                      {mean.data(), rest.data(), rstd.data()});
+    run(harness::queue(),
+        kernels::NormForward<float>{.dims = dims,
+                                    .x = x.data(),
+                                    .gamma = gamma.data(),
+                                    .beta = beta.data(),
+                                    .y = y.data(),
+                                    .statistics = {mean.data(), rest.data(), rstd.data()}});
 
     // The mean is off by g(m) 4096 at most, as derived in norm_relu_test.cpp: in theory .15 for 600
     // values; for one that is off by e, the variance grows by e^2.
@@ -133,10 +138,19 @@ void check_running(const NormDims& dims, double tolerance) {
       running_variance(std::vector<T>(channels, 1));
   for (const std::vector<double>& batch : batches) {
     const auto x = narrowed<T>(batch);
-    norm_relu_forward(harness::queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                      {mean.data(), rest.data(), rstd.data()});
-    norm_update_running(harness::queue(), dims, 0.3, {mean.data(), rest.data(), rstd.data()},
-                        running_mean.data(), running_variance.data());
+    run(harness::queue(),
+        kernels::NormForward<T>{.dims = dims,
+                                .x = x.data(),
+                                .gamma = gamma.data(),
+                                .beta = beta.data(),
+                                .y = y.data(),
+                                .statistics = {mean.data(), rest.data(), rstd.data()}});
+    run(harness::queue(),
+        kernels::NormUpdateRunning<T>{.dims = dims,
+                                      .momentum = 0.3,
+                                      .statistics = {mean.data(), rest.data(), rstd.data()},
+                                      .running_mean = running_mean.data(),
+                                      .running_variance = running_variance.data()});
   }
   const Expected expected = run_directly(
       dims, batches, 0.3, {std::vector<double>(channels, 0), std::vector<double>(channels, 1)});
@@ -164,8 +178,12 @@ TEST(NormStatistics, RunningVarianceOfOneValueIsZero) {
   std::vector<double> mean{1, 3}, rest(2), rstd(2, 1 / std::sqrt(1e-5));
   double running_mean = 0;
   double running_variance = 1;
-  norm_update_running(harness::queue(), dims, 0.1, {mean.data(), rest.data(), rstd.data()},
-                      &running_mean, &running_variance);
+  run(harness::queue(),
+      kernels::NormUpdateRunning<double>{.dims = dims,
+                                         .momentum = 0.1,
+                                         .statistics = {mean.data(), rest.data(), rstd.data()},
+                                         .running_mean = &running_mean,
+                                         .running_variance = &running_variance});
   EXPECT_NEAR(running_mean, 0.2, 1e-15);
   EXPECT_NEAR(running_variance, 0.9, 1e-15);
 }
@@ -233,11 +251,23 @@ TEST(NormPopulation, SameBitsWithAnyNumberOfThreads) {
       std::vector<float> all(2 * x.size() + 2 * gamma.size());
       float* dx = all.data() + x.size();
       float* dgamma = dx + x.size();
-      norm_relu_population_forward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
-                                   variance.data(), all.data());
-      norm_relu_population_backward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
-                                    variance.data(), dy.data(), GradOut<float>{dx},
-                                    GradOut<float>{dgamma}, GradOut<float>{dgamma + gamma.size()});
+      run(queue, kernels::NormPopulationForward<float>{.dims = dims,
+                                                       .x = x.data(),
+                                                       .gamma = gamma.data(),
+                                                       .beta = beta.data(),
+                                                       .mean = mean.data(),
+                                                       .variance = variance.data(),
+                                                       .y = all.data()});
+      run(queue, kernels::NormPopulationBackward<float>{.dims = dims,
+                                                        .x = x.data(),
+                                                        .gamma = gamma.data(),
+                                                        .beta = beta.data(),
+                                                        .mean = mean.data(),
+                                                        .variance = variance.data(),
+                                                        .dy = dy.data(),
+                                                        .dx = {dx},
+                                                        .dbeta = {dgamma + gamma.size()},
+                                                        .dgamma = {dgamma}});
       return all;
     });
   }
