@@ -10,13 +10,14 @@
 #include "kernels/adam.h"
 #include "kernels/conv1d.h"
 #include "kernels/linear.h"
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 #include "kernels/random.h"
 
 namespace sidechannel::bench {
 namespace {
 
 using namespace kernels;
+using enum Activation;
 
 // Random values in memory that is aligned as a tensor's is.
 struct Values {
@@ -103,7 +104,7 @@ void conv1d_backward_params(benchmark::State& state) {
 
 // InstanceNorm with ReLU, forward and backward. Bytes: what each pass reads and writes once.
 void norm_relu(benchmark::State& state) {
-  const NormDims dims{state.range(0), state.range(1), state.range(2), 1, 1, 1e-5, true};
+  const NormDims dims{state.range(0), state.range(1), state.range(2), 1, 1, 1e-5, kRelu};
   const std::int64_t size = dims.batch * dims.length * dims.channels;
   CpuQueue queue(1);
   const Values x(queue, size, 0), y(queue, size, 1), dy(queue, size, 2), dx(queue, size, 3);
@@ -133,7 +134,7 @@ void norm_relu(benchmark::State& state) {
 
 // The probe's middle layer, forward and backward.
 void linear(benchmark::State& state) {
-  const LinearDims dims{state.range(0), 256, 256, true};
+  const LinearDims dims{state.range(0), 256, 256, kRelu};
   CpuQueue queue(1);
   const std::int64_t size = dims.rows * dims.in;
   const Values x(queue, size, 0), y(queue, size, 1), dy(queue, size, 2), dx(queue, size, 3);

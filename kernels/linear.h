@@ -2,17 +2,18 @@
 
 #include <cstdint>
 
+#include "kernels/activation.h"
 #include "kernels/queue.h"
 #include "kernels/write.h"
 
 namespace sidechannel::kernels {
 
-// A dense layer on rows: y = x w^T + b, then an optional ReLU.
+// A dense layer on rows: y = activation(x w^T + b).
 struct LinearDims {
   std::int64_t rows;
   std::int64_t in;
   std::int64_t out;
-  bool relu;
+  Activation activation;
 };
 
 template <class T>

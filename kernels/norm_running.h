@@ -2,7 +2,7 @@
 
 // How running statistics move: the same function on every backend.
 
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 
 namespace sidechannel::kernels {
 

@@ -35,7 +35,7 @@ void run(CpuQueue& queue, const LinearForward<T>& call) {
   const LinearDims& dims = call.dims;
   const auto p =
       product(dims.rows, dims.in, dims.out, call.x, call.w, true, call.b, GradOut<T>{call.y});
-  if (!dims.relu) return multiply(queue, p);
+  if (dims.activation == Activation::kNone) return multiply(queue, p);
   multiply(queue, p, [](T* values, std::int64_t count) {
     simd::for_vectors<T>(0, count, [&](auto d, std::int64_t i) {
       const auto value = hn::LoadU(d, values + i);
@@ -50,7 +50,7 @@ void run(CpuQueue& queue, const LinearBackward<T>& call) {
   const LinearDims& dims = call.dims;
   const GradOut<T> dx = call.dx, dw = call.dw, db = call.db;
   const T* g = call.dy;
-  if (dims.relu) {
+  if (dims.activation == Activation::kRelu) {
     const std::int64_t size = dims.rows * dims.out;
     T* masked = static_cast<T*>(queue.scratch(static_cast<std::size_t>(size) * sizeof(T)));
     run(queue, ReluBackward<T>{.size = size, .y = call.y, .dy = call.dy, .dx = {masked}});

@@ -3,7 +3,7 @@
 
 #include "kernels/relu.h"
 
-#include "kernels/cuda/device/relu.cuh"
+#include "kernels/cuda/device/activation.cuh"
 #include "kernels/cuda/map.cuh"
 
 namespace sidechannel::kernels {

@@ -23,7 +23,7 @@
 #include "kernels/linear.h"
 #include "kernels/moments.h"
 #include "kernels/mse.h"
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
 #include "tests/harness/op_check.h"
@@ -38,6 +38,7 @@ using harness::TemporaryFolder;
 using harness::test_data;
 using kernels::GradOut;
 using kernels::Write;
+using enum kernels::Activation;
 
 const char* const kFile = "golden/same_bits.txt";
 
@@ -162,11 +163,11 @@ TEST(SameBits, Linear) {
   using kernels::LinearDims;
   for_types([](auto zero, const char* type) {
     using T = decltype(zero);
-    for (const LinearDims& d : std::vector<LinearDims>{{70, 32, 64, true},
-                                                       {13, 7, 17, true},
-                                                       {67, 100, 1, false},
-                                                       {9, 1, 24, false},
-                                                       {130, 48, 40, true}}) {
+    for (const LinearDims& d : std::vector<LinearDims>{{70, 32, 64, kRelu},
+                                                       {13, 7, 17, kRelu},
+                                                       {67, 100, 1, kNone},
+                                                       {9, 1, 24, kNone},
+                                                       {130, 48, 40, kRelu}}) {
       Numbers numbers;
       const auto x = numbers.draw<T>(d.rows * d.in);
       const auto w = numbers.draw<T>(d.out * d.in);
@@ -198,12 +199,12 @@ TEST(SameBits, Normalization) {
   using kernels::NormDims;
   for_types([](auto zero, const char* type) {
     using T = decltype(zero);
-    for (const NormDims& d : std::vector<NormDims>{{2, 33, 32, 1, 1, 1e-5, true},
-                                                   {3, 16, 5, 1, 1, 1e-5, true},
-                                                   {2, 19, 24, 6, 1, 1e-5, true},
-                                                   {2, 17, 40, 40, 1, 1e-5, false},
-                                                   {4, 15, 64, 1, 2, 1e-5, true},
-                                                   {4, 9, 3, 1, 4, 1e-5, true}}) {
+    for (const NormDims& d : std::vector<NormDims>{{2, 33, 32, 1, 1, 1e-5, kRelu},
+                                                   {3, 16, 5, 1, 1, 1e-5, kRelu},
+                                                   {2, 19, 24, 6, 1, 1e-5, kRelu},
+                                                   {2, 17, 40, 40, 1, 1e-5, kNone},
+                                                   {4, 15, 64, 1, 2, 1e-5, kRelu},
+                                                   {4, 9, 3, 1, 4, 1e-5, kRelu}}) {
       Numbers numbers;
       const auto x = numbers.draw<T>(d.batch * d.length * d.channels);
       const auto gamma = numbers.draw<T>(d.channels), beta = numbers.draw<T>(d.channels);

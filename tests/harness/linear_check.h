@@ -17,24 +17,24 @@ namespace sidechannel::harness {
 
 // Several blocks of rows and of outputs, whole and not.
 inline const std::vector<kernels::LinearDims> kLargeLinearDims = {
-    {300, 32, 130, true}, {257, 65, 64, false}, {129, 256, 1, false},
-    {1, 100, 200, true},  {500, 1, 3, true},    {128, 64, 128, true},
+    {300, 32, 130, kRelu}, {257, 65, 64, kNone}, {129, 256, 1, kNone},
+    {1, 100, 200, kRelu},  {500, 1, 3, kRelu},   {128, 64, 128, kRelu},
 };
 
 inline std::vector<kernels::LinearDims> linear_dims(int count) {
   std::vector<kernels::LinearDims> all = {
-      {1, 1, 1, false}, {1, 1, 1, true}, {5, 1, 3, true}, {1, 7, 1, false}, {13, 3, 17, true},
+      {1, 1, 1, kNone}, {1, 1, 1, kRelu}, {5, 1, 3, kRelu}, {1, 7, 1, kNone}, {13, 3, 17, kRelu},
   };
   Draw draw(5);
   while (static_cast<int>(all.size()) < count) {
     all.push_back({draw.pick({1, 2, 3, 5, 8, 11, 17, 33}), draw.pick({1, 2, 3, 4, 7, 8, 13, 16}),
-                   draw.pick({1, 2, 3, 5, 8, 9, 15, 17}), draw.integer(0, 1) == 1});
+                   draw.pick({1, 2, 3, 5, 8, 9, 15, 17}), draw.integer(0, 1) == 1 ? kRelu : kNone});
   }
   return all;
 }
 
 inline std::string text(const kernels::LinearDims& d) {
-  return fmt::format("rows={} in={} out={} relu={}", d.rows, d.in, d.out, d.relu);
+  return fmt::format("rows={} in={} out={} relu={}", d.rows, d.in, d.out, d.activation == kRelu);
 }
 
 // Contents whose outputs stay clear of the ReLU's kink, by the choice of the bias.
@@ -81,7 +81,7 @@ void check_linear(Queue& queue, const kernels::LinearDims& d, std::int64_t opera
                       c.w[static_cast<std::size_t>(o * d.in + i)]);
       }
       double& value = y.value[static_cast<std::size_t>(at)];
-      if (d.relu) value = std::max(value, 0.0);
+      if (d.activation == kRelu) value = std::max(value, 0.0);
     }
   }
   const Buffer<T> x(narrowed<T>(c.x)), w(narrowed<T>(c.w)), b(narrowed<T>(c.b)),
@@ -97,7 +97,7 @@ void check_linear(Queue& queue, const kernels::LinearDims& d, std::int64_t opera
   for (std::int64_t r = 0; r < d.rows; ++r) {
     for (std::int64_t o = 0; o < d.out; ++o) {
       const auto at = static_cast<std::size_t>(r * d.out + o);
-      const double g = !d.relu || out_values[at] > 0 ? c.dy[at] : 0;
+      const double g = d.activation == kNone || out_values[at] > 0 ? c.dy[at] : 0;
       db.add(o, g);
       for (std::int64_t i = 0; i < d.in; ++i) {
         dx.add(r * d.in + i, g * c.w[static_cast<std::size_t>(o * d.in + i)]);

@@ -186,31 +186,29 @@ void check_kernels(const Conv1dDims& d) {
   harness::expect_near<T>("y", y.values(), r.y, d.kernel_size * d.channels_in + 1);
   EXPECT_TRUE(y.walls_stand());
 
+  const auto backward_input = [&](GradOut<T> dx) {
+    run(queue, kernels::Conv1dBackwardInput<T>{
+                   .dims = d, .dy = gradient.data(), .w = weight.data(), .dx = dx});
+  };
+  const auto backward_params = [&](GradOut<T> dw, GradOut<T> db) {
+    run(queue, kernels::Conv1dBackwardParams<T>{
+                   .dims = d, .x = in.data(), .dy = gradient.data(), .dw = dw, .db = db});
+  };
   const std::int64_t positions = d.batch * d.length_out();
-  harness::expect_gradient<T>(
-      "dx", r.dx, d.kernel_size * d.channels_out + more, [&](GradOut<T> dx) {
-        run(queue, kernels::Conv1dBackwardInput<T>{
-                       .dims = d, .dy = gradient.data(), .w = weight.data(), .dx = dx});
-      });
-  harness::expect_gradient<T>("dw", r.dw, positions + more, [&](GradOut<T> dw) {
-    run(queue, kernels::Conv1dBackwardParams<T>{
-                   .dims = d, .x = in.data(), .dy = gradient.data(), .dw = dw});
-  });
-  harness::expect_gradient<T>("db", r.db, positions, [&](GradOut<T> db) {
-    run(queue, kernels::Conv1dBackwardParams<T>{
-                   .dims = d, .x = in.data(), .dy = gradient.data(), .db = db});
-  });
+  harness::expect_gradient<T>("dx", r.dx, d.kernel_size * d.channels_out + more, backward_input);
+  harness::expect_gradient<T>("dw", r.dw, positions + more,
+                              [&](GradOut<T> dw) { backward_params(dw, {}); });
+  harness::expect_gradient<T>("db", r.db, positions,
+                              [&](GradOut<T> db) { backward_params({}, db); });
   // Both at once, each with its own way of writing.
   Walled<T> dw(static_cast<std::int64_t>(r.dw.value.size()));
-  harness::expect_gradient<T>("db beside dw", r.db, positions, [&](GradOut<T> db) {
-    run(queue, kernels::Conv1dBackwardParams<T>{
-                   .dims = d, .x = in.data(), .dy = gradient.data(), .dw = {dw.data()}, .db = db});
-  });
+  harness::expect_gradient<T>("db beside dw", r.db, positions,
+                              [&](GradOut<T> db) { backward_params({dw.data()}, db); });
   harness::expect_near<T>("dw beside db", dw.values(), r.dw, positions + more);
   EXPECT_TRUE(dw.walls_stand());
   // Nobody asks for anything: nothing happens.
-  run(queue, kernels::Conv1dBackwardInput<T>{.dims = d, .dy = gradient.data(), .w = weight.data()});
-  run(queue, kernels::Conv1dBackwardParams<T>{.dims = d, .x = in.data(), .dy = gradient.data()});
+  backward_input({});
+  backward_params({}, {});
 }
 
 TEST(Conv1d, KernelsAgreeWithTheDefinition) {

@@ -15,6 +15,7 @@ using harness::narrowed;
 using kernels::CpuQueue;
 using kernels::GradOut;
 using kernels::LinearDims;
+using enum kernels::Activation;
 
 TEST(Linear, KernelsAgreeWithTheDefinition) {
   for (const LinearDims& dims : harness::linear_dims(120))
@@ -28,7 +29,7 @@ TEST(Linear, KernelsAgreeWithTheDefinition) {
 // At the size of the probes' layers, where the definition would take long.
 TEST(Linear, KernelsAgreeWithEigen) {
   using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  const LinearDims d{520, 250, 130, false};
+  const LinearDims d{520, 250, 130, kNone};
   harness::Draw draw(17);
   const auto drawn = [&](std::int64_t rows, std::int64_t columns) {
     const auto values = draw.normals<float>(rows * columns);
@@ -103,11 +104,13 @@ TEST(Linear, SameBitsWithAnyNumberOfThreads) {
 
 TEST(Linear, LetsNaNThrough) {
   const std::vector<float> x = {1, std::numeric_limits<float>::quiet_NaN()}, w(12, 1), b(6, 0);
-  for (bool relu : {false, true}) {
+  for (const kernels::Activation activation : {kNone, kRelu}) {
     std::vector<float> y(6);
-    run(harness::queue(),
-        kernels::LinearForward<float>{
-            .dims = {1, 2, 6, relu}, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
+    run(harness::queue(), kernels::LinearForward<float>{.dims = {1, 2, 6, activation},
+                                                        .x = x.data(),
+                                                        .w = w.data(),
+                                                        .b = b.data(),
+                                                        .y = y.data()});
     for (float value : y) EXPECT_TRUE(std::isnan(value));
   }
 }
@@ -119,7 +122,7 @@ TEST(Linear, Gradients) {
     GradientCheckOptions options;
     options.seed = seed;
     const GradientCheck check = check_gradients(
-        [&](Tape&, std::span<const Var> in) { return linear(in[0], in[1], in[2], d.relu); },
+        [&](Tape&, std::span<const Var> in) { return linear(in[0], in[1], in[2], d.activation); },
         std::vector{harness::tensor_of(c.x, {d.rows, d.in}), harness::tensor_of(c.w, {d.out, d.in}),
                     harness::tensor_of(c.b, {d.out})},
         options);

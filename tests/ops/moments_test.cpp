@@ -50,13 +50,12 @@ void check_merged(const std::vector<T>& x, std::int64_t length,
   Walled<double> m2 = mean;
   std::int64_t count = 0;
   std::int64_t total = 0;
+  kernels::MomentsUpdate<T> call{
+      .length = length, .count = &count, .mean = mean.data(), .m2 = m2.data()};
   for (std::int64_t samples : batches) {
-    run(harness::queue(threads), kernels::MomentsUpdate<T>{.samples = samples,
-                                                           .length = length,
-                                                           .x = x.data() + count * length,
-                                                           .count = &count,
-                                                           .mean = mean.data(),
-                                                           .m2 = m2.data()});
+    call.samples = samples;
+    call.x = x.data() + count * length;
+    run(harness::queue(threads), call);
     ASSERT_EQ(count, total += samples);
   }
   ASSERT_EQ(count * length, static_cast<std::int64_t>(x.size()));

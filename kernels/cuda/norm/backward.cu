@@ -1,4 +1,4 @@
-// Fused normalization and ReLU, backward. With g = dy where the ReLU let x through, else 0:
+// Fused normalization and activation, backward. With g = dy where the ReLU let x through, else 0:
 //
 //   dbeta = sum of g,  dgamma = sum of g * x_hat              over all samples and positions
 //   dx = rstd * (gamma * g - a - x_hat * b)                   a, b: the means over the set of
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
   }
   Pack<kVec> sum[2] = {};
   tile.each([&](int i, std::int64_t) {
-    constants.centre_and_mask(item[i], g[i], norm.relu);
+    constants.centre_and_mask(item[i], g[i], norm.activation);
     sum[0].add(g[i]);
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
   tile.each([&](int, std::int64_t at) {
     auto centred = Pack<kVec>::load(x + at);
     auto g = Pack<kVec>::load(dy + at);
-    constants.centre_and_mask(centred, g, norm.relu);
+    constants.centre_and_mask(centred, g, norm.activation);
     write(correction.dx(centred, g, constants.scale), dx, at);
   });
 }

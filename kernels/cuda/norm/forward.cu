@@ -1,7 +1,7 @@
-// Fused normalization and ReLU, forward:
+// Fused normalization and activation, forward:
 //
 //   mean = sum of x / n,  variance = sum of (x - mean)^2 / n,  rstd = 1 / sqrt(variance + epsilon)
-//   y = relu((x - mean) * (rstd * gamma) + beta)
+//   y = activation((x - mean) * (rstd * gamma) + beta)
 //
 // over sets of n values. x, y [groups, positions, channels]; statistics [groups, channels]. Which
 // of the two ways a shape goes is told in plan.cuh; how threads map to elements, and the order
@@ -69,7 +69,8 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
   constants.set_mean(near, sums.mine(0), norm.epsilon);
   if (threadIdx.y == 0) constants.keep(statistics, first_statistic);
   constants.set_scale(gamma + tile.channel, beta + tile.channel);
-  tile.each([&](int i, std::int64_t at) { constants.forward(item[i], norm.relu).store(y + at); });
+  tile.each(
+      [&](int i, std::int64_t at) { constants.forward(item[i], norm.activation).store(y + at); });
 }
 
 // Mean and sum of squared deviations of one channel over one tile's positions.
@@ -179,7 +180,8 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
     constants.set_statistics(statistics, statistic);
   }
   constants.set_scale(gamma + tile.channel, beta + tile.channel);
-  tile.each([&](int i, std::int64_t at) { constants.forward(item[i], norm.relu).store(y + at); });
+  tile.each(
+      [&](int i, std::int64_t at) { constants.forward(item[i], norm.activation).store(y + at); });
 }
 
 }  // namespace

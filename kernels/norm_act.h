@@ -2,15 +2,16 @@
 
 #include <cstdint>
 
+#include "kernels/activation.h"
 #include "kernels/host_device.h"
 #include "kernels/queue.h"
 #include "kernels/write.h"
 
 namespace sidechannel::kernels {
 
-// Normalization over sets of (channels, samples, all positions), then an optional ReLU:
+// Normalization over sets of (channels, samples, all positions), then an activation:
 //
-//   x_hat = (x - mean) / sqrt(variance + epsilon),  y = relu(gamma * x_hat + beta)
+//   x_hat = (x - mean) / sqrt(variance + epsilon),  y = activation(gamma * x_hat + beta)
 //
 // (the paper's Equations 3 and 4). A set holds `channels_per_set` neighbouring channels of
 // `samples_per_set` neighbouring samples; its variance is the biased one. So one operation covers
@@ -33,7 +34,7 @@ struct NormDims {
   std::int64_t channels_per_set;  // divides channels
   std::int64_t samples_per_set;   // divides batch
   double epsilon;
-  bool relu;
+  Activation activation;
 
   SC_HOST_DEVICE std::int64_t sample_groups() const { return batch / samples_per_set; }
   // Values in a set, and in x.

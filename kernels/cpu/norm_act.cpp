@@ -1,4 +1,4 @@
-// Fused normalization and ReLU on the CPU.
+// Fused normalization and activation on the CPU.
 //
 // Threads split the work in tasks that hold whole sets: one group of samples times one block of
 // channels. Within a task the sums run along the positions, in the order of memory, in blocks of
@@ -10,7 +10,7 @@
 //
 //   mean = m + sum of d / n,  variance = (sum of d^2 - (sum of d)^2 / n) / n
 
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 
 #include <algorithm>
 #include <array>
@@ -222,7 +222,7 @@ struct RowConstants {
       : mean(R::load(d, s.mean + c)),
         scale(R::load(d, call.gamma + c)),
         shift(R::load(d, call.beta + c)),
-        relu(call.dims.relu) {
+        relu(call.dims.activation == Activation::kRelu) {
     const R rest = R::load(d, s.mean_rest + c), rstd = R::load(d, s.rstd + c);
     R::each([&](int j) {
       scale.v[j] = hn::Mul(rstd.v[j], scale.v[j]);
@@ -246,15 +246,17 @@ struct RowConstants {
 template <class T, template <class> class Call>
 void apply(const Call<T>& call, const NormDims& dims, const NormStatistics<T>& statistics,
            std::int64_t group, std::int64_t c0, std::int64_t c1) {
+  const T* x = call.x;
+  T* y = call.y;
   simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
     using R = Row<decltype(row)::value, decltype(d)>;
     const RowConstants<decltype(row)::value, decltype(d), T> k(d, call, statistics, c);
-    const auto floor = dims.relu ? hn::Zero(d) : hn::Set(d, -HUGE_VALF);
+    const auto floor = k.relu ? hn::Zero(d) : hn::Set(d, -HUGE_VALF);
     const Extent extent(dims, group);
     for (std::int64_t at = extent.first; at < extent.last; at += dims.channels) {
-      R value = R::load(d, call.x + at + c);
+      R value = R::load(d, x + at + c);
       R::each([&](int j) { value.v[j] = simd::at_least(k.centre(j, value.v[j]), floor); });
-      value.store(d, call.y + at + c);
+      value.store(d, y + at + c);
     }
   });
 }
@@ -265,14 +267,15 @@ template <class T, template <class> class Call>
 void reduce_backward(const Call<T>& call, const NormDims& dims, const NormStatistics<T>& s,
                      std::int64_t group, std::int64_t c0, std::int64_t c1, double* sum_dy,
                      double* sum_dy_x_hat) {
+  const T *x = call.x, *dy = call.dy;
   simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
     constexpr int kRow = decltype(row)::value;
     using R = Row<kRow, decltype(d)>;
     const RowConstants<kRow, decltype(d), T> k(d, call, s, c);
     sum_positions<2, kRow>(d, dims, group, {sum_dy + c - c0, sum_dy_x_hat + c - c0},
                            [&](std::int64_t at, auto& sums) {
-                             R centred = R::load(d, call.x + at + c);
-                             R g = R::load(d, call.dy + at + c);
+                             R centred = R::load(d, x + at + c);
+                             R g = R::load(d, dy + at + c);
                              R::each([&](int j) {
                                k.centre_and_mask(d, j, centred.v[j], g.v[j]);
                                sums[0].v[j] = hn::Add(sums[0].v[j], g.v[j]);
@@ -292,6 +295,7 @@ template <class T, template <class> class Call>
 void apply_backward(const Call<T>& call, const NormDims& dims, const NormStatistics<T>& statistics,
                     std::int64_t group, std::int64_t c0, std::int64_t c1, const T* shifts,
                     const T* slopes) {
+  const T *x = call.x, *dy = call.dy;
   const GradOut<T> dx = call.dx;
   simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
     using R = Row<decltype(row)::value, decltype(d)>;
@@ -299,8 +303,8 @@ void apply_backward(const Call<T>& call, const NormDims& dims, const NormStatist
     const R shift = R::load(d, shifts + c - c0), slope = R::load(d, slopes + c - c0);
     const Extent extent(dims, group);
     for (std::int64_t at = extent.first; at < extent.last; at += dims.channels) {
-      R centred = R::load(d, call.x + at + c);
-      R g = R::load(d, call.dy + at + c);
+      R centred = R::load(d, x + at + c);
+      R g = R::load(d, dy + at + c);
       R::each([&](int j) {
         k.centre_and_mask(d, j, centred.v[j], g.v[j]);
         g.v[j] =
@@ -355,6 +359,7 @@ void run(CpuQueue& queue, const NormForward<T>& call) {
   const NormDims& dims = call.dims;
   if (dims.size() == 0) return;
   const double per_value = 1 / static_cast<double>(dims.set_size());
+  const T* x = call.x;
   for_tasks<T>(queue, dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
     const NormStatistics<T> s = of_group(dims, call.statistics, group);
     thread_local simd::AlignedBuffer<double> memory;
@@ -363,7 +368,7 @@ void run(CpuQueue& queue, const NormForward<T>& call) {
       constexpr int kRow = decltype(row)::value;
       using R = Row<kRow, decltype(d)>;
       sum_positions<1, kRow>(d, dims, group, {sums[0] + c - c0}, [&](std::int64_t at, auto& terms) {
-        terms[0].add(R::load(d, call.x + at + c));
+        terms[0].add(R::load(d, x + at + c));
       });
     });
     total_over_sets(dims, sums[0], c1 - c0);
@@ -375,7 +380,7 @@ void run(CpuQueue& queue, const NormForward<T>& call) {
       const R means = R::load(d, s.mean + c);
       sum_positions<2, kRow>(d, dims, group, {sums[0] + c - c0, sums[1] + c - c0},
                              [&](std::int64_t at, auto& terms) {
-                               R centred = R::load(d, call.x + at + c);
+                               R centred = R::load(d, x + at + c);
                                R::each([&](int j) {
                                  auto& value = centred.v[j];
                                  value = hn::Sub(value, means.v[j]);

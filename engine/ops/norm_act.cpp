@@ -1,4 +1,4 @@
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 
 #include "engine/ops.h"
 
@@ -20,7 +20,7 @@ kernels::NormDims norm_dims(const char* name, const Var& x, const Var& gamma, co
           .channels_per_set = options.channels_per_set,
           .samples_per_set = options.samples_per_set,
           .epsilon = options.epsilon,
-          .relu = options.relu};
+          .activation = options.activation};
 }
 
 void check_statistics(const char* name, const Tensor& mean, const Tensor& variance,
