@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ctime>
 #include <limits>
 #include <random>
 #include <vector>
@@ -184,18 +183,17 @@ TEST(Welch, TheLargestOfFewPairsAtTheEndsOfTheRange) {
 }
 
 // Many minutes, were all pairs tested.
-TEST(Welch, ManyIndicesTakeSeconds) {
+// A quarter of a billion pairs: who tests them all does not end before the tests' time is out.
+TEST(Welch, ManyIndices) {
   std::mt19937 random(5);
   std::uniform_real_distribution<double> uniform(0, 1);
   std::vector<SampleMoments> moments;
-  for (int i = 0; i < 20'000; ++i) {
+  for (int i = 0; i < 24'000; ++i) {
     const double error = i < 10'000 ? 1e-4 : std::pow(10, -6 * uniform(random));
     moments.push_back(
         {i % 3 == 0 ? 0 : i / 2e4 + 1e-5 * uniform(random), 1e4 * error * error, 1e4});
   }
-  const std::clock_t start = std::clock();
   const std::vector<double> p = largest_p_values(moments);
-  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 60);
   EXPECT_EQ(p[0], 1);  // a tie
 }
 
