@@ -183,7 +183,7 @@ TEST(Welch, TheLargestOfFewPairsAtTheEndsOfTheRange) {
 }
 
 // Many minutes, were all pairs tested.
-// A quarter of a billion pairs: who tests them all does not end before the tests' time is out.
+// A quarter of a billion pairs, which would take minutes if all were tested.
 TEST(Welch, ManyIndices) {
   std::mt19937 random(5);
   std::uniform_real_distribution<double> uniform(0, 1);
