@@ -182,7 +182,6 @@ TEST(Welch, TheLargestOfFewPairsAtTheEndsOfTheRange) {
   }
 }
 
-// Many minutes, were all pairs tested.
 // A quarter of a billion pairs, which would take minutes if all were tested.
 TEST(Welch, ManyIndices) {
   std::mt19937 random(5);
