@@ -12,7 +12,6 @@ namespace {
 
 constexpr const char* kCheckpoint = "checkpoint.safetensors";
 constexpr const char* kTestCheckpoint = "test_checkpoint.safetensors";
-constexpr const char* kModel = "model.safetensors";
 constexpr std::array<float, 2> kAnswers = {-1, 1};
 
 std::uint64_t seed_of(const OverlapSettings& settings) {
@@ -226,7 +225,7 @@ Json distinguish(const OverlapSettings& settings, std::int64_t overlap, RunFolde
                  const Device& device) {
   PackedLocalizer network(device, DType::kF32, settings.network(), seed_of(settings));
   double seconds = Training(settings, overlap, network, folder).run();
-  save_model(folder.file(kModel), network);  // whatever lies there
+  save_model(folder.file(kModelFile), network);  // whatever lies there
   Test test(settings, overlap, network, folder);
   seconds += test.run();
   Json result;

@@ -299,12 +299,14 @@ Json collect(const fs::path& path, const GroupSweep& plan) {
                {"seed", cell.seed},  {"learning_rate", cell.learning_rate},
                {"measures", Json()}, {"notice", Json()}};
     const std::string fault = fault_of_summary(sweep.folder(i));
-    if (!fault.empty()) note("{}; it does not count\n", fault);
-    if (fault.empty() && has_summary(sweep.folder(i)) && !sweep.finished(i)) {
+    const bool counts = sweep.finished(i);
+    if (!fault.empty()) {
+      note("{}; it does not count\n", fault);
+    } else if (!counts && fs::exists(sweep.folder(i) / "summary.json")) {
       note("{}: the results of a run of other settings; they do not count\n",
            sweep.folder(i).string());
     }
-    if (sweep.finished(i)) {
+    if (counts) {
       ++finished;
       const Json summary = read_summary(sweep.folder(i));
       entry["measures"] = measures(summary, (sweep.folder(i) / "summary.json").string());

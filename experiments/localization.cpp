@@ -39,10 +39,10 @@ int run(const Arguments& arguments, Phases phases) {
           ? default_folder(settings.preset, fmt::format("{}-seed{}", settings.norm, settings.seed))
           : arguments.run.out;
   const std::string where = out.string();
+  require_memory(memory, device);
   Json origin = Json::object();
   if (!arguments.model.empty()) {
     origin[kGivenModel] = arguments.model;
-    require_memory(memory, device);
     given_model(settings, device, arguments.model);  // before a folder is made for it
   }
   if (arguments.run.check) {
@@ -50,10 +50,9 @@ int run(const Arguments& arguments, Phases phases) {
     say("{}\n", checked_memory(memory, device.is_cuda()));
     return 0;
   }
-  require_memory(memory, device);
   RunFolder folder(out, to_json(settings), device, arguments.run.resume_policy(), kDoNotMatter,
                    origin);
-  if (phases == Phases::kAll && arguments.model.empty() && has_summary(folder.path()) &&
+  if (phases == Phases::kAll && arguments.model.empty() && folder.has("summary.json") &&
       fault_of_localization(folder.path()).empty()) {
     say("{}: done already, see summary.json\n", where);
     return 0;

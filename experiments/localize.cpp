@@ -76,7 +76,7 @@ Json run_localization(const LocalizationSettings& settings, RunFolder& folder, c
     network = given_model(settings, device, folder.file(kModelFile));
   }
   const std::string fault = fault_of_localization(folder.path());
-  if (phases == Phases::kAll && fault.empty() && has_summary(folder.path())) {
+  if (phases == Phases::kAll && fault.empty() && folder.has("summary.json")) {
     return read_summary(folder.path());
   }
   if (!fault.empty()) note("{}; it is made again\n", fault);

@@ -173,7 +173,6 @@ void RunFolder::check_state(const SafetensorsFile& state, const std::string& sou
 }
 
 void RunFolder::rewind_log(const SafetensorsFile& state, const std::string& source) {
-  check_state(state, source);
   const std::int64_t bytes = number(state, kMetricsBytes, source);
   metrics_.reset();
   LineLog::truncate_to(file(kMetrics), static_cast<std::uint64_t>(bytes));

@@ -72,7 +72,7 @@ class RunFolder {
   // it is: lines have been lost.
   void check_state(const SafetensorsFile& state, const std::string& source) const;
   // Cuts metrics.jsonl back to where it stood when `state` was saved: a run that goes on from there
-  // writes the same lines again. Error, and nothing is cut, where `source` does not say where.
+  // writes the same lines again. Of a state that check_state takes; `source` is its file.
   void rewind_log(const SafetensorsFile& state, const std::string& source);
 
  private:

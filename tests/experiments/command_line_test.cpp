@@ -92,13 +92,19 @@ TEST(CommandLine, WhatIsMissingIsNamed) {
       "cannot read " + none + ".safetensors: No such file or directory");
 }
 
-TEST(CommandLine, DamagedFilesAreNamed) {
-  const TemporaryFolder folder;
+// A file with an InstanceNorm network of 4 channels and depth 3.
+std::string tiny_model(const TemporaryFolder& folder) {
   LocalizerConfig config;
   config.depth = 3;
   config.channels = 4;
-  const std::string model = folder / "m.safetensors";
+  std::string model = folder / "m.safetensors";
   experiments::save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
+  return model;
+}
+
+TEST(CommandLine, DamagedFilesAreNamed) {
+  const TemporaryFolder folder;
+  const std::string model = tiny_model(folder);
   const std::string bytes = content_of(model);
   std::ofstream(folder / "short.safetensors", std::ios::binary)
       << bytes.substr(0, bytes.size() / 2);
@@ -118,11 +124,7 @@ TEST(CommandLine, DamagedFilesAreNamed) {
 // Whatever np.save makes of the same numbers, the predictions are the same.
 TEST(CommandLine, PredictTakesNumbersOfEveryKind) {
   const TemporaryFolder folder;
-  LocalizerConfig config;
-  config.depth = 3;
-  config.channels = 4;
-  const std::string model = folder / "m.safetensors";
-  experiments::save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
+  const std::string model = tiny_model(folder);
   const auto predict = [&](const HostArray& input) {
     write_npy(folder / "x.npy", input);
     const ProgramResult result = localization(
