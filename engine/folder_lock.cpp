@@ -7,7 +7,7 @@
 #include <atomic>
 #include <cerrno>
 #include <fstream>
-#include <iterator>
+#include <sstream>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -23,14 +23,17 @@ constexpr const char* kLock = ".lock";
 constexpr const char* kOwner = ".lock.owner";
 
 bool is_missing_from_file_system(int code) {
-  return code == ENOLCK || code == EOPNOTSUPP || code == ENOSYS || code == EINVAL || code == EBADF;
+  return code == ENOLCK || code == EOPNOTSUPP || code == ENOSYS || code == EINVAL ||
+         code == EBADF || code == EPERM;
 }
 
 std::string content_of(const fs::path& path) {
   std::error_code error;
   if (!fs::is_regular_file(path, error)) return {};  // a pipe would wait for its writer
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
+  // Through <<, since iterators throw where a process ends while its /proc is read.
+  std::ostringstream content;
+  content << std::ifstream(path, std::ios::binary).rdbuf();
+  return content.str();
 }
 
 // The 22nd field of /proc/PID/stat: tells a process from a later one of the same number. Empty

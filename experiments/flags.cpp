@@ -12,6 +12,7 @@
 #include "experiments/build_info.h"
 #include "experiments/interrupt.h"
 #include "experiments/memory.h"
+#include "experiments/progress.h"
 #include "experiments/streams.h"
 
 namespace sidechannel::experiments {
@@ -128,7 +129,7 @@ void add_run_flags(CLI::App& app, const std::vector<SettingFlag>& settings,
 }
 
 std::string three_digits(const Json& number) {
-  return number.is_number() ? fmt::format("{:.3f}", number.get<double>()) : "none";
+  return number.is_number() ? number_text(number.get<double>(), 3) : "none";
 }
 
 std::string default_folder(const std::string& preset, const std::string& rest) {

@@ -214,8 +214,7 @@ int main_program(int argc, char** argv) {
   say("{}: mean squared error", where);
   const char* separator = " ";
   for (const Json& point : all["points"]) {
-    say("{}{:.3f} at {}", separator, point["mse"].get<double>(),
-        point["overlap"].get<std::int64_t>());
+    say("{}{} at {}", separator, three_digits(point["mse"]), point["overlap"].get<std::int64_t>());
     separator = ", ";
   }
   say(" of {} shared positions\n", settings.length());

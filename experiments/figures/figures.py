@@ -20,6 +20,7 @@ import fcntl  # noqa: E402
 import shlex  # noqa: E402
 import signal  # noqa: E402
 import subprocess  # noqa: E402
+import threading  # noqa: E402
 import time  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -120,6 +121,8 @@ class Preset:
         self.name = Path(options.preset).resolve().name
         if not self.name:
             raise UsageError(f"preset {options.preset}: expected a folder that has a name")
+        if not options.out:
+            raise UsageError("--out: expected the name of a folder")
         self.folder = Path(options.out) / self.name
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +152,7 @@ class Preset:
         if verb:
             return line
         preset = self.source
-        if Path(preset).is_dir():
+        if preset not in PRESETS:
             preset = str(Path(preset) / f"{command.program}.json")
         line += ["--preset", preset]
         line += command.words(self.folder)
@@ -170,10 +173,14 @@ class Preset:
         """Runs a program to its end, and keeps account of its time in spite of kill -9."""
         spent = seconds_in(self.folder)
         before, start = spent.get(command.folder, 0), time.monotonic()
-        with self.child(line) as child:
+        with self.child(line, stdout=subprocess.PIPE) as child:
+            # Through this process, whose own output may be lost: that is not the program's failure.
+            relay = threading.Thread(target=print_lines, args=(child.stdout,), daemon=True)
+            relay.start()
             while True:
                 try:
                     code = child.wait(timeout=2)
+                    relay.join()
                 except subprocess.TimeoutExpired:
                     code = None
                 seconds = time.monotonic() - start
@@ -212,6 +219,11 @@ class Preset:
         if child.returncode != 0:
             raise Error(err.strip() or f"{figure.script}: exit code {child.returncode}")
         return out.splitlines()[:-1]  # without the names of the files
+
+
+def print_lines(stream):
+    for line in stream:
+        print(line.decode(errors="backslashreplace"), end="", flush=True)
 
 
 def seconds_in(folder):

@@ -392,12 +392,21 @@ IMAGE_FORMATS = ("png", "pdf", "svg")
 STANDARD_OUTPUT = ("-", "/dev/stdout")
 
 
+def _is_stream(path):
+    try:
+        kind = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(kind) and not stat.S_ISDIR(kind)
+
+
 def image_format(path):
-    """The format that a file's name asks for; PNG for standard output."""
-    if str(path) in STANDARD_OUTPUT:
-        return "png"
+    """The format that a file's name asks for; of standard output, pipes and devices PNG where it asks
+    for none."""
     suffix = Path(path).suffix.lower().lstrip(".")
     if suffix not in IMAGE_FORMATS:
+        if str(path) in STANDARD_OUTPUT or _is_stream(path):
+            return "png"
         raise UsageError(f"{path}: a figure is a .png, .pdf or .svg file")
     return suffix
 

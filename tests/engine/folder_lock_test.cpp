@@ -85,7 +85,7 @@ TEST_P(FolderLockTest, EndsWithItsProcessWhateverEndsIt) {
 }
 
 INSTANTIATE_TEST_SUITE_P(WithAndWithoutLocks, FolderLockTest,
-                         testing::Values(0, ENOLCK, EOPNOTSUPP, ENOSYS));
+                         testing::Values(0, ENOLCK, EOPNOTSUPP, ENOSYS, EPERM));
 
 // To open one, or to read it, would wait for whoever writes it.
 TEST(FolderLockOwner, PipesInItsPlacesAreNotWaitedFor) {

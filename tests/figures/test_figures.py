@@ -60,11 +60,15 @@ class Reader(html.parser.HTMLParser):
         return " ".join("".join(self.texts).split())
 
 
-def start(out, *arguments, bin_=BIN):
-    return subprocess.Popen(
-        [sys.executable, str(FIGURES / "figures.py"), "--preset", str(TINY), "--device", "cpu",
-         "--threads", "1", "--out", str(out), "--bin", str(bin_), *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def command(out, *arguments, bin_=BIN, preset=TINY):
+    return [sys.executable, str(FIGURES / "figures.py"), "--preset", str(preset), "--device", "cpu",
+            "--threads", "1", "--out", str(out), "--bin", os.path.abspath(bin_),
+            *map(str, arguments)]
+
+
+def start(out, *arguments, **how):
+    return subprocess.Popen(command(out, *arguments, **how), stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
 
 
 def run(out, *arguments, **how):
@@ -193,6 +197,30 @@ class AllFigures(FigureTest):
         self.assertIn('local seed=0 out=runs/demo norm', demo)
         self.assertIn('run --preset demo --norm $norm --seed "$seed" --out "$out/$norm"', demo)
 
+    def test_lines_that_stdout_does_not_take_cost_no_figure(self):
+        for number, (redirected, reason) in enumerate((
+                (">&-", "Bad file descriptor"), (">/dev/full", "No space left on device"),
+                ("> >(exec true)", "Broken pipe"))):
+            out = self.folder / str(number)
+            done = subprocess.run(["bash", "-c", f'"$@" {redirected}', "bash", *command(out, "3")],
+                                  stderr=subprocess.PIPE, text=True, timeout=120)
+            self.assertEqual(done.returncode, 1)
+            self.assertEqual(done.stderr.splitlines()[-1],
+                             f"figures: cannot write standard output: {reason}")
+            self.assertNotIn("failed", done.stderr)
+            self.check_page(out, ["3"])
+
+    def test_a_folder_called_like_a_preset_is_none(self):
+        (self.folder / "demo").mkdir()
+        with subprocess.Popen(command(self.folder / "out", "3", preset="demo"), cwd=self.folder,
+                              stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as child:
+            self.assertTrue(child.stdout.readline().startswith("[1/1] "))
+            while not list(self.folder.glob("out/demo/overlap/metrics.jsonl")):
+                self.assertIsNone(child.poll())
+                time.sleep(0.005)
+            child.send_signal(signal.SIGTERM)
+        self.assertEqual(child.returncode, 75)
+
     def test_two_at_once_take_turns(self):
         out = self.folder / "both"
         children = [start(out, "3"), start(out, "3")]
@@ -217,6 +245,7 @@ class Misuse(FigureTest):
         self.fails(2, "there is no figure 2: expected 1, multihop, 3, constant, 4, 5, 6 or all", "2")
         self.fails(2, "preset huge: expected demo, small, paper or a folder", "--preset", "huge")
         self.fails(2, "unrecognized arguments: --speed 9", "1", "--speed", "9")
+        self.fails(2, "--out: expected the name of a folder", "1", "--out", "")
         self.fails(2, "preset /: expected a folder that has a name", "--preset", "/")
         (self.folder / "file").write_text("")
         self.fails(1, "cannot write file/demo: Not a directory", "1", "--out", "file")

@@ -114,6 +114,15 @@ class OptionsTest(Script):
                    self.picture)
         self.draws(self.run_folder, "--title", "tab\tand\nline: $x_1$ \\frac é ℓ ½ " + "w" * 460)
 
+    def test_what_has_no_suffix_gets_a_png(self):
+        for out in ("/dev/null", "-", "/dev/stdout", "/dev/fd/1", ">(cat >&2)"):
+            script = f'"$@" --out {out}'
+            done = subprocess.run(["bash", "-c", script, "bash", *self.command()], capture_output=True)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            if out != "/dev/null":
+                self.assertIn(b"\x89PNG", done.stdout + done.stderr, out)
+        self.fails(2, "o: a figure is a .png", self.run_folder, "--out", self.folder / "o")
+
     def test_two_outputs_are_two_files(self):
         (self.folder / "link.json").symlink_to(self.folder / "out" / ".." / "new.png")
         (self.folder / "here").symlink_to(self.folder)
