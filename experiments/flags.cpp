@@ -129,7 +129,7 @@ void add_run_flags(CLI::App& app, const std::vector<SettingFlag>& settings,
 }
 
 std::string three_digits(const Json& number) {
-  return number.is_number() ? number_text(number.get<double>(), 3) : "none";
+  return number.is_number() ? share_text(number.get<double>()) : "none";
 }
 
 std::string default_folder(const std::string& preset, const std::string& rest) {

@@ -16,6 +16,7 @@
 #include "experiments/flags.h"
 #include "experiments/interrupt.h"
 #include "experiments/memory.h"
+#include "experiments/progress.h"
 #include "experiments/summary.h"
 
 namespace sidechannel::experiments {
@@ -214,7 +215,8 @@ int main_program(int argc, char** argv) {
   say("{}: mean squared error", where);
   const char* separator = " ";
   for (const Json& point : all["points"]) {
-    say("{}{} at {}", separator, three_digits(point["mse"]), point["overlap"].get<std::int64_t>());
+    say("{}{} at {}", separator, number_text(point["mse"].get<double>(), 3),
+        point["overlap"].get<std::int64_t>());
     separator = ", ";
   }
   say(" of {} shared positions\n", settings.length());

@@ -62,6 +62,10 @@ std::string number_text(double value, int decimals) {
   return usual ? fmt::format("{:.{}f}", value, decimals) : fmt::format("{:.3g}", value);
 }
 
+std::string share_text(double value) {
+  return number_text(std::abs(value) < 0.0005 ? 0 : value, 3);
+}
+
 std::string progress_part(std::string_view line) {
   const std::size_t end = line.find("  ");  // as draw() sets details apart
   if (end == line.npos) return {};

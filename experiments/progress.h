@@ -47,6 +47,8 @@ std::string duration_text(double seconds);
 // A number in few digits: with that many decimals, "0.0123", or, where they would show none of its
 // digits or it has too many before the point, "3.79e+27".
 std::string number_text(double value, int decimals);
+// The same of a slope or a share, which count in thousandths: "0.000" for what is less.
+std::string share_text(double value);
 
 // "train 2018/5000" of a line of progress that is no terminal's; empty of any other line.
 std::string progress_part(std::string_view line);

@@ -92,9 +92,8 @@ class Training {
     look();
     const bool fresh = step_->window().losses.count() > 0;
     const double interior = fresh ? slope() : last_slope_;
-    return fmt::format(
-        "loss {}{}", number_text(fresh ? step_->window().loss() : last_loss_, 5),
-        std::isfinite(interior) ? "  interior slope " + number_text(interior, 3) : "");
+    return fmt::format("loss {}{}", number_text(fresh ? step_->window().loss() : last_loss_, 5),
+                       std::isfinite(interior) ? "  interior slope " + share_text(interior) : "");
   }
 
   void save(SafetensorsFile& state) {
@@ -192,7 +191,7 @@ std::string training_notice(const LocalizationSettings& settings, double loss, d
   if (learned && !(hears && slope < kNoSlope)) return {};
   const std::string what =
       learned ? fmt::format("nothing of what lies beyond its receptive field: interior slope {}",
-                            number_text(slope, 3))
+                            share_text(slope))
               : fmt::format("nothing: loss {}, where answering the mean position everywhere has {}",
                             number_text(loss, 5), number_text(mean_answer, 5));
   return fmt::format(

@@ -133,6 +133,9 @@ TEST(Progress, NumbersHaveFewDigits) {
   EXPECT_EQ(number_text(std::numeric_limits<double>::max(), 3), "1.8e+308");
   EXPECT_EQ(number_text(std::numeric_limits<double>::infinity(), 3), "inf");
   EXPECT_EQ(number_text(std::numeric_limits<double>::quiet_NaN(), 3), "nan");
+  EXPECT_EQ(experiments::share_text(-3.7e-21), "0.000");
+  EXPECT_EQ(experiments::share_text(-0.0007), "-0.001");
+  EXPECT_EQ(experiments::share_text(-3.79e27), "-3.79e+27");
 }
 
 TEST(Sweep, ThreadsAndDevicesOfWorkers) {
