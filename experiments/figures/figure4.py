@@ -17,6 +17,8 @@ import style  # noqa: E402
 from style import (  # noqa: E402
     INK, WITH_NORM, Error, Page, fixed, is_count, is_object, need, need_objects, number, whole)
 
+from matplotlib.patheffects import withStroke  # noqa: E402
+
 MEASURES = ("localization_distance", "interior_slope", "localized_fraction")
 
 # --- The sweep ------------------------------------------------------------------------------------
@@ -145,7 +147,8 @@ def mark(axes, y, text, side="above"):
     axes.axhline(y, color=INK, lw=0.6, ls=(0, (1.5, 2)), zorder=1)
     up = side == "above"
     axes.annotate(text, (0, y), (2, 1.5 if up else -4), xycoords=("axes fraction", "data"),
-                  textcoords="offset points", ha="left", va="bottom" if up else "top", fontsize=6.5)
+                  textcoords="offset points", ha="left", va="bottom" if up else "top", fontsize=6.5,
+                  path_effects=[withStroke(linewidth=1.5, foreground="white")], zorder=5)
 
 
 def draw(results, title=None):
