@@ -90,12 +90,15 @@ void require_folder_for(const fs::path& path, const Json& settings, Resume resum
     const auto may_stand = [](const std::string& name) {
       return name.starts_with('.') || name == kLogFile || name == kFailureFile;
     };
+    std::string stranger;
     std::error_code error;  // of a folder that is not there, or that create_folder will refuse
     for (const fs::directory_entry& entry : fs::directory_iterator(path, error)) {
       const std::string name = entry.path().filename();
-      if (!may_stand(name)) refuse(fmt::format("holds no run but {}", name));
+      if (!may_stand(name)) stranger = name;
     }
-    return;
+    if (stranger.empty()) return;
+    // Unless another process has begun the run meanwhile.
+    if (!fs::exists(path / kConfig)) refuse(fmt::format("holds no run but {}", stranger));
   }
   if (resume == Resume::kNever) refuse("already holds a run");
   const Json config = read_json(path / kConfig);
