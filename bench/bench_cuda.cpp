@@ -31,7 +31,7 @@
 #include "kernels/adam.h"
 #include "kernels/conv1d.h"
 #include "kernels/copy.h"
-#include "kernels/cuda/conv1d_variants.h"
+#include "kernels/cuda/conv1d/variants.h"
 #include "kernels/fill.h"
 #include "kernels/linear.h"
 #include "kernels/moments.h"

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "kernels/conv1d.h"
-#include "kernels/cuda/conv1d_variants.h"
+#include "kernels/cuda/conv1d/variants.h"
 #include "tests/harness/conv1d_case.h"
 #include "tests/harness/cuda_check.h"
 

@@ -7,7 +7,7 @@ the same as the original stand in equivalent.txt, each with the reason. README.m
 
     python3 tests/mutants/mutate.py                      all mutants
     python3 tests/mutants/mutate.py --kind barrier       only barriers and waits
-    python3 tests/mutants/mutate.py --file norm_relu     only files that match this
+    python3 tests/mutants/mutate.py --file norm/         only files that match this
     python3 tests/mutants/mutate.py --sample 20          20 of them, the same ones every time
     python3 tests/mutants/mutate.py --equivalent         whether the equivalent ones survive indeed
     python3 tests/mutants/mutate.py --alone --sample 20  the same verdicts in builds of their own?

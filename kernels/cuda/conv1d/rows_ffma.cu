@@ -1,5 +1,5 @@
 // Row products of conv1d in fp32: C_in = C_out = h, 5 taps. The problem is defined in
-// conv1d_kernels.h.
+// kernels.h.
 //
 // A block computes a tile of positions of one sample x all h columns. Its threads form kGroups
 // groups: each computes the whole tile, but sums only every kGroups-th pair of channels, so that
@@ -17,9 +17,9 @@
 
 #include <cuda_runtime.h>
 
-#include "kernels/cuda/conv1d_kernels.h"
-#include "kernels/cuda/device/conv1d_index.cuh"
-#include "kernels/cuda/device/conv1d_stage.cuh"
+#include "kernels/cuda/conv1d/device/index.cuh"
+#include "kernels/cuda/conv1d/device/stage.cuh"
+#include "kernels/cuda/conv1d/kernels.h"
 #include "kernels/cuda/device/shared.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/sizes.h"

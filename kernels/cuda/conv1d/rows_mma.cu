@@ -1,8 +1,8 @@
 // Row products of conv1d on tensor cores: C_in = C_out = h, 5 taps, TF32 operands, fp32 sums. The
-// problem is defined in conv1d_kernels.h.
+// problem is defined in kernels.h.
 //
 // A block computes a tile of positions of one sample x all h columns, in stages of 16 channels.
-// Four of its warps multiply, four bring the next stage (device/conv1d_mma.cuh). A warp that
+// Four of its warps multiply, four bring the next stage (device/mma.cuh). A warp that
 // multiplies computes 8 * kTiles positions x all h columns, as kTiles * h / 16 products of mma.sync
 // m16n8k8, in which rows (m) are columns of y, columns (n) are positions, and the sum (k) runs over
 // channels. Which row, column or k stands for which is chosen such that every operand is a read of
@@ -20,10 +20,10 @@
 
 #include <type_traits>
 
-#include "kernels/cuda/conv1d_kernels.h"
-#include "kernels/cuda/device/conv1d_index.cuh"
-#include "kernels/cuda/device/conv1d_mma.cuh"
-#include "kernels/cuda/device/conv1d_stage.cuh"
+#include "kernels/cuda/conv1d/device/index.cuh"
+#include "kernels/cuda/conv1d/device/mma.cuh"
+#include "kernels/cuda/conv1d/device/stage.cuh"
+#include "kernels/cuda/conv1d/kernels.h"
 #include "kernels/cuda/device/shared.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/sizes.h"

@@ -1,11 +1,11 @@
 // Parameter gradients of conv1d on tensor cores: C_in = C_out = h, 5 taps, TF32 operands, fp32
-// sums, first stage. The problem is defined in conv1d_kernels.h.
+// sums, first stage. The problem is defined in kernels.h.
 //
 //   dw[t, ci, co] = sum over positions l of x[l + t - padding, ci] * dy[l, co]
 //
 // A block sums a slice of h / 2 input channels x all h output channels x all taps over one split:
 // grid.x counts slices, grid.y splits. Four of its warps multiply chunks of 64 positions, four
-// bring the next chunk (device/conv1d_mma.cuh) and sum the bias gradient from what they bring,
+// bring the next chunk (device/mma.cuh) and sum the bias gradient from what they bring,
 // before it is rounded.
 //
 // A warp that multiplies sums 32 co x 16 ci x 5 taps, as 2 x 10 products of mma.sync m16n8k8, in
@@ -24,10 +24,10 @@
 
 #include <cuda_runtime.h>
 
-#include "kernels/cuda/conv1d_kernels.h"
-#include "kernels/cuda/device/conv1d_index.cuh"
-#include "kernels/cuda/device/conv1d_mma.cuh"
-#include "kernels/cuda/device/conv1d_stage.cuh"
+#include "kernels/cuda/conv1d/device/index.cuh"
+#include "kernels/cuda/conv1d/device/mma.cuh"
+#include "kernels/cuda/conv1d/device/stage.cuh"
+#include "kernels/cuda/conv1d/kernels.h"
 #include "kernels/cuda/device/shared.cuh"
 #include "kernels/cuda/launch.h"
 

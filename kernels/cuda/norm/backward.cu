@@ -6,7 +6,7 @@
 //
 // (a = b = 0 where the statistics are a population's.) x, dy, dx [groups, positions, channels];
 // statistics [groups, channels]. The mask of the ReLU is computed again from x. Which of the two
-// ways a shape goes is told in norm_relu.cuh; how threads map to elements, and the order of sums,
+// ways a shape goes is told in plan.cuh; how threads map to elements, and the order of sums,
 // in device/tile.cuh.
 //
 // Each tile leaves its sums of g and g * x_hat in scratch memory, `partial` [groups, channels,
@@ -16,7 +16,7 @@
 
 #include "kernels/cuda/column_totals.cuh"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/norm_relu.cuh"
+#include "kernels/cuda/norm/plan.cuh"
 #include "kernels/fill.h"
 
 namespace sidechannel::kernels {

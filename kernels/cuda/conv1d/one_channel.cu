@@ -5,8 +5,8 @@
 
 #include <cuda_runtime.h>
 
-#include "kernels/cuda/conv1d_kernels.h"
-#include "kernels/cuda/device/conv1d_index.cuh"
+#include "kernels/cuda/conv1d/device/index.cuh"
+#include "kernels/cuda/conv1d/kernels.h"
 #include "kernels/cuda/device/pack.cuh"
 #include "kernels/cuda/device/shared.cuh"
 #include "kernels/cuda/device/warp.cuh"

@@ -1,10 +1,10 @@
 // conv1d on CUDA, channels last: the choice of the kernel. The kernels themselves:
 //
-//   conv1d_tiled.cu      any shape, fp32; the second stage of the parameter gradients
-//   conv1d_single.cu     one channel on one side: bound by memory
-//   conv1d_ffma.cu       C_in = C_out = 32 or 64, 5 taps, in fp32
-//   conv1d_mma.cu        the same on tensor cores, in TF32
-//   conv1d_weights_*.cu  the parameter gradients of these layers, likewise
+//   any_shape.cu    any shape, fp32; the second stage of the parameter gradients
+//   one_channel.cu  one channel on one side: bound by memory
+//   rows_ffma.cu    C_in = C_out = 32 or 64, 5 taps, in fp32
+//   rows_mma.cu     the same on tensor cores, in TF32
+//   weights_*.cu    the parameter gradients of these layers, likewise
 //
 // The forward pass and the input gradient are the same problem, RowProduct: the input gradient's
 // rows are dy's, its weights are flipped in t and transposed. All results are the same bits in
@@ -17,8 +17,8 @@
 #include <initializer_list>
 #include <stdexcept>
 
-#include "kernels/cuda/conv1d_kernels.h"
-#include "kernels/cuda/conv1d_variants.h"
+#include "kernels/cuda/conv1d/kernels.h"
+#include "kernels/cuda/conv1d/variants.h"
 #include "kernels/cuda/sizes.h"
 #include "kernels/cuda_queue.h"
 #include "kernels/fill.h"

@@ -4,7 +4,7 @@
 //   y = relu((x - mean) * (rstd * gamma) + beta)
 //
 // over sets of n values. x, y [groups, positions, channels]; statistics [groups, channels]. Which
-// of the two ways a shape goes is told in norm_relu.cuh; how threads map to elements, and the order
+// of the two ways a shape goes is told in plan.cuh; how threads map to elements, and the order
 // of sums, in device/tile.cuh.
 //
 // The sum of x gives a mean m that is near enough. Then d = x - m is off by a rounding of its own,
@@ -15,7 +15,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/norm_relu.cuh"
+#include "kernels/cuda/norm/plan.cuh"
 
 namespace sidechannel::kernels {
 namespace {

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/conv1d_kernels.h"
+#include "kernels/cuda/conv1d/kernels.h"
 
 namespace sidechannel::kernels::device {
 

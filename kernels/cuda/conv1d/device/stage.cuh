@@ -10,7 +10,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/conv1d_kernels.h"
+#include "kernels/cuda/conv1d/kernels.h"
 #include "kernels/cuda/device/cp_async.cuh"
 
 namespace sidechannel::kernels::device {

@@ -1,5 +1,5 @@
 // Parameter gradients of conv1d in fp32: C_in = C_out = h, 5 taps, first stage. The problem is
-// defined in conv1d_kernels.h.
+// defined in kernels.h.
 //
 //   dw[t, ci, co] = sum over positions l of x[l + t - padding, ci] * dy[l, co]
 //
@@ -16,9 +16,9 @@
 
 #include <cuda_runtime.h>
 
-#include "kernels/cuda/conv1d_kernels.h"
-#include "kernels/cuda/device/conv1d_index.cuh"
-#include "kernels/cuda/device/conv1d_stage.cuh"
+#include "kernels/cuda/conv1d/device/index.cuh"
+#include "kernels/cuda/conv1d/device/stage.cuh"
+#include "kernels/cuda/conv1d/kernels.h"
 #include "kernels/cuda/device/shared.cuh"
 #include "kernels/cuda/launch.h"
 

@@ -1,4 +1,4 @@
-// conv1d for any shape, in fp32 (the problems are defined in conv1d_kernels.h).
+// conv1d for any shape, in fp32 (the problems are defined in kernels.h).
 //
 // All kernels here stage tiles in shared memory with zeros in place of what lies outside, so that
 // the inner loops need no bounds, and keep a small tile of sums in each thread's registers.
@@ -7,8 +7,8 @@
 
 #include <algorithm>
 
-#include "kernels/cuda/conv1d_kernels.h"
-#include "kernels/cuda/device/conv1d_index.cuh"
+#include "kernels/cuda/conv1d/device/index.cuh"
+#include "kernels/cuda/conv1d/kernels.h"
 #include "kernels/cuda/device/shared.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/sizes.h"
