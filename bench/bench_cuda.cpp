@@ -36,7 +36,7 @@
 #include "kernels/linear.h"
 #include "kernels/moments.h"
 #include "kernels/mse.h"
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
 #include "kernels/relu.h"
@@ -46,6 +46,7 @@ namespace sidechannel::bench {
 namespace {
 
 using namespace kernels;
+using enum Activation;
 
 // Device memory for one benchmark.
 class Memory {
@@ -58,7 +59,8 @@ class Memory {
   float* random(std::int64_t size) {
     const auto number = static_cast<std::uint32_t>(tensors_.size());
     float* const data = floats(size);
-    uniform_fill(queue(), RandomStream{1, 0}, number, 1.0, size, data);
+    run(queue(), UniformFill<float>{
+                     .random = {1, 0}, .step = number, .bound = 1.0, .size = size, .out = data});
     return data;
   }
   float* ones(std::int64_t size) {
@@ -96,6 +98,14 @@ struct Case {
   // Which of several kernels computes this, if there are several.
   std::function<std::string(const CudaQueue&)> variant;
 };
+
+// What launches the call that `make` allocates the buffers of.
+template <class Make>
+auto launching(const Make& make) {
+  return [make](Memory& m) -> std::function<void()> {
+    return [&queue = m.queue(), call = make(m)] { run(queue, call); };
+  };
+}
 
 struct Floor {
   double seconds;
@@ -148,10 +158,10 @@ void add_conv1d(std::vector<Case>& cases, const std::string& name, const Conv1dD
   forward.name = "conv1d_forward/" + name;
   forward.bytes = kFloat * static_cast<double>(x + w + b + y);
   forward.variant = variant(Conv1dPass::kForward);
-  forward.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), x = m.random(x), w = m.random(w), b = m.random(b),
-            y = m.random(y)] { conv1d_forward(queue, dims, x, w, b, y); };
-  };
+  forward.prepare = launching([=](Memory& m) {
+    return Conv1dForward<float>{
+        .dims = dims, .x = m.random(x), .w = m.random(w), .b = m.random(b), .y = m.random(y)};
+  });
   cases.push_back(forward);
 
   if (input_gradient) {
@@ -159,11 +169,10 @@ void add_conv1d(std::vector<Case>& cases, const std::string& name, const Conv1dD
     input.name = "conv1d_backward_input/" + name;
     input.bytes = kFloat * static_cast<double>(x + w + y);
     input.variant = variant(Conv1dPass::kBackwardInput);
-    input.prepare = [=](Memory& m) {
-      return [=, &queue = m.queue(), dx = m.random(x), w = m.random(w), dy = m.random(y)] {
-        conv1d_backward_input(queue, dims, dy, w, {dx});
-      };
-    };
+    input.prepare = launching([=](Memory& m) {
+      return Conv1dBackwardInput<float>{
+          .dims = dims, .dy = m.random(y), .w = m.random(w), .dx = {m.random(x)}};
+    });
     cases.push_back(input);
   }
 
@@ -171,10 +180,13 @@ void add_conv1d(std::vector<Case>& cases, const std::string& name, const Conv1dD
   params.name = "conv1d_backward_params/" + name;
   params.bytes = kFloat * static_cast<double>(x + y + w + b);
   params.variant = variant(Conv1dPass::kBackwardParams);
-  params.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), x = m.random(x), dy = m.random(y), dw = m.random(w),
-            db = m.random(b)] { conv1d_backward_params(queue, dims, x, dy, {dw}, {db}); };
-  };
+  params.prepare = launching([=](Memory& m) {
+    return Conv1dBackwardParams<float>{.dims = dims,
+                                       .x = m.random(x),
+                                       .dy = m.random(y),
+                                       .dw = {m.random(w)},
+                                       .db = {m.random(b)}};
+  });
   cases.push_back(params);
 }
 
@@ -197,89 +209,100 @@ Case of_layer(const std::string& name, const Layer& layer, double passes) {
 
 void add_norm(std::vector<Case>& cases, const Layer& layer, const std::string& kind,
               std::int64_t channels_per_set, std::int64_t samples_per_set) {
-  const NormDims dims{layer.batch, layer.length, layer.channels, channels_per_set, samples_per_set,
-                      1e-5,        true};
+  const NormDims dims{layer.batch,     layer.length, layer.channels, channels_per_set,
+                      samples_per_set, 1e-5,         kRelu};
   const std::int64_t size = layer.size();
   const std::int64_t c = layer.channels;
   const std::int64_t statistics = dims.sample_groups() * c;
 
   Case forward = of_layer("norm_relu_forward/" + kind, layer, 2);
-  forward.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), x = m.random(size), y = m.random(size), gamma = m.random(c),
-            beta = m.random(c), mean = m.random(statistics), rest = m.random(statistics),
-            rstd = m.random(statistics)] {
-      norm_relu_forward(queue, dims, x, gamma, beta, y, {mean, rest, rstd});
-    };
-  };
+  forward.prepare = launching([=](Memory& m) {
+    return NormForward<float>{
+        .dims = dims,
+        .x = m.random(size),
+        .gamma = m.random(c),
+        .beta = m.random(c),
+        .y = m.random(size),
+        .statistics = {m.random(statistics), m.random(statistics), m.random(statistics)}};
+  });
   cases.push_back(forward);
 
   Case backward = of_layer("norm_relu_backward/" + kind, layer, 3);
-  backward.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), x = m.random(size), dy = m.random(size), dx = m.random(size),
-            gamma = m.random(c), beta = m.random(c), mean = m.random(statistics),
-            rest = m.random(statistics), rstd = m.ones(statistics), dgamma = m.random(c),
-            dbeta = m.random(c)] {
-      norm_relu_backward(queue, dims, x, gamma, beta, {mean, rest, rstd}, dy, {dx}, {dgamma},
-                         {dbeta});
-    };
-  };
+  backward.prepare = launching([=](Memory& m) {
+    return NormBackward<float>{
+        .dims = dims,
+        .x = m.random(size),
+        .gamma = m.random(c),
+        .beta = m.random(c),
+        .statistics = {m.random(statistics), m.random(statistics), m.ones(statistics)},
+        .dy = m.random(size),
+        .dx = {m.random(size)},
+        .dbeta = {m.random(c)},
+        .dgamma = {m.random(c)}};
+  });
   cases.push_back(backward);
 }
 
 void add_population_norm(std::vector<Case>& cases, const Layer& layer) {
-  const NormDims dims{layer.batch, layer.length, layer.channels, 1, layer.samples_per_set,
-                      1e-5,        true};
+  const NormDims dims{layer.batch,           layer.length, layer.channels, 1,
+                      layer.samples_per_set, 1e-5,         kRelu};
   const std::int64_t size = layer.size();
   const std::int64_t c = layer.channels;
   const std::int64_t statistics = dims.sample_groups() * c;
   Case forward = of_layer("norm_relu_population_forward", layer, 2);
-  forward.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), x = m.random(size), y = m.random(size), gamma = m.random(c),
-            beta = m.random(c), mean = m.random(c), variance = m.ones(c)] {
-      norm_relu_population_forward(queue, dims, x, gamma, beta, mean, variance, y);
-    };
-  };
+  forward.prepare = launching([=](Memory& m) {
+    return NormPopulationForward<float>{.dims = dims,
+                                        .x = m.random(size),
+                                        .gamma = m.random(c),
+                                        .beta = m.random(c),
+                                        .mean = m.random(c),
+                                        .variance = m.ones(c),
+                                        .y = m.random(size)};
+  });
   cases.push_back(forward);
 
   Case backward = of_layer("norm_relu_population_backward", layer, 3);
-  backward.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), x = m.random(size), dy = m.random(size), dx = m.random(size),
-            gamma = m.random(c), beta = m.random(c), mean = m.random(c), variance = m.ones(c),
-            dgamma = m.random(c), dbeta = m.random(c)] {
-      norm_relu_population_backward(queue, dims, x, gamma, beta, mean, variance, dy, {dx}, {dgamma},
-                                    {dbeta});
-    };
-  };
+  backward.prepare = launching([=](Memory& m) {
+    return NormPopulationBackward<float>{.dims = dims,
+                                         .x = m.random(size),
+                                         .gamma = m.random(c),
+                                         .beta = m.random(c),
+                                         .mean = m.random(c),
+                                         .variance = m.ones(c),
+                                         .dy = m.random(size),
+                                         .dx = {m.random(size)},
+                                         .dbeta = {m.random(c)},
+                                         .dgamma = {m.random(c)}};
+  });
   cases.push_back(backward);
 
   Case running;
   running.name = "norm_update_running/" + layer.name;
   running.bytes = kFloat * static_cast<double>(2 * statistics + 4 * c);
-  running.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), mean = m.random(statistics), rest = m.random(statistics),
-            rstd = m.ones(statistics), running_mean = m.random(c), running_variance = m.ones(c)] {
-      norm_update_running(queue, dims, 0.1, {mean, rest, rstd}, running_mean, running_variance);
-    };
-  };
+  running.prepare = launching([=](Memory& m) {
+    return NormUpdateRunning<float>{
+        .dims = dims,
+        .momentum = 0.1,
+        .statistics = {m.random(statistics), m.random(statistics), m.ones(statistics)},
+        .running_mean = m.random(c),
+        .running_variance = m.ones(c)};
+  });
   cases.push_back(running);
 }
 
 void add_elementwise(std::vector<Case>& cases, const Layer& layer) {
   const std::int64_t size = layer.size();
   Case forward = of_layer("relu_forward", layer, 2);
-  forward.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), x = m.random(size), y = m.random(size)] {
-      relu_forward(queue, size, x, y);
-    };
-  };
+  forward.prepare = launching([=](Memory& m) {
+    return ReluForward<float>{.size = size, .x = m.random(size), .y = m.random(size)};
+  });
   cases.push_back(forward);
 
   Case backward = of_layer("relu_backward", layer, 3);
-  backward.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), y = m.random(size), dy = m.random(size), dx = m.random(size)] {
-      relu_backward(queue, size, y, dy, {dx});
-    };
-  };
+  backward.prepare = launching([=](Memory& m) {
+    return ReluBackward<float>{
+        .size = size, .y = m.random(size), .dy = m.random(size), .dx = {m.random(size)}};
+  });
   cases.push_back(backward);
 
   Case copying = of_layer("copy", layer, 2);
@@ -309,41 +332,48 @@ void add_ends(std::vector<Case>& cases, const Layer& layer) {
   Case noise;
   noise.name = "normal_fill/" + layer.name;
   noise.bytes = bytes(n);
-  noise.prepare = [=, samples = layer.batch](Memory& m) {
-    return [=, &queue = m.queue(), at = m.values<RandomPosition>({{}}), out = m.random(size)] {
-      normal_fill(queue, RandomStream{1, 1}, at, samples, length, out);
-    };
-  };
+  noise.prepare = launching([=](Memory& m) {
+    return NormalFill<float>{.random = {1, 1},
+                             .at = m.values<RandomPosition>({{}}),
+                             .samples = layer.batch,
+                             .length = length,
+                             .out = m.random(size)};
+  });
   cases.push_back(noise);
 
   Case forward;
   forward.name = "mse_forward/" + layer.name;
   forward.bytes = bytes(n + l);
-  forward.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), y = m.random(size), target = m.random(length),
-            loss = m.random(1)] { mse_forward(queue, dims, y, target, loss); };
-  };
+  forward.prepare = launching([=](Memory& m) {
+    return MseForward<float>{
+        .dims = dims, .y = m.random(size), .target = m.random(length), .loss = m.random(1)};
+  });
   cases.push_back(forward);
 
   Case backward;
   backward.name = "mse_backward/" + layer.name;
   backward.bytes = bytes(2 * n + l);
-  backward.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), y = m.random(size), target = m.random(length), dloss = m.ones(1),
-            dy = m.random(size)] { mse_backward(queue, dims, y, target, dloss, {dy}); };
-  };
+  backward.prepare = launching([=](Memory& m) {
+    return MseBackward<float>{.dims = dims,
+                              .y = m.random(size),
+                              .target = m.random(length),
+                              .dloss = m.ones(1),
+                              .dy = {m.random(size)}};
+  });
   cases.push_back(backward);
 
   Case moments;
   moments.name = "moments_update/" + layer.name;
   moments.bytes = bytes(n) + 4 * l * sizeof(double);
-  moments.prepare = [=, samples = layer.batch](Memory& m) {
-    const std::vector<double> zeros(static_cast<std::size_t>(length));
-    return [=, &queue = m.queue(), x = m.random(size), count = m.values<std::int64_t>({0}),
-            mean = m.values(zeros), m2 = m.values(zeros)] {
-      moments_update(queue, samples, length, x, nullptr, count, mean, m2);
-    };
-  };
+  const std::vector<double> zeros(static_cast<std::size_t>(length));
+  moments.prepare = launching([=](Memory& m) {
+    return MomentsUpdate<float>{.samples = layer.batch,
+                                .length = length,
+                                .x = m.random(size),
+                                .count = m.values<std::int64_t>({0}),
+                                .mean = m.values(zeros),
+                                .m2 = m.values(zeros)};
+  });
   cases.push_back(moments);
 }
 
@@ -355,20 +385,18 @@ void add_windows(std::vector<Case>& cases) {
   both.bytes = kFloat * static_cast<double>(sequences + dims.size());
   Case forward = both;
   forward.name = "windows_forward/overlap";
-  forward.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), x = m.random(sequences), y = m.random(dims.size())] {
-      windows_forward(queue, dims, x, y);
-    };
-  };
+  forward.prepare = launching([=](Memory& m) {
+    return WindowsForward<float>{
+        .dims = dims, .x = m.random(sequences), .y = m.random(dims.size())};
+  });
   cases.push_back(forward);
 
   Case backward = both;
   backward.name = "windows_backward/overlap";
-  backward.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), dx = m.random(sequences), dy = m.random(dims.size())] {
-      windows_backward(queue, dims, dy, {dx});
-    };
-  };
+  backward.prepare = launching([=](Memory& m) {
+    return WindowsBackward<float>{
+        .dims = dims, .dy = m.random(dims.size()), .dx = {m.random(sequences)}};
+  });
   cases.push_back(backward);
 }
 
@@ -377,11 +405,9 @@ void add_adam(std::vector<Case>& cases, const std::string& name, std::int64_t si
   Case squares;
   squares.name = "sum_of_squares/" + name;
   squares.bytes = kFloat * n;
-  squares.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), x = m.random(size), result = m.values<double>({0})] {
-      sum_of_squares(queue, size, x, result);
-    };
-  };
+  squares.prepare = launching([=](Memory& m) {
+    return SumOfSquares<float>{.size = size, .x = m.random(size), .result = m.values<double>({0})};
+  });
   cases.push_back(squares);
 
   Case update;
@@ -392,8 +418,11 @@ void add_adam(std::vector<Case>& cases, const std::string& name, std::int64_t si
     return [=, &queue = m.queue(), g = m.random(size), p = m.random(size), mean = m.random(size),
             v = m.ones(size), loss = m.ones(1), squares = m.values<double>({1}),
             state = m.values<AdamState>({{}})] {
-      adam_begin(queue, rule, squares, loss, state);
-      adam_update(queue, rule, state, size, g, p, mean, v);
+      run(queue,
+          AdamBegin<float>{.rule = rule, .sum_of_squares = squares, .loss = loss, .state = state});
+      run(queue,
+          AdamUpdate<float>{
+              .rule = rule, .state = state, .size = size, .g = g, .p = p, .m = mean, .v = v});
     };
   };
   cases.push_back(update);
@@ -411,23 +440,31 @@ void add_linear(std::vector<Case>& cases, const LinearDims& dims) {
   forward.flops = 2.0 * static_cast<double>(dims.rows * w);
   forward.bytes = kFloat * static_cast<double>(x + w + dims.out + y);
   forward.products = true;
-  forward.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), x = m.random(x), w = m.random(w), b = m.random(dims.out),
-            y = m.random(y)] { linear_forward(queue, dims, x, w, b, y); };
-  };
+  forward.prepare = launching([=](Memory& m) {
+    return LinearForward<float>{.dims = dims,
+                                .x = m.random(x),
+                                .w = m.random(w),
+                                .b = m.random(dims.out),
+                                .y = m.random(y)};
+  });
   cases.push_back(forward);
 
   Case backward;
   backward.name = "linear_backward/" + name;
   backward.flops = 4.0 * static_cast<double>(dims.rows * w);
-  backward.bytes = kFloat * static_cast<double>(2 * x + 2 * w + dims.out + (dims.relu ? 2 * y : y));
+  backward.bytes = kFloat * static_cast<double>(2 * x + 2 * w + dims.out +
+                                                (dims.activation == Activation::kRelu ? 2 * y : y));
   backward.products = true;
-  backward.prepare = [=](Memory& m) {
-    return [=, &queue = m.queue(), x = m.random(x), w = m.random(w), y = m.random(y),
-            dy = m.random(y), dx = m.random(x), dw = m.random(w), db = m.random(dims.out)] {
-      linear_backward(queue, dims, x, w, y, dy, {dx}, {dw}, {db});
-    };
-  };
+  backward.prepare = launching([=](Memory& m) {
+    return LinearBackward<float>{.dims = dims,
+                                 .x = m.random(x),
+                                 .w = m.random(w),
+                                 .y = m.random(y),
+                                 .dy = m.random(y),
+                                 .dx = {m.random(x)},
+                                 .dw = {m.random(w)},
+                                 .db = {m.random(dims.out)}};
+  });
   cases.push_back(backward);
 }
 
@@ -450,9 +487,9 @@ std::vector<Case> all_cases() {
   add_adam(cases, "paper", 620'865);
   add_adam(cases, "demo", 31'905);
   const std::int64_t rows = kPaper.batch * kPaper.length;
-  add_linear(cases, {rows, 64, 256, true});
-  add_linear(cases, {rows, 256, 256, true});
-  add_linear(cases, {rows, 256, 1, false});
+  add_linear(cases, {rows, 64, 256, kRelu});
+  add_linear(cases, {rows, 256, 256, kRelu});
+  add_linear(cases, {rows, 256, 1, kNone});
   return cases;
 }
 

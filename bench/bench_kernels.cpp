@@ -10,20 +10,23 @@
 #include "kernels/adam.h"
 #include "kernels/conv1d.h"
 #include "kernels/linear.h"
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 #include "kernels/random.h"
 
 namespace sidechannel::bench {
 namespace {
 
 using namespace kernels;
+using enum Activation;
 
 // Random values in memory that is aligned as a tensor's is.
 struct Values {
   Values(CpuQueue& queue, std::int64_t size, std::uint32_t stream)
       : tensor(Device::cpu(1), DType::kF32, {size}) {
     const RandomPosition first;
-    normal_fill(queue, {1, stream}, &first, 1, size, data());
+    run(queue,
+        NormalFill<float>{
+            .random = {1, stream}, .at = &first, .samples = 1, .length = size, .out = data()});
   }
   float* data() const { return tensor.data<float>(); }
   Tensor tensor;
@@ -64,8 +67,11 @@ void conv1d_forward(benchmark::State& state) {
   Conv conv(dims);
   const double peak = fma_peak(1);
   for (auto _ : state) {
-    kernels::conv1d_forward(conv.queue, dims, conv.x.data(), conv.w.data(), conv.b.data(),
-                            conv.y.data());
+    run(conv.queue, Conv1dForward<float>{.dims = dims,
+                                         .x = conv.x.data(),
+                                         .w = conv.w.data(),
+                                         .b = conv.b.data(),
+                                         .y = conv.y.data()});
   }
   report(state, conv_flops(dims), peak);
 }
@@ -75,8 +81,9 @@ void conv1d_backward_input(benchmark::State& state) {
   Conv conv(dims);
   const double peak = fma_peak(1);
   for (auto _ : state) {
-    kernels::conv1d_backward_input(conv.queue, dims, conv.y.data(), conv.w.data(),
-                                   GradOut<float>{conv.x.data()});
+    run(conv.queue,
+        Conv1dBackwardInput<float>{
+            .dims = dims, .dy = conv.y.data(), .w = conv.w.data(), .dx = {conv.x.data()}});
   }
   report(state, conv_flops(dims), peak);
 }
@@ -86,15 +93,18 @@ void conv1d_backward_params(benchmark::State& state) {
   Conv conv(dims);
   const double peak = fma_peak(1);
   for (auto _ : state) {
-    kernels::conv1d_backward_params(conv.queue, dims, conv.x.data(), conv.y.data(),
-                                    GradOut<float>{conv.w.data()}, GradOut<float>{conv.b.data()});
+    run(conv.queue, Conv1dBackwardParams<float>{.dims = dims,
+                                                .x = conv.x.data(),
+                                                .dy = conv.y.data(),
+                                                .dw = {conv.w.data()},
+                                                .db = {conv.b.data()}});
   }
   report(state, conv_flops(dims), peak);
 }
 
 // InstanceNorm with ReLU, forward and backward. Bytes: what each pass reads and writes once.
 void norm_relu(benchmark::State& state) {
-  const NormDims dims{state.range(0), state.range(1), state.range(2), 1, 1, 1e-5, true};
+  const NormDims dims{state.range(0), state.range(1), state.range(2), 1, 1, 1e-5, kRelu};
   const std::int64_t size = dims.batch * dims.length * dims.channels;
   CpuQueue queue(1);
   const Values x(queue, size, 0), y(queue, size, 1), dy(queue, size, 2), dx(queue, size, 3);
@@ -103,19 +113,28 @@ void norm_relu(benchmark::State& state) {
   const std::int64_t sets = dims.batch * dims.channels;
   const Values mean(queue, sets, 8), rest(queue, sets, 9), rstd(queue, sets, 10);
   for (auto _ : state) {
-    norm_relu_forward(queue, dims, x.data(), gamma.data(), beta.data(), y.data(),
-                      {mean.data(), rest.data(), rstd.data()});
-    norm_relu_backward(queue, dims, x.data(), gamma.data(), beta.data(),
-                       {mean.data(), rest.data(), rstd.data()}, dy.data(),
-                       GradOut<float>{dx.data()}, GradOut<float>{dgamma.data()},
-                       GradOut<float>{dbeta.data()});
+    run(queue, NormForward<float>{.dims = dims,
+                                  .x = x.data(),
+                                  .gamma = gamma.data(),
+                                  .beta = beta.data(),
+                                  .y = y.data(),
+                                  .statistics = {mean.data(), rest.data(), rstd.data()}});
+    run(queue, NormBackward<float>{.dims = dims,
+                                   .x = x.data(),
+                                   .gamma = gamma.data(),
+                                   .beta = beta.data(),
+                                   .statistics = {mean.data(), rest.data(), rstd.data()},
+                                   .dy = dy.data(),
+                                   .dx = {dx.data()},
+                                   .dbeta = {dbeta.data()},
+                                   .dgamma = {dgamma.data()}});
   }
   state.SetBytesProcessed(state.iterations() * size * 5 * static_cast<std::int64_t>(sizeof(float)));
 }
 
 // The probe's middle layer, forward and backward.
 void linear(benchmark::State& state) {
-  const LinearDims dims{state.range(0), 256, 256, true};
+  const LinearDims dims{state.range(0), 256, 256, kRelu};
   CpuQueue queue(1);
   const std::int64_t size = dims.rows * dims.in;
   const Values x(queue, size, 0), y(queue, size, 1), dy(queue, size, 2), dx(queue, size, 3);
@@ -123,9 +142,16 @@ void linear(benchmark::State& state) {
   const Values b(queue, dims.out, 6), db(queue, dims.out, 7);
   const double peak = fma_peak(1);
   for (auto _ : state) {
-    linear_forward(queue, dims, x.data(), w.data(), b.data(), y.data());
-    linear_backward(queue, dims, x.data(), w.data(), y.data(), dy.data(), GradOut<float>{dx.data()},
-                    GradOut<float>{dw.data()}, GradOut<float>{db.data()});
+    run(queue, LinearForward<float>{
+                   .dims = dims, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
+    run(queue, LinearBackward<float>{.dims = dims,
+                                     .x = x.data(),
+                                     .w = w.data(),
+                                     .y = y.data(),
+                                     .dy = dy.data(),
+                                     .dx = {dx.data()},
+                                     .dw = {dw.data()},
+                                     .db = {db.data()}});
   }
   report(state, 6.0 * static_cast<double>(dims.rows * dims.in * dims.out), peak);
 }
@@ -159,7 +185,13 @@ void adam(benchmark::State& state) {
   at.steps = 100;
   at = begin_step(rule, at, 1, 1, FLT_MAX);
   for (auto _ : state) {
-    adam_update(queue, rule, &at, size, g.data(), p.data(), m.data(), v.data());
+    run(queue, AdamUpdate<float>{.rule = rule,
+                                 .state = &at,
+                                 .size = size,
+                                 .g = g.data(),
+                                 .p = p.data(),
+                                 .m = m.data(),
+                                 .v = v.data()});
   }
   state.SetBytesProcessed(state.iterations() * size * 7 * static_cast<std::int64_t>(sizeof(float)));
 }

@@ -61,7 +61,9 @@ void check_finite(const std::map<std::string, HostArray>& tensors, const std::st
 
 void FiniteCheck::look(std::int64_t index, const Tensor& x) {
   on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
-    sum_of_squares(queue, x.size(), x.data<decltype(zero)>(), squares_.data<double>() + index);
+    using T = decltype(zero);
+    run(queue, kernels::SumOfSquares<T>{
+                   .size = x.size(), .x = x.data<T>(), .result = squares_.data<double>() + index});
   });
 }
 

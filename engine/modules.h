@@ -45,9 +45,9 @@ class Linear {
     bias_ = &list.add_uniform(name + ".bias", {out}, bound);
   }
 
-  Var operator()(const Var& x, bool with_relu = false) const {
+  Var operator()(const Var& x, Activation activation = Activation::kNone) const {
     Tape& tape = x.tape();
-    return linear(x, tape.parameter(*weight_), tape.parameter(*bias_), with_relu);
+    return linear(x, tape.parameter(*weight_), tape.parameter(*bias_), activation);
   }
 
  private:
@@ -62,8 +62,8 @@ enum class Statistics {
   kPopulation,  // the running statistics
 };
 
-// Normalization with ReLU, [N, L, C] -> the same. Parameters NAME.weight (gamma) and NAME.bias
-// (beta); with running statistics also NAME.running_mean and NAME.running_var.
+// Normalization with an activation, [N, L, C] -> the same. Parameters NAME.weight (gamma) and
+// NAME.bias (beta); with running statistics also NAME.running_mean and NAME.running_var.
 class NormRelu {
  public:
   NormRelu(ParameterList& list, const std::string& name, std::int64_t channels, NormOptions options,

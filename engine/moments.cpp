@@ -16,8 +16,14 @@ void StreamingMoments::add(const Tensor& x, const std::int64_t* halted) {
   SC_CHECK(x.shape().rank() >= 2 && x.size() == x.shape()[0] * length,
            "moments: expected samples of {} positions, got {}", length, x.shape().str());
   on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
-    moments_update(queue, x.shape()[0], length, x.data<decltype(zero)>(), halted, count_.data(),
-                   mean_.data<double>(), m2_.data<double>());
+    using T = decltype(zero);
+    run(queue, kernels::MomentsUpdate<T>{.samples = x.shape()[0],
+                                         .length = length,
+                                         .x = x.data<T>(),
+                                         .halted = halted,
+                                         .count = count_.data(),
+                                         .mean = mean_.data<double>(),
+                                         .m2 = m2_.data<double>()});
   });
 }
 

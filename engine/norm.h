@@ -3,8 +3,11 @@
 #include <cstdint>
 
 #include "engine/tensor.h"
+#include "kernels/activation.h"
 
 namespace sidechannel {
+
+using kernels::Activation;
 
 // Averages of a normalization's statistics over training, [C] each, for evaluation without the
 // batch's own.
@@ -20,7 +23,7 @@ struct NormOptions {
   std::int64_t channels_per_set = 1;
   std::int64_t samples_per_set = 1;
   double epsilon = 1e-5;  // under the root
-  bool relu = true;
+  Activation activation = Activation::kRelu;
   RunningStatistics* update = nullptr;  // moved towards the batch's statistics, where given
 };
 

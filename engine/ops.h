@@ -12,7 +12,8 @@ namespace sidechannel {
 // 1, C_out].
 Var conv1d(const Var& x, const Var& w, const Var& b, std::int64_t padding);
 
-// Normalization by the batch's statistics, with ReLU: x [N, L, C], gamma and beta [C] -> [N, L, C].
+// Normalization by the batch's statistics, with an activation: x [N, L, C], gamma and beta [C] ->
+// [N, L, C].
 Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions& options);
 
 // The same by fixed statistics: population mean and variance [C].
@@ -22,8 +23,8 @@ Var norm_relu_population(const Var& x, const Var& gamma, const Var& beta, const 
 // max(x, 0), any shape.
 Var relu(const Var& x);
 
-// x w^T + b, with ReLU if asked for: x [rows, in], w [out, in], b [out] -> [rows, out].
-Var linear(const Var& x, const Var& w, const Var& b, bool with_relu = false);
+// activation(x w^T + b): x [rows, in], w [out, in], b [out] -> [rows, out].
+Var linear(const Var& x, const Var& w, const Var& b, Activation activation = Activation::kNone);
 
 // The same elements under another shape.
 Var reshape(const Var& x, Shape shape);

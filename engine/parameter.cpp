@@ -52,8 +52,11 @@ Parameter& ParameterList::add_uniform(std::string name, Shape shape, double boun
   Parameter& parameter = add(std::move(name), shape, layout);
   on(device_, dtype_, [&](auto& queue, auto zero) {
     using T = decltype(zero);
-    kernels::uniform_fill(queue, {seed_, static_cast<std::uint32_t>(stream_)}, index, bound,
-                          parameter.value.size(), parameter.value.data<T>());
+    run(queue, kernels::UniformFill<T>{.random = {seed_, static_cast<std::uint32_t>(stream_)},
+                                       .step = index,
+                                       .bound = bound,
+                                       .size = parameter.value.size(),
+                                       .out = parameter.value.data<T>()});
   });
   return parameter;
 }

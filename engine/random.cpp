@@ -3,7 +3,9 @@
 namespace sidechannel {
 
 void Random::advance(std::uint32_t steps, std::uint32_t samples) {
-  on(device_, [&](auto& queue) { random_advance(queue, at_.data(), {steps, samples}); });
+  on(device_, [&](auto& queue) {
+    run(queue, kernels::RandomAdvance{.at = at_.data(), .by = {steps, samples}});
+  });
 }
 
 }  // namespace sidechannel

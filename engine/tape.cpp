@@ -27,8 +27,11 @@ Var Tape::normal(Shape shape, Stream stream, const Random& random) {
   Var out = make(shape);
   on(device_, dtype_, [&](auto& queue, auto zero) {
     using T = decltype(zero);
-    kernels::normal_fill(queue, {random.seed(), static_cast<std::uint32_t>(stream)},
-                         random.position(), shape[0], shape[1], out.data<T>());
+    run(queue, kernels::NormalFill<T>{.random = {random.seed(), static_cast<std::uint32_t>(stream)},
+                                      .at = random.position(),
+                                      .samples = shape[0],
+                                      .length = shape[1],
+                                      .out = out.data<T>()});
   });
   return out;
 }

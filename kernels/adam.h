@@ -70,19 +70,32 @@ SC_HOST_DEVICE inline AdamState begin_step(const AdamRule& rule, AdamState state
 }
 
 // Begins a step: *state = begin_step(rule, *state, *sum_of_squares, *loss, the largest T). All
-// three lie in the queue's memory; a null loss counts as finite.
+// three lie in the queue's memory.
 template <class T>
-void adam_begin(CpuQueue& queue, const AdamRule& rule, const double* sum_of_squares, const T* loss,
-                AdamState* state);
-void adam_begin(CudaQueue& queue, const AdamRule& rule, const double* sum_of_squares,
-                const float* loss, AdamState* state);
+struct AdamBegin {
+  AdamRule rule;
+  const double* sum_of_squares = nullptr;  // of the gradient
+  const T* loss = nullptr;                 // a null loss counts as finite
+  AdamState* state = nullptr;
+};
+template <class T>
+void run(CpuQueue& queue, const AdamBegin<T>& call);
+void run(CudaQueue& queue, const AdamBegin<float>& call);
 
-// The update of the step that has begun; nothing once the state is halted.
-// p, m, v, g [size]: all parameters of a model in one flat buffer, in one pass.
+// The update of the step that has begun; nothing once the state is halted. All parameters of a
+// model in one flat buffer, in one pass.
 template <class T>
-void adam_update(CpuQueue& queue, const AdamRule& rule, const AdamState* state, std::int64_t size,
-                 const T* g, T* p, T* m, T* v);
-void adam_update(CudaQueue& queue, const AdamRule& rule, const AdamState* state, std::int64_t size,
-                 const float* g, float* p, float* m, float* v);
+struct AdamUpdate {
+  AdamRule rule;
+  const AdamState* state = nullptr;
+  std::int64_t size = 0;
+  const T* g = nullptr;  // [size], and so are:
+  T* p = nullptr;
+  T* m = nullptr;
+  T* v = nullptr;
+};
+template <class T>
+void run(CpuQueue& queue, const AdamUpdate<T>& call);
+void run(CudaQueue& queue, const AdamUpdate<float>& call);
 
 }  // namespace sidechannel::kernels

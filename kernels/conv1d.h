@@ -12,8 +12,7 @@ namespace sidechannel::kernels {
 //   y[n, l, co] = b[co] + sum over t < kernel_size, ci < channels_in of
 //                 x[n, l + t - padding, ci] * w[t, ci, co]
 //
-// x [batch, length, channels_in], zero outside; w [kernel_size, channels_in, channels_out];
-// b [channels_out]; y [batch, length_out(), channels_out].
+// with zeros outside of x.
 struct Conv1dDims {
   std::int64_t batch;
   std::int64_t length;
@@ -26,23 +25,40 @@ struct Conv1dDims {
 };
 
 template <class T>
-void conv1d_forward(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* w, const T* b,
-                    T* y);
-void conv1d_forward(CudaQueue& queue, const Conv1dDims& dims, const float* x, const float* w,
-                    const float* b, float* y);
+struct Conv1dForward {
+  Conv1dDims dims;
+  const T* x = nullptr;  // [batch, length, channels_in]
+  const T* w = nullptr;  // [kernel_size, channels_in, channels_out]
+  const T* b = nullptr;  // [channels_out]
+  T* y = nullptr;        // [batch, length_out(), channels_out]
+};
+template <class T>
+void run(CpuQueue& queue, const Conv1dForward<T>& call);
+void run(CudaQueue& queue, const Conv1dForward<float>& call);
 
 // dx[n, l, ci] = sum over t, co of dy[n, l + padding - t, co] * w[t, ci, co]
 template <class T>
-void conv1d_backward_input(CpuQueue& queue, const Conv1dDims& dims, const T* dy, const T* w,
-                           GradOut<T> dx);
-void conv1d_backward_input(CudaQueue& queue, const Conv1dDims& dims, const float* dy,
-                           const float* w, GradOut<float> dx);
+struct Conv1dBackwardInput {
+  Conv1dDims dims;
+  const T* dy = nullptr;  // as y
+  const T* w = nullptr;
+  GradOut<T> dx = {};
+};
+template <class T>
+void run(CpuQueue& queue, const Conv1dBackwardInput<T>& call);
+void run(CudaQueue& queue, const Conv1dBackwardInput<float>& call);
 
 // dw[t, ci, co] = sum over n, l of x[n, l + t - padding, ci] * dy[n, l, co];  db[co] = sum of dy.
 template <class T>
-void conv1d_backward_params(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* dy,
-                            GradOut<T> dw, GradOut<T> db);
-void conv1d_backward_params(CudaQueue& queue, const Conv1dDims& dims, const float* x,
-                            const float* dy, GradOut<float> dw, GradOut<float> db);
+struct Conv1dBackwardParams {
+  Conv1dDims dims;
+  const T* x = nullptr;
+  const T* dy = nullptr;  // as y
+  GradOut<T> dw = {};
+  GradOut<T> db = {};
+};
+template <class T>
+void run(CpuQueue& queue, const Conv1dBackwardParams<T>& call);
+void run(CudaQueue& queue, const Conv1dBackwardParams<float>& call);
 
 }  // namespace sidechannel::kernels

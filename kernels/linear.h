@@ -2,32 +2,46 @@
 
 #include <cstdint>
 
+#include "kernels/activation.h"
 #include "kernels/queue.h"
 #include "kernels/write.h"
 
 namespace sidechannel::kernels {
 
-// A dense layer on rows: y = x w^T + b, then an optional ReLU.
-// x [rows, in]; w [out, in], as PyTorch keeps it; b [out]; y [rows, out].
+// A dense layer on rows: y = activation(x w^T + b).
 struct LinearDims {
   std::int64_t rows;
   std::int64_t in;
   std::int64_t out;
-  bool relu;
+  Activation activation;
 };
 
 template <class T>
-void linear_forward(CpuQueue& queue, const LinearDims& dims, const T* x, const T* w, const T* b,
-                    T* y);
-void linear_forward(CudaQueue& queue, const LinearDims& dims, const float* x, const float* w,
-                    const float* b, float* y);
+struct LinearForward {
+  LinearDims dims;
+  const T* x = nullptr;  // [rows, in]
+  const T* w = nullptr;  // [out, in], as PyTorch keeps it
+  const T* b = nullptr;  // [out]
+  T* y = nullptr;        // [rows, out]
+};
+template <class T>
+void run(CpuQueue& queue, const LinearForward<T>& call);
+void run(CudaQueue& queue, const LinearForward<float>& call);
 
 // With g = dy where y > 0 (all of dy without ReLU): dx = g w, dw = g^T x, db = sum of g's rows.
 template <class T>
-void linear_backward(CpuQueue& queue, const LinearDims& dims, const T* x, const T* w, const T* y,
-                     const T* dy, GradOut<T> dx, GradOut<T> dw, GradOut<T> db);
-void linear_backward(CudaQueue& queue, const LinearDims& dims, const float* x, const float* w,
-                     const float* y, const float* dy, GradOut<float> dx, GradOut<float> dw,
-                     GradOut<float> db);
+struct LinearBackward {
+  LinearDims dims;
+  const T* x = nullptr;
+  const T* w = nullptr;
+  const T* y = nullptr;
+  const T* dy = nullptr;
+  GradOut<T> dx = {};
+  GradOut<T> dw = {};
+  GradOut<T> db = {};
+};
+template <class T>
+void run(CpuQueue& queue, const LinearBackward<T>& call);
+void run(CudaQueue& queue, const LinearBackward<float>& call);
 
 }  // namespace sidechannel::kernels

@@ -16,15 +16,27 @@ struct MseDims {
 };
 
 template <class T>
-void mse_forward(CpuQueue& queue, const MseDims& dims, const T* y, const T* target, T* loss);
-void mse_forward(CudaQueue& queue, const MseDims& dims, const float* y, const float* target,
-                 float* loss);
-
-// dy[i] = dloss * 2 / size * (y[i] - target[i % target_size]); dloss is one number.
+struct MseForward {
+  MseDims dims;
+  const T* y = nullptr;       // [size]
+  const T* target = nullptr;  // [target_size]
+  T* loss = nullptr;          // one number
+};
 template <class T>
-void mse_backward(CpuQueue& queue, const MseDims& dims, const T* y, const T* target, const T* dloss,
-                  GradOut<T> dy);
-void mse_backward(CudaQueue& queue, const MseDims& dims, const float* y, const float* target,
-                  const float* dloss, GradOut<float> dy);
+void run(CpuQueue& queue, const MseForward<T>& call);
+void run(CudaQueue& queue, const MseForward<float>& call);
+
+// dy[i] = dloss * 2 / size * (y[i] - target[i % target_size])
+template <class T>
+struct MseBackward {
+  MseDims dims;
+  const T* y = nullptr;
+  const T* target = nullptr;
+  const T* dloss = nullptr;  // one number
+  GradOut<T> dy = {};
+};
+template <class T>
+void run(CpuQueue& queue, const MseBackward<T>& call);
+void run(CudaQueue& queue, const MseBackward<float>& call);
 
 }  // namespace sidechannel::kernels

@@ -21,23 +21,38 @@ struct RandomPosition {
   std::uint32_t first_sample = 0;
 };
 
-// Standard normals. out [samples, length]; sample i has the number at->first_sample + i.
-// `at` lies in the queue's memory.
+// Standard normals; sample i has the number at->first_sample + i.
 template <class T>
-void normal_fill(CpuQueue& queue, const RandomStream& random, const RandomPosition* at,
-                 std::int64_t samples, std::int64_t length, T* out);
-void normal_fill(CudaQueue& queue, const RandomStream& random, const RandomPosition* at,
-                 std::int64_t samples, std::int64_t length, float* out);
+struct NormalFill {
+  RandomStream random;
+  const RandomPosition* at = nullptr;  // in the queue's memory
+  std::int64_t samples = 0;
+  std::int64_t length = 0;
+  T* out = nullptr;  // [samples, length]
+};
+template <class T>
+void run(CpuQueue& queue, const NormalFill<T>& call);
+void run(CudaQueue& queue, const NormalFill<float>& call);
 
 // *at += by, counter by counter, modulo 2^32.
-void random_advance(CpuQueue& queue, RandomPosition* at, const RandomPosition& by);
-void random_advance(CudaQueue& queue, RandomPosition* at, const RandomPosition& by);
+struct RandomAdvance {
+  RandomPosition* at = nullptr;
+  RandomPosition by;
+};
+void run(CpuQueue& queue, const RandomAdvance& call);
+void run(CudaQueue& queue, const RandomAdvance& call);
 
-// Uniform on [-bound, bound), for initial values: `step` is the number of the tensor. out [size].
+// Uniform on [-bound, bound), for initial values.
 template <class T>
-void uniform_fill(CpuQueue& queue, const RandomStream& random, std::uint32_t step, double bound,
-                  std::int64_t size, T* out);
-void uniform_fill(CudaQueue& queue, const RandomStream& random, std::uint32_t step, double bound,
-                  std::int64_t size, float* out);
+struct UniformFill {
+  RandomStream random;
+  std::uint32_t step = 0;  // the number of the tensor
+  double bound = 0;
+  std::int64_t size = 0;
+  T* out = nullptr;  // [size]
+};
+template <class T>
+void run(CpuQueue& queue, const UniformFill<T>& call);
+void run(CudaQueue& queue, const UniformFill<float>& call);
 
 }  // namespace sidechannel::kernels

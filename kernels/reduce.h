@@ -6,10 +6,15 @@
 
 namespace sidechannel::kernels {
 
-// *result = sum of x[i]^2, in double. Not finite when any x[i] is not. `result` lies in the queue's
-// memory.
+// *result = sum of x[i]^2, in double. Not finite when any x[i] is not.
 template <class T>
-void sum_of_squares(CpuQueue& queue, std::int64_t size, const T* x, double* result);
-void sum_of_squares(CudaQueue& queue, std::int64_t size, const float* x, double* result);
+struct SumOfSquares {
+  std::int64_t size = 0;
+  const T* x = nullptr;      // [size]
+  double* result = nullptr;  // in the queue's memory
+};
+template <class T>
+void run(CpuQueue& queue, const SumOfSquares<T>& call);
+void run(CudaQueue& queue, const SumOfSquares<float>& call);
 
 }  // namespace sidechannel::kernels

@@ -9,13 +9,25 @@ namespace sidechannel::kernels {
 
 // y = max(x, 0), element by element.
 template <class T>
-void relu_forward(CpuQueue& queue, std::int64_t size, const T* x, T* y);
-void relu_forward(CudaQueue& queue, std::int64_t size, const float* x, float* y);
+struct ReluForward {
+  std::int64_t size = 0;
+  const T* x = nullptr;
+  T* y = nullptr;
+};
+template <class T>
+void run(CpuQueue& queue, const ReluForward<T>& call);
+void run(CudaQueue& queue, const ReluForward<float>& call);
 
 // dx = dy where y > 0, else 0.
 template <class T>
-void relu_backward(CpuQueue& queue, std::int64_t size, const T* y, const T* dy, GradOut<T> dx);
-void relu_backward(CudaQueue& queue, std::int64_t size, const float* y, const float* dy,
-                   GradOut<float> dx);
+struct ReluBackward {
+  std::int64_t size = 0;
+  const T* y = nullptr;
+  const T* dy = nullptr;
+  GradOut<T> dx = {};
+};
+template <class T>
+void run(CpuQueue& queue, const ReluBackward<T>& call);
+void run(CudaQueue& queue, const ReluBackward<float>& call);
 
 }  // namespace sidechannel::kernels

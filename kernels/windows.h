@@ -12,8 +12,7 @@ namespace sidechannel::kernels {
 //
 //   y[n * count + w, i] = x[n, w * stride + i]
 //
-// x [samples, extent()], y [samples * count, length]. Windows overlap where stride < length, and
-// are all the same where stride = 0.
+// Windows overlap where stride < length, and are all the same where stride = 0.
 struct WindowsDims {
   std::int64_t samples;
   std::int64_t count;   // windows in a sequence, >= 1
@@ -25,14 +24,25 @@ struct WindowsDims {
 };
 
 template <class T>
-void windows_forward(CpuQueue& queue, const WindowsDims& dims, const T* x, T* y);
-void windows_forward(CudaQueue& queue, const WindowsDims& dims, const float* x, float* y);
+struct WindowsForward {
+  WindowsDims dims;
+  const T* x = nullptr;  // [samples, extent()]
+  T* y = nullptr;        // [samples * count, length]
+};
+template <class T>
+void run(CpuQueue& queue, const WindowsForward<T>& call);
+void run(CudaQueue& queue, const WindowsForward<float>& call);
 
 // dx[n, j] = sum over w of dy[n * count + w, j - w * stride], from the first window on, where the
 // window holds j; 0 where none does.
 template <class T>
-void windows_backward(CpuQueue& queue, const WindowsDims& dims, const T* dy, GradOut<T> dx);
-void windows_backward(CudaQueue& queue, const WindowsDims& dims, const float* dy,
-                      GradOut<float> dx);
+struct WindowsBackward {
+  WindowsDims dims;
+  const T* dy = nullptr;
+  GradOut<T> dx = {};
+};
+template <class T>
+void run(CpuQueue& queue, const WindowsBackward<T>& call);
+void run(CudaQueue& queue, const WindowsBackward<float>& call);
 
 }  // namespace sidechannel::kernels

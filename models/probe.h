@@ -20,7 +20,8 @@ class Probe {
   Var operator()(const Var& z) const {
     const Shape& shape = z.shape();
     const Var rows = reshape(z, {shape[0] * shape[1], shape[2]});
-    return reshape(last_(second_(first_(rows, true), true)), {shape[0], shape[1], 1});
+    return reshape(last_(second_(first_(rows, Activation::kRelu), Activation::kRelu)),
+                   {shape[0], shape[1], 1});
   }
 
  private:

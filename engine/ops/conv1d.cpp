@@ -14,8 +14,12 @@ Var conv1d(const Var& x, const Var& w, const Var& b, std::int64_t padding) {
            w.shape()[2], b.shape().str());
   SC_CHECK(padding >= 0 && padding < w.shape()[0],
            "conv1d: expected a padding from 0 to k - 1 = {}, got {}", w.shape()[0] - 1, padding);
-  const kernels::Conv1dDims dims{x.shape()[0], x.shape()[1], x.shape()[2],
-                                 w.shape()[2], w.shape()[0], padding};
+  const kernels::Conv1dDims dims{.batch = x.shape()[0],
+                                 .length = x.shape()[1],
+                                 .channels_in = x.shape()[2],
+                                 .channels_out = w.shape()[2],
+                                 .kernel_size = w.shape()[0],
+                                 .padding = padding};
   SC_CHECK(dims.length_out() >= (dims.length == 0 ? 0 : 1),  // nothing in, nothing out
            "conv1d: a kernel of {} with padding {} does not fit into a sequence of {}",
            dims.kernel_size, padding, dims.length);
@@ -23,14 +27,19 @@ Var conv1d(const Var& x, const Var& w, const Var& b, std::int64_t padding) {
   Var y = x.tape().make({dims.batch, dims.length_out(), dims.channels_out});
   on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
     using T = decltype(zero);
-    conv1d_forward(queue, dims, x.data<T>(), w.data<T>(), b.data<T>(), y.data<T>());
+    run(queue,
+        kernels::Conv1dForward<T>{
+            .dims = dims, .x = x.data<T>(), .w = w.data<T>(), .b = b.data<T>(), .y = y.data<T>()});
   });
   x.tape().record(y, {x, w, b}, [=](Grads& g) {
     on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
       using T = decltype(zero);
       const T* dy = g.output<T>();
-      conv1d_backward_input(queue, dims, dy, w.data<T>(), g.into<T>(x));
-      conv1d_backward_params(queue, dims, x.data<T>(), dy, g.into<T>(w), g.into<T>(b));
+      run(queue, kernels::Conv1dBackwardInput<T>{
+                     .dims = dims, .dy = dy, .w = w.data<T>(), .dx = g.into<T>(x)});
+      run(queue,
+          kernels::Conv1dBackwardParams<T>{
+              .dims = dims, .x = x.data<T>(), .dy = dy, .dw = g.into<T>(w), .db = g.into<T>(b)});
     });
   });
   return y;

@@ -4,28 +4,33 @@
 
 namespace sidechannel {
 
-Var linear(const Var& x, const Var& w, const Var& b, bool with_relu) {
+Var linear(const Var& x, const Var& w, const Var& b, Activation activation) {
   SC_CHECK(x.shape().rank() == 2, "linear: expected x of shape [rows, in], got {}",
            x.shape().str());
   SC_CHECK(w.shape().rank() == 2 && w.shape()[1] == x.shape()[1],
            "linear: expected a weight of shape [out, {}], got {}", x.shape()[1], w.shape().str());
   SC_CHECK(b.shape() == Shape{w.shape()[0]}, "linear: expected a bias of shape [{}], got {}",
            w.shape()[0], b.shape().str());
-  const kernels::LinearDims dims{x.shape()[0], x.shape()[1], w.shape()[0], with_relu};
+  const kernels::LinearDims dims{
+      .rows = x.shape()[0], .in = x.shape()[1], .out = w.shape()[0], .activation = activation};
   Var y = x.tape().make({dims.rows, dims.out});
   on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
     using T = decltype(zero);
-    linear_forward(queue, dims, x.data<T>(), w.data<T>(), b.data<T>(), y.data<T>());
+    run(queue,
+        kernels::LinearForward<T>{
+            .dims = dims, .x = x.data<T>(), .w = w.data<T>(), .b = b.data<T>(), .y = y.data<T>()});
   });
   x.tape().record(y, {x, w, b}, [=, value = y.value()](Grads& g) {
     on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
       using T = decltype(zero);
-      // In the kernel's order of writing: one tensor may be several of the inputs.
-      const auto dx = g.into<T>(x);
-      const auto dw = g.into<T>(w);
-      const auto db = g.into<T>(b);
-      linear_backward(queue, dims, x.data<T>(), w.data<T>(), value.data<T>(), g.output<T>(), dx, dw,
-                      db);
+      run(queue, kernels::LinearBackward<T>{.dims = dims,
+                                            .x = x.data<T>(),
+                                            .w = w.data<T>(),
+                                            .y = value.data<T>(),
+                                            .dy = g.output<T>(),
+                                            .dx = g.into<T>(x),
+                                            .dw = g.into<T>(w),
+                                            .db = g.into<T>(b)});
     });
   });
   return y;

@@ -14,12 +14,18 @@ Var mse(const Var& y, const Tensor& target) {
   Var loss = y.tape().make({1});
   on(y.device(), y.dtype(), [&](auto& queue, auto zero) {
     using T = decltype(zero);
-    mse_forward(queue, dims, y.data<T>(), target.data<T>(), loss.data<T>());
+    run(queue,
+        kernels::MseForward<T>{
+            .dims = dims, .y = y.data<T>(), .target = target.data<T>(), .loss = loss.data<T>()});
   });
   y.tape().record(loss, {y}, [=](Grads& g) {
     on(y.device(), y.dtype(), [&](auto& queue, auto zero) {
       using T = decltype(zero);
-      mse_backward(queue, dims, y.data<T>(), target.data<T>(), g.output<T>(), g.into<T>(y));
+      run(queue, kernels::MseBackward<T>{.dims = dims,
+                                         .y = y.data<T>(),
+                                         .target = target.data<T>(),
+                                         .dloss = g.output<T>(),
+                                         .dy = g.into<T>(y)});
     });
   });
   return loss;

@@ -8,12 +8,14 @@ Var relu(const Var& x) {
   Var y = x.tape().make(x.shape());
   on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
     using T = decltype(zero);
-    relu_forward(queue, x.size(), x.data<T>(), y.data<T>());
+    run(queue, kernels::ReluForward<T>{.size = x.size(), .x = x.data<T>(), .y = y.data<T>()});
   });
   x.tape().record(y, {x}, [x, value = y.value()](Grads& g) {
     on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
       using T = decltype(zero);
-      relu_backward(queue, value.size(), value.data<T>(), g.output<T>(), g.into<T>(x));
+      run(queue,
+          kernels::ReluBackward<T>{
+              .size = value.size(), .y = value.data<T>(), .dy = g.output<T>(), .dx = g.into<T>(x)});
     });
   });
   return y;

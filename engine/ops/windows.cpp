@@ -18,12 +18,13 @@ Var windows(const Var& x, std::int64_t count, std::int64_t length, std::int64_t 
   Var y = x.tape().make({checked_product("windows", dims.samples, count), length});
   on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
     using T = decltype(zero);
-    windows_forward(queue, dims, x.data<T>(), y.data<T>());
+    run(queue, kernels::WindowsForward<T>{.dims = dims, .x = x.data<T>(), .y = y.data<T>()});
   });
   x.tape().record(y, {x}, [=](Grads& g) {
     on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
       using T = decltype(zero);
-      windows_backward(queue, dims, g.output<T>(), g.into<T>(x));
+      run(queue,
+          kernels::WindowsBackward<T>{.dims = dims, .dy = g.output<T>(), .dx = g.into<T>(x)});
     });
   });
   return y;

@@ -18,10 +18,19 @@ void Adam::step(const Tensor& loss) {
   on(m_.device(), m_.dtype(), [&](auto& queue, auto zero) {
     using T = decltype(zero);
     const T* gradients = flat_.grads.data<T>();
-    sum_of_squares(queue, m_.size(), gradients, squares_.data());
-    adam_begin(queue, rule_, squares_.data(), loss ? loss.data<T>() : nullptr, state_.data());
-    adam_update(queue, rule_, state_.data(), m_.size(), gradients, flat_.values.data<T>(),
-                m_.data<T>(), v_.data<T>());
+    run(queue,
+        kernels::SumOfSquares<T>{.size = m_.size(), .x = gradients, .result = squares_.data()});
+    run(queue, kernels::AdamBegin<T>{.rule = rule_,
+                                     .sum_of_squares = squares_.data(),
+                                     .loss = loss ? loss.data<T>() : nullptr,
+                                     .state = state_.data()});
+    run(queue, kernels::AdamUpdate<T>{.rule = rule_,
+                                      .state = state_.data(),
+                                      .size = m_.size(),
+                                      .g = gradients,
+                                      .p = flat_.values.data<T>(),
+                                      .m = m_.data<T>(),
+                                      .v = v_.data<T>()});
   });
 }
 

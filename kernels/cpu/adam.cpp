@@ -24,18 +24,21 @@ HWY_INLINE V without_subnormals(D d, V value) {
 }  // namespace
 
 template <class T>
-void adam_begin(CpuQueue&, const AdamRule& rule, const double* sum_of_squares, const T* loss,
-                AdamState* state) {
-  *state = begin_step(rule, *state, *sum_of_squares, loss ? static_cast<double>(*loss) : 0.0,
-                      std::numeric_limits<T>::max());
+void run(CpuQueue&, const AdamBegin<T>& call) {
+  *call.state =
+      begin_step(call.rule, *call.state, *call.sum_of_squares,
+                 call.loss ? static_cast<double>(*call.loss) : 0.0, std::numeric_limits<T>::max());
 }
 
 template <class T>
-void adam_update(CpuQueue& queue, const AdamRule& rule, const AdamState* state, std::int64_t size,
-                 const T* g, T* p, T* m, T* v) {
-  if (state->halted != 0) return;
-  const auto rate = static_cast<T>(state->rate);
-  const auto correction = static_cast<T>(state->correction);
+void run(CpuQueue& queue, const AdamUpdate<T>& call) {
+  if (call.state->halted != 0) return;
+  const AdamRule& rule = call.rule;
+  const auto rate = static_cast<T>(call.state->rate);
+  const auto correction = static_cast<T>(call.state->correction);
+  const std::int64_t size = call.size;
+  const T* g = call.g;
+  T *p = call.p, *m = call.m, *v = call.v;
   // Ranges are split in cache lines: the pieces below then do not depend on the number of threads.
   constexpr std::int64_t kLine = 64;
   queue.parallel_for((size + kLine - 1) / kLine, 64, [&](std::int64_t begin, std::int64_t end) {
@@ -57,12 +60,9 @@ void adam_update(CpuQueue& queue, const AdamRule& rule, const AdamState* state, 
   });
 }
 
-#define SIDECHANNEL_INSTANTIATE(T)                                                                \
-  template void adam_begin(CpuQueue&, const AdamRule&, const double*, const T*, AdamState*);      \
-  template void adam_update(CpuQueue&, const AdamRule&, const AdamState*, std::int64_t, const T*, \
-                            T*, T*, T*);
-SIDECHANNEL_INSTANTIATE(float)
-SIDECHANNEL_INSTANTIATE(double)
-#undef SIDECHANNEL_INSTANTIATE
+template void run(CpuQueue&, const AdamBegin<float>&);
+template void run(CpuQueue&, const AdamBegin<double>&);
+template void run(CpuQueue&, const AdamUpdate<float>&);
+template void run(CpuQueue&, const AdamUpdate<double>&);
 
 }  // namespace sidechannel::kernels

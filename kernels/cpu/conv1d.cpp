@@ -84,8 +84,10 @@ HWY_INLINE void prefetch_slice(const T* data, std::int64_t width, std::int64_t r
 // caches. In the end the second half's sums are added. All of that is fixed, whatever the number of
 // threads.
 template <class T>
-void accumulate_weights(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* dy, T* dw,
-                        T* db) {
+void accumulate_weights(CpuQueue& queue, const Conv1dBackwardParams<T>& call) {
+  const Conv1dDims& dims = call.dims;
+  const T *x = call.x, *dy = call.dy;
+  T *dw = call.dw.data, *db = call.db.data;
   constexpr std::int64_t kBlock = 8;
   const std::int64_t length_out = dims.length_out();
   const std::int64_t blocks_per_tap = (dims.channels_in + kBlock - 1) / kBlock;
@@ -148,65 +150,54 @@ void accumulate_weights(CpuQueue& queue, const Conv1dDims& dims, const T* x, con
 }  // namespace
 
 template <class T>
-void conv1d_forward(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* w, const T* b,
-                    T* y) {
-  multiply_rows(queue, RowProduct<T>{dims.batch, dims.length, dims.channels_in, dims.length_out(),
-                                     dims.channels_out, dims.kernel_size, dims.padding, x, w, false,
-                                     b, y, Write::kOverwrite});
+void run(CpuQueue& queue, const Conv1dForward<T>& call) {
+  multiply_rows(queue, row_product(call));
 }
 
 template <class T>
-void conv1d_backward_input(CpuQueue& queue, const Conv1dDims& dims, const T* dy, const T* w,
-                           GradOut<T> dx) {
-  if (!dx.data) return;
-  multiply_rows(
-      queue, RowProduct<T>{dims.batch, dims.length_out(), dims.channels_out, dims.length,
-                           dims.channels_in, dims.kernel_size, dims.kernel_size - 1 - dims.padding,
-                           dy, w, true, nullptr, dx.data, dx.write});
+void run(CpuQueue& queue, const Conv1dBackwardInput<T>& call) {
+  if (call.dx.data) multiply_rows(queue, row_product(call));
 }
 
 template <class T>
-void conv1d_backward_params(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* dy,
-                            GradOut<T> dw, GradOut<T> db) {
+void run(CpuQueue& queue, const Conv1dBackwardParams<T>& wanted) {
+  Conv1dBackwardParams<T> call = wanted;
+  const Conv1dDims& dims = call.dims;
   const std::int64_t weights = dims.kernel_size * dims.channels_in * dims.channels_out;
-  if (weights == 0) dw.data = nullptr;
-  clear_unless_accumulating(dw, weights);
-  clear_unless_accumulating(db, dims.channels_out);
+  if (weights == 0) call.dw.data = nullptr;
+  T *dw = call.dw.data, *db = call.db.data;
+  clear_unless_accumulating(call.dw, weights);
+  clear_unless_accumulating(call.db, dims.channels_out);
   if constexpr (std::is_same_v<T, float>) {
-    if (dw.data &&
+    if (dw &&
         winograd::suits(dims.kernel_size, dims.length_out(), dims.channels_in, dims.channels_out)) {
-      return winograd::accumulate_weights(queue, dims, x, dy, dw.data, db.data);
+      return winograd::accumulate_weights(queue, call);
     }
   }
-  if (dw.data && dims.channels_in > 1 && dims.channels_out > 1) {
-    return accumulate_weights(queue, dims, x, dy, dw.data, db.data);
-  }
-  if (db.data) {
+  if (dw && dims.channels_in > 1 && dims.channels_out > 1) return accumulate_weights(queue, call);
+  if (db) {
     for_chunks(dims, 0, dims.batch, [&](std::int64_t n, std::int64_t l0, std::int64_t l1) {
-      accumulate_bias(dims, dy, n, l0, l1, db.data);
+      accumulate_bias(dims, call.dy, n, l0, l1, db);
     });
   }
-  if (!dw.data) return;
+  if (!dw) return;
   if (dims.channels_in == 1) {
-    return accumulate_single_channel(queue, dims, x, dy, dw.data, dims.channels_out);
+    return accumulate_single_channel(queue, dims, call.x, call.dy, dw, dims.channels_out);
   }
   // One output channel: the same sum with x and dy in each other's place, which runs through the
   // taps backwards.
   const Conv1dDims swapped{
       dims.batch,       dims.length_out(), 1,
       dims.channels_in, dims.kernel_size,  dims.kernel_size - 1 - dims.padding};
-  accumulate_single_channel(queue, swapped, dy, x,
-                            dw.data + (dims.kernel_size - 1) * dims.channels_in, -dims.channels_in);
+  accumulate_single_channel(queue, swapped, call.dy, call.x,
+                            dw + (dims.kernel_size - 1) * dims.channels_in, -dims.channels_in);
 }
 
-#define SIDECHANNEL_INSTANTIATE(T)                                                              \
-  template void conv1d_forward(CpuQueue&, const Conv1dDims&, const T*, const T*, const T*, T*); \
-  template void conv1d_backward_input(CpuQueue&, const Conv1dDims&, const T*, const T*,         \
-                                      GradOut<T>);                                              \
-  template void conv1d_backward_params(CpuQueue&, const Conv1dDims&, const T*, const T*,        \
-                                       GradOut<T>, GradOut<T>);
-SIDECHANNEL_INSTANTIATE(float)
-SIDECHANNEL_INSTANTIATE(double)
-#undef SIDECHANNEL_INSTANTIATE
+template void run(CpuQueue&, const Conv1dForward<float>&);
+template void run(CpuQueue&, const Conv1dForward<double>&);
+template void run(CpuQueue&, const Conv1dBackwardInput<float>&);
+template void run(CpuQueue&, const Conv1dBackwardInput<double>&);
+template void run(CpuQueue&, const Conv1dBackwardParams<float>&);
+template void run(CpuQueue&, const Conv1dBackwardParams<double>&);
 
 }  // namespace sidechannel::kernels

@@ -218,8 +218,10 @@ void transform_gradients(const T* dy, std::int64_t channels, T* g, std::int64_t 
 // The tiles are cut into slices that are summed apart, by one thread each; the slices are added in
 // their order. That is fixed, whatever the number of threads.
 template <class T>
-void accumulate_weights(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* dy, T* dw,
-                        T* db) {
+void accumulate_weights(CpuQueue& queue, const Conv1dBackwardParams<T>& call) {
+  const Conv1dDims& dims = call.dims;
+  const T *x = call.x, *dy = call.dy;
+  T *dw = call.dw.data, *db = call.db.data;
   constexpr std::int64_t kTiles = 64;  // transformed at a time: they stay in the L2 cache
   constexpr std::int64_t kSlices = 8;  // at most, each of at least kTiles
   const std::int64_t tiles_per_sample = (dims.length_out() + kOutputs - 1) / kOutputs;
@@ -227,10 +229,7 @@ void accumulate_weights(CpuQueue& queue, const Conv1dDims& dims, const T* x, con
   const std::int64_t slices = std::clamp<std::int64_t>(tiles / kTiles, 1, kSlices);
   const std::int64_t size = dims.channels_in * dims.channels_out;
   const std::int64_t sums = kTaps * size + dims.channels_out;
-  const RowProduct<T> rows{dims.batch,        dims.length, dims.channels_in, dims.length_out(),
-                           dims.channels_out, kTaps,       dims.padding,     x,
-                           nullptr,           false,       nullptr,          nullptr,
-                           Write::kOverwrite};
+  const RowProduct<T> rows = row_product(Conv1dForward<T>{.dims = dims, .x = x});
   T* slice_sums =
       static_cast<T*>(queue.scratch(static_cast<std::size_t>(slices * sums) * sizeof(T)));
   queue.parallel_for(slices, 1, [&](std::int64_t first_slice, std::int64_t last_slice) {

@@ -16,16 +16,26 @@ constexpr std::int64_t kOutBlock = 8;  // rows of dw that are worth a thread
 template <class T>
 RowProduct<T> product(std::int64_t rows, std::int64_t in, std::int64_t columns, const T* x,
                       const T* w, bool flip, const T* bias, GradOut<T> out) {
-  return {1, rows, in, rows, columns, 1, 0, x, w, flip, bias, out.data, out.write};
+  return {.length = rows,
+          .channels = in,
+          .length_out = rows,
+          .columns = columns,
+          .x = x,
+          .w = w,
+          .flip = flip,
+          .bias = bias,
+          .y = out.data,
+          .write = out.write};
 }
 
 }  // namespace
 
 template <class T>
-void linear_forward(CpuQueue& queue, const LinearDims& dims, const T* x, const T* w, const T* b,
-                    T* y) {
-  const auto p = product(dims.rows, dims.in, dims.out, x, w, true, b, GradOut<T>{y});
-  if (!dims.relu) return multiply(queue, p);
+void run(CpuQueue& queue, const LinearForward<T>& call) {
+  const LinearDims& dims = call.dims;
+  const auto p =
+      product(dims.rows, dims.in, dims.out, call.x, call.w, true, call.b, GradOut<T>{call.y});
+  if (dims.activation == Activation::kNone) return multiply(queue, p);
   multiply(queue, p, [](T* values, std::int64_t count) {
     simd::for_vectors<T>(0, count, [&](auto d, std::int64_t i) {
       const auto value = hn::LoadU(d, values + i);
@@ -36,16 +46,19 @@ void linear_forward(CpuQueue& queue, const LinearDims& dims, const T* x, const T
 }
 
 template <class T>
-void linear_backward(CpuQueue& queue, const LinearDims& dims, const T* x, const T* w, const T* y,
-                     const T* dy, GradOut<T> dx, GradOut<T> dw, GradOut<T> db) {
-  const T* g = dy;
-  if (dims.relu) {
-    T* masked =
-        static_cast<T*>(queue.scratch(static_cast<std::size_t>(dims.rows * dims.out) * sizeof(T)));
-    relu_backward(queue, dims.rows * dims.out, y, dy, GradOut<T>{masked});
+void run(CpuQueue& queue, const LinearBackward<T>& call) {
+  const LinearDims& dims = call.dims;
+  const GradOut<T> dx = call.dx, dw = call.dw, db = call.db;
+  const T* g = call.dy;
+  if (dims.activation == Activation::kRelu) {
+    const std::int64_t size = dims.rows * dims.out;
+    T* masked = static_cast<T*>(queue.scratch(static_cast<std::size_t>(size) * sizeof(T)));
+    run(queue, ReluBackward<T>{.size = size, .y = call.y, .dy = call.dy, .dx = {masked}});
     g = masked;
   }
-  if (dx.data) multiply(queue, product<T>(dims.rows, dims.out, dims.in, g, w, false, nullptr, dx));
+  if (dx.data) {
+    multiply(queue, product<T>(dims.rows, dims.out, dims.in, g, call.w, false, nullptr, dx));
+  }
   if (!dw.data && !db.data) return;
   clear_unless_accumulating(dw, dims.out * dims.in);
   clear_unless_accumulating(db, dims.out);
@@ -57,7 +70,7 @@ void linear_backward(CpuQueue& queue, const LinearDims& dims, const T* x, const 
       const std::int64_t rows = std::min(kChunk, dims.rows - row);
       const T* gradient = g + row * dims.out + first;
       if (dw.data) {
-        accumulate_block(gradient, dims.out, count, x + row * dims.in, dims.in, dims.in, rows,
+        accumulate_block(gradient, dims.out, count, call.x + row * dims.in, dims.in, dims.in, rows,
                          dw.data + first * dims.in, dims.in);
       }
       if (db.data) accumulate_rows(gradient, dims.out, count, rows, db.data + first);
@@ -65,12 +78,9 @@ void linear_backward(CpuQueue& queue, const LinearDims& dims, const T* x, const 
   });
 }
 
-#define SIDECHANNEL_INSTANTIATE(T)                                                              \
-  template void linear_forward(CpuQueue&, const LinearDims&, const T*, const T*, const T*, T*); \
-  template void linear_backward(CpuQueue&, const LinearDims&, const T*, const T*, const T*,     \
-                                const T*, GradOut<T>, GradOut<T>, GradOut<T>);
-SIDECHANNEL_INSTANTIATE(float)
-SIDECHANNEL_INSTANTIATE(double)
-#undef SIDECHANNEL_INSTANTIATE
+template void run(CpuQueue&, const LinearForward<float>&);
+template void run(CpuQueue&, const LinearForward<double>&);
+template void run(CpuQueue&, const LinearBackward<float>&);
+template void run(CpuQueue&, const LinearBackward<double>&);
 
 }  // namespace sidechannel::kernels

@@ -15,34 +15,32 @@ constexpr std::int64_t kGrain = 4096;  // elements that are worth a thread
 }
 
 template <class T>
-void relu_forward(CpuQueue& queue, std::int64_t size, const T* x, T* y) {
-  queue.parallel_for(size, kGrain, [=](std::int64_t begin, std::int64_t end) {
+void run(CpuQueue& queue, const ReluForward<T>& call) {
+  queue.parallel_for(call.size, kGrain, [=](std::int64_t begin, std::int64_t end) {
     simd::for_vectors<T>(begin, end, [&](auto d, std::int64_t i) {
-      const auto value = hn::LoadU(d, x + i);
-      hn::StoreU(simd::at_least(value, hn::Zero(d)), d, y + i);
+      const auto value = hn::LoadU(d, call.x + i);
+      hn::StoreU(simd::at_least(value, hn::Zero(d)), d, call.y + i);
     });
   });
 }
 
 template <class T>
-void relu_backward(CpuQueue& queue, std::int64_t size, const T* y, const T* dy, GradOut<T> dx) {
-  if (!dx.data) return;
-  const bool accumulate = dx.write == Write::kAccumulate;
-  queue.parallel_for(size, kGrain, [=](std::int64_t begin, std::int64_t end) {
+void run(CpuQueue& queue, const ReluBackward<T>& call) {
+  if (!call.dx.data) return;
+  const bool accumulate = call.dx.write == Write::kAccumulate;
+  queue.parallel_for(call.size, kGrain, [=](std::int64_t begin, std::int64_t end) {
     simd::for_vectors<T>(begin, end, [&](auto d, std::int64_t i) {
-      const auto gradient =
-          hn::IfThenElseZero(hn::Gt(hn::LoadU(d, y + i), hn::Zero(d)), hn::LoadU(d, dy + i));
-      T* out = dx.data + i;
+      const auto through = hn::Gt(hn::LoadU(d, call.y + i), hn::Zero(d));
+      const auto gradient = hn::IfThenElseZero(through, hn::LoadU(d, call.dy + i));
+      T* out = call.dx.data + i;
       hn::StoreU(accumulate ? hn::Add(hn::LoadU(d, out), gradient) : gradient, d, out);
     });
   });
 }
 
-#define SIDECHANNEL_INSTANTIATE(T)                                   \
-  template void relu_forward(CpuQueue&, std::int64_t, const T*, T*); \
-  template void relu_backward(CpuQueue&, std::int64_t, const T*, const T*, GradOut<T>);
-SIDECHANNEL_INSTANTIATE(float)
-SIDECHANNEL_INSTANTIATE(double)
-#undef SIDECHANNEL_INSTANTIATE
+template void run(CpuQueue&, const ReluForward<float>&);
+template void run(CpuQueue&, const ReluForward<double>&);
+template void run(CpuQueue&, const ReluBackward<float>&);
+template void run(CpuQueue&, const ReluBackward<double>&);
 
 }  // namespace sidechannel::kernels

@@ -14,7 +14,7 @@
 
 #include "kernels/cpu/simd.h"
 #include "kernels/queue.h"
-#include "kernels/write.h"
+#include "kernels/row_product.h"
 
 namespace sidechannel::kernels {
 
@@ -27,22 +27,6 @@ namespace hn = simd::hn;
 // of 2.
 inline constexpr int kWidePanel = simd::kManyRegisters ? 4 : 2;
 inline constexpr int kTallTile = simd::kManyRegisters ? 8 : 6;
-
-// y = start + rows(x) * w for all positions and all columns of a batch of sequences.
-template <class T>
-struct RowProduct {
-  std::int64_t batch, length, channels;  // x [batch, length, channels]
-  std::int64_t length_out, columns;      // y [batch, length_out, columns]
-  std::int64_t taps, offset;             // row l spans positions [l - offset, l - offset + taps)
-  const T* x;
-  const T* w;  // [taps * channels, columns]; as it stands in the layer, to be flipped, if `flip`
-  bool flip;
-  const T* bias;  // [columns] or null
-  T* y;
-  Write write;
-
-  std::int64_t depth() const { return taps * channels; }
-};
 
 // The right matrix of the product. A layer's weights [taps, columns, channels] are flipped in t and
 // transposed for its input gradient: flipped[t, c, j] = w[taps - 1 - t, j, c]. Each thread makes

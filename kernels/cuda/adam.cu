@@ -25,10 +25,9 @@ namespace {
 using device::Pack;
 
 // One thread.
-__global__ void begin(AdamRule rule, const double* sum_of_squares, const float* loss,
-                      AdamState* state) {
-  *state =
-      begin_step(rule, *state, *sum_of_squares, loss ? static_cast<double>(*loss) : 0.0, FLT_MAX);
+__global__ void begin(AdamBegin<float> call) {
+  *call.state = begin_step(call.rule, *call.state, *call.sum_of_squares,
+                           call.loss ? static_cast<double>(*call.loss) : 0.0, FLT_MAX);
 }
 
 struct AdamConstants {
@@ -37,12 +36,12 @@ struct AdamConstants {
 
 template <int kVec>
 __device__ __forceinline__ void update_pack(const AdamConstants& constants, float rate,
-                                            float correction, std::int64_t at, const float* g,
-                                            float* p, float* m, float* v) {
-  const auto gradient = Pack<kVec>::load(g + at);
-  auto parameter = Pack<kVec>::load(p + at);
-  auto mean = Pack<kVec>::load(m + at);
-  auto square = Pack<kVec>::load(v + at);
+                                            float correction, const AdamUpdate<float>& call,
+                                            std::int64_t at) {
+  const auto gradient = Pack<kVec>::load(call.g + at);
+  auto parameter = Pack<kVec>::load(call.p + at);
+  auto mean = Pack<kVec>::load(call.m + at);
+  auto square = Pack<kVec>::load(call.v + at);
 #pragma unroll
   for (int j = 0; j < kVec; ++j) {
     const float gj = gradient.v[j];
@@ -52,44 +51,43 @@ __device__ __forceinline__ void update_pack(const AdamConstants& constants, floa
     const float scale = fmaf(sqrtf(square.v[j]), correction, constants.epsilon);
     parameter.v[j] = fmaf(-rate, mean.v[j] / scale, parameter.v[j]);
   }
-  mean.store(m + at);
-  square.store(v + at);
-  parameter.store(p + at);
+  mean.store(call.m + at);
+  square.store(call.v + at);
+  parameter.store(call.p + at);
 }
 
-__global__ void update(AdamConstants constants, const AdamState* state, std::int64_t size,
-                       bool packed, const float* g, float* p, float* m, float* v) {
-  if (state->halted != 0) return;
-  const auto rate = static_cast<float>(state->rate);
-  const auto correction = static_cast<float>(state->correction);
+__global__ void update(AdamConstants constants, AdamUpdate<float> call, bool packed) {
+  if (call.state->halted != 0) return;
+  const auto rate = static_cast<float>(call.state->rate);
+  const auto correction = static_cast<float>(call.state->correction);
+  const std::int64_t size = call.size;
   const std::int64_t first = (std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * 4;
   if (packed && first + 4 <= size) {
-    update_pack<4>(constants, rate, correction, first, g, p, m, v);
+    update_pack<4>(constants, rate, correction, call, first);
     return;
   }
   for (std::int64_t i = first; i < first + 4 && i < size; ++i) {
-    update_pack<1>(constants, rate, correction, i, g, p, m, v);
+    update_pack<1>(constants, rate, correction, call, i);
   }
 }
 
 }  // namespace
 
-void adam_begin(CudaQueue& queue, const AdamRule& rule, const double* sum_of_squares,
-                const float* loss, AdamState* state) {
-  launch(queue, "adam_begin", begin, Launch{1, 1}, rule, sum_of_squares, loss, state);
+void run(CudaQueue& queue, const AdamBegin<float>& call) {
+  launch(queue, "adam_begin", begin, Launch{1, 1}, call);
 }
 
-void adam_update(CudaQueue& queue, const AdamRule& rule, const AdamState* state, std::int64_t size,
-                 const float* g, float* p, float* m, float* v) {
-  if (size == 0) return;
+void run(CudaQueue& queue, const AdamUpdate<float>& call) {
+  if (call.size == 0) return;
   constexpr unsigned kThreads = 256;
-  const std::int64_t blocks = ceil_div(size, 4 * kThreads);
+  const std::int64_t blocks = ceil_div(call.size, 4 * kThreads);
+  const AdamRule& rule = call.rule;
   const AdamConstants constants = {
       static_cast<float>(rule.beta1), static_cast<float>(1 - rule.beta1),
       static_cast<float>(rule.beta2), static_cast<float>(1 - rule.beta2),
       static_cast<float>(rule.epsilon)};
-  launch(queue, "adam_update", update, Launch{blocks, kThreads}, constants, state, size,
-         packable({g, p, m, v}), g, p, m, v);
+  launch(queue, "adam_update", update, Launch{blocks, kThreads}, constants, call,
+         packable({call.g, call.p, call.m, call.v}));
 }
 
 }  // namespace sidechannel::kernels

@@ -21,7 +21,7 @@
 #include <cstddef>
 
 #include "kernels/cuda/column_totals.cuh"
-#include "kernels/cuda/device/relu.cuh"
+#include "kernels/cuda/device/activation.cuh"
 #include "kernels/cuda/device/tile.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/map.cuh"
@@ -82,8 +82,8 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
 // One output. `columns` threads side by side share a row of x, each with its columns c,
 // c + columns, ...; then a tree over them.
 template <int kVec>
-__global__ void single_forward(std::int64_t rows, int in, bool relu, const float* x, const float* w,
-                               const float* b, float* y) {
+__global__ void single_forward(std::int64_t rows, int in, Activation activation, const float* x,
+                               const float* w, const float* b, float* y) {
   const std::int64_t row = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
   const int columns = static_cast<int>(blockDim.x);
   float sum = 0;
@@ -100,7 +100,7 @@ __global__ void single_forward(std::int64_t rows, int in, bool relu, const float
   }
   if (threadIdx.x != 0 || row >= rows) return;
   sum += *b;
-  y[row] = relu ? device::relu(sum) : sum;
+  y[row] = device::activate(activation, sum);
 }
 
 // One output: dx = g w, and for each tile the sums over its rows of g x (for dw) and of g (for db),
@@ -108,15 +108,15 @@ __global__ void single_forward(std::int64_t rows, int in, bool relu, const float
 // partial [in, chunks].
 template <int kVec, int kItems>
 __global__ void __launch_bounds__(kMaxTileThreads, 1)
-    single_backward(Tiling tiling, bool relu, const float* x, const float* w, const float* y,
-                    const float* dy, GradOut<float> dx, ColumnPartial<2>* partial) {
+    single_backward(Tiling tiling, Activation activation, const float* x, const float* w,
+                    const float* y, const float* dy, GradOut<float> dx, ColumnPartial<2>* partial) {
   const Tile<kVec, kItems> tile(tiling);
   Pack<kVec> weights = {};
   if (tile.inside(tiling)) weights = Pack<kVec>::gather(w + tile.channel);
   Pack<kVec> sum[2] = {};
   tile.each([&](int i, std::int64_t at) {
     const std::int64_t row = tile.first + i * static_cast<int>(blockDim.y);
-    const float g = !relu || y[row] > 0.0f ? dy[row] : 0.0f;
+    const float g = activation == Activation::kNone || y[row] > 0.0f ? dy[row] : 0.0f;
     if (partial) {
       const auto values = Pack<kVec>::load(x + at);
 #pragma unroll
@@ -144,73 +144,74 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
 struct BiasAlone {
   const float* b;
   std::int64_t out;
-  bool relu;
+  Activation activation;
 
   __device__ __forceinline__ float operator()(std::int64_t i) const {
-    return relu ? device::relu(b[i % out]) : b[i % out];
+    return device::activate(activation, b[i % out]);
   }
 };
 
-void single_output_forward(CudaQueue& queue, const LinearDims& dims, const float* x, const float* w,
-                           const float* b, float* y) {
+void single_output(CudaQueue& queue, const LinearForward<float>& call) {
   constexpr int kThreads = 256;
-  const int vec = pack_size(dims.in, {x});
+  const LinearDims& dims = call.dims;
+  const int vec = pack_size(dims.in, {call.x});
   int columns = 1;
   while (columns < 32 && columns * vec < dims.in) columns *= 2;
   const int rows = kThreads / columns;
   const Launch how{Grid{ceil_div(dims.rows, rows)},
                    dim3(static_cast<unsigned>(columns), static_cast<unsigned>(rows))};
   launch(queue, "linear_forward", vec == 4 ? single_forward<4> : single_forward<1>, how, dims.rows,
-         narrow(dims.in), dims.relu, x, w, b, y);
+         narrow(dims.in), dims.activation, call.x, call.w, call.b, call.y);
 }
 
-void single_output_backward(CudaQueue& queue, const LinearDims& dims, const float* x,
-                            const float* w, const float* y, const float* dy, GradOut<float> dx,
-                            GradOut<float> dw, GradOut<float> db) {
-  const TilePlan plan = cut_in_chunks(1, dims.rows, dims.in, pack_size(dims.in, {x, dx.data}));
-  const bool params = dw.data || db.data;
+void single_output(CudaQueue& queue, const LinearBackward<float>& call) {
+  const LinearDims& dims = call.dims;
+  const TilePlan plan =
+      cut_in_chunks(1, dims.rows, dims.in, pack_size(dims.in, {call.x, call.dx.data}));
+  const bool params = call.dw.data || call.db.data;
   auto* partial = params
                       ? static_cast<ColumnPartial<2>*>(queue.scratch(column_partial_bytes<2>(plan)))
                       : nullptr;
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
     launch(queue, "linear_backward", single_backward<kVec(), kItems()>,
-           Launch{plan.grid(), plan.block()}, plan.tiling, dims.relu, x, w, y, dy, dx, partial);
+           Launch{plan.grid(), plan.block()}, plan.tiling, dims.activation, call.x, call.w, call.y,
+           call.dy, call.dx, partial);
   });
   if (!params) return;
   launch_total_columns(queue, "linear_backward: parameters", plan, partial,
-                       ColumnOutputs<2>{{dw, db}, {narrow(dims.in), 1}});
+                       ColumnOutputs<2>{{call.dw, call.db}, {narrow(dims.in), 1}});
 }
 
 }  // namespace
 
-void linear_forward(CudaQueue& queue, const LinearDims& dims, const float* x, const float* w,
-                    const float* b, float* y) {
+void run(CudaQueue& queue, const LinearForward<float>& call) {
+  const LinearDims& dims = call.dims;
   if (dims.rows * dims.out == 0) return;
   if (dims.in == 0) {
-    return map(queue, "linear_forward", dims.rows * dims.out, BiasAlone{b, dims.out, dims.relu},
-               {y});
+    return map(queue, "linear_forward", dims.rows * dims.out,
+               BiasAlone{call.b, dims.out, dims.activation}, {call.y});
   }
-  if (dims.out == 1) {
-    single_output_forward(queue, dims, x, w, b, y);
-    return;
-  }
+  if (dims.out == 1) return single_output(queue, call);
   MatmulDims product{dims.rows, dims.out, dims.in};
   product.transpose_b = true;
   const char* name = "linear_forward";
-  const float* bias = dims.relu ? nullptr : b;
-  void* workspace = queue.scratch(matmul_workspace(queue, name, product, x, w, bias, y));
-  matmul(queue, name, product, x, w, bias, {y}, workspace);
-  if (!dims.relu) return;
-  const TilePlan plan = cut_in_chunks(1, dims.rows, dims.out, pack_size(dims.out, {y}));
+  const bool relu = dims.activation == Activation::kRelu;
+  const float* bias = relu ? nullptr : call.b;
+  void* workspace =
+      queue.scratch(matmul_workspace(queue, name, product, call.x, call.w, bias, call.y));
+  matmul(queue, name, product, call.x, call.w, bias, {call.y}, workspace);
+  if (!relu) return;
+  const TilePlan plan = cut_in_chunks(1, dims.rows, dims.out, pack_size(dims.out, {call.y}));
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
     launch(queue, "linear_forward: bias and ReLU", add_bias_and_relu<kVec(), kItems()>,
-           Launch{plan.grid(), plan.block()}, plan.tiling, b, y);
+           Launch{plan.grid(), plan.block()}, plan.tiling, call.b, call.y);
   });
 }
 
-void linear_backward(CudaQueue& queue, const LinearDims& dims, const float* x, const float* w,
-                     const float* y, const float* dy, GradOut<float> dx, GradOut<float> dw,
-                     GradOut<float> db) {
+void run(CudaQueue& queue, const LinearBackward<float>& call) {
+  const LinearDims& dims = call.dims;
+  GradOut<float> dx = call.dx, dw = call.dw;
+  const GradOut<float> db = call.db;
   if (dims.rows * dims.out == 0) {
     add_nothing(queue, dims.rows * dims.in, dx);
     add_nothing(queue, dims.out * dims.in, dw);
@@ -219,31 +220,32 @@ void linear_backward(CudaQueue& queue, const LinearDims& dims, const float* x, c
   }
   if (dims.in == 0) dx.data = dw.data = nullptr;
   if (!dx.data && !dw.data && !db.data) return;
-  if (dims.out == 1 && dims.in > 0) {
-    single_output_backward(queue, dims, x, w, y, dy, dx, dw, db);
-    return;
-  }
+  if (dims.out == 1 && dims.in > 0) return single_output(queue, call);
+  const bool relu = dims.activation == Activation::kRelu;
   const char* name_dx = "linear_backward: input";
   const char* name_dw = "linear_backward: weight";
   const MatmulDims product_dx{dims.rows, dims.in, dims.out};
   MatmulDims product_dw{dims.out, dims.in, dims.rows};
   product_dw.transpose_a = true;
-  const TilePlan plan = cut_in_chunks(1, dims.rows, dims.out, pack_size(dims.out, {dy, y}));
+  const TilePlan plan =
+      cut_in_chunks(1, dims.rows, dims.out, pack_size(dims.out, {call.dy, call.y}));
 
   // Scratch memory: the masked gradient, the parts of db, and the workspace of one product after
   // the other.
   const auto padded = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
   const std::size_t masked_bytes =
-      dims.relu ? padded(static_cast<std::size_t>(dims.rows * dims.out) * sizeof(float)) : 0;
+      relu ? padded(static_cast<std::size_t>(dims.rows * dims.out) * sizeof(float)) : 0;
   const std::size_t partial_bytes = db.data ? padded(column_partial_bytes<1>(plan)) : 0;
-  const float* unmasked = dims.relu ? nullptr : dy;
+  const float* unmasked = relu ? nullptr : call.dy;
   std::size_t workspace_bytes = 0;
   if (dx.data) {
-    workspace_bytes = matmul_workspace(queue, name_dx, product_dx, unmasked, w, nullptr, dx.data);
+    workspace_bytes =
+        matmul_workspace(queue, name_dx, product_dx, unmasked, call.w, nullptr, dx.data);
   }
   if (dw.data) {
-    workspace_bytes = std::max(workspace_bytes, matmul_workspace(queue, name_dw, product_dw,
-                                                                 unmasked, x, nullptr, dw.data));
+    workspace_bytes =
+        std::max(workspace_bytes,
+                 matmul_workspace(queue, name_dw, product_dw, unmasked, call.x, nullptr, dw.data));
   }
   auto* scratch =
       static_cast<std::byte*>(queue.scratch(masked_bytes + partial_bytes + workspace_bytes));
@@ -251,20 +253,20 @@ void linear_backward(CudaQueue& queue, const LinearDims& dims, const float* x, c
   auto* partial = db.data ? reinterpret_cast<ColumnPartial<1>*>(scratch + masked_bytes) : nullptr;
   void* workspace = scratch + masked_bytes + partial_bytes;
 
-  if (dims.relu || db.data) {
+  if (relu || db.data) {
     with_constants<8>(plan, [&](auto kVec, auto kItems) {
       launch(queue, "linear_backward: mask", mask_and_sum<kVec(), kItems()>,
-             Launch{plan.grid(), plan.block()}, plan.tiling, dims.relu ? y : nullptr, dy, masked,
-             partial);
+             Launch{plan.grid(), plan.block()}, plan.tiling, relu ? call.y : nullptr, call.dy,
+             masked, partial);
     });
   }
   if (db.data) {
     launch_total_columns(queue, "linear_backward: bias", plan, partial,
                          ColumnOutputs<1>{{db}, {narrow(dims.out)}});
   }
-  const float* g = dims.relu ? masked : dy;
-  if (dx.data) matmul(queue, name_dx, product_dx, g, w, nullptr, dx, workspace);
-  if (dw.data) matmul(queue, name_dw, product_dw, g, x, nullptr, dw, workspace);
+  const float* g = relu ? masked : call.dy;
+  if (dx.data) matmul(queue, name_dx, product_dx, g, call.w, nullptr, dx, workspace);
+  if (dw.data) matmul(queue, name_dw, product_dw, g, call.x, nullptr, dw, workspace);
 }
 
 }  // namespace sidechannel::kernels

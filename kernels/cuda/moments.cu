@@ -38,52 +38,48 @@ struct WarpSums {
 };
 
 // With one block the count is moved here; otherwise other blocks may still have to read it.
-__global__ void update(std::int64_t samples, std::int64_t length, const float* x,
-                       const std::int64_t* halted, std::int64_t* count, double* mean, double* m2) {
-  if (halted && *halted != 0) return;  // all threads alike
+__global__ void update(MomentsUpdate<float> call) {
+  if (call.halted && *call.halted != 0) return;  // all threads alike
+  const std::int64_t samples = call.samples, length = call.length;
   auto& sums = device::static_shared<WarpSums>();
   const std::int64_t l = std::int64_t{blockIdx.x} * kPositions + threadIdx.x;
   const bool inside = l < length;
-  const std::int64_t before = *count;
+  const std::int64_t before = *call.count;
   const auto added = static_cast<double>(samples);
 
   double sum = 0;
-  for (std::int64_t n = threadIdx.y; inside && n < samples; n += kWarps) sum += x[n * length + l];
+  for (std::int64_t n = threadIdx.y; inside && n < samples; n += kWarps)
+    sum += call.x[n * length + l];
   const double batch_mean = sums.total(sum) / added;
   double squares = 0;
   for (std::int64_t n = threadIdx.y; inside && n < samples; n += kWarps) {
-    const double deviation = x[n * length + l] - batch_mean;
+    const double deviation = call.x[n * length + l] - batch_mean;
     squares += deviation * deviation;
   }
   squares = sums.total(squares);
 
   if (inside && threadIdx.y == 0) {
     const double total = static_cast<double>(before) + added;
-    const double delta = batch_mean - mean[l];
-    mean[l] += delta * added / total;
-    m2[l] += squares + delta * delta * static_cast<double>(before) * added / total;
+    const double delta = batch_mean - call.mean[l];
+    call.mean[l] += delta * added / total;
+    call.m2[l] += squares + delta * delta * static_cast<double>(before) * added / total;
   }
   // Every thread has read the count before the barriers above.
-  if (gridDim.x == 1 && threadIdx.x == 0 && threadIdx.y == 0) *count = before + samples;
+  if (gridDim.x == 1 && threadIdx.x == 0 && threadIdx.y == 0) *call.count = before + samples;
 }
 
-__global__ void move_count(std::int64_t samples, const std::int64_t* halted, std::int64_t* count) {
-  if (!halted || *halted == 0) *count += samples;
+__global__ void move_count(MomentsUpdate<float> call) {
+  if (!call.halted || *call.halted == 0) *call.count += call.samples;
 }
 
 }  // namespace
 
-void moments_update(CudaQueue& queue, std::int64_t samples, std::int64_t length, const float* x,
-                    const std::int64_t* halted, std::int64_t* count, double* mean, double* m2) {
-  if (samples == 0) return;
-  const std::int64_t blocks = ceil_div(length, kPositions);
-  if (blocks > 0) {
-    launch(queue, "moments_update", update, Launch{blocks, dim3(kPositions, kWarps)}, samples,
-           length, x, halted, count, mean, m2);
-  }
-  if (blocks != 1) {
-    launch(queue, "moments_update: count", move_count, Launch{1, 1}, samples, halted, count);
-  }
+void run(CudaQueue& queue, const MomentsUpdate<float>& call) {
+  if (call.samples == 0) return;
+  const std::int64_t blocks = ceil_div(call.length, kPositions);
+  const Launch how{blocks, dim3(kPositions, kWarps)};
+  if (blocks > 0) launch(queue, "moments_update", update, how, call);
+  if (blocks != 1) launch(queue, "moments_update: count", move_count, Launch{1, 1}, call);
 }
 
 }  // namespace sidechannel::kernels

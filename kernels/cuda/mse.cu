@@ -46,17 +46,17 @@ struct Gradient {
 
 }  // namespace
 
-void mse_forward(CudaQueue& queue, const MseDims& dims, const float* y, const float* target,
-                 float* loss) {
-  blocked_sum(queue, "mse_forward", dims.size, SquaredError{y, target, dims.target_size},
-              StoreMean{dims.size > 0 ? static_cast<double>(dims.size) : 1.0, loss});
+void run(CudaQueue& queue, const MseForward<float>& call) {
+  const auto [size, target_size] = call.dims;
+  blocked_sum(queue, "mse_forward", size, SquaredError{call.y, call.target, target_size},
+              StoreMean{size > 0 ? static_cast<double>(size) : 1.0, call.loss});
 }
 
-void mse_backward(CudaQueue& queue, const MseDims& dims, const float* y, const float* target,
-                  const float* dloss, GradOut<float> dy) {
-  if (!dy.data) return;
-  map(queue, "mse_backward", dims.size,
-      Gradient{target, dims.target_size, dloss, static_cast<float>(dims.size)}, dy, y);
+void run(CudaQueue& queue, const MseBackward<float>& call) {
+  if (!call.dy.data) return;
+  const auto [size, target_size] = call.dims;
+  map(queue, "mse_backward", size,
+      Gradient{call.target, target_size, call.dloss, static_cast<float>(size)}, call.dy, call.y);
 }
 
 }  // namespace sidechannel::kernels

@@ -20,45 +20,44 @@ namespace {
 
 constexpr unsigned kThreads = 256;
 
-// out [samples, length].
-__global__ void fill_normals(RandomStream random, const RandomPosition* at, std::int64_t samples,
-                             std::int64_t length, bool packed, float* out) {
-  const std::int64_t blocks = (length + 3) / 4;
+__global__ void fill_normals(NormalFill<float> call, bool packed) {
+  const std::int64_t blocks = (call.length + 3) / 4;
   const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= samples * blocks) return;
+  if (i >= call.samples * blocks) return;
   const std::int64_t sample = i / blocks;
   const std::int64_t position = i % blocks * 4;
   std::uint32_t words[4];
-  philox(random.seed, random.stream, at->step,
-         at->first_sample + static_cast<std::uint32_t>(sample),
+  philox(call.random.seed, call.random.stream, call.at->step,
+         call.at->first_sample + static_cast<std::uint32_t>(sample),
          static_cast<std::uint32_t>(position / 4), words);
   device::Pack<4> values;
   normals(words, values.v);
-  float* to = out + sample * length + position;
+  float* to = call.out + sample * call.length + position;
   if (packed) {
     values.store(to);
     return;
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    if (position + j < length) to[j] = values.v[j];
+    if (position + j < call.length) to[j] = values.v[j];
   }
 }
 
-__global__ void advance(RandomPosition* at, RandomPosition by) {
-  at->step += by.step;
-  at->first_sample += by.first_sample;
+__global__ void advance(RandomAdvance call) {
+  call.at->step += call.by.step;
+  call.at->first_sample += call.by.first_sample;
 }
 
-__global__ void fill_uniforms(RandomStream random, std::uint32_t step, float bound,
-                              std::int64_t size, float* out) {
+__global__ void fill_uniforms(UniformFill<float> call) {
   const std::int64_t block = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (block * 4 >= size) return;
+  if (block * 4 >= call.size) return;
   std::uint32_t words[4];
-  philox(random.seed, random.stream, step, 0, static_cast<std::uint32_t>(block), words);
+  philox(call.random.seed, call.random.stream, call.step, 0, static_cast<std::uint32_t>(block),
+         words);
+  const auto bound = static_cast<float>(call.bound);
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    if (block * 4 + j < size) out[block * 4 + j] = uniform(words[j]) * bound;
+    if (block * 4 + j < call.size) call.out[block * 4 + j] = uniform(words[j]) * bound;
   }
 }
 
@@ -69,23 +68,20 @@ Launch enough(std::int64_t threads) {
 
 }  // namespace
 
-void normal_fill(CudaQueue& queue, const RandomStream& random, const RandomPosition* at,
-                 std::int64_t samples, std::int64_t length, float* out) {
-  const std::int64_t threads = samples * ((length + 3) / 4);
+void run(CudaQueue& queue, const NormalFill<float>& call) {
+  const std::int64_t threads = call.samples * ((call.length + 3) / 4);
   if (threads == 0) return;
-  launch(queue, "normal_fill", fill_normals, enough(threads), random, at, samples, length,
-         length % 4 == 0 && packable({out}), out);
+  launch(queue, "normal_fill", fill_normals, enough(threads), call,
+         call.length % 4 == 0 && packable({call.out}));
 }
 
-void random_advance(CudaQueue& queue, RandomPosition* at, const RandomPosition& by) {
-  launch(queue, "random_advance", advance, Launch{1, 1}, at, by);
+void run(CudaQueue& queue, const RandomAdvance& call) {
+  launch(queue, "random_advance", advance, Launch{1, 1}, call);
 }
 
-void uniform_fill(CudaQueue& queue, const RandomStream& random, std::uint32_t step, double bound,
-                  std::int64_t size, float* out) {
-  if (size == 0) return;
-  launch(queue, "uniform_fill", fill_uniforms, enough((size + 3) / 4), random, step,
-         static_cast<float>(bound), size, out);
+void run(CudaQueue& queue, const UniformFill<float>& call) {
+  if (call.size == 0) return;
+  launch(queue, "uniform_fill", fill_uniforms, enough((call.size + 3) / 4), call);
 }
 
 }  // namespace sidechannel::kernels

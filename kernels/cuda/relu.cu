@@ -3,7 +3,7 @@
 
 #include "kernels/relu.h"
 
-#include "kernels/cuda/device/relu.cuh"
+#include "kernels/cuda/device/activation.cuh"
 #include "kernels/cuda/map.cuh"
 
 namespace sidechannel::kernels {
@@ -15,7 +15,7 @@ struct Relu {
   }
 };
 
-struct ReluBackward {
+struct Mask {
   __device__ __forceinline__ float operator()(std::int64_t, float y, float dy) const {
     return y > 0.0f ? dy : 0.0f;
   }
@@ -23,13 +23,14 @@ struct ReluBackward {
 
 }  // namespace
 
-void relu_forward(CudaQueue& queue, std::int64_t size, const float* x, float* y) {
-  map(queue, "relu_forward", size, Relu(), {y}, x);
+void run(CudaQueue& queue, const ReluForward<float>& call) {
+  map(queue, "relu_forward", call.size, Relu(), {call.y}, call.x);
 }
 
-void relu_backward(CudaQueue& queue, std::int64_t size, const float* y, const float* dy,
-                   GradOut<float> dx) {
-  if (dx.data) map(queue, "relu_backward", size, ReluBackward(), dx, y, dy);
+void run(CudaQueue& queue, const ReluBackward<float>& call) {
+  if (call.dx.data) {
+    map(queue, "relu_backward", call.size, Mask(), call.dx, call.y, call.dy);
+  }
 }
 
 }  // namespace sidechannel::kernels

@@ -9,23 +9,24 @@
 namespace sidechannel::kernels {
 namespace {
 
-struct Windows {
-  WindowsDims dims;
-  const float* x;
+struct Gather {
+  WindowsForward<float> call;
 
   __device__ __forceinline__ float operator()(std::int64_t i) const {
+    const WindowsDims& dims = call.dims;
     const std::int64_t row = i / dims.length;
-    return x[row / dims.count * dims.extent() + row % dims.count * dims.stride + i % dims.length];
+    return call
+        .x[row / dims.count * dims.extent() + row % dims.count * dims.stride + i % dims.length];
   }
 };
 
-struct WindowsBackward {
-  WindowsDims dims;
-  const float* dy;
+struct GatherBack {
+  WindowsBackward<float> call;
 
   __device__ __forceinline__ float operator()(std::int64_t i) const {
+    const WindowsDims& dims = call.dims;
     const std::int64_t extent = dims.extent();
-    const float* windows = dy + i / extent * dims.count * dims.length;
+    const float* windows = call.dy + i / extent * dims.count * dims.length;
     float sum = 0;
     for (std::int64_t w = 0; w < dims.count; ++w) {
       const std::int64_t at = i % extent - w * dims.stride;
@@ -37,14 +38,13 @@ struct WindowsBackward {
 
 }  // namespace
 
-void windows_forward(CudaQueue& queue, const WindowsDims& dims, const float* x, float* y) {
-  map(queue, "windows_forward", dims.size(), Windows{dims, x}, {y});
+void run(CudaQueue& queue, const WindowsForward<float>& call) {
+  map(queue, "windows_forward", call.dims.size(), Gather{call}, {call.y});
 }
 
-void windows_backward(CudaQueue& queue, const WindowsDims& dims, const float* dy,
-                      GradOut<float> dx) {
-  if (!dx.data) return;
-  map(queue, "windows_backward", dims.samples * dims.extent(), WindowsBackward{dims, dy}, dx);
+void run(CudaQueue& queue, const WindowsBackward<float>& call) {
+  if (!call.dx.data) return;
+  map(queue, "windows_backward", call.dims.samples * call.dims.extent(), GatherBack{call}, call.dx);
 }
 
 }  // namespace sidechannel::kernels

@@ -48,14 +48,21 @@ void check(Queue& queue, std::int64_t size) {
   const Case c(size);
   const Buffer<float> a(c.a), x(c.x), dy(c.dy);
   Buffer<float> y(size);
-  scale_forward(queue, size, a.data(), x.data(), y.data());
+  run(queue,
+      kernels::ScaleForward<float>{.size = size, .a = a.data(), .x = x.data(), .y = y.data()});
   harness::expect_near<float>("y", y.values(), c.expected_y, 1);
   EXPECT_TRUE(y.walls_stand());
+  const kernels::ScaleBackward<float> backward{
+      .size = size, .a = a.data(), .x = x.data(), .dy = dy.data()};
   harness::expect_gradient<float, Buffer>("dx", c.expected_dx, 1, [&](GradOut<float> dx) {
-    scale_backward(queue, size, a.data(), x.data(), dy.data(), GradOut<float>{}, dx);
+    kernels::ScaleBackward<float> call = backward;
+    call.dx = dx;
+    run(queue, call);
   });
   harness::expect_gradient<float, Buffer>("da", c.expected_da, 2, [&](GradOut<float> da) {
-    scale_backward(queue, size, a.data(), x.data(), dy.data(), da, GradOut<float>{});
+    kernels::ScaleBackward<float> call = backward;
+    call.da = da;
+    run(queue, call);
   });
 }
 

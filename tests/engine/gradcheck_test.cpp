@@ -4,7 +4,7 @@
 
 #include "kernels/conv1d.h"
 #include "kernels/copy.h"
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 #include "tests/harness/op_check.h"
 
 // The check itself: it accepts right gradients, and rejects known-wrong ones of every kind that a
@@ -19,6 +19,7 @@ using kernels::Conv1dDims;
 using kernels::GradOut;
 using kernels::NormDims;
 using kernels::Write;
+using enum kernels::Activation;
 
 // --- Rules with mistakes, written out as loops --------------------------------------------------
 
@@ -50,8 +51,11 @@ Var conv1d_with(const ConvMistake& mistake, const Var& x, const Var& w, const Va
                 std::int64_t padding) {
   const Conv1dDims d{x.shape()[0], x.shape()[1], x.shape()[2], w.shape()[2], w.shape()[0], padding};
   Var y = x.tape().make({d.batch, d.length_out(), d.channels_out});
-  conv1d_forward(x.device().cpu_queue(), d, x.data<double>(), w.data<double>(), b.data<double>(),
-                 y.data<double>());
+  run(x.device().cpu_queue(), kernels::Conv1dForward<double>{.dims = d,
+                                                             .x = x.data<double>(),
+                                                             .w = w.data<double>(),
+                                                             .b = b.data<double>(),
+                                                             .y = y.data<double>()});
   x.tape().record(y, {x, w, b}, [=](Grads& g) {
     const double* dy = g.output<double>();
     std::vector<double> dx(static_cast<std::size_t>(x.size()));
@@ -102,15 +106,20 @@ Var norm_relu_with(const NormMistake& mistake, const Var& x, const Var& gamma, c
                    options.channels_per_set,
                    options.samples_per_set,
                    options.epsilon,
-                   options.relu};
+                   options.activation};
   Tape& tape = x.tape();
   Var y = tape.make(x.shape());
   const Var mean = tape.make({d.sample_groups(), d.channels});
   const Var rest = tape.make({d.sample_groups(), d.channels});
   const Var rstd = tape.make({d.sample_groups(), d.channels});
-  norm_relu_forward(x.device().cpu_queue(), d, x.data<double>(), gamma.data<double>(),
-                    beta.data<double>(), y.data<double>(),
-                    {mean.data<double>(), rest.data<double>(), rstd.data<double>()});
+  run(x.device().cpu_queue(),
+      kernels::NormForward<double>{
+          .dims = d,
+          .x = x.data<double>(),
+          .gamma = gamma.data<double>(),
+          .beta = beta.data<double>(),
+          .y = y.data<double>(),
+          .statistics = {mean.data<double>(), rest.data<double>(), rstd.data<double>()}});
   tape.record(y, {x, gamma, beta}, [=, out = y.value()](Grads& g) {
     const auto values = static_cast<std::size_t>(x.size());
     const auto channels = static_cast<std::size_t>(d.channels);
@@ -127,7 +136,7 @@ Var norm_relu_with(const NormMistake& mistake, const Var& x, const Var& gamma, c
     };
     for (std::size_t i = 0; i < values; ++i) {
       const std::size_t c = i % channels;
-      const bool open = !d.relu || mistake.forgets_relu || out.data<double>()[i] > 0;
+      const bool open = d.activation == kNone || mistake.forgets_relu || out.data<double>()[i] > 0;
       through[i] = open ? g.output<double>()[i] : 0;
       x_hat[i] = (x.data<double>()[i] - mean.data<double>()[statistic(i)] -
                   rest.data<double>()[statistic(i)]) *
@@ -171,8 +180,8 @@ GradientCheck check_norm(const NormMistake& mistake, const NormOptions& options)
 }
 
 const std::vector<NormOptions> kNorms = {
-    {1, 1, 1e-5, true}, {3, 1, 1e-5, true},  {6, 1, 1e-5, true},  {1, 4, 1e-5, true},
-    {1, 2, 1e-5, true}, {1, 1, 1e-5, false}, {2, 2, 1e-5, false},
+    {1, 1, 1e-5, kRelu}, {3, 1, 1e-5, kRelu}, {6, 1, 1e-5, kRelu}, {1, 4, 1e-5, kRelu},
+    {1, 2, 1e-5, kRelu}, {1, 1, 1e-5, kNone}, {2, 2, 1e-5, kNone},
 };
 
 TEST(GradientCheck, AcceptsTheRulesWithoutMistakes) {

@@ -20,6 +20,7 @@ namespace {
 
 using harness::relative_difference;
 using harness::values_of;
+using enum kernels::Activation;
 using Tensors = std::map<std::string, HostArray>;
 
 constexpr double kSame = 1e-12;  // in f64, relative
@@ -116,7 +117,7 @@ TEST(PyTorch, Norms) {
     options.samples_per_set = number(sets, 1);
     for (const char* kind : {"plain", "relu"}) {
       SCOPED_TRACE(fmt::format("{} {}", name, kind));
-      options.relu = kind == std::string("relu");
+      options.activation = kind == std::string("relu") ? kRelu : kNone;
       compare(part(all, fmt::format("norm.{}.{}.", name, kind)),
               {{"x", transposed}, {"gamma", same}, {"beta", same}}, transposed,
               [&](std::span<const Var> in) { return norm_relu(in[0], in[1], in[2], options); });
@@ -165,7 +166,7 @@ TEST(PyTorch, Linear) {
     SCOPED_TRACE(kind);
     compare(part(all, fmt::format("linear.{}.", kind)), {{"x", same}, {"w", same}, {"b", same}},
             same, [&](std::span<const Var> in) {
-              return linear(in[0], in[1], in[2], kind == std::string("relu"));
+              return linear(in[0], in[1], in[2], kind == std::string("relu") ? kRelu : kNone);
             });
   }
 }

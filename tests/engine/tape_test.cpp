@@ -13,6 +13,7 @@ using harness::error_of;
 using harness::tensor_of;
 using harness::values_of;
 using kernels::Write;
+using enum kernels::Activation;
 using Values = std::vector<double>;
 
 const Device& device() {
@@ -77,7 +78,7 @@ TEST(Tape, TakesOneVarForSeveralInputs) {
   EXPECT_TRUE(dense.passed()) << dense.message();
   const GradientCheck norm = check_gradients(
       [](Tape&, std::span<const Var> in) {
-        return norm_relu(in[0], in[1], in[1], {1, 1, 1e-5, false});
+        return norm_relu(in[0], in[1], in[1], {1, 1, 1e-5, kNone});
       },
       std::vector{draw.tensor({2, 5, 3}), draw.tensor({3})});
   EXPECT_TRUE(norm.passed()) << norm.message();
@@ -85,7 +86,7 @@ TEST(Tape, TakesOneVarForSeveralInputs) {
   const Tensor variance = tensor_of({1, 2, 3}, {3});
   const GradientCheck population = check_gradients(
       [&](Tape&, std::span<const Var> in) {
-        return norm_relu_population(in[0], in[1], in[1], mean, variance, {1, 1, 1e-5, false});
+        return norm_relu_population(in[0], in[1], in[1], mean, variance, {1, 1, 1e-5, kNone});
       },
       std::vector{draw.tensor({2, 5, 3}), draw.tensor({3})});
   EXPECT_TRUE(population.passed()) << population.message();

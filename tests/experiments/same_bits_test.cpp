@@ -23,7 +23,7 @@
 #include "kernels/linear.h"
 #include "kernels/moments.h"
 #include "kernels/mse.h"
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
 #include "tests/harness/op_check.h"
@@ -38,6 +38,7 @@ using harness::TemporaryFolder;
 using harness::test_data;
 using kernels::GradOut;
 using kernels::Write;
+using enum kernels::Activation;
 
 const char* const kFile = "golden/same_bits.txt";
 
@@ -139,11 +140,14 @@ TEST(SameBits, Conv1d) {
       const auto dy = numbers.draw<T>(d.batch * d.length_out() * d.channels_out);
       auto y = dy, dx = x, dw = w, db = b;
       kernels::CpuQueue& queue = harness::queue(2);
-      conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
-      conv1d_backward_input(queue, d, dy.data(), w.data(),
-                            GradOut<T>{dx.data(), Write::kAccumulate});
-      conv1d_backward_params(queue, d, x.data(), dy.data(), GradOut<T>{dw.data()},
-                             GradOut<T>{db.data()});
+      run(queue, kernels::Conv1dForward<T>{
+                     .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
+      run(queue,
+          kernels::Conv1dBackwardInput<T>{
+              .dims = d, .dy = dy.data(), .w = w.data(), .dx = {dx.data(), Write::kAccumulate}});
+      run(queue,
+          kernels::Conv1dBackwardParams<T>{
+              .dims = d, .x = x.data(), .dy = dy.data(), .dw = {dw.data()}, .db = {db.data()}});
       const auto name = [&](const char* what) {
         return fmt::format("conv1d/{}/{}/{}x{}x{}x{}/k{}", what, type, d.batch, d.length,
                            d.channels_in, d.channels_out, d.kernel_size);
@@ -159,11 +163,11 @@ TEST(SameBits, Linear) {
   using kernels::LinearDims;
   for_types([](auto zero, const char* type) {
     using T = decltype(zero);
-    for (const LinearDims& d : std::vector<LinearDims>{{70, 32, 64, true},
-                                                       {13, 7, 17, true},
-                                                       {67, 100, 1, false},
-                                                       {9, 1, 24, false},
-                                                       {130, 48, 40, true}}) {
+    for (const LinearDims& d : std::vector<LinearDims>{{70, 32, 64, kRelu},
+                                                       {13, 7, 17, kRelu},
+                                                       {67, 100, 1, kNone},
+                                                       {9, 1, 24, kNone},
+                                                       {130, 48, 40, kRelu}}) {
       Numbers numbers;
       const auto x = numbers.draw<T>(d.rows * d.in);
       const auto w = numbers.draw<T>(d.out * d.in);
@@ -171,9 +175,16 @@ TEST(SameBits, Linear) {
       const auto dy = numbers.draw<T>(d.rows * d.out);
       auto y = dy, dx = x, dw = w, db = b;
       kernels::CpuQueue& queue = harness::queue(2);
-      linear_forward(queue, d, x.data(), w.data(), b.data(), y.data());
-      linear_backward(queue, d, x.data(), w.data(), y.data(), dy.data(), GradOut<T>{dx.data()},
-                      GradOut<T>{dw.data(), Write::kAccumulate}, GradOut<T>{db.data()});
+      run(queue, kernels::LinearForward<T>{
+                     .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
+      run(queue, kernels::LinearBackward<T>{.dims = d,
+                                            .x = x.data(),
+                                            .w = w.data(),
+                                            .y = y.data(),
+                                            .dy = dy.data(),
+                                            .dx = {dx.data()},
+                                            .dw = {dw.data(), Write::kAccumulate},
+                                            .db = {db.data()}});
       const auto name = [&](const char* what) {
         return fmt::format("linear/{}/{}/{}x{}x{}", what, type, d.rows, d.in, d.out);
       };
@@ -188,12 +199,12 @@ TEST(SameBits, Normalization) {
   using kernels::NormDims;
   for_types([](auto zero, const char* type) {
     using T = decltype(zero);
-    for (const NormDims& d : std::vector<NormDims>{{2, 33, 32, 1, 1, 1e-5, true},
-                                                   {3, 16, 5, 1, 1, 1e-5, true},
-                                                   {2, 19, 24, 6, 1, 1e-5, true},
-                                                   {2, 17, 40, 40, 1, 1e-5, false},
-                                                   {4, 15, 64, 1, 2, 1e-5, true},
-                                                   {4, 9, 3, 1, 4, 1e-5, true}}) {
+    for (const NormDims& d : std::vector<NormDims>{{2, 33, 32, 1, 1, 1e-5, kRelu},
+                                                   {3, 16, 5, 1, 1, 1e-5, kRelu},
+                                                   {2, 19, 24, 6, 1, 1e-5, kRelu},
+                                                   {2, 17, 40, 40, 1, 1e-5, kNone},
+                                                   {4, 15, 64, 1, 2, 1e-5, kRelu},
+                                                   {4, 9, 3, 1, 4, 1e-5, kRelu}}) {
       Numbers numbers;
       const auto x = numbers.draw<T>(d.batch * d.length * d.channels);
       const auto gamma = numbers.draw<T>(d.channels), beta = numbers.draw<T>(d.channels);
@@ -204,25 +215,52 @@ TEST(SameBits, Normalization) {
       auto mean = numbers.draw<T>(d.sample_groups() * d.channels), rest = mean, rstd = mean;
       const kernels::NormStatistics<T> statistics{mean.data(), rest.data(), rstd.data()};
       kernels::CpuQueue& queue = harness::queue(2);
-      norm_relu_forward(queue, d, x.data(), gamma.data(), beta.data(), y.data(), statistics);
-      norm_relu_backward(queue, d, x.data(), gamma.data(), beta.data(), statistics, dy.data(),
-                         GradOut<T>{dx.data()}, GradOut<T>{dgamma.data()},
-                         GradOut<T>{dbeta.data()});
+      run(queue, kernels::NormForward<T>{.dims = d,
+                                         .x = x.data(),
+                                         .gamma = gamma.data(),
+                                         .beta = beta.data(),
+                                         .y = y.data(),
+                                         .statistics = statistics});
+      run(queue, kernels::NormBackward<T>{.dims = d,
+                                          .x = x.data(),
+                                          .gamma = gamma.data(),
+                                          .beta = beta.data(),
+                                          .statistics = statistics,
+                                          .dy = dy.data(),
+                                          .dx = {dx.data()},
+                                          .dbeta = {dbeta.data()},
+                                          .dgamma = {dgamma.data()}});
       const auto name = [&](const char* what) {
         return fmt::format("norm_relu/{}/{}/{}x{}x{}/{},{}", what, type, d.batch, d.length,
                            d.channels, d.channels_per_set, d.samples_per_set);
       };
       expect_digest(name("y"), Digest().add(y).add(mean).add(rest).add(rstd));
       expect_digest(name("gradients"), Digest().add(dx).add(dgamma).add(dbeta));
-      norm_relu_population_forward(queue, d, x.data(), gamma.data(), beta.data(), beta.data(),
-                                   variance.data(), y.data());
-      norm_relu_population_backward(queue, d, x.data(), gamma.data(), beta.data(), beta.data(),
-                                    variance.data(), dy.data(), GradOut<T>{dx.data()},
-                                    GradOut<T>{dgamma.data()}, GradOut<T>{dbeta.data()});
+      run(queue, kernels::NormPopulationForward<T>{.dims = d,
+                                                   .x = x.data(),
+                                                   .gamma = gamma.data(),
+                                                   .beta = beta.data(),
+                                                   .mean = beta.data(),
+                                                   .variance = variance.data(),
+                                                   .y = y.data()});
+      run(queue, kernels::NormPopulationBackward<T>{.dims = d,
+                                                    .x = x.data(),
+                                                    .gamma = gamma.data(),
+                                                    .beta = beta.data(),
+                                                    .mean = beta.data(),
+                                                    .variance = variance.data(),
+                                                    .dy = dy.data(),
+                                                    .dx = {dx.data()},
+                                                    .dbeta = {dbeta.data()},
+                                                    .dgamma = {dgamma.data()}});
       expect_digest(name("population"), Digest().add(y).add(dx).add(dgamma).add(dbeta));
       if (d.channels_per_set > 1) continue;
       auto running_mean = beta;
-      norm_update_running(queue, d, 0.1, statistics, running_mean.data(), variance.data());
+      run(queue, kernels::NormUpdateRunning<T>{.dims = d,
+                                               .momentum = 0.1,
+                                               .statistics = statistics,
+                                               .running_mean = running_mean.data(),
+                                               .running_variance = variance.data()});
       expect_digest(name("running"), Digest().add(running_mean).add(variance));
     }
   });
@@ -239,14 +277,24 @@ TEST(SameBits, SumsAndAdam) {
     kernels::CpuQueue& queue = harness::queue(2);
     double squares = 0;
     T loss = 0;
-    sum_of_squares(queue, size, x.data(), &squares);
-    mse_forward(queue, {size, size}, x.data(), target.data(), &loss);
-    mse_backward(queue, {size, size}, x.data(), target.data(), &loss, GradOut<T>{dx.data()});
+    run(queue, kernels::SumOfSquares<T>{.size = size, .x = x.data(), .result = &squares});
+    run(queue, kernels::MseForward<T>{
+                   .dims = {size, size}, .y = x.data(), .target = target.data(), .loss = &loss});
+    run(queue, kernels::MseBackward<T>{.dims = {size, size},
+                                       .y = x.data(),
+                                       .target = target.data(),
+                                       .dloss = &loss,
+                                       .dy = {dx.data()}});
     expect_digest(fmt::format("sums/{}", type), Digest().add(squares).add(loss).add(dx));
 
     std::int64_t count = 40;
     std::vector<double> mean(size / 3 + 1), m2 = mean;
-    moments_update(queue, 3, size / 3, x.data(), nullptr, &count, mean.data(), m2.data());
+    run(queue, kernels::MomentsUpdate<T>{.samples = 3,
+                                         .length = size / 3,
+                                         .x = x.data(),
+                                         .count = &count,
+                                         .mean = mean.data(),
+                                         .m2 = m2.data()});
     expect_digest(fmt::format("moments/{}", type), Digest().add(mean).add(m2));
 
     kernels::AdamState state;
@@ -254,15 +302,24 @@ TEST(SameBits, SumsAndAdam) {
     for (const std::int64_t steps : {0, 1, 6, 99, 1234, 100000}) {
       state.steps = steps;
       state = begin_step({}, state, squares, 1, std::numeric_limits<T>::max());
-      adam_update(queue, {}, &state, size, g.data(), p.data(), m.data(), v.data());
+      run(queue, kernels::AdamUpdate<T>{.rule = {},
+                                        .state = &state,
+                                        .size = size,
+                                        .g = g.data(),
+                                        .p = p.data(),
+                                        .m = m.data(),
+                                        .v = v.data()});
       rates.add(state.rate).add(state.correction);
     }
     expect_digest(fmt::format("adam/{}", type), rates.add(p).add(m).add(v));
 
     const kernels::RandomPosition at{3, 5};
     auto noise = x, weights = x;
-    normal_fill(queue, {7, 1}, &at, 1, size, noise.data());
-    uniform_fill(queue, {7, 2}, 0, 0.25, size, weights.data());
+    run(queue, kernels::NormalFill<T>{
+                   .random = {7, 1}, .at = &at, .samples = 1, .length = size, .out = noise.data()});
+    run(queue,
+        kernels::UniformFill<T>{
+            .random = {7, 2}, .step = 0, .bound = 0.25, .size = size, .out = weights.data()});
     expect_digest(fmt::format("random/{}", type), Digest().add(noise).add(weights));
   });
 }

@@ -73,13 +73,13 @@ inline void check_empty_operations(const Device& device, DType dtype) {
   for (const Shape& x : with_zeros({2, 6, 4})) {
     const std::int64_t n = x[0], length = x[1], channels = x[2];
     const Shape of_channels{channels};
-    for (const bool relu : {false, true}) {
+    for (const kernels::Activation activation : {kNone, kRelu}) {
       for (const auto& [set_channels, set_samples] :
            {std::pair{1, 1}, std::pair{2, 1}, std::pair{4, 1}, std::pair{1, 2}}) {
         NormOptions options;
         options.channels_per_set = set_channels;
         options.samples_per_set = set_samples;
-        options.relu = relu;
+        options.activation = activation;
         check("norm_relu", std::vector{x, of_channels, of_channels},
               [&](In in) { return norm_relu(in[0], in[1], in[2], options); });
         if (set_channels > 1) continue;
@@ -128,10 +128,10 @@ inline void check_empty_operations(const Device& device, DType dtype) {
   }
   for (const Shape& x : with_zeros({3, 4})) {
     for (const std::int64_t out : {0, 1, 5}) {
-      for (const bool relu : {false, true}) {
+      for (const kernels::Activation activation : {kNone, kRelu}) {
         check(
             "linear", std::vector{x, Shape{out, x[1]}, Shape{out}},
-            [&](In in) { return linear(in[0], in[1], in[2], relu); }, 0.5,
+            [&](In in) { return linear(in[0], in[1], in[2], activation); }, 0.5,
             std::vector<double>{0, 0, static_cast<double>(x[0])});
       }
     }

@@ -37,24 +37,18 @@ using NormResults = std::array<std::vector<double>, 3>;
 // Forward and backward in f32.
 template <template <class> class Buffer, class Queue>
 NormResults norm_in_f32(Queue& queue, const NormCase& c) {
-  const kernels::NormDims& dims = c.dims;
-  const std::int64_t sets = dims.sample_groups() * dims.channels;
-  const Buffer<float> x(narrowed<float>(c.x)), gamma(narrowed<float>(c.gamma)),
-      beta(narrowed<float>(c.beta)), dy(narrowed<float>(c.dy));
-  Buffer<float> y(dims.size()), dx(dims.size()), dgamma(dims.channels), mean(sets), rest(sets),
-      rstd(sets);
-  norm_relu_forward(queue, dims, x.data(), gamma.data(), beta.data(), y.data(),
-                    {mean.data(), rest.data(), rstd.data()});
-  norm_relu_backward(queue, dims, x.data(), gamma.data(), beta.data(),
-                     {mean.data(), rest.data(), rstd.data()}, dy.data(), {dx.data()},
-                     {dgamma.data()}, {});
+  NormBuffers<float, Buffer> b(c);
+  run(queue, b.forward());
+  kernels::NormBackward<float> backward = b.backward();
+  backward.dbeta = {};
+  run(queue, backward);
   NormResults results;
-  results[0].assign(y.values().begin(), y.values().end());
-  results[1].assign(dx.values().begin(), dx.values().end());
-  results[2].resize(dgamma.values().size());
+  results[0].assign(b.y.values().begin(), b.y.values().end());
+  results[1].assign(b.dx.values().begin(), b.dx.values().end());
+  results[2].resize(b.dgamma.values().size());
   for (std::size_t i = 0; i < results[2].size(); ++i) {
-    const auto set = static_cast<std::size_t>(dims.channels_per_set);
-    results[2][i / set * set] += dgamma.values()[i];
+    const auto set = static_cast<std::size_t>(c.dims.channels_per_set);
+    results[2][i / set * set] += b.dgamma.values()[i];
   }
   return results;
 }
@@ -93,10 +87,10 @@ inline NormResults norm_in_f64(const NormCase& c, std::array<double, 3>& magnitu
 // InstanceNorm, GroupNorm, LayerNorm, and BatchNorm of two samples, of four channels.
 inline std::array<kernels::NormDims, 4> accuracy_dims(std::int64_t length) {
   constexpr double kEpsilon = 1e-5;
-  return {{{1, length, 4, 1, 1, kEpsilon, false},
-           {1, length, 4, 2, 1, kEpsilon, false},
-           {1, length, 4, 4, 1, kEpsilon, false},
-           {2, length, 4, 1, 2, kEpsilon, false}}};
+  return {{{1, length, 4, 1, 1, kEpsilon, kNone},
+           {1, length, 4, 2, 1, kEpsilon, kNone},
+           {1, length, 4, 4, 1, kEpsilon, kNone},
+           {2, length, 4, 1, 2, kEpsilon, kNone}}};
 }
 
 // Never further from f64 than PyTorch's better layer, or than three roundings of the terms, where

@@ -11,7 +11,7 @@ using kernels::NormDims;
 std::string NormCase::text() const {
   return fmt::format("N={} L={} C={} channels_per_set={} samples_per_set={} relu={}", dims.batch,
                      dims.length, dims.channels, dims.channels_per_set, dims.samples_per_set,
-                     dims.relu);
+                     dims.activation == kRelu);
 }
 
 std::size_t NormCase::statistic_of(std::size_t i) const {
@@ -23,16 +23,16 @@ std::size_t NormCase::statistic_of(std::size_t i) const {
 std::vector<NormDims> norm_dims(int count) {
   constexpr double kEpsilon = 1e-5;
   std::vector<NormDims> all = {
-      {1, 1, 1, 1, 1, kEpsilon, true},    // one value: no variance at all
-      {3, 1, 4, 1, 1, kEpsilon, true},    // the same for every set
-      {2, 2, 3, 1, 1, kEpsilon, true},    // two values: x_hat is +-1, its gradient almost zero
-      {4, 1, 5, 1, 4, kEpsilon, true},    // one position, yet a batch
-      {2, 1, 6, 6, 1, kEpsilon, true},    // one position, yet channels
-      {2, 13, 7, 7, 1, kEpsilon, false},  // layer, primes
-      {6, 5, 17, 1, 3, kEpsilon, true},   // batch in groups, one channel more than a vector
-      {2, 11, 31, 1, 2, kEpsilon, true},  // pack, one channel fewer
-      {2, 3, 33, 11, 1, kEpsilon, true},  // groups across vectors
-      {4, 3, 12, 3, 2, kEpsilon, true},   // channels and samples
+      {1, 1, 1, 1, 1, kEpsilon, kRelu},    // one value: no variance at all
+      {3, 1, 4, 1, 1, kEpsilon, kRelu},    // the same for every set
+      {2, 2, 3, 1, 1, kEpsilon, kRelu},    // two values: x_hat is +-1, its gradient almost zero
+      {4, 1, 5, 1, 4, kEpsilon, kRelu},    // one position, yet a batch
+      {2, 1, 6, 6, 1, kEpsilon, kRelu},    // one position, yet channels
+      {2, 13, 7, 7, 1, kEpsilon, kNone},   // layer, primes
+      {6, 5, 17, 1, 3, kEpsilon, kRelu},   // batch in groups, one channel more than a vector
+      {2, 11, 31, 1, 2, kEpsilon, kRelu},  // pack, one channel fewer
+      {2, 3, 33, 11, 1, kEpsilon, kRelu},  // groups across vectors
+      {4, 3, 12, 3, 2, kEpsilon, kRelu},   // channels and samples
   };
   Draw draw(77);
   while (static_cast<int>(all.size()) < count) {
@@ -40,7 +40,7 @@ std::vector<NormDims> norm_dims(int count) {
     d.length = draw.pick({1, 2, 3, 4, 5, 7, 9, 11, 13, 16});
     d.channels = draw.pick({1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17});
     d.epsilon = kEpsilon;
-    d.relu = draw.integer(0, 3) > 0;
+    d.activation = draw.integer(0, 3) > 0 ? kRelu : kNone;
     d.channels_per_set = 1;
     d.samples_per_set = 1;
     std::int64_t groups = draw.integer(1, 3);
@@ -78,10 +78,10 @@ std::vector<NormDims> norm_dims(int count) {
 std::vector<NormDims> large_norm_dims() {
   constexpr double kEpsilon = 1e-5;
   return {
-      {4, 130, 32, 1, 1, kEpsilon, true},  {3, 257, 67, 1, 1, kEpsilon, true},
-      {4, 65, 64, 16, 1, kEpsilon, true},  {3, 97, 48, 48, 1, kEpsilon, true},
-      {8, 51, 40, 1, 4, kEpsilon, true},   {6, 33, 130, 1, 6, kEpsilon, true},
-      {4, 120, 65, 1, 2, kEpsilon, false}, {4, 75, 60, 20, 2, kEpsilon, true},
+      {4, 130, 32, 1, 1, kEpsilon, kRelu}, {3, 257, 67, 1, 1, kEpsilon, kRelu},
+      {4, 65, 64, 16, 1, kEpsilon, kRelu}, {3, 97, 48, 48, 1, kEpsilon, kRelu},
+      {8, 51, 40, 1, 4, kEpsilon, kRelu},  {6, 33, 130, 1, 6, kEpsilon, kRelu},
+      {4, 120, 65, 1, 2, kEpsilon, kNone}, {4, 75, 60, 20, 2, kEpsilon, kRelu},
   };
 }
 

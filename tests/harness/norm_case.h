@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 #include "tests/harness/op_check.h"
 
 namespace sidechannel::harness {

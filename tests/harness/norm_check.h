@@ -9,7 +9,7 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 #include "tests/harness/norm_case.h"
 
 namespace sidechannel::harness {
@@ -71,17 +71,56 @@ inline constexpr std::int64_t kMostRoundings = 170;
 template <>
 inline constexpr std::int64_t kMostRoundings<Walled> = 33;
 
+// The buffers of a normalization, and its calls on them.
+template <class T, template <class> class Buffer = Walled>
+struct NormBuffers {
+  kernels::NormDims dims;
+  Buffer<T> x, gamma, beta, dy, y, mean, rest, rstd, dx, dgamma, dbeta;
+
+  explicit NormBuffers(const NormCase& c)
+      : dims(c.dims),
+        x(narrowed<T>(c.x)),
+        gamma(narrowed<T>(c.gamma)),
+        beta(narrowed<T>(c.beta)),
+        dy(narrowed<T>(c.dy)),
+        y(dims.size()),
+        mean(dims.sample_groups() * dims.channels),
+        rest(dims.sample_groups() * dims.channels),
+        rstd(dims.sample_groups() * dims.channels),
+        dx(dims.size()),
+        dgamma(dims.channels),
+        dbeta(dims.channels) {}
+
+  kernels::NormForward<T> forward() {
+    return {.dims = dims,
+            .x = x.data(),
+            .gamma = gamma.data(),
+            .beta = beta.data(),
+            .y = y.data(),
+            .statistics = {mean.data(), rest.data(), rstd.data()}};
+  }
+  kernels::NormBackward<T> backward() {
+    return {.dims = dims,
+            .x = x.data(),
+            .gamma = gamma.data(),
+            .beta = beta.data(),
+            .statistics = {mean.data(), rest.data(), rstd.data()},
+            .dy = dy.data(),
+            .dx = {dx.data()},
+            .dbeta = {dbeta.data()},
+            .dgamma = {dgamma.data()}};
+  }
+};
+
 template <class T, template <class> class Buffer = Walled, class Queue>
 void check_norm_forward(Queue& queue, const NormCase& c) {
   const SetStatistics s = statistics_of(c);
-  const auto sets = static_cast<std::int64_t>(s.mean.size());
-  const Buffer<T> x(narrowed<T>(c.x)), gamma(narrowed<T>(c.gamma)), beta(narrowed<T>(c.beta));
-  Buffer<T> y(static_cast<std::int64_t>(c.x.size())), mean(sets), rest(sets), rstd(sets);
-  norm_relu_forward(queue, c.dims, x.data(), gamma.data(), beta.data(), y.data(),
-                    {mean.data(), rest.data(), rstd.data()});
-  EXPECT_TRUE(y.walls_stand() && mean.walls_stand() && rest.walls_stand() && rstd.walls_stand());
-  const auto y_values = y.values(), mean_values = mean.values(), rest_values = rest.values(),
-             rstd_values = rstd.values();
+  NormBuffers<T, Buffer> b(c);
+  run(queue, b.forward());
+  EXPECT_TRUE(b.y.walls_stand() && b.mean.walls_stand() && b.rest.walls_stand() &&
+              b.rstd.walls_stand());
+  const auto y_values = b.y.values(), mean_values = b.mean.values(), rest_values = b.rest.values(),
+             rstd_values = b.rstd.values();
 
   for (std::size_t i = 0; i < s.mean.size(); ++i) {
     const NormBound<T> bound(c, s, i, kMostRoundings<Buffer>);
@@ -92,7 +131,7 @@ void check_norm_forward(Queue& queue, const NormCase& c) {
   for (std::size_t i = 0; i < c.x.size(); ++i) {
     const double bound = NormBound<T>(c, s, c.statistic_of(i), kMostRoundings<Buffer>).y(c, s, i);
     double expected = pre_activation(c, s, i);
-    if (c.dims.relu) expected = std::max(expected, 0.0);
+    if (c.dims.activation == kRelu) expected = std::max(expected, 0.0);
     ASSERT_TRUE(std::abs(static_cast<double>(y_values[i]) - expected) <= bound)
         << "y[" << i << "] is " << y_values[i] << ", expected " << expected << " within " << bound;
   }
@@ -104,15 +143,17 @@ template <class T, template <class> class Buffer = Walled, class Queue>
 void check_norm_backward(Queue& queue, const NormCase& c) {
   SetStatistics s = statistics_of(c);
   for (double& value : s.mean) value = static_cast<float>(value);  // so that mean + rest is exact
-  Buffer<T> mean(narrowed<T>(s.mean)), rstd(narrowed<T>(s.rstd));
-  const auto mean_values = mean.values(), rstd_values = rstd.values();
+  NormBuffers<T, Buffer> b(c);
+  b.mean.set(narrowed<T>(s.mean));
+  b.rstd.set(narrowed<T>(s.rstd));
+  const auto mean_values = b.mean.values(), rstd_values = b.rstd.values();
   std::vector<T> rests(s.mean.size());
   for (std::size_t i = 0; i < rests.size(); ++i) {
     rests[i] = static_cast<float>(s.mean[i] * 1e-4);  // larger than it ever is
     s.mean[i] = static_cast<double>(mean_values[i]) + rests[i];
     s.rstd[i] = rstd_values[i];
   }
-  Buffer<T> rest(rests);
+  b.rest.set(rests);
 
   const auto size = static_cast<std::int64_t>(c.x.size());
   Reference dx(size), dgamma(c.dims.channels), dbeta(c.dims.channels);
@@ -126,7 +167,7 @@ void check_norm_backward(Queue& queue, const NormCase& c) {
     const std::size_t channel = c.channel_of(i);
     const auto set = static_cast<std::int64_t>(first_of_set(i));
     x_hat[i] = (c.x[i] - s.mean[c.statistic_of(i)]) * s.rstd[c.statistic_of(i)];
-    through[i] = !c.dims.relu || pre_activation(c, s, i) > 0 ? c.dy[i] : 0;
+    through[i] = c.dims.activation == kNone || pre_activation(c, s, i) > 0 ? c.dy[i] : 0;
     dbeta.add(static_cast<std::int64_t>(channel), through[i]);
     dgamma.add(static_cast<std::int64_t>(channel), through[i] * x_hat[i]);
     mean_dy.add(set, c.gamma[channel] * through[i] / count);
@@ -141,28 +182,29 @@ void check_norm_backward(Queue& queue, const NormCase& c) {
                       r * std::abs(x_hat[i]) * mean_dy_x_hat.magnitude[set];
   }
 
-  const Buffer<T> x(narrowed<T>(c.x)), gamma(narrowed<T>(c.gamma)), beta(narrowed<T>(c.beta)),
-      dy(narrowed<T>(c.dy));
-  const auto run = [&](GradOut<T> to_x, GradOut<T> to_gamma, GradOut<T> to_beta) {
-    norm_relu_backward(queue, c.dims, x.data(), gamma.data(), beta.data(),
-                       {mean.data(), rest.data(), rstd.data()}, dy.data(), to_x, to_gamma, to_beta);
+  kernels::NormBackward<T> call = b.backward();
+  const auto backward = [&](GradOut<T> dx_out, GradOut<T> dgamma_out, GradOut<T> dbeta_out) {
+    call.dx = dx_out;
+    call.dgamma = dgamma_out;
+    call.dbeta = dbeta_out;
+    run(queue, call);
   };
   // Beside the sums: products by rstd (3), gamma, 1 / m (2), x - mean (2) and the last sum (3).
   constexpr std::int64_t kProducts = 11;
   const std::int64_t values = c.dims.batch * c.dims.length;
   expect_gradient<T, Buffer>("dx", dx, c.dims.set_size() + kProducts,
-                             [&](GradOut<T> out) { run(out, {}, {}); });
+                             [&](GradOut<T> out) { backward(out, {}, {}); });
   expect_gradient<T, Buffer>("dgamma", dgamma, values + kProducts,
-                             [&](GradOut<T> out) { run({}, out, {}); });
-  expect_gradient<T, Buffer>("dbeta", dbeta, values, [&](GradOut<T> out) { run({}, {}, out); });
+                             [&](GradOut<T> out) { backward({}, out, {}); });
+  expect_gradient<T, Buffer>("dbeta", dbeta, values,
+                             [&](GradOut<T> out) { backward({}, {}, out); });
   // All three at once.
-  Buffer<T> a(size), b(c.dims.channels), d(c.dims.channels);
-  run({a.data()}, {b.data()}, {d.data()});
-  expect_near<T>("dx", a.values(), dx, c.dims.set_size() + kProducts);
-  expect_near<T>("dgamma", b.values(), dgamma, values + kProducts);
-  expect_near<T>("dbeta", d.values(), dbeta, values);
-  EXPECT_TRUE(a.walls_stand() && b.walls_stand() && d.walls_stand());
-  run({}, {}, {});
+  run(queue, b.backward());
+  expect_near<T>("dx", b.dx.values(), dx, c.dims.set_size() + kProducts);
+  expect_near<T>("dgamma", b.dgamma.values(), dgamma, values + kProducts);
+  expect_near<T>("dbeta", b.dbeta.values(), dbeta, values);
+  EXPECT_TRUE(b.dx.walls_stand() && b.dgamma.walls_stand() && b.dbeta.walls_stand());
+  backward({}, {}, {});
 }
 
 // A case whose statistics are given: the contents of an instance norm, but other means and
@@ -208,9 +250,9 @@ void check_population(Queue& queue, const Population& p) {
     const auto at = static_cast<std::int64_t>(i);
     const std::size_t channel = p.c.channel_of(i);
     const double z = p.pre_activation(i);
-    y.value[i] = dims.relu ? std::max(z, 0.0) : z;
+    y.value[i] = dims.activation == kRelu ? std::max(z, 0.0) : z;
     y.magnitude[i] = std::abs(z - p.c.beta[channel]) + std::abs(p.c.beta[channel]);
-    const double through = !dims.relu || z > 0 ? p.c.dy[i] : 0;
+    const double through = dims.activation == kNone || z > 0 ? p.c.dy[i] : 0;
     dx.add(at, through * p.c.gamma[channel] * p.scale(channel));
     dgamma.add(static_cast<std::int64_t>(channel), through * p.x_hat(i));
     dbeta.add(static_cast<std::int64_t>(channel), through);
@@ -220,21 +262,34 @@ void check_population(Queue& queue, const Population& p) {
   // rstd (5, with the root of a rounded sum), x - mean, the products and the sum.
   constexpr std::int64_t kRoundings = 10;
   Buffer<T> out(size);
-  norm_relu_population_forward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
-                               variance.data(), out.data());
+  run(queue, kernels::NormPopulationForward<T>{.dims = dims,
+                                               .x = x.data(),
+                                               .gamma = gamma.data(),
+                                               .beta = beta.data(),
+                                               .mean = mean.data(),
+                                               .variance = variance.data(),
+                                               .y = out.data()});
   expect_near<T>("y", out.values(), y, kRoundings);
   EXPECT_TRUE(out.walls_stand());
 
-  const auto run = [&](GradOut<T> a, GradOut<T> b, GradOut<T> c) {
-    norm_relu_population_backward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
-                                  variance.data(), dy.data(), a, b, c);
+  const auto backward = [&](GradOut<T> a, GradOut<T> b, GradOut<T> c) {
+    run(queue, kernels::NormPopulationBackward<T>{.dims = dims,
+                                                  .x = x.data(),
+                                                  .gamma = gamma.data(),
+                                                  .beta = beta.data(),
+                                                  .mean = mean.data(),
+                                                  .variance = variance.data(),
+                                                  .dy = dy.data(),
+                                                  .dx = a,
+                                                  .dbeta = c,
+                                                  .dgamma = b});
   };
   const std::int64_t values = dims.batch * dims.length;
-  expect_gradient<T, Buffer>("dx", dx, kRoundings, [&](GradOut<T> a) { run(a, {}, {}); });
+  expect_gradient<T, Buffer>("dx", dx, kRoundings, [&](GradOut<T> a) { backward(a, {}, {}); });
   expect_gradient<T, Buffer>("dgamma", dgamma, values + kRoundings,
-                             [&](GradOut<T> b) { run({}, b, {}); });
-  expect_gradient<T, Buffer>("dbeta", dbeta, values, [&](GradOut<T> c) { run({}, {}, c); });
-  run({}, {}, {});
+                             [&](GradOut<T> b) { backward({}, b, {}); });
+  expect_gradient<T, Buffer>("dbeta", dbeta, values, [&](GradOut<T> c) { backward({}, {}, c); });
+  backward({}, {}, {});
 }
 
 }  // namespace sidechannel::harness

@@ -59,14 +59,14 @@ inline void check_not_finite(const Device& device, DType dtype) {
       const Shape shape{2, length, channels};
       const std::int64_t place = (length + 2) * channels + channels / 2;  // in the second sample
       for (const double value : {kNaN, kInfinity, -kInfinity}) {
-        for (const bool relu : {false, true}) {
+        for (const kernels::Activation activation : {kNone, kRelu}) {
           for (const bool layer : {false, true}) {
             Tape tape(device, dtype);
             const Var x = tape.leaf(tensor(shape, 1, place, value));
             const Var gamma = tape.constant(tensor({channels}, 2));
             const Var beta = tape.constant(tensor({channels}, 3));
             NormOptions options;
-            options.relu = relu;
+            options.activation = activation;
             options.channels_per_set = layer ? channels : 1;
             const auto in_set = [&](std::int64_t i) {
               return i / channels >= length && (layer || i % channels == place % channels);
@@ -79,7 +79,7 @@ inline void check_not_finite(const Device& device, DType dtype) {
           Tensor variance(device, dtype, {channels});
           variance.fill(2);
           NormOptions options;
-          options.relu = relu;
+          options.activation = activation;
           const Var y =
               norm_relu_population(x, tape.constant(tensor({channels}, 2)),
                                    tape.constant(tensor({channels}, 3)), mean, variance, options);
@@ -103,7 +103,7 @@ inline void check_not_finite(const Device& device, DType dtype) {
   }
   for (const std::int64_t in : {1, 5, 20}) {
     for (const std::int64_t out : {1, 3, 20, 67}) {
-      for (const bool with_relu : {false, true}) {
+      for (const kernels::Activation activation : {kNone, kRelu}) {
         const Shape x_shape{9, in};
         for (const int part : {0, 1, 2}) {  // in x, in the weight, in the bias
           Tape tape(device, dtype);
@@ -111,7 +111,7 @@ inline void check_not_finite(const Device& device, DType dtype) {
           const Var x = tape.leaf(tensor(x_shape, 1, part == 0 ? row * in : -1, kNaN));
           const Var w = tape.constant(tensor({out, in}, 2, part == 1 ? column * in : -1, kNaN));
           const Var b = tape.constant(tensor({out}, 3, part == 2 ? column : -1, kNaN));
-          check("linear", x, linear(x, w, b, with_relu),
+          check("linear", x, linear(x, w, b, activation),
                 [&](std::int64_t i) { return part == 0 ? i / out == row : i % out == column; });
         }
       }

@@ -18,10 +18,13 @@
 #include <vector>
 
 #include "engine/tensor.h"
+#include "kernels/activation.h"
 #include "kernels/queue.h"
 #include "kernels/write.h"
 
 namespace sidechannel::harness {
+
+using enum kernels::Activation;
 
 // A device and a queue of `threads` threads, one each for the whole program.
 const Device& device(int threads = 1);

@@ -43,12 +43,27 @@ void check_steps(std::int64_t size) {
     const float loss = 0.5f;
     const DeviceBuffer<double> device_squares(std::vector<double>{squares});
     const DeviceBuffer<float> device_loss(std::vector<float>{loss});
-    adam_begin(harness::queue(), rule(), &squares, &loss, &state);
-    adam_update(harness::queue(), rule(), &state, size, g.data(), p.data(), m.data(), v.data());
-    adam_begin(cuda_queue(), rule(), device_squares.data(), device_loss.data(),
-               device_state.data());
-    adam_update(cuda_queue(), rule(), device_state.data(), size, device_g.data(), device_p.data(),
-                device_m.data(), device_v.data());
+    run(harness::queue(),
+        kernels::AdamBegin<float>{
+            .rule = rule(), .sum_of_squares = &squares, .loss = &loss, .state = &state});
+    run(harness::queue(), kernels::AdamUpdate<float>{.rule = rule(),
+                                                     .state = &state,
+                                                     .size = size,
+                                                     .g = g.data(),
+                                                     .p = p.data(),
+                                                     .m = m.data(),
+                                                     .v = v.data()});
+    run(cuda_queue(), kernels::AdamBegin<float>{.rule = rule(),
+                                                .sum_of_squares = device_squares.data(),
+                                                .loss = device_loss.data(),
+                                                .state = device_state.data()});
+    run(cuda_queue(), kernels::AdamUpdate<float>{.rule = rule(),
+                                                 .state = device_state.data(),
+                                                 .size = size,
+                                                 .g = device_g.data(),
+                                                 .p = device_p.data(),
+                                                 .m = device_m.data(),
+                                                 .v = device_v.data()});
   }
   EXPECT_TRUE(device_p.walls_stand() && device_m.walls_stand() && device_v.walls_stand());
   EXPECT_TRUE(device_state.walls_stand());
@@ -76,7 +91,7 @@ TEST_F(CudaAdam, StepsAreTheCpus) {
     const DeviceBuffer<float>::Misaligned misaligned;
     check_steps(size);
   }
-  adam_update(cuda_queue(), rule(), nullptr, 0, nullptr, nullptr, nullptr, nullptr);
+  run(cuda_queue(), kernels::AdamUpdate<float>{.rule = rule(), .size = 0});
 }
 
 // From the first loss or gradient that is not finite, nothing changes any more.
@@ -94,8 +109,17 @@ TEST_F(CudaAdam, HaltsBeforeWhatIsNotFinite) {
     const auto step = [&](double squares, float loss) {
       const DeviceBuffer<double> device_squares(std::vector<double>{squares});
       const DeviceBuffer<float> device_loss(std::vector<float>{loss});
-      adam_begin(cuda_queue(), rule(), device_squares.data(), device_loss.data(), state.data());
-      adam_update(cuda_queue(), rule(), state.data(), 9, g.data(), p.data(), m.data(), v.data());
+      run(cuda_queue(), kernels::AdamBegin<float>{.rule = rule(),
+                                                  .sum_of_squares = device_squares.data(),
+                                                  .loss = device_loss.data(),
+                                                  .state = state.data()});
+      run(cuda_queue(), kernels::AdamUpdate<float>{.rule = rule(),
+                                                   .state = state.data(),
+                                                   .size = 9,
+                                                   .g = g.data(),
+                                                   .p = p.data(),
+                                                   .m = m.data(),
+                                                   .v = v.data()});
       cuda_queue().synchronize();  // before the two are gone
     };
     step(halt.squares, halt.loss);
@@ -111,7 +135,8 @@ TEST_F(CudaAdam, HaltsBeforeWhatIsNotFinite) {
 TEST_F(CudaAdam, NeedsNoLoss) {
   const DeviceBuffer<double> squares(std::vector<double>{4});
   DeviceBuffer<AdamState> state(std::vector<AdamState>(1));
-  adam_begin(cuda_queue(), rule(), squares.data(), nullptr, state.data());
+  run(cuda_queue(), kernels::AdamBegin<float>{
+                        .rule = rule(), .sum_of_squares = squares.data(), .state = state.data()});
   EXPECT_EQ(state.value().steps, 1);
   EXPECT_EQ(state.value().loss, 0);
 }

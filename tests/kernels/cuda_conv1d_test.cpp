@@ -110,6 +110,36 @@ bool takes_tf32(const std::string& variant) {
   return variant.rfind("TF32", 0) == 0;
 }
 
+// The buffers of a convolution, and its calls on them.
+struct Buffers {
+  Conv1dDims dims;
+  DeviceBuffer<float> x, w, b, dy, y, dx, dw, db;
+
+  explicit Buffers(const Case& c)
+      : dims(c.dims),
+        x(c.x),
+        w(c.w),
+        b(c.b),
+        dy(c.dy),
+        y(static_cast<std::int64_t>(c.dy.size())),
+        dx(static_cast<std::int64_t>(c.x.size())),
+        dw(static_cast<std::int64_t>(c.w.size())),
+        db(static_cast<std::int64_t>(c.b.size())) {}
+
+  void forward(kernels::CudaQueue& queue) {
+    run(queue, kernels::Conv1dForward<float>{
+                   .dims = dims, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
+  }
+  void backward_input(kernels::CudaQueue& queue, GradOut<float> to) {
+    run(queue, kernels::Conv1dBackwardInput<float>{
+                   .dims = dims, .dy = dy.data(), .w = w.data(), .dx = to});
+  }
+  void backward_params(kernels::CudaQueue& queue, GradOut<float> to_w, GradOut<float> to_b) {
+    run(queue, kernels::Conv1dBackwardParams<float>{
+                   .dims = dims, .x = x.data(), .dy = dy.data(), .dw = to_w, .db = to_b});
+  }
+};
+
 // Every kernel of the queue's precision that can compute a pass of this layer, against the
 // definition. Products of TF32 operands are exact in fp32 (11 + 11 bits), so against the definition
 // on rounded operands only the sums' roundings count. Tensor cores cut off where others round:
@@ -120,7 +150,7 @@ void check_variants(kernels::CudaQueue& queue, const Conv1dDims& d) {
   const bool tf32 = queue.precision() == Precision::kTf32;
   const Conv1dReferences r = c.references(tf32);
   const std::int64_t factor = tf32 ? 2 : 1;
-  const DeviceBuffer<float> x(c.x), w(c.w), b(c.b), dy(c.dy);
+  Buffers all(c);
   const auto for_variants = [&](Conv1dPass pass, const auto& check) {
     for (const std::string& name : conv1d_variants(queue.info(), queue.precision(), pass, d)) {
       if (tf32 && !takes_tf32(name)) continue;  // as on a queue of fp32
@@ -131,37 +161,36 @@ void check_variants(kernels::CudaQueue& queue, const Conv1dDims& d) {
   };
 
   for_variants(Conv1dPass::kForward, [&] {
-    DeviceBuffer<float> y(static_cast<std::int64_t>(c.dy.size()));
-    conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
-    harness::expect_near<float>("y", y.values(), r.y, factor * (d.kernel_size * d.channels_in + 1));
-    EXPECT_TRUE(y.walls_stand());
+    all.y = DeviceBuffer<float>(static_cast<std::int64_t>(c.dy.size()));  // NaN again
+    all.forward(queue);
+    harness::expect_near<float>("y", all.y.values(), r.y,
+                                factor * (d.kernel_size * d.channels_in + 1));
+    EXPECT_TRUE(all.y.walls_stand());
   });
   for_variants(Conv1dPass::kBackwardInput, [&] {
     harness::expect_gradient<float, DeviceBuffer>(
         "dx", r.dx, factor * d.kernel_size * d.channels_out,
-        [&](GradOut<float> dx) { conv1d_backward_input(queue, d, dy.data(), w.data(), dx); });
+        [&](GradOut<float> dx) { all.backward_input(queue, dx); });
   });
   const std::int64_t positions = d.batch * d.length_out();
   for_variants(Conv1dPass::kBackwardParams, [&] {
     harness::expect_gradient<float, DeviceBuffer>(
         "dw", r.dw, factor * positions,
-        [&](GradOut<float> dw) { conv1d_backward_params(queue, d, x.data(), dy.data(), dw, {}); });
-    harness::expect_gradient<float, DeviceBuffer>("db", r.db, positions, [&](GradOut<float> db) {
-      conv1d_backward_params(queue, d, x.data(), dy.data(), {}, db);
-    });
+        [&](GradOut<float> dw) { all.backward_params(queue, dw, {}); });
+    harness::expect_gradient<float, DeviceBuffer>(
+        "db", r.db, positions, [&](GradOut<float> db) { all.backward_params(queue, {}, db); });
     // Both at once, each with its own way of writing.
     DeviceBuffer<float> dw(static_cast<std::int64_t>(c.w.size()));
     harness::expect_gradient<float, DeviceBuffer>(
-        "db beside dw", r.db, positions, [&](GradOut<float> db) {
-          conv1d_backward_params(queue, d, x.data(), dy.data(), {dw.data()}, db);
-        });
+        "db beside dw", r.db, positions,
+        [&](GradOut<float> db) { all.backward_params(queue, {dw.data()}, db); });
     harness::expect_near<float>("dw beside db", dw.values(), r.dw, factor * positions);
     EXPECT_TRUE(dw.walls_stand());
   });
   // Nobody asks for anything: nothing happens.
   const std::int64_t launches = queue.counters().launches;
-  conv1d_backward_input(queue, d, dy.data(), w.data(), {});
-  conv1d_backward_params(queue, d, x.data(), dy.data(), {}, {});
+  all.backward_input(queue, {});
+  all.backward_params(queue, {}, {});
   EXPECT_EQ(queue.counters().launches, launches);
 }
 
@@ -186,20 +215,18 @@ TEST_F(CudaConv1d, BuffersNeedNoAlignment) {
                               Conv1dDims{2, 20, 32, 1, 5, 2}}) {
     const Case c(d);
     const Conv1dReferences r = c.references(false);
-    const DeviceBuffer<float> x(c.x), w(c.w), b(c.b), dy(c.dy);
+    Buffers all(c);
     kernels::CudaQueue& queue = cuda_queue(Precision::kTf32);
     SCOPED_TRACE(text(d));
-    DeviceBuffer<float> y(static_cast<std::int64_t>(c.dy.size()));
-    conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
-    harness::expect_near<float>("y", y.values(), r.y, d.kernel_size * d.channels_in + 1);
-    EXPECT_TRUE(y.walls_stand());
+    all.forward(queue);
+    harness::expect_near<float>("y", all.y.values(), r.y, d.kernel_size * d.channels_in + 1);
+    EXPECT_TRUE(all.y.walls_stand());
     harness::expect_gradient<float, DeviceBuffer>(
         "dx", r.dx, d.kernel_size * d.channels_out,
-        [&](GradOut<float> dx) { conv1d_backward_input(queue, d, dy.data(), w.data(), dx); });
-    const std::int64_t positions = d.batch * d.length_out();
-    harness::expect_gradient<float, DeviceBuffer>("dw", r.dw, positions, [&](GradOut<float> dw) {
-      conv1d_backward_params(queue, d, x.data(), dy.data(), dw, {});
-    });
+        [&](GradOut<float> dx) { all.backward_input(queue, dx); });
+    harness::expect_gradient<float, DeviceBuffer>(
+        "dw", r.dw, d.batch * d.length_out(),
+        [&](GradOut<float> dw) { all.backward_params(queue, dw, {}); });
   }
 }
 
@@ -210,16 +237,13 @@ TEST_F(CudaConv1d, SameBitsInEveryRun) {
                                 Conv1dDims{3, 131, 5, 7, 5, 2}, Conv1dDims{2, 300, 1, 64, 5, 2},
                                 Conv1dDims{2, 300, 64, 1, 5, 2}}) {
       const Case c(d);
-      const DeviceBuffer<float> x(c.x), w(c.w), b(c.b), dy(c.dy);
-      DeviceBuffer<float> y(static_cast<std::int64_t>(c.dy.size())),
-          dx(static_cast<std::int64_t>(c.x.size())), dw(static_cast<std::int64_t>(c.w.size())),
-          db(d.channels_out);
+      Buffers b(c);
       harness::expect_same_device_bits(text(d), [&] {
-        conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
-        conv1d_backward_input(queue, d, dy.data(), w.data(), {dx.data()});
-        conv1d_backward_params(queue, d, x.data(), dy.data(), {dw.data()}, {db.data()});
+        b.forward(queue);
+        b.backward_input(queue, {b.dx.data()});
+        b.backward_params(queue, {b.dw.data()}, {b.db.data()});
         std::vector<float> all;
-        for (const auto* part : {&y, &dx, &dw, &db}) {
+        for (const auto* part : {&b.y, &b.dx, &b.dw, &b.db}) {
           const auto values = part->values();
           all.insert(all.end(), values.begin(), values.end());
         }
@@ -236,14 +260,13 @@ TEST_F(CudaConv1d, LetsNaNThrough) {
     kernels::CudaQueue& queue = cuda_queue(precision);
     Case c(d);
     c.x[(40 + 17) * 64 + 5] = std::numeric_limits<float>::quiet_NaN();
-    const DeviceBuffer<float> x(c.x), w(c.w), b(c.b);
     for (const std::string& name :
          conv1d_variants(queue.info(), precision, Conv1dPass::kForward, d)) {
       SCOPED_TRACE(name);
       const ForceConv1dVariant force(name);
-      DeviceBuffer<float> y(2 * 40 * 64);
-      conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
-      const auto values = y.values();
+      Buffers b(c);
+      b.forward(queue);
+      const auto values = b.y.values();
       for (int i = 0; i < 2 * 40 * 64; ++i) {
         const int position = i / 64;
         ASSERT_EQ(std::isnan(values[static_cast<std::size_t>(i)]),
@@ -303,10 +326,8 @@ TEST(CudaConv1dChoice, GoesByPrecisionDeviceAndShape) {
 TEST_F(CudaConv1d, RefusesAForcedVariantThatCannotComputeThis) {
   const ForceConv1dVariant force("one input channel");
   const Conv1dDims d{1, 4, 2, 2, 3, 1};
-  const DeviceBuffer<float> x(8), w(12), b(2);
-  DeviceBuffer<float> y(8);
-  EXPECT_THROW(conv1d_forward(cuda_queue(), d, x.data(), w.data(), b.data(), y.data()),
-               std::logic_error);
+  Buffers b{Case(d)};
+  EXPECT_THROW(b.forward(cuda_queue()), std::logic_error);
 }
 
 }  // namespace

@@ -90,22 +90,30 @@ TEST_F(CudaElementwise, WindowsAreTheCpus) {
       const auto dy = Draw(13).normals<float>(dims.size());
       const DeviceBuffer<float> device_x(x), device_dy(dy);
       std::vector<float> expected(static_cast<std::size_t>(dims.size()));
-      windows_forward(harness::queue(), dims, x.data(), expected.data());
+      run(harness::queue(),
+          kernels::WindowsForward<float>{.dims = dims, .x = x.data(), .y = expected.data()});
       DeviceBuffer<float> y(dims.size());
-      windows_forward(cuda_queue(), dims, device_x.data(), y.data());
+      run(cuda_queue(),
+          kernels::WindowsForward<float>{.dims = dims, .x = device_x.data(), .y = y.data()});
       EXPECT_TRUE(y.walls_stand());
       const auto values = y.values();
       EXPECT_TRUE(std::equal(values.begin(), values.end(), expected.begin()));
       expect_cpu_bits(
           dims.samples * dims.extent(),
-          [&](GradOut<float> dx) { windows_backward(harness::queue(), dims, dy.data(), dx); },
-          [&](GradOut<float> dx) { windows_backward(cuda_queue(), dims, device_dy.data(), dx); });
+          [&](GradOut<float> dx) {
+            run(harness::queue(),
+                kernels::WindowsBackward<float>{.dims = dims, .dy = dy.data(), .dx = dx});
+          },
+          [&](GradOut<float> dx) {
+            run(cuda_queue(),
+                kernels::WindowsBackward<float>{.dims = dims, .dy = device_dy.data(), .dx = dx});
+          });
     };
     check();
     const DeviceBuffer<float>::Misaligned misaligned;
     check();
   }
-  windows_backward(cuda_queue(), {1, 2, 3, 1}, nullptr, {});
+  run(cuda_queue(), kernels::WindowsBackward<float>{.dims = {1, 2, 3, 1}});
 }
 
 TEST_F(CudaElementwise, ReluIsTheCpus) {
@@ -117,8 +125,9 @@ TEST_F(CudaElementwise, ReluIsTheCpus) {
     const DeviceBuffer<float> device_x(x);
     std::vector<float> y(x.size());
     DeviceBuffer<float> device_y(size);
-    relu_forward(harness::queue(), size, x.data(), y.data());
-    relu_forward(cuda_queue(), size, device_x.data(), device_y.data());
+    run(harness::queue(), kernels::ReluForward<float>{.size = size, .x = x.data(), .y = y.data()});
+    run(cuda_queue(),
+        kernels::ReluForward<float>{.size = size, .x = device_x.data(), .y = device_y.data()});
     EXPECT_TRUE(device_y.walls_stand());
     const auto values = device_y.values();
     ASSERT_EQ(std::memcmp(values.data(), y.data(), y.size() * sizeof(float)), 0);
@@ -127,12 +136,17 @@ TEST_F(CudaElementwise, ReluIsTheCpus) {
     const DeviceBuffer<float> device_dy(dy);
     expect_cpu_bits(
         size,
-        [&](GradOut<float> dx) { relu_backward(harness::queue(), size, y.data(), dy.data(), dx); },
         [&](GradOut<float> dx) {
-          relu_backward(cuda_queue(), size, device_y.data(), device_dy.data(), dx);
+          run(harness::queue(),
+              kernels::ReluBackward<float>{.size = size, .y = y.data(), .dy = dy.data(), .dx = dx});
+        },
+        [&](GradOut<float> dx) {
+          run(cuda_queue(),
+              kernels::ReluBackward<float>{
+                  .size = size, .y = device_y.data(), .dy = device_dy.data(), .dx = dx});
         });
   });
-  relu_backward(cuda_queue(), 3, nullptr, nullptr, {});
+  run(cuda_queue(), kernels::ReluBackward<float>{.size = 3});
 }
 
 // Sizes around the range of a block, where a second stage begins; targets shorter than a pack, and
@@ -156,21 +170,30 @@ TEST_F(CudaElementwise, MseAgreesWithTheDefinition) {
       dy.add(i, dloss * 2.0 / static_cast<double>(dims.size) * error);
     }
     DeviceBuffer<float> device_loss(1);
-    mse_forward(cuda_queue(), dims, device_y.data(), device_target.data(), device_loss.data());
+    run(cuda_queue(), kernels::MseForward<float>{.dims = dims,
+                                                 .y = device_y.data(),
+                                                 .target = device_target.data(),
+                                                 .loss = device_loss.data()});
     EXPECT_TRUE(device_loss.walls_stand());
     harness::expect_near<float>("loss", device_loss.values(), loss,
                                 1);  // all but the last is double
     harness::expect_same_device_bits("loss", [&] {
-      mse_forward(cuda_queue(), dims, device_y.data(), device_target.data(), device_loss.data());
+      run(cuda_queue(), kernels::MseForward<float>{.dims = dims,
+                                                   .y = device_y.data(),
+                                                   .target = device_target.data(),
+                                                   .loss = device_loss.data()});
       return std::vector<float>{device_loss.value()};
     });
     // The difference, 2 dloss / size (a product and a rounded division) and the product.
     harness::expect_gradient<float, DeviceBuffer>("dy", dy, 5, [&](GradOut<float> to) {
-      mse_backward(cuda_queue(), dims, device_y.data(), device_target.data(), device_dloss.data(),
-                   to);
+      run(cuda_queue(), kernels::MseBackward<float>{.dims = dims,
+                                                    .y = device_y.data(),
+                                                    .target = device_target.data(),
+                                                    .dloss = device_dloss.data(),
+                                                    .dy = to});
     });
   }
-  mse_backward(cuda_queue(), {1, 1}, nullptr, nullptr, nullptr, {});
+  run(cuda_queue(), kernels::MseBackward<float>{.dims = {1, 1}});
 }
 
 TEST_F(CudaElementwise, MseLetsNaNThrough) {
@@ -178,7 +201,9 @@ TEST_F(CudaElementwise, MseLetsNaNThrough) {
   y[39999] = std::numeric_limits<float>::quiet_NaN();
   const DeviceBuffer<float> device_y(y), target(std::vector<float>{1});
   DeviceBuffer<float> loss(std::vector<float>{0});
-  mse_forward(cuda_queue(), {40000, 1}, device_y.data(), target.data(), loss.data());
+  run(cuda_queue(),
+      kernels::MseForward<float>{
+          .dims = {40000, 1}, .y = device_y.data(), .target = target.data(), .loss = loss.data()});
   EXPECT_TRUE(std::isnan(loss.value()));
 }
 

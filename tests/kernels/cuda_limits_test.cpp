@@ -10,7 +10,7 @@
 #include "kernels/fill.h"
 #include "kernels/linear.h"
 #include "kernels/mse.h"
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 #include "kernels/relu.h"
 #include "tests/harness/cuda_check.h"
 
@@ -35,40 +35,36 @@ class CudaLimits : public harness::CudaTest {
 
 TEST_F(CudaLimits, NumbersThatKernelsCountIn32BitsAreRefused) {
   CudaQueue& queue = harness::cuda_queue();
-  float* const nowhere = nullptr;
   const std::string told = "4294967296 positions, channels or taps are more than kernels count";
   const Conv1dDims whole = {1, 8, 1, 1, 1, 0};
   for (const auto field : {&Conv1dDims::batch, &Conv1dDims::length, &Conv1dDims::channels_in,
                            &Conv1dDims::channels_out}) {
     Conv1dDims dims = whole;
     dims.*field = kBeyond32Bits;
-    expect_refusal(told, [&] { conv1d_forward(queue, dims, nowhere, nowhere, nowhere, nowhere); });
+    expect_refusal(told, [&] { run(queue, Conv1dForward<float>{.dims = dims}); });
     const GradOut<float> out = {reinterpret_cast<float*>(256)};
-    expect_refusal(told, [&] { conv1d_backward_input(queue, dims, nowhere, nowhere, out); });
-    expect_refusal(told, [&] { conv1d_backward_params(queue, dims, nowhere, nowhere, out, out); });
+    expect_refusal(told, [&] { run(queue, Conv1dBackwardInput<float>{.dims = dims, .dx = out}); });
+    expect_refusal(told, [&] {
+      run(queue, Conv1dBackwardParams<float>{.dims = dims, .dw = out, .db = out});
+    });
   }
-  const NormDims norm = {1, 2, kBeyond32Bits, 1, 1, 1e-5, true};
-  expect_refusal(told,
-                 [&] { norm_relu_forward(queue, norm, nowhere, nowhere, nowhere, nowhere, {}); });
-  expect_refusal(told, [&] {
-    norm_relu_population_forward(queue, norm, nowhere, nowhere, nowhere, nowhere, nowhere, nowhere);
-  });
+  const NormDims norm = {1, 2, kBeyond32Bits, 1, 1, 1e-5, Activation::kRelu};
+  expect_refusal(told, [&] { run(queue, NormForward<float>{.dims = norm}); });
+  expect_refusal(told, [&] { run(queue, NormPopulationForward<float>{.dims = norm}); });
 }
 
 TEST_F(CudaLimits, GridsBeyondADevicesCountAreRefused) {
   CudaQueue& queue = harness::cuda_queue();
-  float* const nowhere = nullptr;
   constexpr std::int64_t kElements = std::int64_t{1} << 42;  // 2^32 blocks of 1024
   const auto refused = [](const std::string& operation) {
     return "the launch of " + operation +
            " (grid 4294967296, block 256) was refused: " + "invalid configuration argument";
   };
-  expect_refusal(refused("fill"), [&] { fill(queue, kElements / 4, 0.0f, nowhere); });
+  expect_refusal(refused("fill"), [&] { fill<float>(queue, kElements / 4, 0, nullptr); });
   expect_refusal(refused("relu_forward"),
-                 [&] { relu_forward(queue, kElements, nowhere, nowhere); });
-  expect_refusal(refused("adam_update"), [&] {
-    adam_update(queue, {}, nullptr, kElements, nowhere, nowhere, nowhere, nowhere);
-  });
+                 [&] { run(queue, ReluForward<float>{.size = kElements}); });
+  expect_refusal(refused("adam_update"),
+                 [&] { run(queue, AdamUpdate<float>{.rule = {}, .size = kElements}); });
 }
 
 }  // namespace

@@ -14,6 +14,7 @@ using harness::DeviceBuffer;
 using harness::narrowed;
 using kernels::LinearDims;
 using kernels::Precision;
+using enum kernels::Activation;
 
 class CudaLinear : public harness::CudaTest {};
 
@@ -23,15 +24,15 @@ std::vector<LinearDims> shapes() {
   std::vector<LinearDims> all = harness::linear_dims(60);
   for (const LinearDims& dims : harness::kLargeLinearDims) all.push_back(dims);
   for (const LinearDims& dims : {
-           LinearDims{601, 32, 16, true},
-           {601, 16, 16, true},
-           {601, 16, 1, false},
-           {1025, 64, 1, true},   // two tiles of rows and one row more
-           {40, 132, 1, false},   // wider than a tile's 128
-           {40, 31, 1, false},    // no packs; a warp's lanes but one
-           {70, 33, 1, true},     // one lane takes two columns
-           {9, 2, 1, false},      // two lanes a row
-           {300, 8, 132, false},  // db in two tiles of columns
+           LinearDims{601, 32, 16, kRelu},
+           {601, 16, 16, kRelu},
+           {601, 16, 1, kNone},
+           {1025, 64, 1, kRelu},  // two tiles of rows and one row more
+           {40, 132, 1, kNone},   // wider than a tile's 128
+           {40, 31, 1, kNone},    // no packs; a warp's lanes but one
+           {70, 33, 1, kRelu},    // one lane takes two columns
+           {9, 2, 1, kNone},      // two lanes a row
+           {300, 8, 132, kNone},  // db in two tiles of columns
        }) {
     all.push_back(dims);
   }
@@ -56,8 +57,8 @@ TEST_F(CudaLinear, KernelsAgreeWithTheDefinitionInTf32) {
 
 TEST_F(CudaLinear, BuffersNeedNoAlignment) {
   const DeviceBuffer<float>::Misaligned misaligned;
-  for (const LinearDims& dims :
-       {LinearDims{50, 64, 32, true}, LinearDims{50, 32, 1, true}, LinearDims{50, 32, 8, false}}) {
+  for (const LinearDims& dims : {LinearDims{50, 64, 32, kRelu}, LinearDims{50, 32, 1, kRelu},
+                                 LinearDims{50, 32, 8, kNone}}) {
     check_linear<float, DeviceBuffer>(cuda_queue(), dims);
   }
 }
@@ -71,9 +72,16 @@ TEST_F(CudaLinear, SameBitsInEveryRun) {
           b(narrowed<float>(c.b)), dy(narrowed<float>(c.dy));
       DeviceBuffer<float> y(d.rows * d.out), dx(d.rows * d.in), dw(d.out * d.in), db(d.out);
       harness::expect_same_device_bits(harness::text(d), [&] {
-        linear_forward(queue, d, x.data(), w.data(), b.data(), y.data());
-        linear_backward(queue, d, x.data(), w.data(), y.data(), dy.data(), {dx.data()}, {dw.data()},
-                        {db.data()});
+        run(queue, kernels::LinearForward<float>{
+                       .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
+        run(queue, kernels::LinearBackward<float>{.dims = d,
+                                                  .x = x.data(),
+                                                  .w = w.data(),
+                                                  .y = y.data(),
+                                                  .dy = dy.data(),
+                                                  .dx = {dx.data()},
+                                                  .dw = {dw.data()},
+                                                  .db = {db.data()}});
         queue.synchronize();
         std::vector<float> all;
         for (const auto* part : {&y, &dx, &dw, &db}) {
@@ -89,12 +97,16 @@ TEST_F(CudaLinear, SameBitsInEveryRun) {
 // A dead unit that hides a NaN would let a failed training go on.
 TEST_F(CudaLinear, LetsNaNThrough) {
   for (const std::int64_t out : {1, 6}) {
-    for (const bool relu : {false, true}) {
+    for (const kernels::Activation activation : {kNone, kRelu}) {
       const DeviceBuffer<float> x(std::vector<float>{1, std::numeric_limits<float>::quiet_NaN()}),
           w(std::vector<float>(static_cast<std::size_t>(2 * out), 1)),
           b(std::vector<float>(static_cast<std::size_t>(out), 0));
       DeviceBuffer<float> y(out);
-      linear_forward(cuda_queue(), {1, 2, out, relu}, x.data(), w.data(), b.data(), y.data());
+      run(cuda_queue(), kernels::LinearForward<float>{.dims = {1, 2, out, activation},
+                                                      .x = x.data(),
+                                                      .w = w.data(),
+                                                      .b = b.data(),
+                                                      .y = y.data()});
       for (const float value : y.values()) EXPECT_TRUE(std::isnan(value));
     }
   }

@@ -30,10 +30,18 @@ void check_stream(const Case& c) {
   for (int batch = 0; batch < 3; ++batch) {
     const auto x = draw.normals<float>(c.samples * c.length, 100, 2);
     const DeviceBuffer<float> device_x(x);
-    moments_update(harness::queue(), c.samples, c.length, x.data(), nullptr, &count, mean.data(),
-                   m2.data());
-    moments_update(cuda_queue(), c.samples, c.length, device_x.data(), nullptr, device_count.data(),
-                   device_mean.data(), device_m2.data());
+    run(harness::queue(), kernels::MomentsUpdate<float>{.samples = c.samples,
+                                                        .length = c.length,
+                                                        .x = x.data(),
+                                                        .count = &count,
+                                                        .mean = mean.data(),
+                                                        .m2 = m2.data()});
+    run(cuda_queue(), kernels::MomentsUpdate<float>{.samples = c.samples,
+                                                    .length = c.length,
+                                                    .x = device_x.data(),
+                                                    .count = device_count.data(),
+                                                    .mean = device_mean.data(),
+                                                    .m2 = device_m2.data()});
     cuda_queue().synchronize();
   }
   EXPECT_TRUE(device_mean.walls_stand() && device_m2.walls_stand() && device_count.walls_stand());
@@ -59,7 +67,8 @@ TEST_F(CudaMoments, StreamsAsTheCpu) {
 
 TEST_F(CudaMoments, NoSamplesAreNothing) {
   DeviceBuffer<std::int64_t> count(std::vector<std::int64_t>{5});
-  moments_update(cuda_queue(), 0, 3, nullptr, nullptr, count.data(), nullptr, nullptr);
+  run(cuda_queue(),
+      kernels::MomentsUpdate<float>{.samples = 0, .length = 3, .count = count.data()});
   EXPECT_EQ(count.value(), 5);
 }
 
@@ -72,8 +81,13 @@ TEST_F(CudaMoments, HaltedMeansNothingMoves) {
     DeviceBuffer<std::int64_t> count(std::vector<std::int64_t>{5});
     for (const std::int64_t halted : {1, 0}) {
       const DeviceBuffer<std::int64_t> device_halted(std::vector<std::int64_t>{halted});
-      moments_update(cuda_queue(), 4, length, x.data(), device_halted.data(), count.data(),
-                     mean.data(), m2.data());
+      run(cuda_queue(), kernels::MomentsUpdate<float>{.samples = 4,
+                                                      .length = length,
+                                                      .x = x.data(),
+                                                      .halted = device_halted.data(),
+                                                      .count = count.data(),
+                                                      .mean = mean.data(),
+                                                      .m2 = m2.data()});
       EXPECT_EQ(count.value(), halted == 1 ? 5 : 9);
       EXPECT_EQ(mean.values()[0] == 2.5, halted == 1);
       EXPECT_EQ(m2.values()[0] == 2.5, halted == 1);
@@ -92,12 +106,14 @@ TEST_F(CudaReduce, SumOfSquaresAgreesWithTheDefinition) {
     for (const float value : x) expected += double(value) * double(value);
     const DeviceBuffer<float> device_x(x);
     DeviceBuffer<double> result(1);
-    sum_of_squares(cuda_queue(), size, device_x.data(), result.data());
+    run(cuda_queue(),
+        kernels::SumOfSquares<float>{.size = size, .x = device_x.data(), .result = result.data()});
     EXPECT_TRUE(result.walls_stand());
     const double first = result.value();
     EXPECT_NEAR(first, expected, 2 * harness::gamma_of<double>(size) * expected);
     for (int i = 0; i < 2; ++i) {
-      sum_of_squares(cuda_queue(), size, device_x.data(), result.data());
+      run(cuda_queue(), kernels::SumOfSquares<float>{
+                            .size = size, .x = device_x.data(), .result = result.data()});
       const double again = result.value();
       EXPECT_EQ(std::memcmp(&again, &first, sizeof first), 0);
     }
@@ -111,7 +127,8 @@ TEST_F(CudaReduce, SumOfSquaresIsNotFiniteWhereAnElementIsNot) {
     x[39999] = static_cast<float>(bad);
     const DeviceBuffer<float> device_x(x);
     DeviceBuffer<double> result(std::vector<double>{0});
-    sum_of_squares(cuda_queue(), 40000, device_x.data(), result.data());
+    run(cuda_queue(),
+        kernels::SumOfSquares<float>{.size = 40000, .x = device_x.data(), .result = result.data()});
     EXPECT_FALSE(std::isfinite(result.value()));
   }
 }

@@ -23,10 +23,18 @@ void check_normals(std::int64_t samples, std::int64_t length, const RandomStream
                    const RandomPosition& position) {
   SCOPED_TRACE(testing::Message() << samples << " x " << length);
   std::vector<float> expected(static_cast<std::size_t>(samples * length));
-  normal_fill(harness::queue(), random, &position, samples, length, expected.data());
+  run(harness::queue(), kernels::NormalFill<float>{.random = random,
+                                                   .at = &position,
+                                                   .samples = samples,
+                                                   .length = length,
+                                                   .out = expected.data()});
   const DeviceBuffer<RandomPosition> at(std::vector<RandomPosition>{position});
   DeviceBuffer<float> out(samples * length);
-  normal_fill(cuda_queue(), random, at.data(), samples, length, out.data());
+  run(cuda_queue(), kernels::NormalFill<float>{.random = random,
+                                               .at = at.data(),
+                                               .samples = samples,
+                                               .length = length,
+                                               .out = out.data()});
   EXPECT_TRUE(out.walls_stand());
   expect_same_bits(out.values(), expected);
 }
@@ -52,9 +60,13 @@ TEST_F(CudaRandom, AMillionNormalsHaveTheCpusBits) {
 TEST_F(CudaRandom, UniformsHaveTheCpusBits) {
   for (const std::int64_t size : {1, 3, 4, 5, 1024, 1025, 4097}) {
     std::vector<float> expected(static_cast<std::size_t>(size));
-    uniform_fill(harness::queue(), {7, 2}, 5, 0.125, size, expected.data());
+    run(harness::queue(),
+        kernels::UniformFill<float>{
+            .random = {7, 2}, .step = 5, .bound = 0.125, .size = size, .out = expected.data()});
     DeviceBuffer<float> out(size);
-    uniform_fill(cuda_queue(), {7, 2}, 5, 0.125, size, out.data());
+    run(cuda_queue(),
+        kernels::UniformFill<float>{
+            .random = {7, 2}, .step = 5, .bound = 0.125, .size = size, .out = out.data()});
     EXPECT_TRUE(out.walls_stand());
     expect_same_bits(out.values(), expected);
   }
@@ -62,7 +74,7 @@ TEST_F(CudaRandom, UniformsHaveTheCpusBits) {
 
 TEST_F(CudaRandom, AdvancesCounterByCounter) {
   DeviceBuffer<RandomPosition> at(std::vector<RandomPosition>{{~0u, 10}});
-  random_advance(cuda_queue(), at.data(), {2, 32});
+  run(cuda_queue(), kernels::RandomAdvance{.at = at.data(), .by = {2, 32}});
   EXPECT_TRUE(at.walls_stand());
   EXPECT_EQ(at.value().step, 1u);
   EXPECT_EQ(at.value().first_sample, 42u);

@@ -73,7 +73,7 @@ Composition compose(Tape& tape, const Localizer& net, const Tensor& x) {
     z = convolve(z, block + ".conv");
     if (config.norm != NormKind::kNone) {
       NormOptions options;
-      options.relu = false;
+      options.activation = kernels::Activation::kNone;
       if (config.norm == NormKind::kGroup)
         options.channels_per_set = config.channels / config.groups;
       if (config.norm == NormKind::kLayer) options.channels_per_set = config.channels;

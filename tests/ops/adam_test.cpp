@@ -62,8 +62,13 @@ void check_step(std::int64_t size, std::int64_t number) {
 
   const Walled<T> gradient(g);
   Walled<T> out_p(p), out_m(m), out_v(v);
-  adam_update(harness::queue(2), rule, &state, size, gradient.data(), out_p.data(), out_m.data(),
-              out_v.data());
+  run(harness::queue(2), kernels::AdamUpdate<T>{.rule = rule,
+                                                .state = &state,
+                                                .size = size,
+                                                .g = gradient.data(),
+                                                .p = out_p.data(),
+                                                .m = out_m.data(),
+                                                .v = out_v.data()});
   EXPECT_TRUE(out_p.walls_stand() && out_m.walls_stand() && out_v.walls_stand());
   // The double of the reference rounds too.
   const double u = harness::gamma_of<T>(12) + harness::gamma_of<double>(12);
@@ -96,9 +101,15 @@ TEST(AdamUpdate, SameBitsWithAnyNumberOfThreads) {
     AdamState state;
     for (int step = 0; step < 3; ++step) {
       const double squares = 1;
-      adam_begin<float>(queue, rule, &squares, nullptr, &state);
-      adam_update(queue, rule, &state, static_cast<std::int64_t>(g.size()), g.data(), all.data(),
-                  all.data() + g.size(), all.data() + 2 * g.size());
+      run(queue,
+          kernels::AdamBegin<float>{.rule = rule, .sum_of_squares = &squares, .state = &state});
+      run(queue, kernels::AdamUpdate<float>{.rule = rule,
+                                            .state = &state,
+                                            .size = static_cast<std::int64_t>(g.size()),
+                                            .g = g.data(),
+                                            .p = all.data(),
+                                            .m = all.data() + g.size(),
+                                            .v = all.data() + 2 * g.size()});
     }
     return all;
   });
@@ -116,7 +127,13 @@ void check_fading() {
   std::vector<T> p = start, m(kSize), v(kSize, kLeast * T(1.0015));
   for (std::size_t i = 0; i < kSize; ++i) m[i] = kLeast * (i % 2 == 0 ? T(1.2) : T(-1.2));
   for (int step = 0; step < 2; ++step) {
-    adam_update(harness::queue(), rule, &state, kSize, g.data(), p.data(), m.data(), v.data());
+    run(harness::queue(), kernels::AdamUpdate<T>{.rule = rule,
+                                                 .state = &state,
+                                                 .size = kSize,
+                                                 .g = g.data(),
+                                                 .p = p.data(),
+                                                 .m = m.data(),
+                                                 .v = v.data()});
     for (std::size_t i = 0; i < kSize; ++i) {
       const double sign = i % 2 == 0 ? 1 : -1;
       ASSERT_NEAR(m[i] / kLeast, step == 0 ? sign * 1.2 * 0.9 : 0, tolerance);
@@ -137,7 +154,9 @@ TEST(AdamBegin, CountsTheStepAndTakesItsRate) {
   for (std::int64_t number = 1; number <= 20; ++number) {
     const auto squares = static_cast<double>(number * number);
     const auto loss = static_cast<float>(number) / 2;
-    adam_begin(harness::queue(), rule, &squares, &loss, &state);
+    run(harness::queue(),
+        kernels::AdamBegin<float>{
+            .rule = rule, .sum_of_squares = &squares, .loss = &loss, .state = &state});
     const auto t = static_cast<double>(number);
     EXPECT_EQ(state.steps, number);
     EXPECT_EQ(state.learning_rate, rule.rate.at(number - 1));
@@ -157,7 +176,9 @@ TEST(AdamBegin, CountsTheStepAndTakesItsRate) {
 AdamState after(double squares, double loss) {
   const AdamRule rule = constant_rate(1e-2);
   AdamState state = at_step(rule, 10);
-  adam_begin(harness::queue(), rule, &squares, &loss, &state);
+  run(harness::queue(),
+      kernels::AdamBegin<double>{
+          .rule = rule, .sum_of_squares = &squares, .loss = &loss, .state = &state});
   return state;
 }
 
@@ -173,7 +194,10 @@ TEST(AdamBegin, HaltsBeforeAStepWhoseNumbersAreNotFinite) {
   for (const auto& [squares, halted] : {std::pair{1e38, 0}, std::pair{1e39, 1}}) {
     AdamState state = at_step(constant_rate(1e-2), 10);
     const float loss = 0.5f;
-    adam_begin(harness::queue(), constant_rate(1e-2), &squares, &loss, &state);
+    run(harness::queue(), kernels::AdamBegin<float>{.rule = constant_rate(1e-2),
+                                                    .sum_of_squares = &squares,
+                                                    .loss = &loss,
+                                                    .state = &state});
     EXPECT_EQ(state.halted, halted);
     EXPECT_EQ(after(squares, 0.5).halted, 0);
   }
@@ -182,7 +206,9 @@ TEST(AdamBegin, HaltsBeforeAStepWhoseNumbersAreNotFinite) {
   AdamState state = after(9, kInfinity);
   const double squares = 1;
   const double loss = 1;
-  adam_begin(harness::queue(), rule, &squares, &loss, &state);
+  run(harness::queue(),
+      kernels::AdamBegin<double>{
+          .rule = rule, .sum_of_squares = &squares, .loss = &loss, .state = &state});
   EXPECT_NE(state.halted, 0);
   EXPECT_EQ(state.steps, 10);
   EXPECT_EQ(state.loss, kInfinity);
@@ -195,7 +221,13 @@ TEST(AdamUpdate, ChangesNothingOnceHalted) {
   const std::vector<float> g(100, 1), start(100, 2);
   std::vector<float> p = start, m = start, v = start;
   const auto update = [&] {
-    adam_update(harness::queue(2), rule, &state, 100, g.data(), p.data(), m.data(), v.data());
+    run(harness::queue(2), kernels::AdamUpdate<float>{.rule = rule,
+                                                      .state = &state,
+                                                      .size = 100,
+                                                      .g = g.data(),
+                                                      .p = p.data(),
+                                                      .m = m.data(),
+                                                      .v = v.data()});
   };
   state.halted = 1;
   update();
@@ -211,11 +243,13 @@ TEST(SumOfSquares, AgreesWithTheDefinition) {
     double expected = 0;
     for (float value : x) expected += double(value) * double(value);
     double first = 0;
-    sum_of_squares(harness::queue(1), size, x.data(), &first);
+    run(harness::queue(1),
+        kernels::SumOfSquares<float>{.size = size, .x = x.data(), .result = &first});
     EXPECT_NEAR(first, expected, harness::gamma_of<double>(size + 1) * expected);
     for (int threads : {2, 3}) {
       double again = 0;
-      sum_of_squares(harness::queue(threads), size, x.data(), &again);
+      run(harness::queue(threads),
+          kernels::SumOfSquares<float>{.size = size, .x = x.data(), .result = &again});
       EXPECT_EQ(again, first);
     }
   }

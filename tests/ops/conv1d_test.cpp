@@ -181,30 +181,34 @@ void check_kernels(const Conv1dDims& d) {
   const Walled<T> in(x), weight(w), bias(b), gradient(dy);
 
   Walled<T> y(static_cast<std::int64_t>(r.y.value.size()));
-  conv1d_forward(queue, d, in.data(), weight.data(), bias.data(), y.data());
+  run(queue, kernels::Conv1dForward<T>{
+                 .dims = d, .x = in.data(), .w = weight.data(), .b = bias.data(), .y = y.data()});
   harness::expect_near<T>("y", y.values(), r.y, d.kernel_size * d.channels_in + 1);
   EXPECT_TRUE(y.walls_stand());
 
+  const auto backward_input = [&](GradOut<T> dx) {
+    run(queue, kernels::Conv1dBackwardInput<T>{
+                   .dims = d, .dy = gradient.data(), .w = weight.data(), .dx = dx});
+  };
+  const auto backward_params = [&](GradOut<T> dw, GradOut<T> db) {
+    run(queue, kernels::Conv1dBackwardParams<T>{
+                   .dims = d, .x = in.data(), .dy = gradient.data(), .dw = dw, .db = db});
+  };
   const std::int64_t positions = d.batch * d.length_out();
-  harness::expect_gradient<T>(
-      "dx", r.dx, d.kernel_size * d.channels_out + more,
-      [&](GradOut<T> dx) { conv1d_backward_input(queue, d, gradient.data(), weight.data(), dx); });
-  harness::expect_gradient<T>("dw", r.dw, positions + more, [&](GradOut<T> dw) {
-    conv1d_backward_params(queue, d, in.data(), gradient.data(), dw, {});
-  });
-  harness::expect_gradient<T>("db", r.db, positions, [&](GradOut<T> db) {
-    conv1d_backward_params(queue, d, in.data(), gradient.data(), {}, db);
-  });
+  harness::expect_gradient<T>("dx", r.dx, d.kernel_size * d.channels_out + more, backward_input);
+  harness::expect_gradient<T>("dw", r.dw, positions + more,
+                              [&](GradOut<T> dw) { backward_params(dw, {}); });
+  harness::expect_gradient<T>("db", r.db, positions,
+                              [&](GradOut<T> db) { backward_params({}, db); });
   // Both at once, each with its own way of writing.
   Walled<T> dw(static_cast<std::int64_t>(r.dw.value.size()));
-  harness::expect_gradient<T>("db beside dw", r.db, positions, [&](GradOut<T> db) {
-    conv1d_backward_params(queue, d, in.data(), gradient.data(), {dw.data()}, db);
-  });
+  harness::expect_gradient<T>("db beside dw", r.db, positions,
+                              [&](GradOut<T> db) { backward_params({dw.data()}, db); });
   harness::expect_near<T>("dw beside db", dw.values(), r.dw, positions + more);
   EXPECT_TRUE(dw.walls_stand());
   // Nobody asks for anything: nothing happens.
-  conv1d_backward_input(queue, d, gradient.data(), weight.data(), GradOut<T>{});
-  conv1d_backward_params(queue, d, in.data(), gradient.data(), GradOut<T>{}, GradOut<T>{});
+  backward_input({});
+  backward_params({}, {});
 }
 
 TEST(Conv1d, KernelsAgreeWithTheDefinition) {
@@ -226,18 +230,23 @@ TEST(Conv1d, SameBitsWithAnyNumberOfThreads) {
     const auto dy = draw.normals<float>(d.batch * d.length_out() * d.channels_out);
     harness::expect_same_bits(text(d) + " y", [&](CpuQueue& queue) {
       std::vector<float> y(dy.size());
-      conv1d_forward(queue, d, x.data(), w.data(), b.data(), y.data());
+      run(queue, kernels::Conv1dForward<float>{
+                     .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
       return y;
     });
     harness::expect_same_bits(text(d) + " dx", [&](CpuQueue& queue) {
       std::vector<float> dx(x.size());
-      conv1d_backward_input(queue, d, dy.data(), w.data(), GradOut<float>{dx.data()});
+      run(queue, kernels::Conv1dBackwardInput<float>{
+                     .dims = d, .dy = dy.data(), .w = w.data(), .dx = {dx.data()}});
       return dx;
     });
     harness::expect_same_bits(text(d) + " dw, db", [&](CpuQueue& queue) {
       std::vector<float> both(w.size() + b.size());
-      conv1d_backward_params(queue, d, x.data(), dy.data(), GradOut<float>{both.data()},
-                             GradOut<float>{both.data() + w.size()});
+      run(queue, kernels::Conv1dBackwardParams<float>{.dims = d,
+                                                      .x = x.data(),
+                                                      .dy = dy.data(),
+                                                      .dw = {both.data()},
+                                                      .db = {both.data() + w.size()}});
       return both;
     });
   }
@@ -252,13 +261,19 @@ TEST(Conv1d, SameBitsInAnyBatch) {
   const auto b = draw.normals<float>(d.channels_out);
   const std::int64_t out = d.length_out() * d.channels_out;
   std::vector<float> together(static_cast<std::size_t>(d.batch * out));
-  conv1d_forward(harness::queue(2), d, x.data(), w.data(), b.data(), together.data());
+  run(harness::queue(2),
+      kernels::Conv1dForward<float>{
+          .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = together.data()});
   Conv1dDims one = d;
   one.batch = 1;
   for (std::int64_t n = 0; n < d.batch; ++n) {
     std::vector<float> alone(static_cast<std::size_t>(out));
-    conv1d_forward(harness::queue(1), one, x.data() + n * d.length * d.channels_in, w.data(),
-                   b.data(), alone.data());
+    run(harness::queue(1),
+        kernels::Conv1dForward<float>{.dims = one,
+                                      .x = x.data() + n * d.length * d.channels_in,
+                                      .w = w.data(),
+                                      .b = b.data(),
+                                      .y = alone.data()});
     EXPECT_EQ(std::memcmp(alone.data(), together.data() + n * out, alone.size() * sizeof(float)),
               0);
   }

@@ -15,6 +15,7 @@ using harness::narrowed;
 using kernels::CpuQueue;
 using kernels::GradOut;
 using kernels::LinearDims;
+using enum kernels::Activation;
 
 TEST(Linear, KernelsAgreeWithTheDefinition) {
   for (const LinearDims& dims : harness::linear_dims(120))
@@ -28,7 +29,7 @@ TEST(Linear, KernelsAgreeWithTheDefinition) {
 // At the size of the probes' layers, where the definition would take long.
 TEST(Linear, KernelsAgreeWithEigen) {
   using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  const LinearDims d{520, 250, 130, false};
+  const LinearDims d{520, 250, 130, kNone};
   harness::Draw draw(17);
   const auto drawn = [&](std::int64_t rows, std::int64_t columns) {
     const auto values = draw.normals<float>(rows * columns);
@@ -53,9 +54,19 @@ TEST(Linear, KernelsAgreeWithEigen) {
   std::vector<float> y(static_cast<std::size_t>(dy.size())), dx(static_cast<std::size_t>(x.size())),
       dw(static_cast<std::size_t>(w.size())), db(static_cast<std::size_t>(b.size()));
   CpuQueue& queue = harness::queue(2);
-  linear_forward(queue, d, as_float(x).data(), as_float(w).data(), as_float(b).data(), y.data());
-  linear_backward(queue, d, as_float(x).data(), as_float(w).data(), y.data(), as_float(dy).data(),
-                  GradOut<float>{dx.data()}, GradOut<float>{dw.data()}, GradOut<float>{db.data()});
+  run(queue, kernels::LinearForward<float>{.dims = d,
+                                           .x = as_float(x).data(),
+                                           .w = as_float(w).data(),
+                                           .b = as_float(b).data(),
+                                           .y = y.data()});
+  run(queue, kernels::LinearBackward<float>{.dims = d,
+                                            .x = as_float(x).data(),
+                                            .w = as_float(w).data(),
+                                            .y = y.data(),
+                                            .dy = as_float(dy).data(),
+                                            .dx = {dx.data()},
+                                            .dw = {dw.data()},
+                                            .db = {db.data()}});
   const Matrix ones = Matrix::Ones(d.rows, 1);
   harness::expect_near<float>(
       "y", y,
@@ -76,9 +87,16 @@ TEST(Linear, SameBitsWithAnyNumberOfThreads) {
       std::vector<float> all(dy.size() + x.size() + w.size() + b.size());
       float* dx = all.data() + dy.size();
       float* dw = dx + x.size();
-      linear_forward(queue, d, x.data(), w.data(), b.data(), all.data());
-      linear_backward(queue, d, x.data(), w.data(), all.data(), dy.data(), GradOut<float>{dx},
-                      GradOut<float>{dw}, GradOut<float>{dw + w.size()});
+      run(queue, kernels::LinearForward<float>{
+                     .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = all.data()});
+      run(queue, kernels::LinearBackward<float>{.dims = d,
+                                                .x = x.data(),
+                                                .w = w.data(),
+                                                .y = all.data(),
+                                                .dy = dy.data(),
+                                                .dx = {dx},
+                                                .dw = {dw},
+                                                .db = {dw + w.size()}});
       return all;
     });
   }
@@ -86,9 +104,13 @@ TEST(Linear, SameBitsWithAnyNumberOfThreads) {
 
 TEST(Linear, LetsNaNThrough) {
   const std::vector<float> x = {1, std::numeric_limits<float>::quiet_NaN()}, w(12, 1), b(6, 0);
-  for (bool relu : {false, true}) {
+  for (const kernels::Activation activation : {kNone, kRelu}) {
     std::vector<float> y(6);
-    linear_forward(harness::queue(), {1, 2, 6, relu}, x.data(), w.data(), b.data(), y.data());
+    run(harness::queue(), kernels::LinearForward<float>{.dims = {1, 2, 6, activation},
+                                                        .x = x.data(),
+                                                        .w = w.data(),
+                                                        .b = b.data(),
+                                                        .y = y.data()});
     for (float value : y) EXPECT_TRUE(std::isnan(value));
   }
 }
@@ -100,7 +122,7 @@ TEST(Linear, Gradients) {
     GradientCheckOptions options;
     options.seed = seed;
     const GradientCheck check = check_gradients(
-        [&](Tape&, std::span<const Var> in) { return linear(in[0], in[1], in[2], d.relu); },
+        [&](Tape&, std::span<const Var> in) { return linear(in[0], in[1], in[2], d.activation); },
         std::vector{harness::tensor_of(c.x, {d.rows, d.in}), harness::tensor_of(c.w, {d.out, d.in}),
                     harness::tensor_of(c.b, {d.out})},
         options);

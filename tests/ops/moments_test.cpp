@@ -50,9 +50,12 @@ void check_merged(const std::vector<T>& x, std::int64_t length,
   Walled<double> m2 = mean;
   std::int64_t count = 0;
   std::int64_t total = 0;
+  kernels::MomentsUpdate<T> call{
+      .length = length, .count = &count, .mean = mean.data(), .m2 = m2.data()};
   for (std::int64_t samples : batches) {
-    moments_update(harness::queue(threads), samples, length, x.data() + count * length, nullptr,
-                   &count, mean.data(), m2.data());
+    call.samples = samples;
+    call.x = x.data() + count * length;
+    run(harness::queue(threads), call);
     ASSERT_EQ(count, total += samples);
   }
   ASSERT_EQ(count * length, static_cast<std::int64_t>(x.size()));
@@ -105,7 +108,12 @@ TEST(Moments, OfAConstantHaveNoVarianceAtAll) {
   std::vector<double> mean(3), m2(3);
   std::int64_t count = 0;
   for (std::int64_t samples : {7, 1, 12}) {
-    moments_update(harness::queue(), samples, 3, x.data(), nullptr, &count, mean.data(), m2.data());
+    run(harness::queue(), kernels::MomentsUpdate<float>{.samples = samples,
+                                                        .length = 3,
+                                                        .x = x.data(),
+                                                        .count = &count,
+                                                        .mean = mean.data(),
+                                                        .m2 = m2.data()});
   }
   for (std::size_t l = 0; l < 3; ++l) {
     EXPECT_NEAR(mean[l], double(0.1f), 1e-16);
@@ -119,8 +127,12 @@ TEST(Moments, SameBitsWithAnyNumberOfThreads) {
     std::vector<double> mean(203), m2(203);
     std::int64_t count = 0;
     for (std::int64_t samples : {20, 30}) {
-      moments_update(queue, samples, 203, x.data() + count * 203, nullptr, &count, mean.data(),
-                     m2.data());
+      run(queue, kernels::MomentsUpdate<float>{.samples = samples,
+                                               .length = 203,
+                                               .x = x.data() + count * 203,
+                                               .count = &count,
+                                               .mean = mean.data(),
+                                               .m2 = m2.data()});
     }
     std::vector<float> bits(4 * 203);
     std::memcpy(bits.data(), mean.data(), 203 * sizeof(double));
@@ -136,8 +148,12 @@ TEST(Moments, CountSamplesForAllPositionsAlike) {
   for (int threads : {1, 3}) {
     std::vector<double> mean(length, -1), m2(length, 6);
     std::int64_t count = 3;
-    moments_update(harness::queue(threads), 7, length, x.data(), nullptr, &count, mean.data(),
-                   m2.data());
+    run(harness::queue(threads), kernels::MomentsUpdate<float>{.samples = 7,
+                                                               .length = length,
+                                                               .x = x.data(),
+                                                               .count = &count,
+                                                               .mean = mean.data(),
+                                                               .m2 = m2.data()});
     EXPECT_EQ(count, 10);
     for (std::size_t l = 0; l < length; ++l) {
       EXPECT_NEAR(mean[l], 0.3 * -1 + 0.7 * 2.5, 1e-15);
@@ -151,12 +167,24 @@ TEST(Moments, NothingIsAddedOnceHalted) {
   std::vector<double> mean(3, 1), m2(3, 2);
   std::int64_t count = 4;
   const std::int64_t halted = 1;
-  moments_update(harness::queue(), 5, 3, x.data(), &halted, &count, mean.data(), m2.data());
+  run(harness::queue(), kernels::MomentsUpdate<float>{.samples = 5,
+                                                      .length = 3,
+                                                      .x = x.data(),
+                                                      .halted = &halted,
+                                                      .count = &count,
+                                                      .mean = mean.data(),
+                                                      .m2 = m2.data()});
   EXPECT_EQ(count, 4);
   EXPECT_EQ(mean, std::vector<double>(3, 1));
   EXPECT_EQ(m2, std::vector<double>(3, 2));
   const std::int64_t running = 0;
-  moments_update(harness::queue(), 5, 3, x.data(), &running, &count, mean.data(), m2.data());
+  run(harness::queue(), kernels::MomentsUpdate<float>{.samples = 5,
+                                                      .length = 3,
+                                                      .x = x.data(),
+                                                      .halted = &running,
+                                                      .count = &count,
+                                                      .mean = mean.data(),
+                                                      .m2 = m2.data()});
   EXPECT_EQ(count, 9);
 }
 

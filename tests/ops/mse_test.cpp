@@ -33,15 +33,22 @@ void check_kernels(const MseDims& dims) {
   CpuQueue& queue = harness::queue(2);
   const Walled<T> prediction(y), goal(target), scale(dloss);
   Walled<T> out(1);
-  mse_forward(queue, dims, prediction.data(), goal.data(), out.data());
+  run(queue, kernels::MseForward<T>{
+                 .dims = dims, .y = prediction.data(), .target = goal.data(), .loss = out.data()});
   // In double whatever T is, rounded to T in the end; for T = double the sum's own roundings count.
   harness::expect_near<T>("loss", out.values(), loss, sizeof(T) == 4 ? 2 : dims.size + 4);
   EXPECT_TRUE(out.walls_stand());
   // y - target, the scale's product and quotient with a rounded size, the product with both.
   harness::expect_gradient<T>("dy", dy, 5, [&](GradOut<T> gradient) {
-    mse_backward(queue, dims, prediction.data(), goal.data(), scale.data(), gradient);
+    run(queue, kernels::MseBackward<T>{.dims = dims,
+                                       .y = prediction.data(),
+                                       .target = goal.data(),
+                                       .dloss = scale.data(),
+                                       .dy = gradient});
   });
-  mse_backward(queue, dims, prediction.data(), goal.data(), scale.data(), GradOut<T>{});
+  run(queue,
+      kernels::MseBackward<T>{
+          .dims = dims, .y = prediction.data(), .target = goal.data(), .dloss = scale.data()});
 }
 
 TEST(Mse, KernelsAgreeWithTheDefinition) {
@@ -59,8 +66,13 @@ TEST(Mse, SameBitsWithAnyNumberOfThreads) {
   const auto target = Draw(2).normals<float>(dims.target_size);
   harness::expect_same_bits("mse", [&](CpuQueue& queue) {
     std::vector<float> all(y.size() + 1);
-    mse_forward(queue, dims, y.data(), target.data(), all.data());
-    mse_backward(queue, dims, y.data(), target.data(), all.data(), GradOut<float>{all.data() + 1});
+    run(queue, kernels::MseForward<float>{
+                   .dims = dims, .y = y.data(), .target = target.data(), .loss = all.data()});
+    run(queue, kernels::MseBackward<float>{.dims = dims,
+                                           .y = y.data(),
+                                           .target = target.data(),
+                                           .dloss = all.data(),
+                                           .dy = {all.data() + 1}});
     return all;
   });
 }

@@ -23,6 +23,7 @@ using harness::Walled;
 using kernels::CpuQueue;
 using kernels::GradOut;
 using kernels::NormDims;
+using enum kernels::Activation;
 
 // --- Accuracy -----------------------------------------------------------------------------------
 
@@ -31,21 +32,20 @@ using kernels::NormDims;
 // nothing.
 TEST(NormStatistics, StayAccurateFarFromZero) {
   for (const NormDims& dims :
-       {NormDims{2, 600, 3, 1, 1, 1e-5, false}, NormDims{2, 100, 12, 12, 1, 1e-5, false},
-        NormDims{4, 150, 5, 1, 4, 1e-5, false}}) {
-    NormCase c{dims, {}, {}, {}, {}};
+       {NormDims{2, 600, 3, 1, 1, 1e-5, kNone}, NormDims{2, 100, 12, 12, 1, 1e-5, kNone},
+        NormDims{4, 150, 5, 1, 4, 1e-5, kNone}}) {
+    const std::vector<double> ones(static_cast<std::size_t>(dims.channels), 1);
+    NormCase c{dims, {}, ones, std::vector<double>(ones.size()), {}};
     for (float x : Draw(1).normals<float>(dims.batch * dims.length * dims.channels, 4096, 1.25)) {
       c.x.push_back(x);
     }
     const harness::SetStatistics s = harness::statistics_of(c);
-    const auto x = narrowed<float>(c.x);
-    const std::vector<float> gamma(static_cast<std::size_t>(dims.channels), 1);
-    const std::vector<float> beta(gamma.size(), 0);
-    std::vector<float> y(x.size()), mean(s.mean.size()), rest(mean), rstd(mean);
-    norm_relu_forward(harness::queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                      {mean.data(), rest.data(), rstd.data()});
+    harness::NormBuffers<float> b(c);
+    run(harness::queue(), b.forward());
+    const auto x = b.x.values(), y = b.y.values(), mean = b.mean.values(), rest = b.rest.values(),
+               rstd = b.rstd.values();
 
-    // The mean is off by g(m) 4096 at most, as derived in norm_relu_test.cpp: in theory .15 for 600
+    // The mean is off by g(m) 4096 at most, as derived in norm_act_test.cpp: in theory .15 for 600
     // values; for one that is off by e, the variance grows by e^2.
     const double e = harness::gamma_of<float>(dims.set_size() + 1) * 4097;
     const double bound = e * e + harness::gamma_of<float>(dims.set_size() + 5) * 2;
@@ -133,10 +133,19 @@ void check_running(const NormDims& dims, double tolerance) {
       running_variance(std::vector<T>(channels, 1));
   for (const std::vector<double>& batch : batches) {
     const auto x = narrowed<T>(batch);
-    norm_relu_forward(harness::queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                      {mean.data(), rest.data(), rstd.data()});
-    norm_update_running(harness::queue(), dims, 0.3, {mean.data(), rest.data(), rstd.data()},
-                        running_mean.data(), running_variance.data());
+    run(harness::queue(),
+        kernels::NormForward<T>{.dims = dims,
+                                .x = x.data(),
+                                .gamma = gamma.data(),
+                                .beta = beta.data(),
+                                .y = y.data(),
+                                .statistics = {mean.data(), rest.data(), rstd.data()}});
+    run(harness::queue(),
+        kernels::NormUpdateRunning<T>{.dims = dims,
+                                      .momentum = 0.3,
+                                      .statistics = {mean.data(), rest.data(), rstd.data()},
+                                      .running_mean = running_mean.data(),
+                                      .running_variance = running_variance.data()});
   }
   const Expected expected = run_directly(
       dims, batches, 0.3, {std::vector<double>(channels, 0), std::vector<double>(channels, 1)});
@@ -148,31 +157,35 @@ void check_running(const NormDims& dims, double tolerance) {
 }
 
 // The error of a mean or variance of m values of size 5 is below g(m + 8) times that, as derived in
-// norm_relu_test.cpp; a weighted mean of such errors is no larger.
+// norm_act_test.cpp; a weighted mean of such errors is no larger.
 TEST(NormStatistics, RunningAveragesAgreeWithADirectComputation) {
   for (const NormDims& dims :
-       {NormDims{4, 30, 7, 1, 1, 1e-5, true}, NormDims{6, 21, 3, 1, 2, 1e-5, true},
-        NormDims{8, 5, 17, 1, 4, 1e-5, true}, NormDims{4, 9, 2, 1, 4, 1e-5, true},
-        NormDims{1, 2, 1, 1, 1, 1e-5, true}}) {
+       {NormDims{4, 30, 7, 1, 1, 1e-5, kRelu}, NormDims{6, 21, 3, 1, 2, 1e-5, kRelu},
+        NormDims{8, 5, 17, 1, 4, 1e-5, kRelu}, NormDims{4, 9, 2, 1, 4, 1e-5, kRelu},
+        NormDims{1, 2, 1, 1, 1, 1e-5, kRelu}}) {
     check_running<float>(dims, harness::gamma_of<float>(dims.set_size() + 8));
     check_running<double>(dims, harness::gamma_of<double>(dims.set_size() + 8));
   }
 }
 
 TEST(NormStatistics, RunningVarianceOfOneValueIsZero) {
-  const NormDims dims{2, 1, 1, 1, 1, 1e-5, true};
+  const NormDims dims{2, 1, 1, 1, 1, 1e-5, kRelu};
   std::vector<double> mean{1, 3}, rest(2), rstd(2, 1 / std::sqrt(1e-5));
   double running_mean = 0;
   double running_variance = 1;
-  norm_update_running(harness::queue(), dims, 0.1, {mean.data(), rest.data(), rstd.data()},
-                      &running_mean, &running_variance);
+  run(harness::queue(),
+      kernels::NormUpdateRunning<double>{.dims = dims,
+                                         .momentum = 0.1,
+                                         .statistics = {mean.data(), rest.data(), rstd.data()},
+                                         .running_mean = &running_mean,
+                                         .running_variance = &running_variance});
   EXPECT_NEAR(running_mean, 0.2, 1e-15);
   EXPECT_NEAR(running_variance, 0.9, 1e-15);
 }
 
 TEST(NormStatistics, OnlyTrainingMovesThem) {
   ParameterList list(harness::device(), DType::kF64, 1);
-  const NormRelu norm(list, "norm", 3, {1, 2, 1e-5, true}, true);
+  const NormRelu norm(list, "norm", 3, {1, 2, 1e-5, kRelu}, true);
   std::map<std::string, HostArray> tensors;
   const auto running = [&](const char* name) {
     list.save(tensors);
@@ -186,7 +199,7 @@ TEST(NormStatistics, OnlyTrainingMovesThem) {
   EXPECT_EQ(running("norm.running_mean"), (std::vector<double>{0, 0, 0}));
   EXPECT_EQ(running("norm.running_var"), (std::vector<double>{1, 1, 1}));
   norm(tape.constant(x), Statistics::kTraining);
-  const Expected expected = run_directly({4, 7, 3, 1, 2, 1e-5, true}, {harness::values_of(x)}, 0.1,
+  const Expected expected = run_directly({4, 7, 3, 1, 2, 1e-5, kRelu}, {harness::values_of(x)}, 0.1,
                                          {{0, 0, 0}, {1, 1, 1}});
   EXPECT_LE(harness::relative_difference(running("norm.running_mean"), expected.mean), 1e-14);
   EXPECT_LE(harness::relative_difference(running("norm.running_var"), expected.variance), 1e-14);
@@ -216,7 +229,7 @@ TEST(NormPopulation, KernelsAgreeWithTheDefinition) {
 
 // How the batch was grouped in training does not matter any more: a batch of another size will do.
 TEST(NormPopulation, TakesAnyBatch) {
-  Population p = make_population<double>({3, 7, 6, 1, 1, 1e-5, true}, 6);
+  Population p = make_population<double>({3, 7, 6, 1, 1, 1e-5, kRelu}, 6);
   p.c.dims.samples_per_set = 4;
   check_population<double>(harness::queue(2), p);
   p.c.dims.channels_per_set = 5;
@@ -233,11 +246,23 @@ TEST(NormPopulation, SameBitsWithAnyNumberOfThreads) {
       std::vector<float> all(2 * x.size() + 2 * gamma.size());
       float* dx = all.data() + x.size();
       float* dgamma = dx + x.size();
-      norm_relu_population_forward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
-                                   variance.data(), all.data());
-      norm_relu_population_backward(queue, dims, x.data(), gamma.data(), beta.data(), mean.data(),
-                                    variance.data(), dy.data(), GradOut<float>{dx},
-                                    GradOut<float>{dgamma}, GradOut<float>{dgamma + gamma.size()});
+      run(queue, kernels::NormPopulationForward<float>{.dims = dims,
+                                                       .x = x.data(),
+                                                       .gamma = gamma.data(),
+                                                       .beta = beta.data(),
+                                                       .mean = mean.data(),
+                                                       .variance = variance.data(),
+                                                       .y = all.data()});
+      run(queue, kernels::NormPopulationBackward<float>{.dims = dims,
+                                                        .x = x.data(),
+                                                        .gamma = gamma.data(),
+                                                        .beta = beta.data(),
+                                                        .mean = mean.data(),
+                                                        .variance = variance.data(),
+                                                        .dy = dy.data(),
+                                                        .dx = {dx},
+                                                        .dbeta = {dgamma + gamma.size()},
+                                                        .dgamma = {dgamma}});
       return all;
     });
   }
@@ -253,7 +278,7 @@ TEST(NormPopulation, Gradients) {
     GradientCheckOptions options;
     options.seed = seed;
     NormOptions norm;
-    norm.relu = dims.relu;
+    norm.activation = dims.activation;
     const GradientCheck check = check_gradients(
         [&](Tape&, std::span<const Var> in) {
           return norm_relu_population(in[0], in[1], in[2], mean, variance, norm);
@@ -268,13 +293,13 @@ TEST(NormPopulation, Gradients) {
 
 // Normalizing a batch by its own statistics, given as population statistics, is the batch's norm.
 TEST(NormPopulation, WithTheBatchsStatisticsIsTheBatchsNorm) {
-  const auto c = harness::make_norm_case<double>({3, 17, 5, 1, 3, 1e-5, true}, 4);
+  const auto c = harness::make_norm_case<double>({3, 17, 5, 1, 3, 1e-5, kRelu}, 4);
   const harness::SetStatistics s = harness::statistics_of(c);
   Tape tape(harness::device(), DType::kF64);
   const Var x = tape.constant(harness::tensor_of(c.x, {3, 17, 5}));
   const Var gamma = tape.constant(harness::tensor_of(c.gamma, {5}));
   const Var beta = tape.constant(harness::tensor_of(c.beta, {5}));
-  const Var a = norm_relu(x, gamma, beta, {1, 3, 1e-5, true});
+  const Var a = norm_relu(x, gamma, beta, {1, 3, 1e-5, kRelu});
   const Var b = norm_relu_population(x, gamma, beta, harness::tensor_of(s.mean, {5}),
                                      harness::tensor_of(s.variance, {5}), {});
   EXPECT_LE(

@@ -23,7 +23,9 @@ constexpr std::uint32_t kStep = 7;
 std::vector<float> normals(const RandomStream& random, const RandomPosition& at,
                            std::int64_t samples, std::int64_t length, int threads = 1) {
   harness::Walled<float> out(samples * length);
-  normal_fill(harness::queue(threads), random, &at, samples, length, out.data());
+  run(harness::queue(threads),
+      kernels::NormalFill<float>{
+          .random = random, .at = &at, .samples = samples, .length = length, .out = out.data()});
   EXPECT_TRUE(out.walls_stand());
   return {out.values().begin(), out.values().end()};
 }
@@ -74,7 +76,9 @@ TEST(Normal, DrawsTheStoredBits) {
 
 TEST(Uniform, DrawsTheStoredBits) {
   std::vector<float> values(10001);
-  uniform_fill(harness::queue(2), {5, 0}, 3, 0.25, 10001, values.data());
+  run(harness::queue(2),
+      kernels::UniformFill<float>{
+          .random = {5, 0}, .step = 3, .bound = 0.25, .size = 10001, .out = values.data()});
   EXPECT_EQ(std::bit_cast<std::uint32_t>(values[0]), 3189814810u);
   EXPECT_EQ(hash_of(values), 4891574343632545335u);
 }
@@ -95,7 +99,8 @@ TEST(Normal, DependsOnItsPlaceAlone) {
   harness::expect_same_bits("normal", [](CpuQueue& queue) {
     std::vector<float> out(300 * 61);
     const RandomPosition at{kStep, 0};
-    normal_fill(queue, kStream, &at, 300, 61, out.data());
+    run(queue, kernels::NormalFill<float>{
+                   .random = kStream, .at = &at, .samples = 300, .length = 61, .out = out.data()});
     return out;
   });
 }
@@ -104,7 +109,9 @@ TEST(Normal, InDoubleAreTheSameNumbers) {
   const auto single = normals(kStream, {kStep, 0}, 3, 21);
   std::vector<double> values(63);
   const RandomPosition at{kStep, 0};
-  normal_fill(harness::queue(), kStream, &at, 3, 21, values.data());
+  run(harness::queue(),
+      kernels::NormalFill<double>{
+          .random = kStream, .at = &at, .samples = 3, .length = 21, .out = values.data()});
   EXPECT_EQ(values, harness::widened(single));
 }
 
@@ -133,14 +140,14 @@ bool operator==(const RandomPosition& a, const RandomPosition& b) {
 
 TEST(RandomPosition, AdvancesCounterByCounterAndWraps) {
   RandomPosition at{7, 100};
-  kernels::random_advance(harness::queue(), &at, {1, 0});
+  run(harness::queue(), kernels::RandomAdvance{.at = &at, .by = {1, 0}});
   EXPECT_TRUE((at == RandomPosition{8, 100}));
-  kernels::random_advance(harness::queue(), &at, {0, 32});
+  run(harness::queue(), kernels::RandomAdvance{.at = &at, .by = {0, 32}});
   EXPECT_TRUE((at == RandomPosition{8, 132}));
-  kernels::random_advance(harness::queue(), &at, {2, 3});
+  run(harness::queue(), kernels::RandomAdvance{.at = &at, .by = {2, 3}});
   EXPECT_TRUE((at == RandomPosition{10, 135}));
   at = {0xffffffff, 0xfffffffe};
-  kernels::random_advance(harness::queue(), &at, {1, 5});
+  run(harness::queue(), kernels::RandomAdvance{.at = &at, .by = {1, 5}});
   EXPECT_TRUE((at == RandomPosition{0, 3}));
 }
 
@@ -256,7 +263,9 @@ TEST(Normal, NumbersOfDifferentCountersAreIndependent) {
 
 TEST(Uniform, IsUniformWithinItsBound) {
   std::vector<float> values(1000003);
-  uniform_fill(harness::queue(2), {46, 0}, 0, 0.25, 1000003, values.data());
+  run(harness::queue(2),
+      kernels::UniformFill<float>{
+          .random = {46, 0}, .step = 0, .bound = 0.25, .size = 1000003, .out = values.data()});
   const auto n = static_cast<double>(values.size());
   double mean = 0;
   for (float value : values) mean += value / n;

@@ -37,13 +37,14 @@ void check_kernels(std::int64_t size) {
   CpuQueue& queue = harness::queue(2);
   const Walled<T> in(x), gradient(dy);
   Walled<T> y(size);
-  relu_forward(queue, size, in.data(), y.data());
+  run(queue, kernels::ReluForward<T>{.size = size, .x = in.data(), .y = y.data()});
   harness::expect_near<T>("y", y.values(), forward, 0);
   EXPECT_TRUE(y.walls_stand());
   harness::expect_gradient<T>("dx", backward, 0, [&](GradOut<T> dx) {
-    relu_backward(queue, size, y.data(), gradient.data(), dx);
+    run(queue,
+        kernels::ReluBackward<T>{.size = size, .y = y.data(), .dy = gradient.data(), .dx = dx});
   });
-  relu_backward(queue, size, y.data(), gradient.data(), GradOut<T>{});
+  run(queue, kernels::ReluBackward<T>{.size = size, .y = y.data(), .dy = gradient.data()});
 }
 
 TEST(Relu, KernelsAgreeWithTheDefinition) {
@@ -59,8 +60,9 @@ TEST(Relu, SameBitsWithAnyNumberOfThreads) {
   harness::expect_same_bits("relu", [&](CpuQueue& queue) {
     std::vector<float> all(2 * x.size());
     const auto size = static_cast<std::int64_t>(x.size());
-    relu_forward(queue, size, x.data(), all.data());
-    relu_backward(queue, size, all.data(), dy.data(), GradOut<float>{all.data() + size});
+    run(queue, kernels::ReluForward<float>{.size = size, .x = x.data(), .y = all.data()});
+    run(queue, kernels::ReluBackward<float>{
+                   .size = size, .y = all.data(), .dy = dy.data(), .dx = {all.data() + size}});
     return all;
   });
 }
@@ -68,7 +70,7 @@ TEST(Relu, SameBitsWithAnyNumberOfThreads) {
 TEST(Relu, LetsNaNThrough) {
   const std::vector<float> x = {1, std::numeric_limits<float>::quiet_NaN(), -1};
   std::vector<float> y(3);
-  relu_forward(harness::queue(), 3, x.data(), y.data());
+  run(harness::queue(), kernels::ReluForward<float>{.size = 3, .x = x.data(), .y = y.data()});
   EXPECT_EQ(y[0], 1);
   EXPECT_TRUE(std::isnan(y[1]));
   EXPECT_EQ(y[2], 0);

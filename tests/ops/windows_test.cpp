@@ -64,7 +64,8 @@ TEST(WindowsKernel, StaysWithinItsBuffersForAnyNumberOfThreads) {
     for (const int threads : {1, 2, 3}) {
       const Walled<float> in(x);
       Walled<float> y(dims.size());
-      windows_forward(harness::queue(threads), dims, in.data(), y.data());
+      run(harness::queue(threads),
+          kernels::WindowsForward<float>{.dims = dims, .x = in.data(), .y = y.data()});
       EXPECT_TRUE(y.walls_stand());
       for (std::int64_t i = 0; i < dims.size(); ++i) {
         const std::int64_t row = i / dims.length;
@@ -75,9 +76,11 @@ TEST(WindowsKernel, StaysWithinItsBuffersForAnyNumberOfThreads) {
       const Walled<float> cotangent(dy);
       harness::expect_gradient<float>(
           "dx", scattered(dims, dy), dims.count, [&](GradOut<float> dx) {
-            windows_backward(harness::queue(threads), dims, cotangent.data(), dx);
+            run(harness::queue(threads),
+                kernels::WindowsBackward<float>{.dims = dims, .dy = cotangent.data(), .dx = dx});
           });
-      windows_backward(harness::queue(threads), dims, cotangent.data(), GradOut<float>{});
+      run(harness::queue(threads),
+          kernels::WindowsBackward<float>{.dims = dims, .dy = cotangent.data()});
     }
   }
 }

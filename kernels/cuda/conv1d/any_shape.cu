@@ -37,7 +37,7 @@ struct RowsShared {
   alignas(16) float w[kRowTaps][kRowChannels][kRowColumns];
 };
 
-__global__ void __launch_bounds__(kRowThreads) tiled_rows_kernel(RowProduct p, int tiles) {
+__global__ void __launch_bounds__(kRowThreads) tiled_rows_kernel(NarrowProduct p, int tiles) {
   RowsShared& shared = static_shared<RowsShared>();
   const int thread = static_cast<int>(threadIdx.x);
   const int n = static_cast<int>(blockIdx.x) / tiles;
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kRowThreads) tiled_rows_kernel(RowProduct p, i
   }
 }
 
-void tiled_rows(CudaQueue& queue, const RowProduct& p) {
+void tiled_rows(CudaQueue& queue, const NarrowProduct& p) {
   const int tiles = ceil_div(p.length_out, kRowPositions);
   Launch how;
   how.grid = Grid{std::int64_t{p.batch} * tiles, ceil_div(p.columns, kRowColumns)};

@@ -56,14 +56,14 @@ struct Target {
 
 // About how long a variant takes: rounds of blocks on all multiprocessors, each as long as its tile
 // and what comes before and after it, which is about 32 positions' worth.
-std::int64_t duration(const Target& target, const RowVariant& variant, const RowProduct& p) {
+std::int64_t duration(const Target& target, const RowVariant& variant, const NarrowProduct& p) {
   constexpr std::int64_t kOverhead = 32;
   const std::int64_t blocks = std::int64_t{p.batch} * ceil_div(p.length_out, variant.positions);
   return ceil_div(blocks, target.multiprocessors()) * (variant.positions + kOverhead);
 }
 
 // What can compute the product, the best first.
-std::vector<RowVariant> variants(const Target& target, const RowProduct& p) {
+std::vector<RowVariant> variants(const Target& target, const NarrowProduct& p) {
   std::vector<RowVariant> all;
   // Of those made for this layer, the ones whose tiles fit the problem best.
   const auto append = [&](const std::vector<RowVariant>& made) {
@@ -87,33 +87,9 @@ std::vector<RowVariant> variants(const Target& target, const RowProduct& p) {
   return all;
 }
 
-RowProduct forward_product(const Conv1dDims& dims, const float* x, const float* w, const float* b,
-                           float* y) {
-  RowProduct p = {};
-  p.batch = narrow(dims.batch);
-  p.length = narrow(dims.length);
-  p.channels = narrow(dims.channels_in);
-  p.length_out = narrow(dims.length_out());
-  p.columns = narrow(dims.channels_out);
-  p.taps = narrow(dims.kernel_size);
-  p.offset = narrow(dims.padding);
-  p.x = x;
-  p.w = w;
-  p.bias = b;
-  p.y = y;
-  p.write = Write::kOverwrite;
-  return p;
-}
-
-RowProduct input_product(const Conv1dDims& dims, const float* dy, const float* w,
-                         GradOut<float> dx) {
-  const Conv1dDims reversed = {dims.batch,        dims.length_out(),
-                               dims.channels_out, dims.channels_in,
-                               dims.kernel_size,  dims.kernel_size - 1 - dims.padding};
-  RowProduct p = forward_product(reversed, dy, w, nullptr, dx.data);
-  p.flip = true;
-  p.write = dx.write;
-  return p;
+template <class Call>
+NarrowProduct product_of(const Call& call) {
+  return row_product(call).counted_by(narrow);
 }
 
 // --- Parameter gradients -------------------------------------------------------------------------
@@ -136,7 +112,8 @@ std::vector<WeightVariant> variants(const Target& target, const WeightSums& p) {
   return all;
 }
 
-WeightSums weight_sums(const Conv1dDims& dims, const float* x, const float* dy) {
+WeightSums sums_of(const Conv1dBackwardParams<float>& call) {
+  const Conv1dDims& dims = call.dims;
   WeightSums p = {};
   p.batch = narrow(dims.batch);
   p.length = narrow(dims.length);
@@ -145,8 +122,8 @@ WeightSums weight_sums(const Conv1dDims& dims, const float* x, const float* dy) 
   p.channels_out = narrow(dims.channels_out);
   p.taps = narrow(dims.kernel_size);
   p.padding = narrow(dims.padding);
-  p.x = x;
-  p.dy = dy;
+  p.x = call.x;
+  p.dy = call.dy;
   p.weight_sums = dims.kernel_size * dims.channels_in * dims.channels_out;
   p.row = p.weight_sums + dims.channels_out;
   return p;
@@ -188,13 +165,13 @@ std::vector<std::string> conv1d_variants(const CudaDeviceInfo& device, Precision
   const Target target(device, precision);
   switch (pass) {
     case Conv1dPass::kForward:
-      return names(target, forward_product(dims, nullptr, nullptr, nullptr, nullptr));
+      return names(target, product_of(Conv1dForward<float>{dims}));
     case Conv1dPass::kBackwardInput:
-      return names(target, input_product(dims, nullptr, nullptr, {}));
+      return names(target, product_of(Conv1dBackwardInput<float>{dims}));
     case Conv1dPass::kBackwardParams:
       break;
   }
-  return names(target, weight_sums(dims, nullptr, nullptr));
+  return names(target, sums_of(Conv1dBackwardParams<float>{dims}));
 }
 
 ForceConv1dVariant::ForceConv1dVariant(std::string name) {
@@ -204,29 +181,27 @@ ForceConv1dVariant::~ForceConv1dVariant() {
   forced_variant().clear();
 }
 
-void conv1d_forward(CudaQueue& queue, const Conv1dDims& dims, const float* x, const float* w,
-                    const float* b, float* y) {
-  const RowProduct product = forward_product(dims, x, w, b, y);
+void run(CudaQueue& queue, const Conv1dForward<float>& call) {
+  const NarrowProduct product = product_of(call);
   choose(queue, product).run(queue, product);
 }
 
-void conv1d_backward_input(CudaQueue& queue, const Conv1dDims& dims, const float* dy,
-                           const float* w, GradOut<float> dx) {
-  if (dx.data == nullptr) return;
-  const RowProduct product = input_product(dims, dy, w, dx);
+void run(CudaQueue& queue, const Conv1dBackwardInput<float>& call) {
+  if (call.dx.data == nullptr) return;
+  const NarrowProduct product = product_of(call);
   choose(queue, product).run(queue, product);
 }
 
-void conv1d_backward_params(CudaQueue& queue, const Conv1dDims& dims, const float* x,
-                            const float* dy, GradOut<float> dw, GradOut<float> db) {
-  WeightSums sums = weight_sums(dims, x, dy);
+void run(CudaQueue& queue, const Conv1dBackwardParams<float>& call) {
+  const Conv1dDims& dims = call.dims;
+  WeightSums sums = sums_of(call);
   if (dims.batch * dims.length_out() == 0) {
-    add_nothing(queue, sums.weight_sums, dw);
-    add_nothing(queue, dims.channels_out, db);
+    add_nothing(queue, sums.weight_sums, call.dw);
+    add_nothing(queue, dims.channels_out, call.db);
     return;
   }
-  sums.weights = dw.data && sums.weight_sums > 0;
-  sums.bias = db.data && dims.channels_out > 0;
+  sums.weights = call.dw.data && sums.weight_sums > 0;
+  sums.bias = call.db.data && dims.channels_out > 0;
   if (!sums.weights && !sums.bias) return;
   const WeightVariant variant = choose(queue, sums);
   split(Target(queue), variant, sums);
@@ -237,7 +212,7 @@ void conv1d_backward_params(CudaQueue& queue, const Conv1dDims& dims, const floa
   } else {
     sum_columns(queue, sums);
   }
-  add_splits(queue, sums, dw, db);
+  add_splits(queue, sums, call.dw, call.db);
 }
 
 }  // namespace sidechannel::kernels

@@ -8,35 +8,21 @@
 #include <vector>
 
 #include "kernels/cuda_queue.h"
+#include "kernels/row_product.h"
 #include "kernels/write.h"
 
 namespace sidechannel::kernels {
 
-// --- y = start + rows(x) * w: the forward pass and, with flipped weights, the input gradient -----
-//
-//   y[n, l, j] = start + sum over t < taps, c < channels of x[n, l + t - offset, c] * W[t, c, j]
-//
-// with zeros outside of x. W[t, c, j] is w[t, c, j], or w[taps - 1 - t, j, c] when flipped: a
-// layer's weights are used for its input gradient as they stand in memory. start is bias[j], or
-// what stands in y (kAccumulate), or 0.
-struct RowProduct {
-  int batch, length, channels;  // x [batch, length, channels]
-  int length_out, columns;      // y [batch, length_out, columns]
-  int taps, offset;
-  const float* x;
-  const float* w;
-  bool flip;
-  const float* bias;  // [columns] or null
-  float* y;
-  Write write;
-};
+// --- The forward pass and, with flipped weights, the input gradient ------------------------------
+
+using NarrowProduct = RowProduct<float, int>;
 
 struct RowVariant {
   const char* name;
   int channels;        // C_in = C_out that it is made for; 0: any
   int positions;       // of y that a block computes
   std::size_t shared;  // bytes of shared memory of a block
-  void (*run)(CudaQueue& queue, const RowProduct& product);
+  void (*run)(CudaQueue& queue, const NarrowProduct& product);
 };
 
 extern const RowVariant kTiledRows;              // any shape

@@ -31,7 +31,7 @@ constexpr int kRun = 4;  // neighbouring positions of a thread
 // sum: tap by tap.
 
 template <int kVec>
-__global__ void __launch_bounds__(kThreads) one_channel_in_kernel(RowProduct p, int runs) {
+__global__ void __launch_bounds__(kThreads) one_channel_in_kernel(NarrowProduct p, int runs) {
   const std::int64_t index = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const int packs = p.columns / kVec;
   const std::int64_t run = index / packs;
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads) one_channel_in_kernel(RowProduct p, 
   }
 }
 
-void one_channel_in(CudaQueue& queue, const RowProduct& p) {
+void one_channel_in(CudaQueue& queue, const NarrowProduct& p) {
   const int runs = ceil_div(p.length_out, kRun);
   const int vec = pack_size(p.columns, {p.y, p.w, p.bias});
   Launch how;
@@ -93,7 +93,7 @@ void one_channel_in(CudaQueue& queue, const RowProduct& p) {
 constexpr int kLanesOfRun = 8;
 
 template <int kVec>
-__global__ void __launch_bounds__(kThreads) one_channel_out_kernel(RowProduct p, int runs) {
+__global__ void __launch_bounds__(kThreads) one_channel_out_kernel(NarrowProduct p, int runs) {
   const std::int64_t index = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const std::int64_t run = index / kLanesOfRun;
   const int lane = static_cast<int>(threadIdx.x) % kLanesOfRun;
@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(kThreads) one_channel_out_kernel(RowProduct p,
   }
 }
 
-void one_channel_out(CudaQueue& queue, const RowProduct& p) {
+void one_channel_out(CudaQueue& queue, const NarrowProduct& p) {
   const int runs = ceil_div(p.length_out, kRun);
   Launch how;
   how.grid = Grid{ceil_div(std::int64_t{p.batch} * runs * kLanesOfRun, kThreads)};

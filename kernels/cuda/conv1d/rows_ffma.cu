@@ -64,7 +64,7 @@ struct Stage {
 
 // Begins to copy a stage, from channel c0 on. Each thread copies one chunk of weights for each tap.
 template <int kThreads, class Place, int kPositions>
-__device__ __forceinline__ void begin_stage(const RowProduct& p, const device::RowTile& tile,
+__device__ __forceinline__ void begin_stage(const NarrowProduct& p, const device::RowTile& tile,
                                             int c0, Stage<Place, kPositions>& stage) {
   constexpr int kColumns = Place::kColumns;
   const int thread = static_cast<int>(threadIdx.x);
@@ -130,7 +130,7 @@ __device__ __forceinline__ Weights load_weights(const float (*w)[Place::kPitch],
 }
 
 template <int kChannels, int kWarps, int kRun, int kGroups, bool kFlip>
-__global__ void __launch_bounds__(kWarps * 32 * kGroups, 1) ffma_rows_kernel(RowProduct p) {
+__global__ void __launch_bounds__(kWarps * 32 * kGroups, 1) ffma_rows_kernel(NarrowProduct p) {
   using Rows = FfmaRows<kChannels, kWarps, kRun, kGroups, kFlip>;
   const int group = static_cast<int>(threadIdx.x) / Rows::kGroupThreads;
   const int rank = static_cast<int>(threadIdx.x) % Rows::kGroupThreads;
@@ -207,7 +207,7 @@ __global__ void __launch_bounds__(kWarps * 32 * kGroups, 1) ffma_rows_kernel(Row
 }
 
 template <int kChannels, int kWarps, int kRun, int kGroups>
-void ffma_rows(CudaQueue& queue, const RowProduct& p) {
+void ffma_rows(CudaQueue& queue, const NarrowProduct& p) {
   using Forward = FfmaRows<kChannels, kWarps, kRun, kGroups, false>;
   using Flipped = FfmaRows<kChannels, kWarps, kRun, kGroups, true>;
   Launch how;

@@ -86,8 +86,8 @@ struct FlippedWeights {
 
 // The helpers' part: brings 16 channels of x and of the weights, from channel c0 on.
 template <int kChannels, int kPositions, class W>
-__device__ __forceinline__ void bring(const RowProduct& p, const device::RowTile& tile, int helper,
-                                      int c0, Stage<kChannels, kPositions>& stage) {
+__device__ __forceinline__ void bring(const NarrowProduct& p, const device::RowTile& tile,
+                                      int helper, int c0, Stage<kChannels, kPositions>& stage) {
   constexpr int kPairs = kChannels / 32;
   const W weights(helper);
   const float* w = p.w + c0 / kStageChannels * W::stage_stride();
@@ -123,7 +123,7 @@ __device__ __forceinline__ void bring(const RowProduct& p, const device::RowTile
 }
 
 template <int kChannels, int kTiles, bool kFlip>
-__global__ void __launch_bounds__(kThreads, 1) mma_rows_kernel(RowProduct p) {
+__global__ void __launch_bounds__(kThreads, 1) mma_rows_kernel(NarrowProduct p) {
   constexpr int kPositions = kWarps * kTiles * 8;
   constexpr int kColumnTiles = kChannels / 16;
   using W = std::conditional_t<kFlip, FlippedWeights<kChannels>, Weights<kChannels>>;
@@ -196,7 +196,7 @@ template <int kChannels, int kTiles>
 constexpr std::size_t kShared = 2 * sizeof(Stage<kChannels, kWarps * kTiles * 8>);
 
 template <int kChannels, int kTiles>
-void mma_rows(CudaQueue& queue, const RowProduct& p) {
+void mma_rows(CudaQueue& queue, const NarrowProduct& p) {
   Launch how;
   how.grid = Grid{std::int64_t{p.batch} * ceil_div(p.length_out, kWarps * kTiles * 8)};
   how.block = dim3(kThreads);

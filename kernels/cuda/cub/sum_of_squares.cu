@@ -27,10 +27,10 @@ struct Square {
 
 }  // namespace
 
-void sum_of_squares(CudaQueue& queue, std::int64_t size, const float* x, double* result) {
+void run(CudaQueue& queue, const SumOfSquares<float>& call) {
   const auto reduce = [&](void* scratch, std::size_t& bytes) {
-    return cub::DeviceReduce::TransformReduce(scratch, bytes, x, result, size, cuda::std::plus<>(),
-                                              Square(), 0.0, queue.stream());
+    return cub::DeviceReduce::TransformReduce(scratch, bytes, call.x, call.result, call.size,
+                                              cuda::std::plus<>(), Square(), 0.0, queue.stream());
   };
   CudaLaunch record;
   record.operation = "sum_of_squares";

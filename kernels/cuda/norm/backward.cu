@@ -1,4 +1,4 @@
-// Fused normalization and ReLU, backward. With g = dy where the ReLU let x through, else 0:
+// Fused normalization and activation, backward. With g = dy where the ReLU let x through, else 0:
 //
 //   dbeta = sum of g,  dgamma = sum of g * x_hat              over all samples and positions
 //   dx = rstd * (gamma * g - a - x_hat * b)                   a, b: the means over the set of
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
   }
   Pack<kVec> sum[2] = {};
   tile.each([&](int i, std::int64_t) {
-    constants.centre_and_mask(item[i], g[i], norm.relu);
+    constants.centre_and_mask(item[i], g[i], norm.activation);
     sum[0].add(g[i]);
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
   tile.each([&](int, std::int64_t at) {
     auto centred = Pack<kVec>::load(x + at);
     auto g = Pack<kVec>::load(dy + at);
-    constants.centre_and_mask(centred, g, norm.relu);
+    constants.centre_and_mask(centred, g, norm.activation);
     write(correction.dx(centred, g, constants.scale), dx, at);
   });
 }
@@ -186,23 +186,24 @@ void launch_total_params(CudaQueue& queue, const TilePlan& plan, const Sums* par
 
 }  // namespace
 
-void norm_relu_backward(CudaQueue& queue, const NormDims& dims, const float* x, const float* gamma,
-                        const float* beta, const NormStatistics<float>& kept, const float* dy,
-                        GradOut<float> dx, GradOut<float> dgamma, GradOut<float> dbeta) {
+void run(CudaQueue& queue, const NormBackward<float>& call) {
+  const NormDims& dims = call.dims;
+  const GradOut<float> dx = call.dx, dgamma = call.dgamma, dbeta = call.dbeta;
   if (dims.size() == 0) return add_nothing(queue, dims.channels, dgamma, dbeta);
   const bool params = dgamma.data || dbeta.data;
   if (!dx.data && !params) return;
   const NormArguments norm = arguments_of(dims);
-  const GivenStatistics statistics{kept.mean, kept.mean_rest, kept.rstd};
-  const int vec = pack_size(dims.channels, {x, dy, dx.data});
+  const GivenStatistics statistics{call.statistics.mean, call.statistics.mean_rest,
+                                   call.statistics.rstd};
+  const int vec = pack_size(dims.channels, {call.x, call.dy, dx.data});
   TilePlan whole;
   if (cut_in_whole_sets(dims, vec, {4, 8}, whole)) {
     Sums* partial =
         params ? static_cast<Sums*>(queue.scratch(column_partial_bytes<2>(whole))) : nullptr;
     with_constants<4, 8>(whole, [&](auto kVec, auto kItems) {
       launch(queue, "norm_relu_backward", backward_tile<kVec(), kItems(), Part::kSets>,
-             Launch{whole.grid(), whole.block()}, whole.tiling, norm, x, gamma, beta, statistics,
-             dy, dx, partial);
+             Launch{whole.grid(), whole.block()}, whole.tiling, norm, call.x, call.gamma, call.beta,
+             statistics, call.dy, dx, partial);
     });
     if (params) launch_total_params(queue, whole, partial, dgamma, dbeta);
     return;
@@ -216,34 +217,34 @@ void norm_relu_backward(CudaQueue& queue, const NormDims& dims, const float* x, 
   Sums* of_sets = partial + column_partial_bytes<2>(plan) / sizeof(Sums);
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
     launch(queue, "norm_relu_backward: sums", backward_tile<kVec(), kItems(), Part::kChunk>,
-           Launch{plan.grid(), plan.block()}, plan.tiling, norm, x, gamma, beta, statistics, dy,
-           GradOut<float>{}, partial);
+           Launch{plan.grid(), plan.block()}, plan.tiling, norm, call.x, call.gamma, call.beta,
+           statistics, call.dy, GradOut<float>{}, partial);
     if (!dx.data) return;
     launch(queue, "norm_relu_backward: sets", merge_set, Launch{sets, 128}, plan.tiling, norm,
-           gamma, partial, of_sets);
+           call.gamma, partial, of_sets);
     launch(queue, "norm_relu_backward: apply", apply_backward<kVec(), kItems()>,
-           Launch{plan.grid(), plan.block()}, plan.tiling, norm, x, gamma, beta, statistics, dy,
-           of_sets, dx);
+           Launch{plan.grid(), plan.block()}, plan.tiling, norm, call.x, call.gamma, call.beta,
+           statistics, call.dy, of_sets, dx);
   });
   if (params) launch_total_params(queue, plan, partial, dgamma, dbeta);
 }
 
-void norm_relu_population_backward(CudaQueue& queue, const NormDims& dims, const float* x,
-                                   const float* gamma, const float* beta, const float* mean,
-                                   const float* variance, const float* dy, GradOut<float> dx,
-                                   GradOut<float> dgamma, GradOut<float> dbeta) {
+void run(CudaQueue& queue, const NormPopulationBackward<float>& call) {
+  const NormDims& dims = call.dims;
+  const GradOut<float> dx = call.dx, dgamma = call.dgamma, dbeta = call.dbeta;
   if (dims.size() == 0) return add_nothing(queue, dims.channels, dgamma, dbeta);
-  const GivenStatistics given{mean, nullptr, variance};
   const bool params = dgamma.data || dbeta.data;
   if (!dx.data && !params) return;
+  const GivenStatistics given{call.mean, nullptr, call.variance};
   const TilePlan plan = cut_in_chunks(1, dims.batch * dims.length, dims.channels,
-                                      pack_size(dims.channels, {x, dy, dx.data}));
+                                      pack_size(dims.channels, {call.x, call.dy, dx.data}));
   Sums* partial =
       params ? static_cast<Sums*>(queue.scratch(column_partial_bytes<2>(plan))) : nullptr;
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
     launch(queue, "norm_relu_population_backward",
            backward_tile<kVec(), kItems(), Part::kPopulation>, Launch{plan.grid(), plan.block()},
-           plan.tiling, arguments_of(dims), x, gamma, beta, given, dy, dx, partial);
+           plan.tiling, arguments_of(dims), call.x, call.gamma, call.beta, given, call.dy, dx,
+           partial);
   });
   if (params) launch_total_params(queue, plan, partial, dgamma, dbeta);
 }

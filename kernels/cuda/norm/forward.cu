@@ -1,7 +1,7 @@
-// Fused normalization and ReLU, forward:
+// Fused normalization and activation, forward:
 //
 //   mean = sum of x / n,  variance = sum of (x - mean)^2 / n,  rstd = 1 / sqrt(variance + epsilon)
-//   y = relu((x - mean) * (rstd * gamma) + beta)
+//   y = activation((x - mean) * (rstd * gamma) + beta)
 //
 // over sets of n values. x, y [groups, positions, channels]; statistics [groups, channels]. Which
 // of the two ways a shape goes is told in plan.cuh; how threads map to elements, and the order
@@ -69,7 +69,8 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
   constants.set_mean(near, sums.mine(0), norm.epsilon);
   if (threadIdx.y == 0) constants.keep(statistics, first_statistic);
   constants.set_scale(gamma + tile.channel, beta + tile.channel);
-  tile.each([&](int i, std::int64_t at) { constants.forward(item[i], norm.relu).store(y + at); });
+  tile.each(
+      [&](int i, std::int64_t at) { constants.forward(item[i], norm.activation).store(y + at); });
 }
 
 // Mean and sum of squared deviations of one channel over one tile's positions.
@@ -179,22 +180,24 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
     constants.set_statistics(statistics, statistic);
   }
   constants.set_scale(gamma + tile.channel, beta + tile.channel);
-  tile.each([&](int i, std::int64_t at) { constants.forward(item[i], norm.relu).store(y + at); });
+  tile.each(
+      [&](int i, std::int64_t at) { constants.forward(item[i], norm.activation).store(y + at); });
 }
 
 }  // namespace
 
-void norm_relu_forward(CudaQueue& queue, const NormDims& dims, const float* x, const float* gamma,
-                       const float* beta, float* y, const NormStatistics<float>& statistics) {
+void run(CudaQueue& queue, const NormForward<float>& call) {
+  const NormDims& dims = call.dims;
+  const NormStatistics<float>& statistics = call.statistics;
   if (dims.size() == 0) return;
   const NormArguments norm = arguments_of(dims);
-  const int vec = pack_size(dims.channels, {x, y});
+  const int vec = pack_size(dims.channels, {call.x, call.y});
   TilePlan whole;
   if (cut_in_whole_sets(dims, vec, {4, 8, 16}, whole)) {
     with_constants<4, 8, 16>(whole, [&](auto kVec, auto kItems) {
       launch(queue, "norm_relu_forward", forward_whole_sets<kVec(), kItems()>,
-             Launch{whole.grid(), whole.block()}, whole.tiling, norm, x, gamma, beta, y,
-             statistics);
+             Launch{whole.grid(), whole.block()}, whole.tiling, norm, call.x, call.gamma, call.beta,
+             call.y, statistics);
     });
     return;
   }
@@ -205,27 +208,27 @@ void norm_relu_forward(CudaQueue& queue, const NormDims& dims, const float* x, c
       static_cast<std::size_t>(groups * dims.channels * plan.tiling.chunks) * sizeof(Moments)));
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
     launch(queue, "norm_relu_forward: sums", sum_chunks<kVec(), kItems()>,
-           Launch{plan.grid(), plan.block()}, plan.tiling, x, moments);
+           Launch{plan.grid(), plan.block()}, plan.tiling, call.x, moments);
     const std::int64_t sets = groups * (dims.channels / dims.channels_per_set);
     launch(queue, "norm_relu_forward: statistics", merge_chunks, Launch{sets, 128}, plan.tiling,
            norm, dims.epsilon, moments, statistics);
     launch(queue, "norm_relu_forward: apply", apply<kVec(), kItems(), false>,
-           Launch{plan.grid(), plan.block()}, plan.tiling, norm, x,
-           GivenStatistics{statistics.mean, statistics.mean_rest, statistics.rstd}, gamma, beta, y);
+           Launch{plan.grid(), plan.block()}, plan.tiling, norm, call.x,
+           GivenStatistics{statistics.mean, statistics.mean_rest, statistics.rstd}, call.gamma,
+           call.beta, call.y);
   });
 }
 
-void norm_relu_population_forward(CudaQueue& queue, const NormDims& dims, const float* x,
-                                  const float* gamma, const float* beta, const float* mean,
-                                  const float* variance, float* y) {
+void run(CudaQueue& queue, const NormPopulationForward<float>& call) {
+  const NormDims& dims = call.dims;
   if (dims.size() == 0) return;
-  const GivenStatistics given{mean, nullptr, variance};
-  const TilePlan plan =
-      cut_in_chunks(1, dims.batch * dims.length, dims.channels, pack_size(dims.channels, {x, y}));
+  const GivenStatistics given{call.mean, nullptr, call.variance};
+  const TilePlan plan = cut_in_chunks(1, dims.batch * dims.length, dims.channels,
+                                      pack_size(dims.channels, {call.x, call.y}));
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
     launch(queue, "norm_relu_population_forward", apply<kVec(), kItems(), true>,
-           Launch{plan.grid(), plan.block()}, plan.tiling, arguments_of(dims), x, given, gamma,
-           beta, y);
+           Launch{plan.grid(), plan.block()}, plan.tiling, arguments_of(dims), call.x, given,
+           call.gamma, call.beta, call.y);
   });
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 
-// What the files of fused normalization and ReLU have in common.
+// What the files of fused normalization and activation have in common.
 //
 // A group of samples is a matrix [positions = samples_per_set * length, channels], and a set of
 // statistics is a few neighbouring columns of it. Two ways, by size:
@@ -16,11 +16,11 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/device/relu.cuh"
+#include "kernels/cuda/device/activation.cuh"
 #include "kernels/cuda/device/tile.cuh"
 #include "kernels/cuda/sizes.h"
 #include "kernels/cuda/tiling.h"
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 
 namespace sidechannel::kernels {
 
@@ -32,12 +32,12 @@ struct NormArguments {
   int set_channels;
   float set_size;
   float epsilon;
-  bool relu;
+  Activation activation;
 };
 
 inline NormArguments arguments_of(const NormDims& dims) {
   return {narrow(dims.channels_per_set), static_cast<float>(dims.set_size()),
-          static_cast<float>(dims.epsilon), dims.relu};
+          static_cast<float>(dims.epsilon), dims.activation};
 }
 
 // Puts the tiles of whole sets into `plan`, with the fewest of `items` positions a thread that do.
@@ -139,22 +139,23 @@ struct NormConstants {
     }
   }
 
-  __device__ __forceinline__ Pack<kVec> forward(Pack<kVec> x, bool relu) const {
+  __device__ __forceinline__ Pack<kVec> forward(Pack<kVec> x, Activation activation) const {
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
       const float value = fmaf(x.v[j] - mean.v[j], scale.v[j], shift.v[j]);
-      x.v[j] = relu ? device::relu(value) : value;
+      x.v[j] = activate(activation, value);
     }
     return x;
   }
 
   // x becomes x - mean, and dy what the ReLU let through of it.
-  __device__ __forceinline__ void centre_and_mask(Pack<kVec>& x, Pack<kVec>& dy, bool relu) const {
+  __device__ __forceinline__ void centre_and_mask(Pack<kVec>& x, Pack<kVec>& dy,
+                                                  Activation activation) const {
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
       x.v[j] -= mean.v[j];
       const float value = fmaf(x.v[j], scale.v[j], shift.v[j]);
-      if (relu && !(value > 0.0f)) dy.v[j] = 0.0f;
+      if (activation == Activation::kRelu && !(value > 0.0f)) dy.v[j] = 0.0f;
     }
   }
 };

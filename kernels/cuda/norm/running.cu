@@ -14,23 +14,18 @@
 namespace sidechannel::kernels {
 namespace {
 
-__global__ void update_running(NormDims dims, double momentum, NormStatistics<float> statistics,
-                               float* running_mean, float* running_variance) {
+__global__ void update_running(NormUpdateRunning<float> call) {
   const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (c >= dims.channels) return;
-  move_running(dims, momentum, statistics, c, running_mean[c], running_variance[c]);
+  if (c < call.dims.channels) move_running(call, c);
 }
 
 }  // namespace
 
-void norm_update_running(CudaQueue& queue, const NormDims& dims, double momentum,
-                         const NormStatistics<float>& statistics, float* running_mean,
-                         float* running_variance) {
-  if (dims.size() == 0) return;
+void run(CudaQueue& queue, const NormUpdateRunning<float>& call) {
+  if (call.dims.size() == 0) return;
   constexpr unsigned kThreads = 64;
-  const std::int64_t blocks = ceil_div(dims.channels, kThreads);
-  launch(queue, "norm_update_running", update_running, Launch{blocks, kThreads}, dims, momentum,
-         statistics, running_mean, running_variance);
+  const std::int64_t blocks = ceil_div(call.dims.channels, kThreads);
+  launch(queue, "norm_update_running", update_running, Launch{blocks, kThreads}, call);
 }
 
 }  // namespace sidechannel::kernels

@@ -22,8 +22,8 @@ struct StoreTotal {
 
 }  // namespace
 
-void sum_of_squares(CudaQueue& queue, std::int64_t size, const float* x, double* result) {
-  blocked_sum(queue, "sum_of_squares", size, Square{x}, StoreTotal{result});
+void run(CudaQueue& queue, const SumOfSquares<float>& call) {
+  blocked_sum(queue, "sum_of_squares", call.size, Square{call.x}, StoreTotal{call.result});
 }
 
 }  // namespace sidechannel::kernels

@@ -11,13 +11,13 @@
 namespace sidechannel::kernels::device {
 
 // Place of W[t, c, j] in memory.
-__device__ __forceinline__ std::int64_t weight_index(const RowProduct& p, int t, int c, int j) {
+__device__ __forceinline__ std::int64_t weight_index(const NarrowProduct& p, int t, int c, int j) {
   return p.flip ? (std::int64_t{p.taps - 1 - t} * p.columns + j) * p.channels + c
                 : (std::int64_t{t} * p.channels + c) * p.columns + j;
 }
 
 // Writes y[row + column], where row is a multiple of the number of columns.
-__device__ __forceinline__ void store(const RowProduct& p, std::int64_t row, int column,
+__device__ __forceinline__ void store(const NarrowProduct& p, std::int64_t row, int column,
                                       float sum) {
   float* y = p.y + row + column;
   if (p.bias != nullptr) sum += p.bias[column];
@@ -26,7 +26,7 @@ __device__ __forceinline__ void store(const RowProduct& p, std::int64_t row, int
 }
 
 // Four neighbouring columns, 16-byte aligned.
-__device__ __forceinline__ void store(const RowProduct& p, std::int64_t row, int column,
+__device__ __forceinline__ void store(const NarrowProduct& p, std::int64_t row, int column,
                                       float4 sum) {
   auto* y = reinterpret_cast<float4*>(p.y + row + column);
   const auto add = [&sum](const float4& other) {

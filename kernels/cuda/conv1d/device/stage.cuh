@@ -78,7 +78,7 @@ struct Planes {
 struct RowTile {
   int n, first, count;
 
-  __device__ RowTile(const RowProduct& p, int positions) {
+  __device__ RowTile(const NarrowProduct& p, int positions) {
     const int tiles = (p.length_out + positions - 1) / positions;
     const int size = (p.length_out + tiles - 1) / tiles;
     n = static_cast<int>(blockIdx.x) / tiles;

@@ -1,4 +1,4 @@
-// Fused normalization and ReLU on the CPU.
+// Fused normalization and activation on the CPU.
 //
 // Threads split the work in tasks that hold whole sets: one group of samples times one block of
 // channels. Within a task the sums run along the positions, in the order of memory, in blocks of
@@ -10,7 +10,7 @@
 //
 //   mean = m + sum of d / n,  variance = (sum of d^2 - (sum of d)^2 / n) / n
 
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 
 #include <algorithm>
 #include <array>
@@ -216,12 +216,13 @@ struct RowConstants {
   R mean, scale, shift;  // scale = rstd * gamma, shift = beta - mean_rest * scale
   bool relu;
 
-  RowConstants(D d, const NormDims& dims, std::int64_t c, const NormStatistics<T>& s,
-               const T* gamma, const T* beta)
+  // Call: a struct with dims, gamma and beta.
+  template <class Call>
+  RowConstants(D d, const Call& call, const NormStatistics<T>& s, std::int64_t c)
       : mean(R::load(d, s.mean + c)),
-        scale(R::load(d, gamma + c)),
-        shift(R::load(d, beta + c)),
-        relu(dims.relu) {
+        scale(R::load(d, call.gamma + c)),
+        shift(R::load(d, call.beta + c)),
+        relu(call.dims.activation == Activation::kRelu) {
     const R rest = R::load(d, s.mean_rest + c), rstd = R::load(d, s.rstd + c);
     R::each([&](int j) {
       scale.v[j] = hn::Mul(rstd.v[j], scale.v[j]);
@@ -240,14 +241,17 @@ struct RowConstants {
   }
 };
 
-// y = relu(x_hat * gamma + beta) for the samples of one group.
-template <class T>
-void apply(const NormDims& dims, std::int64_t group, std::int64_t c0, std::int64_t c1, const T* x,
-           const NormStatistics<T>& statistics, const T* gamma, const T* beta, T* y) {
+// y = relu(x_hat * gamma + beta) for the samples of one group. Call: NormForward, or that of a
+// population.
+template <class T, template <class> class Call>
+void apply(const Call<T>& call, const NormDims& dims, const NormStatistics<T>& statistics,
+           std::int64_t group, std::int64_t c0, std::int64_t c1) {
+  const T* x = call.x;
+  T* y = call.y;
   simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
     using R = Row<decltype(row)::value, decltype(d)>;
-    const RowConstants<decltype(row)::value, decltype(d), T> k(d, dims, c, statistics, gamma, beta);
-    const auto floor = dims.relu ? hn::Zero(d) : hn::Set(d, -HUGE_VALF);
+    const RowConstants<decltype(row)::value, decltype(d), T> k(d, call, statistics, c);
+    const auto floor = k.relu ? hn::Zero(d) : hn::Set(d, -HUGE_VALF);
     const Extent extent(dims, group);
     for (std::int64_t at = extent.first; at < extent.last; at += dims.channels) {
       R value = R::load(d, x + at + c);
@@ -258,15 +262,16 @@ void apply(const NormDims& dims, std::int64_t group, std::int64_t c0, std::int64
 }
 
 // Sums of dy (behind the ReLU) and of dy * x_hat over the samples of a group, for the channels
-// [c0, c1); the results begin at c0.
-template <class T>
-void reduce_backward(const NormDims& dims, std::int64_t group, std::int64_t c0, std::int64_t c1,
-                     const T* x, const NormStatistics<T>& s, const T* gamma, const T* beta,
-                     const T* dy, double* sum_dy, double* sum_dy_x_hat) {
+// [c0, c1); the results begin at c0. Call: NormBackward, or that of a population.
+template <class T, template <class> class Call>
+void reduce_backward(const Call<T>& call, const NormDims& dims, const NormStatistics<T>& s,
+                     std::int64_t group, std::int64_t c0, std::int64_t c1, double* sum_dy,
+                     double* sum_dy_x_hat) {
+  const T *x = call.x, *dy = call.dy;
   simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
     constexpr int kRow = decltype(row)::value;
     using R = Row<kRow, decltype(d)>;
-    const RowConstants<kRow, decltype(d), T> k(d, dims, c, s, gamma, beta);
+    const RowConstants<kRow, decltype(d), T> k(d, call, s, c);
     sum_positions<2, kRow>(d, dims, group, {sum_dy + c - c0, sum_dy_x_hat + c - c0},
                            [&](std::int64_t at, auto& sums) {
                              R centred = R::load(d, x + at + c);
@@ -286,13 +291,15 @@ void reduce_backward(const NormDims& dims, std::int64_t group, std::int64_t c0, 
 }
 
 // dx = rstd * gamma * dy - shift - slope * (x - mean), where shift and slope begin at c0.
-template <class T>
-void apply_backward(const NormDims& dims, std::int64_t group, std::int64_t c0, std::int64_t c1,
-                    const T* x, const NormStatistics<T>& statistics, const T* gamma, const T* beta,
-                    const T* dy, const T* shifts, const T* slopes, GradOut<T> dx) {
+template <class T, template <class> class Call>
+void apply_backward(const Call<T>& call, const NormDims& dims, const NormStatistics<T>& statistics,
+                    std::int64_t group, std::int64_t c0, std::int64_t c1, const T* shifts,
+                    const T* slopes) {
+  const T *x = call.x, *dy = call.dy;
+  const GradOut<T> dx = call.dx;
   simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
     using R = Row<decltype(row)::value, decltype(d)>;
-    const RowConstants<decltype(row)::value, decltype(d), T> k(d, dims, c, statistics, gamma, beta);
+    const RowConstants<decltype(row)::value, decltype(d), T> k(d, call, statistics, c);
     const R shift = R::load(d, shifts + c - c0), slope = R::load(d, slopes + c - c0);
     const Extent extent(dims, group);
     for (std::int64_t at = extent.first; at < extent.last; at += dims.channels) {
@@ -348,12 +355,13 @@ double* partial_sums(CpuQueue& queue, const NormDims& dims) {
 }  // namespace
 
 template <class T>
-void norm_relu_forward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
-                       const T* beta, T* y, const NormStatistics<T>& statistics) {
+void run(CpuQueue& queue, const NormForward<T>& call) {
+  const NormDims& dims = call.dims;
   if (dims.size() == 0) return;
   const double per_value = 1 / static_cast<double>(dims.set_size());
+  const T* x = call.x;
   for_tasks<T>(queue, dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
-    const NormStatistics<T> s = of_group(dims, statistics, group);
+    const NormStatistics<T> s = of_group(dims, call.statistics, group);
     thread_local simd::AlignedBuffer<double> memory;
     const std::array<double*, 2> sums = two_arrays(memory, c1 - c0);  // of d, and of d^2
     simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
@@ -383,31 +391,30 @@ void norm_relu_forward(CpuQueue& queue, const NormDims& dims, const T* x, const 
     });
     for (double* sum : sums) total_over_sets(dims, sum, c1 - c0);
     finish_statistics(dims, c0, c1, s, sums[0], sums[1]);
-    apply(dims, group, c0, c1, x, s, gamma, beta, y);
+    apply(call, dims, s, group, c0, c1);
   });
 }
 
 template <class T>
-void norm_relu_backward(CpuQueue& queue, const NormDims& dims, const T* x, const T* gamma,
-                        const T* beta, const NormStatistics<T>& statistics, const T* dy,
-                        GradOut<T> dx, GradOut<T> dgamma, GradOut<T> dbeta) {
-  if (dims.size() == 0) return add_nothing(queue, dims.channels, dgamma, dbeta);
+void run(CpuQueue& queue, const NormBackward<T>& call) {
+  const NormDims& dims = call.dims;
+  if (dims.size() == 0) return add_nothing(queue, dims.channels, call.dgamma, call.dbeta);
   double* partial = partial_sums(queue, dims);
   const auto count = static_cast<double>(dims.set_size());
   for_tasks<T>(queue, dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
-    const NormStatistics<T> s = of_group(dims, statistics, group);
+    const NormStatistics<T> s = of_group(dims, call.statistics, group);
     double* sum_dy = partial + group * 2 * dims.channels + c0;
     double* sum_dy_x_hat = sum_dy + dims.channels;
-    reduce_backward(dims, group, c0, c1, x, s, gamma, beta, dy, sum_dy, sum_dy_x_hat);
-    if (!dx.data) return;
+    reduce_backward(call, dims, s, group, c0, c1, sum_dy, sum_dy_x_hat);
+    if (!call.dx.data) return;
     // dx = rstd * (gamma * dy - a - x_hat * b); a and b are the means over the set of gamma * dy
     // and gamma * dy * x_hat.
     thread_local simd::AlignedBuffer<double> means;
     thread_local simd::AlignedBuffer<T> constants;
     const auto [a, b] = two_arrays(means, c1 - c0);
     for (std::int64_t i = 0; i < c1 - c0; ++i) {
-      a[i] = sum_dy[i] * static_cast<double>(gamma[c0 + i]);
-      b[i] = sum_dy_x_hat[i] * static_cast<double>(gamma[c0 + i]);
+      a[i] = sum_dy[i] * static_cast<double>(call.gamma[c0 + i]);
+      b[i] = sum_dy_x_hat[i] * static_cast<double>(call.gamma[c0 + i]);
     }
     total_over_sets(dims, a, c1 - c0);
     total_over_sets(dims, b, c1 - c0);
@@ -419,70 +426,54 @@ void norm_relu_backward(CpuQueue& queue, const NormDims& dims, const T* x, const
       slope[i] = static_cast<T>(steep);
       shift[i] = static_cast<T>(rstd * a[i] / count - rest * steep);
     }
-    apply_backward(dims, group, c0, c1, x, s, gamma, beta, dy, shift, slope, dx);
+    apply_backward(call, dims, s, group, c0, c1, shift, slope);
   });
-  finish_params(dims, partial, dgamma, dbeta);
+  finish_params(dims, partial, call.dgamma, call.dbeta);
 }
 
 template <class T>
-void norm_relu_population_forward(CpuQueue& queue, const NormDims& population, const T* x,
-                                  const T* gamma, const T* beta, const T* mean, const T* variance,
-                                  T* y) {
-  if (population.size() == 0) return;
-  const NormDims dims = per_sample(population);
-  const Population<T> given(dims, mean, variance);
+void run(CpuQueue& queue, const NormPopulationForward<T>& call) {
+  if (call.dims.size() == 0) return;
+  const NormDims dims = per_sample(call.dims);
+  const Population<T> given(dims, call.mean, call.variance);
   for_tasks<T>(queue, dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
-    apply(dims, group, c0, c1, x, given.statistics, gamma, beta, y);
+    apply(call, dims, given.statistics, group, c0, c1);
   });
 }
 
 template <class T>
-void norm_relu_population_backward(CpuQueue& queue, const NormDims& population, const T* x,
-                                   const T* gamma, const T* beta, const T* mean, const T* variance,
-                                   const T* dy, GradOut<T> dx, GradOut<T> dgamma,
-                                   GradOut<T> dbeta) {
-  if (population.size() == 0) return add_nothing(queue, population.channels, dgamma, dbeta);
-  const NormDims dims = per_sample(population);
-  const Population<T> given(dims, mean, variance);
+void run(CpuQueue& queue, const NormPopulationBackward<T>& call) {
+  if (call.dims.size() == 0) {
+    return add_nothing(queue, call.dims.channels, call.dgamma, call.dbeta);
+  }
+  const NormDims dims = per_sample(call.dims);
+  const Population<T> given(dims, call.mean, call.variance);
   const std::vector<T> zeros(static_cast<std::size_t>(dims.channels));
   double* partial = partial_sums(queue, dims);
   for_tasks<T>(queue, dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
     double* sum_dy = partial + group * 2 * dims.channels + c0;
-    reduce_backward(dims, group, c0, c1, x, given.statistics, gamma, beta, dy, sum_dy,
-                    sum_dy + dims.channels);
-    if (dx.data) {
-      apply_backward(dims, group, c0, c1, x, given.statistics, gamma, beta, dy, zeros.data(),
-                     zeros.data(), dx);
-    }
+    reduce_backward(call, dims, given.statistics, group, c0, c1, sum_dy, sum_dy + dims.channels);
+    if (!call.dx.data) return;
+    apply_backward(call, dims, given.statistics, group, c0, c1, zeros.data(), zeros.data());
   });
-  finish_params(dims, partial, dgamma, dbeta);
+  finish_params(dims, partial, call.dgamma, call.dbeta);
 }
 
 template <class T>
-void norm_update_running(CpuQueue&, const NormDims& dims, double momentum,
-                         const NormStatistics<T>& statistics, T* running_mean,
-                         T* running_variance) {
-  if (dims.size() == 0) return;
-  for (std::int64_t c = 0; c < dims.channels; ++c) {
-    move_running(dims, momentum, statistics, c, running_mean[c], running_variance[c]);
-  }
+void run(CpuQueue&, const NormUpdateRunning<T>& call) {
+  if (call.dims.size() == 0) return;
+  for (std::int64_t c = 0; c < call.dims.channels; ++c) move_running(call, c);
 }
 
-#define SIDECHANNEL_INSTANTIATE(T)                                                                \
-  template void norm_relu_forward(CpuQueue&, const NormDims&, const T*, const T*, const T*, T*,   \
-                                  const NormStatistics<T>&);                                      \
-  template void norm_relu_backward(CpuQueue&, const NormDims&, const T*, const T*, const T*,      \
-                                   const NormStatistics<T>&, const T*, GradOut<T>, GradOut<T>,    \
-                                   GradOut<T>);                                                   \
-  template void norm_relu_population_forward(CpuQueue&, const NormDims&, const T*, const T*,      \
-                                             const T*, const T*, const T*, T*);                   \
-  template void norm_relu_population_backward(CpuQueue&, const NormDims&, const T*, const T*,     \
-                                              const T*, const T*, const T*, const T*, GradOut<T>, \
-                                              GradOut<T>, GradOut<T>);                            \
-  template void norm_update_running(CpuQueue&, const NormDims&, double, const NormStatistics<T>&, \
-                                    T*, T*);
-SIDECHANNEL_INSTANTIATE(float)
-SIDECHANNEL_INSTANTIATE(double)
-#undef SIDECHANNEL_INSTANTIATE
+template void run(CpuQueue&, const NormForward<float>&);
+template void run(CpuQueue&, const NormForward<double>&);
+template void run(CpuQueue&, const NormBackward<float>&);
+template void run(CpuQueue&, const NormBackward<double>&);
+template void run(CpuQueue&, const NormPopulationForward<float>&);
+template void run(CpuQueue&, const NormPopulationForward<double>&);
+template void run(CpuQueue&, const NormPopulationBackward<float>&);
+template void run(CpuQueue&, const NormPopulationBackward<double>&);
+template void run(CpuQueue&, const NormUpdateRunning<float>&);
+template void run(CpuQueue&, const NormUpdateRunning<double>&);
 
 }  // namespace sidechannel::kernels

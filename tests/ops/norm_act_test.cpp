@@ -1,4 +1,4 @@
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 
 #include <gtest/gtest.h>
 
@@ -17,6 +17,7 @@ using harness::NormCase;
 using kernels::CpuQueue;
 using kernels::GradOut;
 using kernels::NormDims;
+using enum kernels::Activation;
 
 TEST(NormRelu, KernelsAgreeWithTheDefinition) {
   std::vector<NormDims> all = harness::norm_dims(140);
@@ -43,22 +44,14 @@ TEST(NormRelu, KernelsAgreeWithTheDefinitionInDouble) {
 TEST(NormRelu, SameBitsWithAnyNumberOfThreads) {
   for (const NormDims& dims : harness::large_norm_dims()) {
     const auto c = harness::make_norm_case<float>(dims, 5);
-    const auto x = narrowed<float>(c.x), gamma = narrowed<float>(c.gamma),
-               beta = narrowed<float>(c.beta), dy = narrowed<float>(c.dy);
     harness::expect_same_bits(c.text(), [&](CpuQueue& queue) {
-      const auto sets = static_cast<std::size_t>(dims.sample_groups() * dims.channels);
-      std::vector<float> all(2 * x.size() + 3 * sets + 2 * gamma.size());
-      float* y = all.data();
-      float* dx = y + x.size();
-      float* mean = dx + x.size();
-      float* rest = mean + sets;
-      float* rstd = rest + sets;
-      float* dgamma = rstd + sets;
-      float* dbeta = dgamma + gamma.size();
-      norm_relu_forward(queue, dims, x.data(), gamma.data(), beta.data(), y, {mean, rest, rstd});
-      norm_relu_backward(queue, dims, x.data(), gamma.data(), beta.data(), {mean, rest, rstd},
-                         dy.data(), GradOut<float>{dx}, GradOut<float>{dgamma},
-                         GradOut<float>{dbeta});
+      harness::NormBuffers<float> b(c);
+      run(queue, b.forward());
+      run(queue, b.backward());
+      std::vector<float> all;
+      for (const auto* part : {&b.y, &b.dx, &b.mean, &b.rest, &b.rstd, &b.dgamma, &b.dbeta}) {
+        all.insert(all.end(), part->values().begin(), part->values().end());
+      }
       return all;
     });
   }
@@ -66,14 +59,14 @@ TEST(NormRelu, SameBitsWithAnyNumberOfThreads) {
 
 // A value that is not a number spoils its set, and nothing else.
 TEST(NormRelu, LetsNaNThrough) {
-  for (bool relu : {false, true}) {
-    const NormDims dims{2, 9, 20, 1, 1, 1e-5, relu};
-    auto x = Draw(1).normals<float>(2 * 9 * 20);
+  for (const kernels::Activation activation : {kNone, kRelu}) {
+    const NormDims dims{2, 9, 20, 1, 1, 1e-5, activation};
+    auto x = Draw(1).normals<double>(2 * 9 * 20);
     x[3 * 20 + 6] = std::numeric_limits<float>::quiet_NaN();
-    const std::vector<float> gamma(20, 1), beta(20, -0.1f);
-    std::vector<float> y(x.size()), mean(40), rest(40), rstd(40);
-    norm_relu_forward(harness::queue(), dims, x.data(), gamma.data(), beta.data(), y.data(),
-                      {mean.data(), rest.data(), rstd.data()});
+    harness::NormBuffers<float> b(
+        NormCase{dims, x, std::vector<double>(20, 1), std::vector<double>(20, -0.1), {}});
+    run(harness::queue(), b.forward());
+    const auto y = b.y.values();
     for (std::size_t i = 0; i < y.size(); ++i) {
       EXPECT_EQ(std::isnan(y[i]), i < 9 * 20 && i % 20 == 6) << i;
     }
@@ -85,7 +78,7 @@ NormOptions options_of(const NormDims& dims) {
   options.channels_per_set = dims.channels_per_set;
   options.samples_per_set = dims.samples_per_set;
   options.epsilon = dims.epsilon;
-  options.relu = dims.relu;
+  options.activation = dims.activation;
   return options;
 }
 
@@ -114,7 +107,7 @@ TEST(NormRelu, Gradients) {
 // a relative error of zero means nothing: the differences vanish exactly, and the rule's three
 // terms cancel to the rounding errors of numbers as large as rstd = 1 / sqrt(epsilon) = 316.
 TEST(NormRelu, SetsOfOneValueHaveNoGradient) {
-  const auto c = harness::make_norm_case<double>({3, 1, 4, 1, 1, 1e-5, true}, 8);
+  const auto c = harness::make_norm_case<double>({3, 1, 4, 1, 1, 1e-5, kRelu}, 8);
   const GradientCheck check = check_gradients(
       [&](Tape&, std::span<const Var> in) {
         return norm_relu(in[0], in[1], in[2], options_of(c.dims));
@@ -132,14 +125,14 @@ TEST(NormRelu, SetsOfOneValueHaveNoGradient) {
 TEST(NormRelu, IsItsComposition) {
   std::uint64_t seed = 0;
   for (NormDims dims : harness::norm_dims(60)) {
-    dims.relu = true;
+    dims.activation = kRelu;
     const auto c = harness::make_norm_case<double>(dims, ++seed);
     NormOptions options = options_of(dims);
     const auto run = [&](bool fused) {
       Tape tape(harness::device(), DType::kF64);
       std::vector<Var> in;
       for (const Tensor& input : inputs_of(c)) in.push_back(tape.leaf(input));
-      options.relu = fused;
+      options.activation = fused ? kRelu : kNone;
       Var y = norm_relu(in[0], in[1], in[2], options);
       if (!fused) y = relu(y);
       tape.backward(y, harness::tensor_of(c.dy, y.shape()));

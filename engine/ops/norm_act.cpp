@@ -1,4 +1,4 @@
-#include "kernels/norm_relu.h"
+#include "kernels/norm_act.h"
 
 #include "engine/ops.h"
 
@@ -14,9 +14,13 @@ kernels::NormDims norm_dims(const char* name, const Var& x, const Var& gamma, co
   SC_CHECK(gamma.shape() == Shape{channels} && beta.shape() == Shape{channels},
            "{}: expected gamma and beta of shape [{}], got {} and {}", name, channels,
            gamma.shape().str(), beta.shape().str());
-  return {
-      x.shape()[0],    x.shape()[1], channels, options.channels_per_set, options.samples_per_set,
-      options.epsilon, options.relu};
+  return {.batch = x.shape()[0],
+          .length = x.shape()[1],
+          .channels = channels,
+          .channels_per_set = options.channels_per_set,
+          .samples_per_set = options.samples_per_set,
+          .epsilon = options.epsilon,
+          .activation = options.activation};
 }
 
 void check_statistics(const char* name, const Tensor& mean, const Tensor& variance,
@@ -49,26 +53,36 @@ Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions
   const Tensor statistics = tape.make({3, dims.sample_groups(), dims.channels}).value();
   on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
     using T = decltype(zero);
-    norm_relu_forward(queue, dims, x.data<T>(), gamma.data<T>(), beta.data<T>(), y.data<T>(),
-                      parts_of<T>(statistics));
+    run(queue, kernels::NormForward<T>{.dims = dims,
+                                       .x = x.data<T>(),
+                                       .gamma = gamma.data<T>(),
+                                       .beta = beta.data<T>(),
+                                       .y = y.data<T>(),
+                                       .statistics = parts_of<T>(statistics)});
     if (RunningStatistics* running = options.update) {
       SC_CHECK(dims.channels_per_set == 1,
                "norm_relu: running statistics need sets of one channel, got {}",
                dims.channels_per_set);
       check_statistics("norm_relu", running->mean, running->variance, dims.channels);
-      norm_update_running(queue, dims, running->momentum, parts_of<T>(statistics),
-                          running->mean.data<T>(), running->variance.data<T>());
+      run(queue, kernels::NormUpdateRunning<T>{.dims = dims,
+                                               .momentum = running->momentum,
+                                               .statistics = parts_of<T>(statistics),
+                                               .running_mean = running->mean.data<T>(),
+                                               .running_variance = running->variance.data<T>()});
     }
   });
   tape.record(y, {x, gamma, beta}, [=](Grads& g) {
     on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
       using T = decltype(zero);
-      // In the kernel's order of writing: one tensor may be several of the inputs.
-      const auto dx = g.into<T>(x);
-      const auto dbeta = g.into<T>(beta);
-      const auto dgamma = g.into<T>(gamma);
-      norm_relu_backward(queue, dims, x.data<T>(), gamma.data<T>(), beta.data<T>(),
-                         parts_of<T>(statistics), g.output<T>(), dx, dgamma, dbeta);
+      run(queue, kernels::NormBackward<T>{.dims = dims,
+                                          .x = x.data<T>(),
+                                          .gamma = gamma.data<T>(),
+                                          .beta = beta.data<T>(),
+                                          .statistics = parts_of<T>(statistics),
+                                          .dy = g.output<T>(),
+                                          .dx = g.into<T>(x),
+                                          .dbeta = g.into<T>(beta),
+                                          .dgamma = g.into<T>(gamma)});
     });
   });
   return y;
@@ -81,18 +95,27 @@ Var norm_relu_population(const Var& x, const Var& gamma, const Var& beta, const 
   Var y = x.tape().make(x.shape());
   on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
     using T = decltype(zero);
-    norm_relu_population_forward(queue, dims, x.data<T>(), gamma.data<T>(), beta.data<T>(),
-                                 mean.data<T>(), variance.data<T>(), y.data<T>());
+    run(queue, kernels::NormPopulationForward<T>{.dims = dims,
+                                                 .x = x.data<T>(),
+                                                 .gamma = gamma.data<T>(),
+                                                 .beta = beta.data<T>(),
+                                                 .mean = mean.data<T>(),
+                                                 .variance = variance.data<T>(),
+                                                 .y = y.data<T>()});
   });
   x.tape().record(y, {x, gamma, beta}, [=](Grads& g) {
     on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
       using T = decltype(zero);
-      const auto dx = g.into<T>(x);
-      const auto dbeta = g.into<T>(beta);
-      const auto dgamma = g.into<T>(gamma);
-      norm_relu_population_backward(queue, dims, x.data<T>(), gamma.data<T>(), beta.data<T>(),
-                                    mean.data<T>(), variance.data<T>(), g.output<T>(), dx, dgamma,
-                                    dbeta);
+      run(queue, kernels::NormPopulationBackward<T>{.dims = dims,
+                                                    .x = x.data<T>(),
+                                                    .gamma = gamma.data<T>(),
+                                                    .beta = beta.data<T>(),
+                                                    .mean = mean.data<T>(),
+                                                    .variance = variance.data<T>(),
+                                                    .dy = g.output<T>(),
+                                                    .dx = g.into<T>(x),
+                                                    .dbeta = g.into<T>(beta),
+                                                    .dgamma = g.into<T>(gamma)});
     });
   });
   return y;
