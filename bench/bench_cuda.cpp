@@ -148,16 +148,16 @@ void add_conv1d(std::vector<Case>& cases, const std::string& name, const Conv1dD
   Case common;
   common.flops = 2.0 * static_cast<double>(y * dims.channels_in * dims.kernel_size);
   common.products = products;
-  const auto variant = [dims](Conv1dPass pass) {
-    return [dims, pass](const CudaQueue& queue) {
-      return conv1d_variants(queue.info(), queue.precision(), pass, dims).front();
+  const auto variant = [](const auto& call) {
+    return [call](const CudaQueue& queue) {
+      return variants_of(queue.info(), queue.precision(), call).front();
     };
   };
 
   Case forward = common;
   forward.name = "conv1d_forward/" + name;
   forward.bytes = kFloat * static_cast<double>(x + w + b + y);
-  forward.variant = variant(Conv1dPass::kForward);
+  forward.variant = variant(Conv1dForward<float>{dims});
   forward.prepare = launching([=](Memory& m) {
     return Conv1dForward<float>{
         .dims = dims, .x = m.random(x), .w = m.random(w), .b = m.random(b), .y = m.random(y)};
@@ -168,7 +168,7 @@ void add_conv1d(std::vector<Case>& cases, const std::string& name, const Conv1dD
     Case input = common;
     input.name = "conv1d_backward_input/" + name;
     input.bytes = kFloat * static_cast<double>(x + w + y);
-    input.variant = variant(Conv1dPass::kBackwardInput);
+    input.variant = variant(Conv1dBackwardInput<float>{dims});
     input.prepare = launching([=](Memory& m) {
       return Conv1dBackwardInput<float>{
           .dims = dims, .dy = m.random(y), .w = m.random(w), .dx = {m.random(x)}};
@@ -179,7 +179,7 @@ void add_conv1d(std::vector<Case>& cases, const std::string& name, const Conv1dD
   Case params = common;
   params.name = "conv1d_backward_params/" + name;
   params.bytes = kFloat * static_cast<double>(x + y + w + b);
-  params.variant = variant(Conv1dPass::kBackwardParams);
+  params.variant = variant(Conv1dBackwardParams<float>{dims});
   params.prepare = launching([=](Memory& m) {
     return Conv1dBackwardParams<float>{.dims = dims,
                                        .x = m.random(x),

@@ -24,6 +24,8 @@ struct Conv1dDims {
   std::int64_t length_out() const { return length + 2 * padding - kernel_size + 1; }
 };
 
+// On a GPU, `variant` names the kernel: one of cuda/conv1d/variants.h (std::logic_error where it
+// cannot compute this). Null takes the best.
 template <class T>
 struct Conv1dForward {
   Conv1dDims dims;
@@ -34,7 +36,7 @@ struct Conv1dForward {
 };
 template <class T>
 void run(CpuQueue& queue, const Conv1dForward<T>& call);
-void run(CudaQueue& queue, const Conv1dForward<float>& call);
+void run(CudaQueue& queue, const Conv1dForward<float>& call, const char* variant = nullptr);
 
 // dx[n, l, ci] = sum over t, co of dy[n, l + padding - t, co] * w[t, ci, co]
 template <class T>
@@ -46,7 +48,7 @@ struct Conv1dBackwardInput {
 };
 template <class T>
 void run(CpuQueue& queue, const Conv1dBackwardInput<T>& call);
-void run(CudaQueue& queue, const Conv1dBackwardInput<float>& call);
+void run(CudaQueue& queue, const Conv1dBackwardInput<float>& call, const char* variant = nullptr);
 
 // dw[t, ci, co] = sum over n, l of x[n, l + t - padding, ci] * dy[n, l, co];  db[co] = sum of dy.
 template <class T>
@@ -59,6 +61,6 @@ struct Conv1dBackwardParams {
 };
 template <class T>
 void run(CpuQueue& queue, const Conv1dBackwardParams<T>& call);
-void run(CudaQueue& queue, const Conv1dBackwardParams<float>& call);
+void run(CudaQueue& queue, const Conv1dBackwardParams<float>& call, const char* variant = nullptr);
 
 }  // namespace sidechannel::kernels

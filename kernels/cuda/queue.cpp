@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 #include <utility>
 
 #include "kernels/cuda/device_code.h"
@@ -93,9 +94,7 @@ CudaDeviceInfo describe(int device) {
   info.shared_per_block = properties.sharedMemPerBlockOptin;
   cudaDriverGetVersion(&info.driver_version);
   cudaRuntimeGetVersion(&info.runtime_version);
-#if defined(CUDA_EMULATION)
-  info.emulated = true;
-#endif
+  info.emulated = std::string_view(SIDECHANNEL_CUDA_ARCHITECTURES) == "emulated";
   return info;
 }
 

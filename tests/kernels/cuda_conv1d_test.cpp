@@ -19,9 +19,10 @@ using harness::cuda_queue;
 using harness::DeviceBuffer;
 using harness::Draw;
 using harness::text;
+using kernels::Conv1dBackwardInput;
+using kernels::Conv1dBackwardParams;
 using kernels::Conv1dDims;
-using kernels::Conv1dPass;
-using kernels::ForceConv1dVariant;
+using kernels::Conv1dForward;
 using kernels::GradOut;
 using kernels::Precision;
 
@@ -126,17 +127,14 @@ struct Buffers {
         dw(static_cast<std::int64_t>(c.w.size())),
         db(static_cast<std::int64_t>(c.b.size())) {}
 
-  void forward(kernels::CudaQueue& queue) {
-    run(queue, kernels::Conv1dForward<float>{
-                   .dims = dims, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
+  Conv1dForward<float> forward() {
+    return {.dims = dims, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()};
   }
-  void backward_input(kernels::CudaQueue& queue, GradOut<float> to) {
-    run(queue, kernels::Conv1dBackwardInput<float>{
-                   .dims = dims, .dy = dy.data(), .w = w.data(), .dx = to});
+  Conv1dBackwardInput<float> backward_input(GradOut<float> to) {
+    return {.dims = dims, .dy = dy.data(), .w = w.data(), .dx = to};
   }
-  void backward_params(kernels::CudaQueue& queue, GradOut<float> to_w, GradOut<float> to_b) {
-    run(queue, kernels::Conv1dBackwardParams<float>{
-                   .dims = dims, .x = x.data(), .dy = dy.data(), .dw = to_w, .db = to_b});
+  Conv1dBackwardParams<float> backward_params(GradOut<float> to_w, GradOut<float> to_b) {
+    return {.dims = dims, .x = x.data(), .dy = dy.data(), .dw = to_w, .db = to_b};
   }
 };
 
@@ -151,46 +149,46 @@ void check_variants(kernels::CudaQueue& queue, const Conv1dDims& d) {
   const Conv1dReferences r = c.references(tf32);
   const std::int64_t factor = tf32 ? 2 : 1;
   Buffers all(c);
-  const auto for_variants = [&](Conv1dPass pass, const auto& check) {
-    for (const std::string& name : conv1d_variants(queue.info(), queue.precision(), pass, d)) {
+  const auto for_variants = [&](const auto& call, const auto& check) {
+    for (const std::string& name : variants_of(queue.info(), queue.precision(), call)) {
       if (tf32 && !takes_tf32(name)) continue;  // as on a queue of fp32
       SCOPED_TRACE(name);
-      const ForceConv1dVariant force(name);
-      check();
+      check(name.c_str());
     }
   };
 
-  for_variants(Conv1dPass::kForward, [&] {
+  for_variants(all.forward(), [&](const char* name) {
     all.y = DeviceBuffer<float>(static_cast<std::int64_t>(c.dy.size()));  // NaN again
-    all.forward(queue);
+    run(queue, all.forward(), name);
     harness::expect_near<float>("y", all.y.values(), r.y,
                                 factor * (d.kernel_size * d.channels_in + 1));
     EXPECT_TRUE(all.y.walls_stand());
   });
-  for_variants(Conv1dPass::kBackwardInput, [&] {
+  for_variants(all.backward_input({}), [&](const char* name) {
     harness::expect_gradient<float, DeviceBuffer>(
         "dx", r.dx, factor * d.kernel_size * d.channels_out,
-        [&](GradOut<float> dx) { all.backward_input(queue, dx); });
+        [&](GradOut<float> dx) { run(queue, all.backward_input(dx), name); });
   });
   const std::int64_t positions = d.batch * d.length_out();
-  for_variants(Conv1dPass::kBackwardParams, [&] {
+  for_variants(all.backward_params({}, {}), [&](const char* name) {
     harness::expect_gradient<float, DeviceBuffer>(
         "dw", r.dw, factor * positions,
-        [&](GradOut<float> dw) { all.backward_params(queue, dw, {}); });
-    harness::expect_gradient<float, DeviceBuffer>(
-        "db", r.db, positions, [&](GradOut<float> db) { all.backward_params(queue, {}, db); });
+        [&](GradOut<float> dw) { run(queue, all.backward_params(dw, {}), name); });
+    harness::expect_gradient<float, DeviceBuffer>("db", r.db, positions, [&](GradOut<float> db) {
+      run(queue, all.backward_params({}, db), name);
+    });
     // Both at once, each with its own way of writing.
     DeviceBuffer<float> dw(static_cast<std::int64_t>(c.w.size()));
     harness::expect_gradient<float, DeviceBuffer>(
         "db beside dw", r.db, positions,
-        [&](GradOut<float> db) { all.backward_params(queue, {dw.data()}, db); });
+        [&](GradOut<float> db) { run(queue, all.backward_params({dw.data()}, db), name); });
     harness::expect_near<float>("dw beside db", dw.values(), r.dw, factor * positions);
     EXPECT_TRUE(dw.walls_stand());
   });
   // Nobody asks for anything: nothing happens.
   const std::int64_t launches = queue.counters().launches;
-  all.backward_input(queue, {});
-  all.backward_params(queue, {}, {});
+  run(queue, all.backward_input({}));
+  run(queue, all.backward_params({}, {}));
   EXPECT_EQ(queue.counters().launches, launches);
 }
 
@@ -218,15 +216,15 @@ TEST_F(CudaConv1d, BuffersNeedNoAlignment) {
     Buffers all(c);
     kernels::CudaQueue& queue = cuda_queue(Precision::kTf32);
     SCOPED_TRACE(text(d));
-    all.forward(queue);
+    run(queue, all.forward());
     harness::expect_near<float>("y", all.y.values(), r.y, d.kernel_size * d.channels_in + 1);
     EXPECT_TRUE(all.y.walls_stand());
     harness::expect_gradient<float, DeviceBuffer>(
         "dx", r.dx, d.kernel_size * d.channels_out,
-        [&](GradOut<float> dx) { all.backward_input(queue, dx); });
+        [&](GradOut<float> dx) { run(queue, all.backward_input(dx)); });
     harness::expect_gradient<float, DeviceBuffer>(
         "dw", r.dw, d.batch * d.length_out(),
-        [&](GradOut<float> dw) { all.backward_params(queue, dw, {}); });
+        [&](GradOut<float> dw) { run(queue, all.backward_params(dw, {})); });
   }
 }
 
@@ -239,9 +237,9 @@ TEST_F(CudaConv1d, SameBitsInEveryRun) {
       const Case c(d);
       Buffers b(c);
       harness::expect_same_device_bits(text(d), [&] {
-        b.forward(queue);
-        b.backward_input(queue, {b.dx.data()});
-        b.backward_params(queue, {b.dw.data()}, {b.db.data()});
+        run(queue, b.forward());
+        run(queue, b.backward_input({b.dx.data()}));
+        run(queue, b.backward_params({b.dw.data()}, {b.db.data()}));
         std::vector<float> all;
         for (const auto* part : {&b.y, &b.dx, &b.dw, &b.db}) {
           const auto values = part->values();
@@ -260,12 +258,10 @@ TEST_F(CudaConv1d, LetsNaNThrough) {
     kernels::CudaQueue& queue = cuda_queue(precision);
     Case c(d);
     c.x[(40 + 17) * 64 + 5] = std::numeric_limits<float>::quiet_NaN();
-    for (const std::string& name :
-         conv1d_variants(queue.info(), precision, Conv1dPass::kForward, d)) {
+    Buffers b(c);
+    for (const std::string& name : variants_of(queue.info(), precision, b.forward())) {
       SCOPED_TRACE(name);
-      const ForceConv1dVariant force(name);
-      Buffers b(c);
-      b.forward(queue);
+      run(queue, b.forward(), name.c_str());
       const auto values = b.y.values();
       for (int i = 0; i < 2 * 40 * 64; ++i) {
         const int position = i / 64;
@@ -287,47 +283,47 @@ TEST(CudaConv1dChoice, GoesByPrecisionDeviceAndShape) {
   small = turing;
   small.shared_per_block = 16 * 1024;
   const auto chosen = [](const kernels::CudaDeviceInfo& device, Precision precision,
-                         Conv1dPass pass, const Conv1dDims& d) {
-    return conv1d_variants(device, precision, pass, d)[0];
-  };
+                         const auto& call) { return variants_of(device, precision, call)[0]; };
   const Precision fp32 = Precision::kFp32, tf32 = Precision::kTf32;
-  const Conv1dPass forward = Conv1dPass::kForward, input = Conv1dPass::kBackwardInput,
-                   params = Conv1dPass::kBackwardParams;
+  using forward = Conv1dForward<float>;
+  using input = Conv1dBackwardInput<float>;
+  using params = Conv1dBackwardParams<float>;
 
   const Conv1dDims w1{32, 600, 64, 64, 5, 2};  // 128 tiles of 150 positions
-  for (const Conv1dPass pass : {forward, input}) {
-    EXPECT_EQ(chosen(hopper, tf32, pass, w1), "TF32 h = 64, 160 positions");
-    EXPECT_EQ(chosen(ampere, tf32, pass, w1), "TF32 h = 64, 160 positions");
-    EXPECT_EQ(chosen(turing, tf32, pass, w1), "fp32 h = 64, 32 positions");
-    EXPECT_EQ(chosen(small, tf32, pass, w1), "any shape");
-    EXPECT_EQ(chosen(hopper, fp32, pass, w1), "fp32 h = 64, 160 positions");
-  }
-  EXPECT_EQ(chosen(hopper, tf32, params, w1), "TF32 h = 64");
-  EXPECT_EQ(chosen(hopper, fp32, params, w1), "fp32 h = 64");
-  EXPECT_EQ(chosen(turing, tf32, params, w1), "fp32 h = 64");
-  EXPECT_EQ(chosen(small, tf32, params, w1), "any shape");
+  const auto check_rows = [&](const auto& call) {
+    EXPECT_EQ(chosen(hopper, tf32, call), "TF32 h = 64, 160 positions");
+    EXPECT_EQ(chosen(ampere, tf32, call), "TF32 h = 64, 160 positions");
+    EXPECT_EQ(chosen(turing, tf32, call), "fp32 h = 64, 32 positions");
+    EXPECT_EQ(chosen(small, tf32, call), "any shape");
+    EXPECT_EQ(chosen(hopper, fp32, call), "fp32 h = 64, 160 positions");
+  };
+  check_rows(forward{w1});
+  check_rows(input{w1});
+  EXPECT_EQ(chosen(hopper, tf32, params{w1}), "TF32 h = 64");
+  EXPECT_EQ(chosen(hopper, fp32, params{w1}), "fp32 h = 64");
+  EXPECT_EQ(chosen(turing, tf32, params{w1}), "fp32 h = 64");
+  EXPECT_EQ(chosen(small, tf32, params{w1}), "any shape");
   // The demo's, and W5's 32 samples of 250 positions: small tiles keep all multiprocessors busy.
-  EXPECT_EQ(chosen(hopper, tf32, forward, {64, 64, 32, 32, 5, 2}), "TF32 h = 32, 32 positions");
-  EXPECT_EQ(chosen(hopper, fp32, forward, {64, 64, 32, 32, 5, 2}), "fp32 h = 32, 32 positions");
-  EXPECT_EQ(chosen(hopper, tf32, forward, {32, 250, 64, 64, 5, 2}), "TF32 h = 64, 64 positions");
-  EXPECT_EQ(chosen(hopper, tf32, input, {32, 250, 64, 64, 5, 0}), "TF32 h = 64, 64 positions");
+  EXPECT_EQ(chosen(hopper, tf32, forward{{64, 64, 32, 32, 5, 2}}), "TF32 h = 32, 32 positions");
+  EXPECT_EQ(chosen(hopper, fp32, forward{{64, 64, 32, 32, 5, 2}}), "fp32 h = 32, 32 positions");
+  EXPECT_EQ(chosen(hopper, tf32, forward{{32, 250, 64, 64, 5, 2}}), "TF32 h = 64, 64 positions");
+  EXPECT_EQ(chosen(hopper, tf32, input{{32, 250, 64, 64, 5, 0}}), "TF32 h = 64, 64 positions");
 
-  EXPECT_EQ(chosen(hopper, tf32, forward, {2, 9, 1, 64, 5, 2}), "one input channel");
-  EXPECT_EQ(chosen(hopper, tf32, forward, {2, 9, 64, 1, 5, 2}), "one output channel");
-  EXPECT_EQ(chosen(hopper, tf32, input, {2, 9, 64, 1, 5, 2}), "one input channel");
-  EXPECT_EQ(chosen(hopper, tf32, input, {2, 9, 1, 64, 5, 2}), "one output channel");
-  EXPECT_EQ(chosen(hopper, tf32, params, {2, 9, 1, 64, 5, 2}), "one channel");
-  EXPECT_EQ(chosen(hopper, tf32, params, {2, 9, 64, 1, 5, 2}), "one channel");
-  EXPECT_EQ(chosen(hopper, tf32, forward, {2, 9, 64, 64, 3, 1}), "any shape");
-  EXPECT_EQ(chosen(hopper, tf32, forward, {2, 9, 32, 64, 5, 2}), "any shape");
-  EXPECT_EQ(chosen(hopper, tf32, params, {2, 9, 48, 48, 5, 2}), "any shape");
+  EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 1, 64, 5, 2}}), "one input channel");
+  EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 64, 1, 5, 2}}), "one output channel");
+  EXPECT_EQ(chosen(hopper, tf32, input{{2, 9, 64, 1, 5, 2}}), "one input channel");
+  EXPECT_EQ(chosen(hopper, tf32, input{{2, 9, 1, 64, 5, 2}}), "one output channel");
+  EXPECT_EQ(chosen(hopper, tf32, params{{2, 9, 1, 64, 5, 2}}), "one input channel");
+  EXPECT_EQ(chosen(hopper, tf32, params{{2, 9, 64, 1, 5, 2}}), "one output channel");
+  EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 64, 64, 3, 1}}), "any shape");
+  EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 32, 64, 5, 2}}), "any shape");
+  EXPECT_EQ(chosen(hopper, tf32, params{{2, 9, 48, 48, 5, 2}}), "any shape");
 }
 
-TEST_F(CudaConv1d, RefusesAForcedVariantThatCannotComputeThis) {
-  const ForceConv1dVariant force("one input channel");
+TEST_F(CudaConv1d, RefusesAVariantThatCannotComputeThis) {
   const Conv1dDims d{1, 4, 2, 2, 3, 1};
   Buffers b{Case(d)};
-  EXPECT_THROW(b.forward(cuda_queue()), std::logic_error);
+  EXPECT_THROW(run(cuda_queue(), b.forward(), "one input channel"), std::logic_error);
 }
 
 }  // namespace

@@ -44,9 +44,8 @@ TEST_F(CudaLimits, NumbersThatKernelsCountIn32BitsAreRefused) {
     expect_refusal(told, [&] { run(queue, Conv1dForward<float>{.dims = dims}); });
     const GradOut<float> out = {reinterpret_cast<float*>(256)};
     expect_refusal(told, [&] { run(queue, Conv1dBackwardInput<float>{.dims = dims, .dx = out}); });
-    expect_refusal(told, [&] {
-      run(queue, Conv1dBackwardParams<float>{.dims = dims, .dw = out, .db = out});
-    });
+    expect_refusal(
+        told, [&] { run(queue, Conv1dBackwardParams<float>{.dims = dims, .dw = out, .db = out}); });
   }
   const NormDims norm = {1, 2, kBeyond32Bits, 1, 1, 1e-5, Activation::kRelu};
   expect_refusal(told, [&] { run(queue, NormForward<float>{.dims = norm}); });
@@ -60,7 +59,8 @@ TEST_F(CudaLimits, GridsBeyondADevicesCountAreRefused) {
     return "the launch of " + operation +
            " (grid 4294967296, block 256) was refused: " + "invalid configuration argument";
   };
-  expect_refusal(refused("fill"), [&] { fill<float>(queue, kElements / 4, 0, nullptr); });
+  expect_refusal(refused("fill"),
+                 [&] { fill(queue, kElements / 4, 0.0f, static_cast<float*>(nullptr)); });
   expect_refusal(refused("relu_forward"),
                  [&] { run(queue, ReluForward<float>{.size = kElements}); });
   expect_refusal(refused("adam_update"),

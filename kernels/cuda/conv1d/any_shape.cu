@@ -260,10 +260,10 @@ __global__ void __launch_bounds__(kLanes* kGroups)
 
 }  // namespace
 
-const RowVariant kTiledRows = {"any shape", 0, kRowPositions, sizeof(RowsShared), tiled_rows};
+const RowVariant kTiledRows = {"any shape", {}, kRowPositions, 16, tiled_rows};
 
-const WeightVariant kTiledWeights = {
-    "any shape", 0, kWeightChunk, sizeof(WeightsShared), 8, tiled_weights_blocks, tiled_weights};
+const WeightVariant kTiledWeights = {"any shape",          {},           kWeightChunk, 8, 16,
+                                     tiled_weights_blocks, tiled_weights};
 
 void sum_columns(CudaQueue& queue, const WeightSums& p) {
   Launch how;

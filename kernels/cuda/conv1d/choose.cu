@@ -14,8 +14,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <stdexcept>
+#include <utility>
 
 #include "kernels/cuda/conv1d/kernels.h"
 #include "kernels/cuda/conv1d/variants.h"
@@ -26,16 +28,6 @@
 namespace sidechannel::kernels {
 namespace {
 
-std::string& forced_variant() {
-  static std::string name;  // empty: conv1d chooses
-  return name;
-}
-
-bool aligned(std::initializer_list<const void*> pointers) {
-  return std::all_of(pointers.begin(), pointers.end(),
-                     [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; });
-}
-
 // What the choice depends on, beside the problem.
 struct Target {
   const CudaDeviceInfo& device;
@@ -45,74 +37,74 @@ struct Target {
   Target(const CudaDeviceInfo& device_, Precision precision_)
       : device(device_), precision(precision_) {}
 
-  // Tensor cores take TF32 from sm_80 on.
-  bool tensor_cores() const {
-    return precision == Precision::kTf32 && device.compute_capability >= 80;
+  bool meets(const Needs& needs) const {
+    return (needs.precision == Precision::kFp32 || needs.precision == precision) &&
+           device.compute_capability >= needs.compute_capability &&
+           device.shared_per_block >= needs.shared;
   }
   int multiprocessors() const { return std::max(device.multiprocessors, 1); }
 };
 
+bool aligned(std::initializer_list<const void*> pointers) {
+  return std::all_of(pointers.begin(), pointers.end(),
+                     [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; });
+}
+
+bool has_shape(const Needs& needs, int channels_in, int channels_out, int taps) {
+  const auto is = [](int needed, int n) { return needed == 0 || needed == n; };
+  return is(needs.channels_in, channels_in) && is(needs.channels_out, channels_out) &&
+         is(needs.taps, taps);
+}
+
 // --- Row products --------------------------------------------------------------------------------
+
+template <class F>
+void for_each_variant(const NarrowProduct&, const F& f) {
+  for (const RowVariant& variant : kMmaRows) f(variant);
+  for (const RowVariant& variant : kFfmaRows) f(variant);
+  for (const RowVariant& variant : kOneChannelRows) f(variant);
+  f(kTiledRows);
+}
+
+bool fits(const Needs& needs, const NarrowProduct& p) {
+  return has_shape(needs, p.channels, p.columns, p.taps) &&
+         (!needs.aligned || aligned({p.x, p.w, p.bias, p.y}));
+}
 
 // About how long a variant takes: rounds of blocks on all multiprocessors, each as long as its tile
 // and what comes before and after it, which is about 32 positions' worth.
-std::int64_t duration(const Target& target, const RowVariant& variant, const NarrowProduct& p) {
+std::int64_t cost(const Target& target, const RowVariant& variant, const NarrowProduct& p) {
   constexpr std::int64_t kOverhead = 32;
   const std::int64_t blocks = std::int64_t{p.batch} * ceil_div(p.length_out, variant.positions);
-  return ceil_div(blocks, target.multiprocessors()) * (variant.positions + kOverhead);
-}
-
-// What can compute the product, the best first.
-std::vector<RowVariant> variants(const Target& target, const NarrowProduct& p) {
-  std::vector<RowVariant> all;
-  // Of those made for this layer, the ones whose tiles fit the problem best.
-  const auto append = [&](const std::vector<RowVariant>& made) {
-    const auto first = static_cast<std::ptrdiff_t>(all.size());
-    for (const RowVariant& variant : made) {
-      if (variant.channels == p.channels && variant.shared <= target.device.shared_per_block) {
-        all.push_back(variant);
-      }
-    }
-    std::stable_sort(all.begin() + first, all.end(), [&](const RowVariant& a, const RowVariant& b) {
-      return duration(target, a, p) < duration(target, b, p);
-    });
-  };
-  if (p.channels == p.columns && p.taps == 5 && aligned({p.x, p.w, p.bias, p.y})) {
-    if (target.tensor_cores()) append(tf32_mma_rows());
-    append(ffma_rows());
-  }
-  if (p.columns == 1) all.push_back(kOneChannelOut);
-  if (p.channels == 1) all.push_back(kOneChannelIn);
-  all.push_back(kTiledRows);
-  return all;
+  const std::int64_t rounds = ceil_div(blocks, target.multiprocessors());
+  return rounds * (variant.positions + kOverhead) * variant.cost;
 }
 
 template <class Call>
-NarrowProduct product_of(const Call& call) {
+NarrowProduct problem_of(const Call& call) {
   return row_product(call).counted_by(narrow);
 }
 
 // --- Parameter gradients -------------------------------------------------------------------------
 
-std::vector<WeightVariant> variants(const Target& target, const WeightSums& p) {
-  std::vector<WeightVariant> all;
-  const auto append = [&](const std::vector<WeightVariant>& made) {
-    for (const WeightVariant& variant : made) {
-      if (variant.channels == p.channels_in && variant.shared <= target.device.shared_per_block) {
-        all.push_back(variant);
-      }
-    }
-  };
-  if (p.channels_in == p.channels_out && p.taps == 5 && aligned({p.x, p.dy})) {
-    if (target.tensor_cores()) append(tf32_mma_weights());
-    append(ffma_weights());
-  }
-  if (p.channels_in == 1 || p.channels_out == 1) all.push_back(kOneChannelWeights);
-  all.push_back(kTiledWeights);
-  return all;
+template <class F>
+void for_each_variant(const WeightSums&, const F& f) {
+  for (const WeightVariant& variant : kMmaWeights) f(variant);
+  for (const WeightVariant& variant : kFfmaWeights) f(variant);
+  for (const WeightVariant& variant : kOneChannelWeights) f(variant);
+  f(kTiledWeights);
 }
 
-WeightSums sums_of(const Conv1dBackwardParams<float>& call) {
+bool fits(const Needs& needs, const WeightSums& p) {
+  return has_shape(needs, p.channels_in, p.channels_out, p.taps) &&
+         (!needs.aligned || aligned({p.x, p.dy}));
+}
+
+std::int64_t cost(const Target&, const WeightVariant& variant, const WeightSums&) {
+  return variant.cost;
+}
+
+WeightSums problem_of(const Conv1dBackwardParams<float>& call) {
   const Conv1dDims& dims = call.dims;
   WeightSums p = {};
   p.batch = narrow(dims.batch);
@@ -141,60 +133,70 @@ void split(const Target& target, const WeightVariant& variant, WeightSums& p) {
 
 // --- For both ------------------------------------------------------------------------------------
 
-template <class Problem>
-auto choose(const CudaQueue& queue, const Problem& problem) {
-  const auto all = variants(Target(queue), problem);
-  const std::string& forced = forced_variant();
-  for (const auto& variant : all) {
-    if (forced.empty() || forced == variant.name) return variant;
-  }
-  throw std::logic_error("conv1d: \"" + forced + "\" cannot compute this");
+// Calls f(variant, its cost) for all that can compute the problem.
+template <class Problem, class F>
+void for_each_that_fits(const Target& target, const Problem& problem, const F& f) {
+  for_each_variant(problem, [&](const auto& variant) {
+    if (target.meets(variant.needs) && fits(variant.needs, problem)) {
+      f(variant, cost(target, variant, problem));
+    }
+  });
 }
 
-template <class Problem>
-std::vector<std::string> names(const Target& target, const Problem& problem) {
-  std::vector<std::string> all;
-  for (const auto& variant : variants(target, problem)) all.emplace_back(variant.name);
-  return all;
+// The cheapest, of equal ones the first; the one of that name where there is a name.
+template <class Variant, class Problem>
+const Variant& choose(const CudaQueue& queue, const Problem& problem, const char* name) {
+  const Variant* best = nullptr;
+  std::int64_t least = 0;
+  for_each_that_fits(Target(queue), problem, [&](const Variant& variant, std::int64_t costs) {
+    if (name != nullptr && std::strcmp(name, variant.name) != 0) return;
+    if (best != nullptr && costs >= least) return;
+    best = &variant;
+    least = costs;
+  });
+  if (best == nullptr) {
+    throw std::logic_error("conv1d: no kernel \"" + std::string(name) + "\" computes this");
+  }
+  return *best;
 }
 
 }  // namespace
 
-std::vector<std::string> conv1d_variants(const CudaDeviceInfo& device, Precision precision,
-                                         Conv1dPass pass, const Conv1dDims& dims) {
-  const Target target(device, precision);
-  switch (pass) {
-    case Conv1dPass::kForward:
-      return names(target, product_of(Conv1dForward<float>{dims}));
-    case Conv1dPass::kBackwardInput:
-      return names(target, product_of(Conv1dBackwardInput<float>{dims}));
-    case Conv1dPass::kBackwardParams:
-      break;
-  }
-  return names(target, sums_of(Conv1dBackwardParams<float>{dims}));
+template <class Call>
+std::vector<std::string> variants_of(const CudaDeviceInfo& device, Precision precision,
+                                     const Call& call) {
+  std::vector<std::pair<std::int64_t, std::string>> all;
+  for_each_that_fits(
+      Target(device, precision), problem_of(call),
+      [&](const auto& variant, std::int64_t costs) { all.emplace_back(costs, variant.name); });
+  std::stable_sort(all.begin(), all.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<std::string> names;
+  for (auto& [costs, name] : all) names.push_back(std::move(name));
+  return names;
 }
 
-ForceConv1dVariant::ForceConv1dVariant(std::string name) {
-  forced_variant() = std::move(name);
-}
-ForceConv1dVariant::~ForceConv1dVariant() {
-  forced_variant().clear();
+template std::vector<std::string> variants_of(const CudaDeviceInfo&, Precision,
+                                              const Conv1dForward<float>&);
+template std::vector<std::string> variants_of(const CudaDeviceInfo&, Precision,
+                                              const Conv1dBackwardInput<float>&);
+template std::vector<std::string> variants_of(const CudaDeviceInfo&, Precision,
+                                              const Conv1dBackwardParams<float>&);
+
+void run(CudaQueue& queue, const Conv1dForward<float>& call, const char* variant) {
+  const NarrowProduct product = problem_of(call);
+  choose<RowVariant>(queue, product, variant).run(queue, product);
 }
 
-void run(CudaQueue& queue, const Conv1dForward<float>& call) {
-  const NarrowProduct product = product_of(call);
-  choose(queue, product).run(queue, product);
-}
-
-void run(CudaQueue& queue, const Conv1dBackwardInput<float>& call) {
+void run(CudaQueue& queue, const Conv1dBackwardInput<float>& call, const char* variant) {
   if (call.dx.data == nullptr) return;
-  const NarrowProduct product = product_of(call);
-  choose(queue, product).run(queue, product);
+  const NarrowProduct product = problem_of(call);
+  choose<RowVariant>(queue, product, variant).run(queue, product);
 }
 
-void run(CudaQueue& queue, const Conv1dBackwardParams<float>& call) {
+void run(CudaQueue& queue, const Conv1dBackwardParams<float>& call, const char* variant) {
   const Conv1dDims& dims = call.dims;
-  WeightSums sums = sums_of(call);
+  WeightSums sums = problem_of(call);
   if (dims.batch * dims.length_out() == 0) {
     add_nothing(queue, sums.weight_sums, call.dw);
     add_nothing(queue, dims.channels_out, call.db);
@@ -203,12 +205,12 @@ void run(CudaQueue& queue, const Conv1dBackwardParams<float>& call) {
   sums.weights = call.dw.data && sums.weight_sums > 0;
   sums.bias = call.db.data && dims.channels_out > 0;
   if (!sums.weights && !sums.bias) return;
-  const WeightVariant variant = choose(queue, sums);
-  split(Target(queue), variant, sums);
+  const WeightVariant& chosen = choose<WeightVariant>(queue, sums, variant);
+  split(Target(queue), chosen, sums);
   sums.partial = static_cast<float*>(
       queue.scratch(static_cast<std::size_t>(sums.splits * sums.row) * sizeof(float)));
   if (sums.weights) {
-    variant.run(queue, sums);
+    chosen.run(queue, sums);
   } else {
     sum_columns(queue, sums);
   }

@@ -1,11 +1,10 @@
 #pragma once
 
 // What the CUDA files of conv1d share: the problems that its kernels solve, and which kernels there
-// are. conv1d.cu chooses among them. Plain C++17, for host and device.
+// are, each a row of a table. choose.cu chooses among them. Plain C++17, for host and device.
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "kernels/cuda_queue.h"
 #include "kernels/row_product.h"
@@ -13,23 +12,37 @@
 
 namespace sidechannel::kernels {
 
+// What a kernel asks of a problem, of buffers and of the device; 0 asks for nothing.
+struct Needs {
+  int channels_in = 0, channels_out = 0, taps = 0;  // exactly so many
+  Precision precision = Precision::kFp32;           // TF32: that operands may be rounded to it
+  int compute_capability = 0;                       // at least
+  std::size_t shared = 0;                           // bytes of shared memory of a block
+  bool aligned = false;                             // buffers, to 16 bytes
+
+  // Of the kernels for hidden layers of `channels` in and out.
+  static constexpr Needs hidden(int channels, int taps, Precision precision, std::size_t shared) {
+    return {channels, channels, taps, precision, precision == Precision::kTf32 ? 80 : 0,
+            shared,   true};
+  }
+};
+
 // --- The forward pass and, with flipped weights, the input gradient ------------------------------
 
 using NarrowProduct = RowProduct<float, int>;
 
 struct RowVariant {
   const char* name;
-  int channels;        // C_in = C_out that it is made for; 0: any
-  int positions;       // of y that a block computes
-  std::size_t shared;  // bytes of shared memory of a block
+  Needs needs;
+  int positions;  // of y that a block computes
+  int cost;       // of a position, beside other kernels for the same problem
   void (*run)(CudaQueue& queue, const NarrowProduct& product);
 };
 
-extern const RowVariant kTiledRows;              // any shape
-extern const RowVariant kOneChannelIn;           // channels == 1
-extern const RowVariant kOneChannelOut;          // columns == 1
-const std::vector<RowVariant>& ffma_rows();      // 5 taps
-const std::vector<RowVariant>& tf32_mma_rows();  // 5 taps, sm_80
+extern const RowVariant kTiledRows;
+extern const RowVariant kOneChannelRows[2];
+extern const RowVariant kFfmaRows[4];
+extern const RowVariant kMmaRows[6];
 
 // --- Parameter gradients -------------------------------------------------------------------------
 //
@@ -54,18 +67,18 @@ struct WeightSums {
 
 struct WeightVariant {
   const char* name;
-  int channels;  // C_in = C_out that it is made for; 0: any
+  Needs needs;
   int chunk;
-  std::size_t shared;
   int blocks_per_multiprocessor;  // so many that it has warps enough to hide latencies
+  int cost;                       // of a position, beside other kernels for the same problem
   std::int64_t (*blocks_per_split)(const WeightSums& sums);
   void (*run)(CudaQueue& queue, const WeightSums& sums);
 };
 
-extern const WeightVariant kTiledWeights;              // any shape
-extern const WeightVariant kOneChannelWeights;         // channels_in == 1 or channels_out == 1
-const std::vector<WeightVariant>& ffma_weights();      // 5 taps
-const std::vector<WeightVariant>& tf32_mma_weights();  // 5 taps, sm_80
+extern const WeightVariant kTiledWeights;
+extern const WeightVariant kOneChannelWeights[2];
+extern const WeightVariant kFfmaWeights[2];
+extern const WeightVariant kMmaWeights[2];
 
 // db alone, into the ends of partial's rows.
 void sum_columns(CudaQueue& queue, const WeightSums& sums);

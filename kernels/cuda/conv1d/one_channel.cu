@@ -258,10 +258,15 @@ void one_channel_weights(CudaQueue& queue, const WeightSums& p) {
 
 }  // namespace
 
-const RowVariant kOneChannelIn = {"one input channel", 0, kRun, 0, one_channel_in};
-const RowVariant kOneChannelOut = {"one output channel", 0, kRun, 0, one_channel_out};
-const WeightVariant kOneChannelWeights = {
-    "one channel",      0, kGroupsOfBlock* kPositionsOfThread, 0, 4, one_channel_weights_blocks,
-    one_channel_weights};
+constexpr Needs kOneIn = {1, 0};
+constexpr Needs kOneOut = {0, 1};
+
+const RowVariant kOneChannelRows[2] = {{"one output channel", kOneOut, kRun, 1, one_channel_out},
+                                       {"one input channel", kOneIn, kRun, 2, one_channel_in}};
+const WeightVariant kOneChannelWeights[2] = {
+    {"one output channel", kOneOut, kGroupsOfBlock* kPositionsOfThread, 4, 1,
+     one_channel_weights_blocks, one_channel_weights},
+    {"one input channel", kOneIn, kGroupsOfBlock* kPositionsOfThread, 4, 1,
+     one_channel_weights_blocks, one_channel_weights}};
 
 }  // namespace sidechannel::kernels

@@ -17,6 +17,8 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
+
 #include "kernels/cuda/conv1d/device/index.cuh"
 #include "kernels/cuda/conv1d/device/stage.cuh"
 #include "kernels/cuda/conv1d/kernels.h"
@@ -79,9 +81,9 @@ __device__ __forceinline__ void begin_stage(const NarrowProduct& p, const device
   for (int tap = 0; tap < kTaps; ++tap) {
     const float* from = Place::kFlip ? p.w + ((kTaps - 1 - tap) * kColumns + row) * kColumns + c0
                                      : p.w + (tap * kColumns + c0 + row) * kColumns;
-    device::copy_async(&stage.w[tap][Place::place(row)][4 * quad], from + 4 * quad, true);
+    device::ptx::cp_async(&stage.w[tap][Place::place(row)][4 * quad], from + 4 * quad, true);
   }
-  device::copy_async_commit();
+  device::ptx::cp_async_commit_group();
 }
 
 template <int kChannels, int kWarps, int kRun, int kGroups, bool kFlip>
@@ -170,9 +172,9 @@ __global__ void __launch_bounds__(kWarps * 32 * kGroups, 1) ffma_rows_kernel(Nar
   for (int c0 = 0, s = 0; c0 < kChannels; c0 += kStageChannels, s ^= 1) {
     if (c0 + kStageChannels < kChannels) {
       begin_stage<Rows::kThreads>(p, tile, c0 + kStageChannels, stages[s ^ 1]);
-      device::copy_async_wait<1>();
+      device::ptx::cp_async_wait_group<1>();
     } else {
-      device::copy_async_wait<0>();
+      device::ptx::cp_async_wait_group<0>();
     }
     __syncthreads();  // the stage is complete, with what the other threads copied
     multiply(stages[s]);
@@ -221,24 +223,21 @@ void ffma_rows(CudaQueue& queue, const NarrowProduct& p) {
 }
 
 template <int kChannels, int kWarps, int kRun, int kGroups>
-RowVariant variant(const char* name) {
+constexpr RowVariant variant(const char* name) {
   using Forward = FfmaRows<kChannels, kWarps, kRun, kGroups, false>;
   using Flipped = FfmaRows<kChannels, kWarps, kRun, kGroups, true>;
-  return {name, kChannels, Forward::kPositions,
-          Forward::kShared > Flipped::kShared ? Forward::kShared : Flipped::kShared,
+  constexpr std::size_t kShared = std::max(Forward::kShared, Flipped::kShared);
+  return {name, Needs::hidden(kChannels, kTaps, Precision::kFp32, kShared), Forward::kPositions, 3,
           ffma_rows<kChannels, kWarps, kRun, kGroups>};
 }
 
 }  // namespace
 
-const std::vector<RowVariant>& ffma_rows() {
-  static const std::vector<RowVariant> variants = {
-      variant<64, 4, 10, 2>("fp32 h = 64, 160 positions"),
-      variant<64, 2, 4, 4>("fp32 h = 64, 32 positions"),
-      variant<32, 2, 10, 2>("fp32 h = 32, 160 positions"),
-      variant<32, 1, 4, 4>("fp32 h = 32, 32 positions"),
-  };
-  return variants;
-}
+const RowVariant kFfmaRows[4] = {
+    variant<64, 4, 10, 2>("fp32 h = 64, 160 positions"),
+    variant<64, 2, 4, 4>("fp32 h = 64, 32 positions"),
+    variant<32, 2, 10, 2>("fp32 h = 32, 160 positions"),
+    variant<32, 1, 4, 4>("fp32 h = 32, 32 positions"),
+};
 
 }  // namespace sidechannel::kernels

@@ -208,22 +208,19 @@ void mma_rows(CudaQueue& queue, const NarrowProduct& p) {
 }
 
 template <int kChannels, int kTiles>
-RowVariant variant(const char* name) {
-  return {name, kChannels, kWarps * kTiles * 8, kShared<kChannels, kTiles>,
-          mma_rows<kChannels, kTiles>};
+constexpr RowVariant variant(const char* name) {
+  return {name, Needs::hidden(kChannels, kTaps, Precision::kTf32, kShared<kChannels, kTiles>),
+          kWarps * kTiles * 8, 1, mma_rows<kChannels, kTiles>};
 }
 
 }  // namespace
 
-const std::vector<RowVariant>& tf32_mma_rows() {
-  // The widest tile reads the fewest bytes of shared memory for each product; the narrow ones are
-  // for short sequences and small batches.
-  static const std::vector<RowVariant> variants = {
-      variant<64, 5>("TF32 h = 64, 160 positions"), variant<64, 2>("TF32 h = 64, 64 positions"),
-      variant<64, 1>("TF32 h = 64, 32 positions"),  variant<32, 5>("TF32 h = 32, 160 positions"),
-      variant<32, 2>("TF32 h = 32, 64 positions"),  variant<32, 1>("TF32 h = 32, 32 positions"),
-  };
-  return variants;
-}
+// The widest tile reads the fewest bytes of shared memory for each product; the narrow ones are for
+// short sequences and small batches.
+const RowVariant kMmaRows[6] = {
+    variant<64, 5>("TF32 h = 64, 160 positions"), variant<64, 2>("TF32 h = 64, 64 positions"),
+    variant<64, 1>("TF32 h = 64, 32 positions"),  variant<32, 5>("TF32 h = 32, 160 positions"),
+    variant<32, 2>("TF32 h = 32, 64 positions"),  variant<32, 1>("TF32 h = 32, 32 positions"),
+};
 
 }  // namespace sidechannel::kernels

@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(S::kThreads, 1) ffma_weights_kernel(WeightSums
         thread, p.x + std::int64_t{chunk.n} * p.length * kChannels, p.length, first_ci,
         chunk.first - p.padding, chunk.count + kTaps - 1, device::BeginCopy());
     for_own_dy(chunk, stage, device::BeginCopy());
-    device::copy_async_commit();
+    device::ptx::cp_async_commit_group();
   };
 
   float sum[kTaps][2][8] = {};
@@ -130,9 +130,9 @@ __global__ void __launch_bounds__(S::kThreads, 1) ffma_weights_kernel(WeightSums
   for (int index = chunks.begin, s = 0; index < chunks.end; ++index, s ^= 1) {
     if (index + 1 < chunks.end) {
       begin_stage(device::Chunk(p, index + 1), shared.stages[s ^ 1]);
-      device::copy_async_wait<1>();
+      device::ptx::cp_async_wait_group<1>();
     } else {
-      device::copy_async_wait<0>();
+      device::ptx::cp_async_wait_group<0>();
     }
     Stage<S>& stage = shared.stages[s];
     const device::Chunk chunk(p, index);
@@ -188,24 +188,19 @@ void ffma_weights_of(CudaQueue& queue, const WeightSums& p) {
 }
 
 template <class S>
-WeightVariant variant(const char* name) {
+constexpr WeightVariant variant(const char* name) {
   return {name,
-          S::kChannels,
+          Needs::hidden(S::kChannels, kTaps, Precision::kFp32, sizeof(Shared<S>)),
           kChunk,
-          sizeof(Shared<S>),
           1,
+          3,
           [](const WeightSums&) { return std::int64_t{S::kChannels / S::kSlice}; },
           ffma_weights_of<S>};
 }
 
 }  // namespace
 
-const std::vector<WeightVariant>& ffma_weights() {
-  static const std::vector<WeightVariant> variants = {
-      variant<Shape<64>>("fp32 h = 64"),
-      variant<Shape<32>>("fp32 h = 32"),
-  };
-  return variants;
-}
+const WeightVariant kFfmaWeights[2] = {variant<Shape<64>>("fp32 h = 64"),
+                                       variant<Shape<32>>("fp32 h = 32")};
 
 }  // namespace sidechannel::kernels

@@ -219,11 +219,11 @@ void mma_weights(CudaQueue& queue, const WeightSums& p) {
 }
 
 template <class S>
-WeightVariant variant(const char* name) {
+constexpr WeightVariant variant(const char* name) {
   return {name,
-          S::kChannels,
+          Needs::hidden(S::kChannels, kTaps, Precision::kTf32, sizeof(Shared<S>)),
           kChunk,
-          sizeof(Shared<S>),
+          1,
           1,
           [](const WeightSums&) { return std::int64_t{S::kChannels / S::kSlice}; },
           mma_weights<S>};
@@ -231,12 +231,7 @@ WeightVariant variant(const char* name) {
 
 }  // namespace
 
-const std::vector<WeightVariant>& tf32_mma_weights() {
-  static const std::vector<WeightVariant> variants = {
-      variant<Shape<64>>("TF32 h = 64"),
-      variant<Shape<32>>("TF32 h = 32"),
-  };
-  return variants;
-}
+const WeightVariant kMmaWeights[2] = {variant<Shape<64>>("TF32 h = 64"),
+                                      variant<Shape<32>>("TF32 h = 32")};
 
 }  // namespace sidechannel::kernels

@@ -6,23 +6,13 @@
 
 #include <cstdint>
 
-#if defined(CUDA_EMULATION)
-#include "emu/ptx.h"
-#endif
+#include "kernels/cuda/device/ptx.cuh"
 
 namespace sidechannel::kernels::device {
 
 // x rounded to TF32: 10 bits of mantissa, to nearest, ties away from zero. Relative error <= 2^-11.
 __device__ __forceinline__ float to_tf32(float x) {
-#if defined(CUDA_EMULATION)
-  return __uint_as_float(emu::cvt_rna_tf32(x));
-#elif __CUDA_ARCH__ >= 800
-  std::uint32_t bits;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-  return __uint_as_float(bits);
-#else
-  return x;  // never reached: kernels that round are not chosen on these GPUs
-#endif
+  return __uint_as_float(ptx::cvt_rna_tf32(x));
 }
 
 __device__ __forceinline__ float4 to_tf32(float4 x) {
@@ -39,21 +29,10 @@ __device__ __forceinline__ float4 to_tf32(float4 x) {
 //   of sum:  sum[0] (g, 2t)   sum[1] (g, 2t + 1)   sum[2] (g + 8, 2t)   sum[3] (g + 8, 2t + 1)
 __device__ __forceinline__ void mma_tf32(float (&sum)[4], float a0, float a1, float a2, float a3,
                                          float b0, float b1) {
-#if defined(CUDA_EMULATION)
   const std::uint32_t a[4] = {__float_as_uint(a0), __float_as_uint(a1), __float_as_uint(a2),
                               __float_as_uint(a3)};
   const std::uint32_t b[2] = {__float_as_uint(b0), __float_as_uint(b1)};
-  emu::mma_m16n8k8_tf32(sum, a, b);
-#elif __CUDA_ARCH__ >= 800
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(__float_as_uint(a0)), "r"(__float_as_uint(a1)), "r"(__float_as_uint(a2)),
-        "r"(__float_as_uint(a3)), "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)));
-#else
-  __trap();  // no tensor cores for TF32: chosen by mistake
-#endif
+  ptx::mma_m16n8k8_tf32(sum, a, b);
 }
 
 }  // namespace sidechannel::kernels::device

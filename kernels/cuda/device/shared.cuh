@@ -1,26 +1,12 @@
 #pragma once
 
 // Shared memory. Kernels get at it through these two functions alone: a `__shared__` declaration
-// has no meaning in the emulated build, where the blocks of a cluster run on one processor.
+// has no meaning in the emulated build, where the blocks of a cluster run on one processor, and
+// which has a header of this name in tests/emulator/shadow/.
 
 #include <cuda_runtime.h>
 
 namespace sidechannel::kernels::device {
-
-#if defined(CUDA_EMULATION)
-
-template <class T>
-T& static_shared() {
-  static emu::SharedKey key;
-  return *static_cast<T*>(emu::static_shared(key, sizeof(T), alignof(T)));
-}
-
-template <class T>
-T* dynamic_shared() {
-  return static_cast<T*>(emu::dynamic_shared());
-}
-
-#else
 
 // The block's only T, uninitialized: of a size that is known when compiling, 48 KiB at most in
 // total. Two calls with the same T give the same memory, so each kernel (and each helper) has a
@@ -37,7 +23,5 @@ __device__ __forceinline__ T* dynamic_shared() {
   extern __shared__ __align__(128) unsigned char sidechannel_dynamic_shared[];
   return reinterpret_cast<T*>(sidechannel_dynamic_shared);
 }
-
-#endif
 
 }  // namespace sidechannel::kernels::device

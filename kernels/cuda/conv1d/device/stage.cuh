@@ -11,7 +11,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/conv1d/kernels.h"
-#include "kernels/cuda/device/cp_async.cuh"
+#include "kernels/cuda/device/ptx.cuh"
 
 namespace sidechannel::kernels::device {
 
@@ -30,7 +30,7 @@ __device__ __forceinline__ float2 load2(const float* from) {
 struct BeginCopy {
   __device__ __forceinline__ void operator()(int /*pass*/, float* shared, const float* global,
                                              bool inside) const {
-    copy_async(shared, global, inside);
+    ptx::cp_async(shared, global, inside);
   }
 };
 

@@ -3,8 +3,6 @@
 // The CUDA device language as plain C++17, so that .cu files compile with g++ or clang and run on
 // the CPU. For correctness only: nothing that is timed under it means anything.
 
-#define CUDA_EMULATION 1
-
 #include <math.h>  // overloads of sqrt, fabs, ... in the global namespace, as CUDA has them
 
 #include <algorithm>
