@@ -213,7 +213,7 @@ void add_norm(std::vector<Case>& cases, const Layer& layer, const std::string& k
                       samples_per_set, 1e-5,         kRelu};
   const std::int64_t size = layer.size();
   const std::int64_t c = layer.channels;
-  const std::int64_t statistics = dims.sample_groups() * c;
+  const std::int64_t statistics = dims.groups() * c;
 
   Case forward = of_layer("norm_relu_forward/" + kind, layer, 2);
   forward.prepare = launching([=](Memory& m) {
@@ -248,7 +248,7 @@ void add_population_norm(std::vector<Case>& cases, const Layer& layer) {
                       layer.samples_per_set, 1e-5,         kRelu};
   const std::int64_t size = layer.size();
   const std::int64_t c = layer.channels;
-  const std::int64_t statistics = dims.sample_groups() * c;
+  const std::int64_t statistics = dims.groups() * c;
   Case forward = of_layer("norm_relu_population_forward", layer, 2);
   forward.prepare = launching([=](Memory& m) {
     return NormPopulationForward<float>{.dims = dims,

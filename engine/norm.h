@@ -25,6 +25,7 @@ struct NormOptions {
   double epsilon = 1e-5;  // under the root
   Activation activation = Activation::kRelu;
   RunningStatistics* update = nullptr;  // moved towards the batch's statistics, where given
+  std::int64_t positions_per_set = 0;   // neighbouring ones, with one sample a set; 0: all
 };
 
 }  // namespace sidechannel

@@ -9,18 +9,22 @@
 
 namespace sidechannel::kernels {
 
-// Normalization over sets of (channels, samples, all positions), then an activation:
+// Normalization over sets of (channels, samples, positions), then an activation:
 //
 //   x_hat = (x - mean) / sqrt(variance + epsilon),  y = activation(gamma * x_hat + beta)
 //
-// (the paper's Equations 3 and 4). A set holds `channels_per_set` neighbouring channels of
-// `samples_per_set` neighbouring samples; its variance is the biased one. So one operation covers
+// (the paper's Equations 3 and 4). A set holds `channels_per_set` neighbouring channels of all
+// positions, or of `positions_per_set` neighbouring ones, of `samples_per_set` neighbouring
+// samples; its variance is the biased one. So one operation covers, as (channels, samples,
+// positions),
 //
-//   - InstanceNorm: (1, 1)
-//   - GroupNorm of G groups: (C / G, 1)
-//   - LayerNorm over channels and space: (C, 1)
-//   - BatchNorm in groups of n samples: (1, n)
-//   - PackNorm: (1, 2), pairs side by side
+//   - InstanceNorm: (1, 1, all)
+//   - GroupNorm of G groups: (C / G, 1, all)
+//   - LayerNorm over channels and space: (C, 1, all)
+//   - LayerNorm of each position, as transformers have it: (C, 1, 1). It carries nothing from one
+//     position to another.
+//   - BatchNorm in groups of n samples: (1, n, all)
+//   - PackNorm: (1, 2, all), pairs side by side
 //
 // How good the results are, and for which x, is told in docs/numerics.md: as good far from zero as
 // near it, and NaN, never a wrong number, where a sum of squares of x - mean leaves T's range.
@@ -35,17 +39,23 @@ struct NormDims {
   std::int64_t samples_per_set;   // divides batch
   double epsilon;
   Activation activation;
+  std::int64_t positions_per_set = 0;  // divides length, with one sample a set; 0: all
 
-  SC_HOST_DEVICE std::int64_t sample_groups() const { return batch / samples_per_set; }
-  // Values in a set, and in x.
-  SC_HOST_DEVICE std::int64_t set_size() const {
-    return channels_per_set * samples_per_set * length;
+  // Kernels see x as [groups, rows, channels]: the sets of a group are side by side, each all rows
+  // of its channels.
+  SC_HOST_DEVICE std::int64_t rows() const {
+    return samples_per_set * (positions_per_set > 0 ? positions_per_set : length);
   }
+  SC_HOST_DEVICE std::int64_t groups() const {
+    return batch / samples_per_set * (positions_per_set > 0 ? length / positions_per_set : 1);
+  }
+  // Values in a set, and in x.
+  SC_HOST_DEVICE std::int64_t set_size() const { return channels_per_set * rows(); }
   std::int64_t size() const { return batch * length * channels; }
 };
 
-// Statistics of the sets, kept per channel for the backward pass: [batch / samples_per_set,
-// channels] each, equal for all channels of a set.
+// Statistics of the sets, kept per channel for the backward pass: [groups(), channels] each, equal
+// for all channels of a set.
 //
 // The mean is mean + mean_rest. x - mean is what the kernels compute of each x, off by a rounding
 // of its own; the rest joins the constants of a channel. So mean is the mean rounded to T, and the
@@ -124,7 +134,8 @@ void run(CudaQueue& queue, const NormPopulationBackward<float>& call);
 // Moves the exponential moving averages towards the batch's statistics, as PyTorch does:
 // running = (1 - momentum) * running + momentum * current, with the unbiased variance. Sets of one
 // sample are averaged over the batch first (InstanceNorm); sets of several samples are applied one
-// after the other, as the micro-batches that they stand for would be. Needs channels_per_set == 1.
+// after the other, as the micro-batches that they stand for would be. Needs channels_per_set == 1
+// and positions_per_set == 0.
 template <class T>
 struct NormUpdateRunning {
   NormDims dims;

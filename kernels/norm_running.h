@@ -11,8 +11,8 @@ template <class T>
 SC_HOST_DEVICE inline void move_running(const NormUpdateRunning<T>& call, std::int64_t c) {
   const NormDims& dims = call.dims;
   const bool average_first = dims.samples_per_set == 1;
-  const std::int64_t updates = average_first ? 1 : dims.sample_groups();
-  const std::int64_t sets = average_first ? dims.sample_groups() : 1;  // of one update
+  const std::int64_t updates = average_first ? 1 : dims.groups();
+  const std::int64_t sets = average_first ? dims.groups() : 1;  // of one update
   const auto count = static_cast<double>(dims.set_size());
   const double unbiased = count / (count > 2 ? count - 1 : 1.0);
 

@@ -20,7 +20,8 @@ kernels::NormDims norm_dims(const char* name, const Var& x, const Var& gamma, co
           .channels_per_set = options.channels_per_set,
           .samples_per_set = options.samples_per_set,
           .epsilon = options.epsilon,
-          .activation = options.activation};
+          .activation = options.activation,
+          .positions_per_set = options.positions_per_set};
 }
 
 void check_statistics(const char* name, const Tensor& mean, const Tensor& variance,
@@ -48,9 +49,15 @@ Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions
   SC_CHECK(dims.samples_per_set >= 1 && dims.batch % dims.samples_per_set == 0,
            "norm_relu: sets of {} samples do not divide a batch of {}", dims.samples_per_set,
            dims.batch);
+  const std::int64_t positions = dims.positions_per_set;
+  SC_CHECK(positions >= 0 && (positions == 0 || dims.length % positions == 0),
+           "norm_relu: sets of {} positions do not divide a length of {}", positions, dims.length);
+  SC_CHECK(positions == 0 || dims.samples_per_set == 1,
+           "norm_relu: sets of {} positions hold one sample, not {}", positions,
+           dims.samples_per_set);
   Tape& tape = x.tape();
   Var y = tape.make(x.shape());
-  const Tensor statistics = tape.make({3, dims.sample_groups(), dims.channels}).value();
+  const Tensor statistics = tape.make({3, dims.groups(), dims.channels}).value();
   on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
     using T = decltype(zero);
     run(queue, kernels::NormForward<T>{.dims = dims,
@@ -60,9 +67,10 @@ Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions
                                        .y = y.data<T>(),
                                        .statistics = parts_of<T>(statistics)});
     if (RunningStatistics* running = options.update) {
-      SC_CHECK(dims.channels_per_set == 1,
-               "norm_relu: running statistics need sets of one channel, got {}",
-               dims.channels_per_set);
+      SC_CHECK(dims.channels_per_set == 1 && positions == 0,
+               "norm_relu: running statistics need sets of one channel and all positions, got {} "
+               "channels and {} positions",
+               dims.channels_per_set, positions == 0 ? dims.length : positions);
       check_statistics("norm_relu", running->mean, running->variance, dims.channels);
       run(queue, kernels::NormUpdateRunning<T>{.dims = dims,
                                                .momentum = running->momentum,

@@ -1,8 +1,8 @@
 // Fused normalization and activation on the CPU.
 //
-// Threads split the work in tasks that hold whole sets: one group of samples times one block of
-// channels. Within a task the sums run along the positions, in the order of memory, in blocks of
-// kBlock; then the sums of a set's channels are added in order, in double.
+// Threads split the work in tasks that hold whole sets: groups (one, where it is not of a few rows
+// only) times one block of channels. Within a task the sums run along the positions, in the order
+// of memory, in blocks of kBlock; then the sums of a set's channels are added in order, in double.
 //
 // Two passes for the statistics. The first gives a mean m that is near enough; the second takes
 // d = x - m, which is off by a rounding of its own however far x lies from zero, and corrects m by
@@ -28,26 +28,42 @@ using simd::Full;
 using simd::kLanes;
 namespace hn = simd::hn;
 
-// Channels of a task: all of them when there are sample groups for every thread, otherwise fewer,
-// but whole sets and at least a vector. Each channel is computed alike whatever the split.
+// Neighbouring groups whose parameter gradients are summed one after the other, whatever the
+// threads.
+std::int64_t groups_per_task(const NormDims& dims) {
+  constexpr std::int64_t kRows = 64;
+  return dims.positions_per_set > 0 ? std::max<std::int64_t>(kRows / dims.rows(), 1) : 1;
+}
+std::int64_t bundles(const NormDims& dims) {
+  const std::int64_t bundle = groups_per_task(dims);
+  return (dims.groups() + bundle - 1) / bundle;
+}
+
+// Channels of a task: all of them when there are groups for every thread, otherwise fewer, but
+// whole sets and at least a vector. Each channel is computed alike whatever the split.
 template <class T>
 std::int64_t channels_per_task(const CpuQueue& queue, const NormDims& dims) {
   const std::int64_t tasks = 2 * queue.threads();
-  const std::int64_t parts = (tasks + dims.sample_groups() - 1) / dims.sample_groups();
+  const std::int64_t parts = (tasks + bundles(dims) - 1) / bundles(dims);
   const std::int64_t wanted = std::max(dims.channels / parts, kLanes<Full<T>>);
   const std::int64_t sets = (wanted + dims.channels_per_set - 1) / dims.channels_per_set;
   return std::min(dims.channels, sets * dims.channels_per_set);
 }
 
-// Calls body(group, c0, c1) for each task: sample group times channels [c0, c1).
+// Calls body(group, c0, c1) for all groups and channels, those of a task in order.
 template <class T, class Body>
 void for_tasks(CpuQueue& queue, const NormDims& dims, const Body& body) {
   const std::int64_t block = channels_per_task<T>(queue, dims);
   const std::int64_t blocks = (dims.channels + block - 1) / block;
-  queue.parallel_for(dims.sample_groups() * blocks, 1, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t bundle = groups_per_task(dims);
+  queue.parallel_for(bundles(dims) * blocks, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t task = begin; task < end; ++task) {
       const std::int64_t c0 = task % blocks * block;
-      body(task / blocks, c0, std::min(c0 + block, dims.channels));
+      const std::int64_t first = task / blocks * bundle;
+      const std::int64_t last = std::min(first + bundle, dims.groups());
+      for (std::int64_t group = first; group < last; ++group) {
+        body(group, c0, std::min(c0 + block, dims.channels));
+      }
     }
   });
 }
@@ -62,8 +78,8 @@ void total_over_sets(const NormDims& dims, double* values, std::int64_t count) {
   }
 }
 
-// kRow neighbouring vectors of channels, for all positions of the samples of a group: a walk
-// through memory in its order.
+// kRow neighbouring vectors of channels, for all rows of a group: a walk through memory in its
+// order.
 template <int kRow, class D>
 struct Row {
   using V = simd::Vec<D>;
@@ -112,12 +128,11 @@ std::array<T*, 2> two_arrays(simd::AlignedBuffer<T>& memory, std::int64_t count)
   return {first, first + count};
 }
 
-// The values of the samples of a group: offsets of their rows, the last one excluded.
+// The rows of a group: their offsets, the last one excluded.
 struct Extent {
   std::int64_t first, last;
   Extent(const NormDims& dims, std::int64_t group)
-      : first(group * dims.samples_per_set * dims.length * dims.channels),
-        last(first + dims.samples_per_set * dims.length * dims.channels) {}
+      : first(group * dims.rows() * dims.channels), last(first + dims.rows() * dims.channels) {}
 };
 
 // kCount sums over all positions of a group, for a row of channels: term(offset, sums) adds the
@@ -183,8 +198,23 @@ void finish_statistics(const NormDims& dims, std::int64_t c0, std::int64_t c1,
   });
 }
 
-// Gradients of gamma and beta, summed over the sample groups in order, in double.
-// partial [groups, 2, channels]: sums of dy and of dy * x_hat.
+// Adds a group's sums for channels [c0, c1) to those of its bundle, of which it may be the first.
+// partial as below.
+inline void add_to_bundle(const NormDims& dims, std::int64_t group, std::int64_t c0,
+                          std::int64_t c1, const double* sum_dy, const double* sum_dy_x_hat,
+                          double* partial) {
+  const std::int64_t bundle = groups_per_task(dims);
+  double* dy = partial + group / bundle * 2 * dims.channels + c0;
+  double* dy_x_hat = dy + dims.channels;
+  const bool first = group % bundle == 0;
+  for (std::int64_t i = 0; i < c1 - c0; ++i) {
+    dy[i] = (first ? 0 : dy[i]) + sum_dy[i];
+    dy_x_hat[i] = (first ? 0 : dy_x_hat[i]) + sum_dy_x_hat[i];
+  }
+}
+
+// Gradients of gamma and beta, summed over the bundles in order, in double.
+// partial [bundles, 2, channels]: sums of dy and of dy * x_hat.
 template <class T>
 void finish_params(const NormDims& dims, const double* partial, GradOut<T> dgamma,
                    GradOut<T> dbeta) {
@@ -193,9 +223,9 @@ void finish_params(const NormDims& dims, const double* partial, GradOut<T> dgamm
     for (std::int64_t c0 = 0; out.data && c0 < dims.channels; c0 += kBlock) {
       const std::int64_t count = std::min(kBlock, dims.channels - c0);
       double total[kBlock] = {};
-      for (std::int64_t group = 0; group < dims.sample_groups(); ++group) {
+      for (std::int64_t bundle = 0; bundle < bundles(dims); ++bundle) {
         for (std::int64_t i = 0; i < count; ++i) {
-          total[i] += sums[group * 2 * dims.channels + c0 + i];
+          total[i] += sums[bundle * 2 * dims.channels + c0 + i];
         }
       }
       for (std::int64_t i = 0; i < count; ++i) {
@@ -241,7 +271,7 @@ struct RowConstants {
   }
 };
 
-// y = relu(x_hat * gamma + beta) for the samples of one group. Call: NormForward, or that of a
+// y = relu(x_hat * gamma + beta) for the rows of one group. Call: NormForward, or that of a
 // population.
 template <class T, template <class> class Call>
 void apply(const Call<T>& call, const NormDims& dims, const NormStatistics<T>& statistics,
@@ -261,8 +291,8 @@ void apply(const Call<T>& call, const NormDims& dims, const NormStatistics<T>& s
   });
 }
 
-// Sums of dy (behind the ReLU) and of dy * x_hat over the samples of a group, for the channels
-// [c0, c1); the results begin at c0. Call: NormBackward, or that of a population.
+// Sums of dy (behind the ReLU) and of dy * x_hat over the rows of a group, for the channels [c0,
+// c1); the results begin at c0. Call: NormBackward, or that of a population.
 template <class T, template <class> class Call>
 void reduce_backward(const Call<T>& call, const NormDims& dims, const NormStatistics<T>& s,
                      std::int64_t group, std::int64_t c0, std::int64_t c1, double* sum_dy,
@@ -343,13 +373,14 @@ struct Population {
 NormDims per_sample(NormDims dims) {
   dims.channels_per_set = 1;
   dims.samples_per_set = 1;
+  dims.positions_per_set = 0;
   return dims;
 }
 
 // Of finish_params.
 double* partial_sums(CpuQueue& queue, const NormDims& dims) {
-  return static_cast<double*>(queue.scratch(
-      static_cast<std::size_t>(dims.sample_groups() * 2 * dims.channels) * sizeof(double)));
+  return static_cast<double*>(
+      queue.scratch(static_cast<std::size_t>(bundles(dims) * 2 * dims.channels) * sizeof(double)));
 }
 
 }  // namespace
@@ -403,9 +434,10 @@ void run(CpuQueue& queue, const NormBackward<T>& call) {
   const auto count = static_cast<double>(dims.set_size());
   for_tasks<T>(queue, dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
     const NormStatistics<T> s = of_group(dims, call.statistics, group);
-    double* sum_dy = partial + group * 2 * dims.channels + c0;
-    double* sum_dy_x_hat = sum_dy + dims.channels;
+    thread_local simd::AlignedBuffer<double> sums;
+    const auto [sum_dy, sum_dy_x_hat] = two_arrays(sums, c1 - c0);
     reduce_backward(call, dims, s, group, c0, c1, sum_dy, sum_dy_x_hat);
+    add_to_bundle(dims, group, c0, c1, sum_dy, sum_dy_x_hat, partial);
     if (!call.dx.data) return;
     // dx = rstd * (gamma * dy - a - x_hat * b); a and b are the means over the set of gamma * dy
     // and gamma * dy * x_hat.
@@ -451,8 +483,10 @@ void run(CpuQueue& queue, const NormPopulationBackward<T>& call) {
   const std::vector<T> zeros(static_cast<std::size_t>(dims.channels));
   double* partial = partial_sums(queue, dims);
   for_tasks<T>(queue, dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
-    double* sum_dy = partial + group * 2 * dims.channels + c0;
-    reduce_backward(call, dims, given.statistics, group, c0, c1, sum_dy, sum_dy + dims.channels);
+    thread_local simd::AlignedBuffer<double> sums;
+    const auto [sum_dy, sum_dy_x_hat] = two_arrays(sums, c1 - c0);
+    reduce_backward(call, dims, given.statistics, group, c0, c1, sum_dy, sum_dy_x_hat);
+    add_to_bundle(dims, group, c0, c1, sum_dy, sum_dy_x_hat, partial);
     if (!call.dx.data) return;
     apply_backward(call, dims, given.statistics, group, c0, c1, zeros.data(), zeros.data());
   });

@@ -106,12 +106,13 @@ Var norm_relu_with(const NormMistake& mistake, const Var& x, const Var& gamma, c
                    options.channels_per_set,
                    options.samples_per_set,
                    options.epsilon,
-                   options.activation};
+                   options.activation,
+                   options.positions_per_set};
   Tape& tape = x.tape();
   Var y = tape.make(x.shape());
-  const Var mean = tape.make({d.sample_groups(), d.channels});
-  const Var rest = tape.make({d.sample_groups(), d.channels});
-  const Var rstd = tape.make({d.sample_groups(), d.channels});
+  const Var mean = tape.make({d.groups(), d.channels});
+  const Var rest = tape.make({d.groups(), d.channels});
+  const Var rstd = tape.make({d.groups(), d.channels});
   run(x.device().cpu_queue(),
       kernels::NormForward<double>{
           .dims = d,
@@ -123,13 +124,13 @@ Var norm_relu_with(const NormMistake& mistake, const Var& x, const Var& gamma, c
   tape.record(y, {x, gamma, beta}, [=, out = y.value()](Grads& g) {
     const auto values = static_cast<std::size_t>(x.size());
     const auto channels = static_cast<std::size_t>(d.channels);
-    const auto sets = static_cast<std::size_t>(d.sample_groups() * d.channels / d.channels_per_set);
+    const auto sets = static_cast<std::size_t>(d.groups() * d.channels / d.channels_per_set);
     std::vector<double> through(values), x_hat(values), dx(values), dgamma(channels),
         dbeta(channels);
     std::vector<double> mean_dy(sets), mean_dy_x_hat(sets);
     const auto statistic = [&](std::size_t i) {  // of an element's group and channel
-      const auto sample = static_cast<std::int64_t>(i) / (d.length * d.channels);
-      return sample / d.samples_per_set * d.channels + static_cast<std::int64_t>(i % channels);
+      const auto group = static_cast<std::int64_t>(i) / (d.rows() * d.channels);
+      return group * d.channels + static_cast<std::int64_t>(i % channels);
     };
     const auto set = [&](std::size_t i) {
       return static_cast<std::size_t>(statistic(i) / d.channels_per_set);
@@ -181,7 +182,7 @@ GradientCheck check_norm(const NormMistake& mistake, const NormOptions& options)
 
 const std::vector<NormOptions> kNorms = {
     {1, 1, 1e-5, kRelu}, {3, 1, 1e-5, kRelu}, {6, 1, 1e-5, kRelu}, {1, 4, 1e-5, kRelu},
-    {1, 2, 1e-5, kRelu}, {1, 1, 1e-5, kNone}, {2, 2, 1e-5, kNone},
+    {1, 2, 1e-5, kRelu}, {1, 1, 1e-5, kNone}, {2, 2, 1e-5, kNone}, {6, 1, 1e-5, kRelu, nullptr, 1},
 };
 
 TEST(GradientCheck, AcceptsTheRulesWithoutMistakes) {

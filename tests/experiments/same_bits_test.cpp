@@ -212,7 +212,7 @@ TEST(SameBits, Normalization) {
       auto variance = numbers.draw<T>(d.channels);
       for (T& value : variance) value = value * value;
       auto y = x, dx = x, dgamma = gamma, dbeta = beta;
-      auto mean = numbers.draw<T>(d.sample_groups() * d.channels), rest = mean, rstd = mean;
+      auto mean = numbers.draw<T>(d.groups() * d.channels), rest = mean, rstd = mean;
       const kernels::NormStatistics<T> statistics{mean.data(), rest.data(), rstd.data()};
       kernels::CpuQueue& queue = harness::queue(2);
       run(queue, kernels::NormForward<T>{.dims = d,

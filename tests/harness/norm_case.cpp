@@ -9,32 +9,36 @@ namespace sidechannel::harness {
 using kernels::NormDims;
 
 std::string NormCase::text() const {
-  return fmt::format("N={} L={} C={} channels_per_set={} samples_per_set={} relu={}", dims.batch,
-                     dims.length, dims.channels, dims.channels_per_set, dims.samples_per_set,
-                     dims.activation == kRelu);
+  return fmt::format(
+      "N={} L={} C={} channels_per_set={} samples_per_set={} positions_per_set={} relu={}",
+      dims.batch, dims.length, dims.channels, dims.channels_per_set, dims.samples_per_set,
+      dims.positions_per_set, dims.activation == kRelu);
 }
 
 std::size_t NormCase::statistic_of(std::size_t i) const {
-  const auto sample_values = static_cast<std::size_t>(dims.length * dims.channels);
-  const std::size_t group = i / sample_values / static_cast<std::size_t>(dims.samples_per_set);
+  const std::size_t group = i / static_cast<std::size_t>(dims.rows() * dims.channels);
   return group * static_cast<std::size_t>(dims.channels) + channel_of(i);
 }
 
 std::vector<NormDims> norm_dims(int count) {
   constexpr double kEpsilon = 1e-5;
   std::vector<NormDims> all = {
-      {1, 1, 1, 1, 1, kEpsilon, kRelu},    // one value: no variance at all
-      {3, 1, 4, 1, 1, kEpsilon, kRelu},    // the same for every set
-      {2, 2, 3, 1, 1, kEpsilon, kRelu},    // two values: x_hat is +-1, its gradient almost zero
-      {4, 1, 5, 1, 4, kEpsilon, kRelu},    // one position, yet a batch
-      {2, 1, 6, 6, 1, kEpsilon, kRelu},    // one position, yet channels
-      {2, 13, 7, 7, 1, kEpsilon, kNone},   // layer, primes
-      {6, 5, 17, 1, 3, kEpsilon, kRelu},   // batch in groups, one channel more than a vector
-      {2, 11, 31, 1, 2, kEpsilon, kRelu},  // pack, one channel fewer
-      {2, 3, 33, 11, 1, kEpsilon, kRelu},  // groups across vectors
-      {4, 3, 12, 3, 2, kEpsilon, kRelu},   // channels and samples
+      {1, 1, 1, 1, 1, kEpsilon, kRelu},      // one value: no variance at all
+      {3, 1, 4, 1, 1, kEpsilon, kRelu},      // the same for every set
+      {2, 2, 3, 1, 1, kEpsilon, kRelu},      // two values: x_hat is +-1, its gradient almost zero
+      {4, 1, 5, 1, 4, kEpsilon, kRelu},      // one position, yet a batch
+      {2, 1, 6, 6, 1, kEpsilon, kRelu},      // one position, yet channels
+      {2, 13, 7, 7, 1, kEpsilon, kNone},     // layer, primes
+      {6, 5, 17, 1, 3, kEpsilon, kRelu},     // batch in groups, one channel more than a vector
+      {2, 11, 31, 1, 2, kEpsilon, kRelu},    // pack, one channel fewer
+      {2, 3, 33, 11, 1, kEpsilon, kRelu},    // groups across vectors
+      {4, 3, 12, 3, 2, kEpsilon, kRelu},     // channels and samples
+      {2, 9, 8, 8, 1, kEpsilon, kRelu, 1},   // layer, each position
+      {3, 6, 12, 3, 1, kEpsilon, kNone, 2},  // groups, pairs of positions
+      {2, 70, 5, 5, 1, kEpsilon, kRelu, 1},  // more positions than the CPU sums in one go
   };
   Draw draw(77);
+  Draw draw_positions(78);
   while (static_cast<int>(all.size()) < count) {
     NormDims d{};
     d.length = draw.pick({1, 2, 3, 4, 5, 7, 9, 11, 13, 16});
@@ -70,6 +74,11 @@ std::vector<NormDims> norm_dims(int count) {
         d.samples_per_set = 2;
     }
     d.batch = groups * d.samples_per_set;
+    if (d.samples_per_set == 1 && draw_positions.integer(0, 1) == 1) {
+      do {
+        d.positions_per_set = draw_positions.integer(1, d.length);
+      } while (d.length % d.positions_per_set != 0);
+    }
     all.push_back(d);
   }
   return all;
@@ -78,16 +87,17 @@ std::vector<NormDims> norm_dims(int count) {
 std::vector<NormDims> large_norm_dims() {
   constexpr double kEpsilon = 1e-5;
   return {
-      {4, 130, 32, 1, 1, kEpsilon, kRelu}, {3, 257, 67, 1, 1, kEpsilon, kRelu},
-      {4, 65, 64, 16, 1, kEpsilon, kRelu}, {3, 97, 48, 48, 1, kEpsilon, kRelu},
-      {8, 51, 40, 1, 4, kEpsilon, kRelu},  {6, 33, 130, 1, 6, kEpsilon, kRelu},
-      {4, 120, 65, 1, 2, kEpsilon, kNone}, {4, 75, 60, 20, 2, kEpsilon, kRelu},
+      {4, 130, 32, 1, 1, kEpsilon, kRelu},     {3, 257, 67, 1, 1, kEpsilon, kRelu},
+      {4, 65, 64, 16, 1, kEpsilon, kRelu},     {3, 97, 48, 48, 1, kEpsilon, kRelu},
+      {8, 51, 40, 1, 4, kEpsilon, kRelu},      {6, 33, 130, 1, 6, kEpsilon, kRelu},
+      {4, 120, 65, 1, 2, kEpsilon, kNone},     {4, 75, 60, 20, 2, kEpsilon, kRelu},
+      {3, 130, 64, 64, 1, kEpsilon, kRelu, 1}, {2, 40, 300, 300, 1, kEpsilon, kRelu, 1},
   };
 }
 
 SetStatistics statistics_of(const NormCase& c) {
   const NormDims& d = c.dims;
-  const auto size = static_cast<std::size_t>(d.sample_groups() * d.channels);
+  const auto size = static_cast<std::size_t>(d.groups() * d.channels);
   SetStatistics s{std::vector<double>(size), std::vector<double>(size), std::vector<double>(size),
                   std::vector<double>(size), std::vector<double>(size)};
   const auto count = static_cast<double>(d.set_size());

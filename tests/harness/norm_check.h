@@ -84,9 +84,9 @@ struct NormBuffers {
         beta(narrowed<T>(c.beta)),
         dy(narrowed<T>(c.dy)),
         y(dims.size()),
-        mean(dims.sample_groups() * dims.channels),
-        rest(dims.sample_groups() * dims.channels),
-        rstd(dims.sample_groups() * dims.channels),
+        mean(dims.groups() * dims.channels),
+        rest(dims.groups() * dims.channels),
+        rstd(dims.groups() * dims.channels),
         dx(dims.size()),
         dgamma(dims.channels),
         dbeta(dims.channels) {}

@@ -233,7 +233,7 @@ TEST_F(CudaNormRelu, RunningAveragesAreTheCpus) {
   for (const NormDims& dims :
        {NormDims{4, 30, 7, 1, 1, kEpsilon, kRelu}, NormDims{6, 21, 3, 1, 2, kEpsilon, kRelu},
         NormDims{8, 5, 65, 1, 4, kEpsilon, kRelu}, NormDims{2, 1, 1, 1, 1, kEpsilon, kRelu}}) {
-    const std::int64_t sets = dims.sample_groups() * dims.channels;
+    const std::int64_t sets = dims.groups() * dims.channels;
     Draw draw(9);
     const auto mean = draw.normals<float>(sets, 3, 2);
     const auto rest = draw.normals<float>(sets, 0, 1e-7);

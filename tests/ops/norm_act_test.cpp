@@ -73,10 +73,23 @@ TEST(NormRelu, LetsNaNThrough) {
   }
 }
 
+// Sets of one position carry nothing to another.
+TEST(NormRelu, SetsOfOnePositionKeepNaNToThemselves) {
+  const NormDims dims{2, 9, 20, 20, 1, 1e-5, kRelu, 1};
+  auto x = Draw(1).normals<double>(2 * 9 * 20);
+  x[3 * 20 + 6] = std::numeric_limits<float>::quiet_NaN();
+  harness::NormBuffers<float> b(
+      NormCase{dims, x, std::vector<double>(20, 1), std::vector<double>(20, -0.1), {}});
+  run(harness::queue(), b.forward());
+  const auto y = b.y.values();
+  for (std::size_t i = 0; i < y.size(); ++i) EXPECT_EQ(std::isnan(y[i]), i / 20 == 3) << i;
+}
+
 NormOptions options_of(const NormDims& dims) {
   NormOptions options;
   options.channels_per_set = dims.channels_per_set;
   options.samples_per_set = dims.samples_per_set;
+  options.positions_per_set = dims.positions_per_set;
   options.epsilon = dims.epsilon;
   options.activation = dims.activation;
   return options;
@@ -164,14 +177,29 @@ TEST(NormRelu, RefusesWrongShapes) {
   EXPECT_EQ(norm({4, 9, 6}, {6}, {6}, {1, -1}),
             "norm_relu: sets of -1 samples do not divide a batch of 4");
 
+  NormOptions positions;
+  positions.positions_per_set = 2;
+  EXPECT_EQ(norm({4, 9, 6}, {6}, {6}, positions),
+            "norm_relu: sets of 2 positions do not divide a length of 9");
+  positions.positions_per_set = -1;
+  EXPECT_EQ(norm({4, 9, 6}, {6}, {6}, positions),
+            "norm_relu: sets of -1 positions do not divide a length of 9");
+  positions.positions_per_set = 3;
+  EXPECT_EQ(norm({4, 9, 6}, {6}, {6}, positions), "no error");
+  positions.samples_per_set = 2;
+  EXPECT_EQ(norm({4, 9, 6}, {6}, {6}, positions),
+            "norm_relu: sets of 3 positions hold one sample, not 2");
+
   const Tensor six = Tensor::zeros(harness::device(), DType::kF64, {6});
   const Tensor five = Tensor::zeros(harness::device(), DType::kF64, {5});
   RunningStatistics running{six, six};
   NormOptions updating;
   updating.update = &running;
   updating.channels_per_set = 2;
-  EXPECT_EQ(norm({4, 9, 6}, {6}, {6}, updating),
-            "norm_relu: running statistics need sets of one channel, got 2");
+  EXPECT_EQ(
+      norm({4, 9, 6}, {6}, {6}, updating),
+      "norm_relu: running statistics need sets of one channel and all positions, got 2 channels "
+      "and 9 positions");
   running.variance = five;
   updating.channels_per_set = 1;
   EXPECT_EQ(norm({4, 9, 6}, {6}, {6}, updating),

@@ -127,7 +127,7 @@ void check_running(const NormDims& dims, double tolerance) {
     batches.emplace_back(x.begin(), x.end());
   }
   const std::vector<T> gamma(channels, 1), beta(channels, 0);
-  const auto sets = static_cast<std::size_t>(dims.sample_groups() * dims.channels);
+  const auto sets = static_cast<std::size_t>(dims.groups() * dims.channels);
   std::vector<T> y(batches[0].size()), mean(sets), rest(sets), rstd(sets);
   Walled<T> running_mean(std::vector<T>(channels, 0)),
       running_variance(std::vector<T>(channels, 1));

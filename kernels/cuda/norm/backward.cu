@@ -208,10 +208,9 @@ void run(CudaQueue& queue, const NormBackward<float>& call) {
     if (params) launch_total_params(queue, whole, partial, dgamma, dbeta);
     return;
   }
-  const std::int64_t groups = dims.sample_groups();
+  const std::int64_t groups = dims.groups();
   const std::int64_t sets = groups * (dims.channels / dims.channels_per_set);
-  const TilePlan plan =
-      cut_in_chunks(groups, dims.samples_per_set * dims.length, dims.channels, vec);
+  const TilePlan plan = cut_in_chunks(groups, dims.rows(), dims.channels, vec);
   auto* partial = static_cast<Sums*>(
       queue.scratch(column_partial_bytes<2>(plan) + static_cast<std::size_t>(sets) * sizeof(Sums)));
   Sums* of_sets = partial + column_partial_bytes<2>(plan) / sizeof(Sums);

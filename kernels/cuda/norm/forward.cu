@@ -201,9 +201,8 @@ void run(CudaQueue& queue, const NormForward<float>& call) {
     });
     return;
   }
-  const std::int64_t groups = dims.sample_groups();
-  const TilePlan plan =
-      cut_in_chunks(groups, dims.samples_per_set * dims.length, dims.channels, vec);
+  const std::int64_t groups = dims.groups();
+  const TilePlan plan = cut_in_chunks(groups, dims.rows(), dims.channels, vec);
   auto* moments = static_cast<Moments*>(queue.scratch(
       static_cast<std::size_t>(groups * dims.channels * plan.tiling.chunks) * sizeof(Moments)));
   with_constants<8>(plan, [&](auto kVec, auto kItems) {

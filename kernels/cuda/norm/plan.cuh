@@ -2,7 +2,7 @@
 
 // What the files of fused normalization and activation have in common.
 //
-// A group of samples is a matrix [positions = samples_per_set * length, channels], and a set of
+// A group is a matrix [positions = NormDims::rows(), channels], and a set of
 // statistics is a few neighbouring columns of it. Two ways, by size:
 //
 //   whole sets  A block takes all positions of a few columns (whole sets, 32 bytes wide where it
@@ -44,7 +44,7 @@ inline NormArguments arguments_of(const NormDims& dims) {
 // False where a set is too large for a block.
 inline bool cut_in_whole_sets(const NormDims& dims, int vec, std::initializer_list<int> items,
                               TilePlan& plan) {
-  const std::int64_t positions = dims.samples_per_set * dims.length;
+  const std::int64_t positions = dims.rows();
   const auto holds_sets = [&](int channels) {
     return channels % dims.channels_per_set == 0 || channels >= dims.channels;
   };
@@ -63,7 +63,7 @@ inline bool cut_in_whole_sets(const NormDims& dims, int vec, std::initializer_li
       plan.columns = columns;
       plan.rows = static_cast<int>(rows);
       plan.items = per_thread;
-      plan.groups = dims.sample_groups();
+      plan.groups = dims.groups();
       return true;
     }
   }
