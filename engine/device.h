@@ -88,18 +88,19 @@ decltype(auto) on(const Device& device, F&& f) {
   return f(device.cpu_queue());
 }
 
-// The same for kernels with an element type: calls f(queue, T()) with a zero of the element type.
+// The same for kernels with an element type: calls f.operator()<T>(queue), as of the lambda
+// []<class T>(auto& queue) { ... }.
 template <class F>
 decltype(auto) on(const Device& device, DType dtype, F&& f) {
 #if SIDECHANNEL_HAS_CUDA
   if (device.is_cuda()) {
     SC_CHECK(dtype == DType::kF32, "{}: computes in f32, not in {}", device.name(), name_of(dtype));
-    return f(device.cuda_queue(), float());
+    return f.template operator()<float>(device.cuda_queue());
   }
 #endif
-  if (dtype == DType::kF32) return f(device.cpu_queue(), float());
+  if (dtype == DType::kF32) return f.template operator()<float>(device.cpu_queue());
   SC_CHECK(dtype == DType::kF64, "tensors compute in f32 or f64, not in {}", name_of(dtype));
-  return f(device.cpu_queue(), double());
+  return f.template operator()<double>(device.cpu_queue());
 }
 
 }  // namespace sidechannel

@@ -2,16 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <stdexcept>
 #include <string>
 
-namespace sidechannel {
+#include "kernels/error.h"
 
-// Something failed: a file, a device, a number. Programs print what() on one line and exit with 1.
-class Error : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
+namespace sidechannel {
 
 // The caller asked for something impossible (a bad flag, a bad shape). Programs exit with 2.
 class UsageError : public Error {

@@ -60,8 +60,7 @@ void check_finite(const std::map<std::string, HostArray>& tensors, const std::st
 }
 
 void FiniteCheck::look(std::int64_t index, const Tensor& x) {
-  on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
-    using T = decltype(zero);
+  on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
     run(queue, kernels::SumOfSquares<T>{
                    .size = x.size(), .x = x.data<T>(), .result = squares_.data<double>() + index});
   });

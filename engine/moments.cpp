@@ -15,8 +15,7 @@ void StreamingMoments::add(const Tensor& x, const std::int64_t* halted) {
   const std::int64_t length = mean_.size();
   SC_CHECK(x.shape().rank() >= 2 && x.size() == x.shape()[0] * length,
            "moments: expected samples of {} positions, got {}", length, x.shape().str());
-  on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
-    using T = decltype(zero);
+  on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
     run(queue, kernels::MomentsUpdate<T>{.samples = x.shape()[0],
                                          .length = length,
                                          .x = x.data<T>(),

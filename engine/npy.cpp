@@ -320,28 +320,27 @@ HostArray parse_npy(std::span<const std::byte> bytes, std::string_view name) {
 HostArray converted(const HostArray& array, DType to) {
   if (array.dtype == to) return array;
   HostArray result(to, array.shape);
-  const auto from = [&](auto zero) {
-    using From = decltype(zero);
+  const auto from = [&]<class From>() {
     if (to == DType::kF32) return convert<From, float>(array.bytes, result.bytes);
     SC_CHECK(to == DType::kF64, "cannot convert {} to {}", name_of(array.dtype), name_of(to));
     convert<From, double>(array.bytes, result.bytes);
   };
   switch (array.dtype) {
     case DType::kF32:
-      from(float{});
+      from.operator()<float>();
       break;
     case DType::kF64:
-      from(double{});
+      from.operator()<double>();
       break;
     case DType::kI32:
-      from(std::int32_t{});
+      from.operator()<std::int32_t>();
       break;
     case DType::kI64:
-      from(std::int64_t{});
+      from.operator()<std::int64_t>();
       break;
     case DType::kU8:
     case DType::kBool:
-      from(std::uint8_t{});
+      from.operator()<std::uint8_t>();
       break;
   }
   return result;

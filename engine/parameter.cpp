@@ -50,8 +50,7 @@ Parameter& ParameterList::add(std::string name, Shape shape, Layout layout) {
 Parameter& ParameterList::add_uniform(std::string name, Shape shape, double bound, Layout layout) {
   const auto index = static_cast<std::uint32_t>(parameters_.size());
   Parameter& parameter = add(std::move(name), shape, layout);
-  on(device_, dtype_, [&](auto& queue, auto zero) {
-    using T = decltype(zero);
+  on(device_, dtype_, [&]<class T>(auto& queue) {
     run(queue, kernels::UniformFill<T>{.random = {seed_, static_cast<std::uint32_t>(stream_)},
                                        .step = index,
                                        .bound = bound,

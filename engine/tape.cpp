@@ -6,10 +6,31 @@ namespace sidechannel {
 
 using kernels::Write;
 
+bool VarLifetimes::has_ended(std::int64_t var) const {
+  return std::ranges::any_of(
+      over, [&](const Range& range) { return range.first <= var && var < range.last; });
+}
+
+void VarLifetimes::end_since(std::int64_t first) {
+  while (!over.empty() && over.back().last >= first) {
+    first = std::min(first, over.back().first);
+    over.pop_back();
+  }
+  over.push_back({first, made});
+}
+
+void Var::check() const {
+  SC_CHECK(lifetimes_ != nullptr, "a variable without a tape");
+  SC_CHECK(lifetimes_->tape != nullptr, "a variable of shape {} has outlived its tape",
+           shape().str());
+  SC_CHECK(!lifetimes_->has_ended(number_),
+           "a variable of shape {} is from before the tape's reset", shape().str());
+}
+
 Var Tape::leaf(const Tensor& value) {
   if (!recording_) return constant(value);
   nodes_.push_back({{}, value.shape(), arena_.allocate(dtype_, value.shape()), nullptr});
-  return {this, value, static_cast<int>(nodes_.size()) - 1};
+  return {lifetimes_, value, static_cast<int>(nodes_.size()) - 1};
 }
 
 Var Tape::parameter(Parameter& parameter) {
@@ -17,7 +38,7 @@ Var Tape::parameter(Parameter& parameter) {
   // A parameter that is used twice is one node, so that its gradients add up.
   const auto [known, added] = parameters_.try_emplace(&parameter, static_cast<int>(nodes_.size()));
   if (added) nodes_.push_back({{}, parameter.value.shape(), parameter.grad, &parameter});
-  return {this, parameter.value, known->second};
+  return {lifetimes_, parameter.value, known->second};
 }
 
 Var Tape::normal(Shape shape, Stream stream, const Random& random) {
@@ -25,8 +46,7 @@ Var Tape::normal(Shape shape, Stream stream, const Random& random) {
            "normal: expected a shape [samples, length] or [samples, length, 1], got {}",
            shape.str());
   Var out = make(shape);
-  on(device_, dtype_, [&](auto& queue, auto zero) {
-    using T = decltype(zero);
+  on(device_, dtype_, [&]<class T>(auto& queue) {
     run(queue, kernels::NormalFill<T>{.random = {random.seed(), static_cast<std::uint32_t>(stream)},
                                       .at = random.position(),
                                       .samples = shape[0],
@@ -38,6 +58,9 @@ Var Tape::normal(Shape shape, Stream stream, const Random& random) {
 
 void Tape::record(Var& output, std::initializer_list<Var> inputs,
                   std::function<void(Grads&)> backward) {
+  for (const Var& input : inputs) {
+    SC_CHECK(input.lifetimes_ == lifetimes_, "the inputs of an operation are of different tapes");
+  }
   if (watch_) watch_(output, std::span(inputs.begin(), inputs.size()));
   if (!recording_ || std::none_of(inputs.begin(), inputs.end(),
                                   [](const Var& input) { return input.requires_grad(); })) {
@@ -48,8 +71,9 @@ void Tape::record(Var& output, std::initializer_list<Var> inputs,
 }
 
 void Tape::backward(const Var& output, const Tensor& cotangent, Write write) {
-  SC_CHECK(output.tape_ == this && output.requires_grad(),
+  SC_CHECK(output.lifetimes_ == lifetimes_ && output.requires_grad(),
            "backward: the output does not depend on anything that asks for a gradient");
+  output.check();
   SC_CHECK(cotangent ? cotangent.shape() == output.shape() : output.size() == 1,
            "backward: an output of shape {} needs a cotangent of that shape", output.shape().str());
   Grads grads(*this, write);
@@ -59,6 +83,12 @@ void Tape::backward(const Var& output, const Tensor& cotangent, Write write) {
     seed.copy_from(cotangent);
   } else {
     seed.fill(1);
+  }
+  for (const Node& node : nodes_) {
+    SC_CHECK(node.parameter == nullptr || node.leaf_grad.same_memory(node.parameter->grad),
+             "backward: parameter {} has moved since it came onto the tape: an optimizer takes its "
+             "parameters before the first step",
+             node.parameter->name);
   }
   // Nodes stand in the order of their computation: each gradient is complete when its turn comes.
   for (std::size_t id = static_cast<std::size_t>(output.id_) + 1; id-- > 0;) {
@@ -75,15 +105,17 @@ void Tape::backward(const Var& output, const Tensor& cotangent, Write write) {
 }
 
 const Tensor& Tape::gradient(const Var& leaf) const {
-  SC_CHECK(leaf.tape_ == this && leaf.requires_grad() &&
-               nodes_[static_cast<std::size_t>(leaf.id_)].leaf_grad,
-           "gradient: not a leaf or parameter of this tape");
+  constexpr const char* kNone = "gradient: not a leaf or parameter of this tape";
+  SC_CHECK(leaf.lifetimes_ == lifetimes_ && leaf.requires_grad(), "{}", kNone);
+  leaf.check();
+  SC_CHECK(nodes_[static_cast<std::size_t>(leaf.id_)].leaf_grad, "{}", kNone);
   return nodes_[static_cast<std::size_t>(leaf.id_)].leaf_grad;
 }
 
 void Tape::reset() {
   nodes_.clear();
   parameters_.clear();
+  lifetimes_->end_since(0);
   arena_.reset();
 }
 
@@ -92,6 +124,7 @@ void Tape::rewind(const Mark& mark) {
     if (nodes_[id].parameter) parameters_.erase(nodes_[id].parameter);
   }
   nodes_.resize(mark.nodes);
+  lifetimes_->end_since(mark.vars);
   arena_.rewind(mark.arena);
 }
 

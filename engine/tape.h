@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <initializer_list>
+#include <memory>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -17,19 +18,42 @@ namespace sidechannel {
 class Tape;
 class Grads;
 
-// A tensor on a tape: what operations take and return.
+// Which variables of a tape are valid, for them to ask: it outlives the tape. Variables are counted
+// as they are made.
+struct VarLifetimes {
+  Tape* tape;  // null when it is gone
+  std::int64_t made = 0;
+  // What was rewound: ranges of variables, in order, apart from each other.
+  struct Range {
+    std::int64_t first, last;  // the last one excluded
+  };
+  std::vector<Range> over;
+
+  bool has_ended(std::int64_t var) const;
+  // All that were made since `first` was the next.
+  void end_since(std::int64_t first);
+};
+
+// A tensor on a tape: what operations take and return. Error from tape(), value() and data() of one
+// that has outlived its tape, or that was reset or rewound away.
 class Var {
  public:
   Var() = default;
-  Tape& tape() const { return *tape_; }
-  const Tensor& value() const { return value_; }
+  Tape& tape() const {
+    check();
+    return *lifetimes_->tape;
+  }
+  const Tensor& value() const {
+    check();
+    return value_;
+  }
   const Shape& shape() const { return value_.shape(); }
   const Device& device() const { return value_.device(); }
   DType dtype() const { return value_.dtype(); }
   std::int64_t size() const { return value_.size(); }
   template <class T>
   T* data() const {
-    return value_.data<T>();
+    return value().template data<T>();
   }
   // Whether backward() computes a gradient for it.
   bool requires_grad() const { return id_ >= 0; }
@@ -37,8 +61,12 @@ class Var {
  private:
   friend class Tape;
   friend class Grads;
-  Var(Tape* tape, Tensor value, int id) : tape_(tape), value_(std::move(value)), id_(id) {}
-  Tape* tape_ = nullptr;
+  Var(const std::shared_ptr<VarLifetimes>& lifetimes, Tensor value, int id)
+      : lifetimes_(lifetimes), number_(lifetimes->made++), value_(std::move(value)), id_(id) {}
+  void check() const;
+
+  std::shared_ptr<const VarLifetimes> lifetimes_;
+  std::int64_t number_ = 0;  // of the tape's variables
   Tensor value_;
   int id_ = -1;
 };
@@ -49,6 +77,7 @@ class Tape {
  public:
   explicit Tape(Device device, DType dtype = DType::kF32)
       : device_(std::move(device)), dtype_(dtype), arena_(device_) {}
+  ~Tape() { lifetimes_->tape = nullptr; }
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
@@ -56,7 +85,7 @@ class Tape {
   DType dtype() const { return dtype_; }
 
   // An input without a gradient.
-  Var constant(const Tensor& value) { return {this, value, -1}; }
+  Var constant(const Tensor& value) { return {lifetimes_, value, -1}; }
   // An input with a gradient, to be read by gradient() after backward().
   Var leaf(const Tensor& value);
   // A parameter; its gradient goes to parameter.grad.
@@ -68,7 +97,7 @@ class Tape {
 
   // For operations: a new output on the arena; and the way back from it. Does not record when no
   // input asks for a gradient; otherwise `output` becomes a Var that does.
-  Var make(Shape shape) { return {this, arena_.allocate(dtype_, shape), -1}; }
+  Var make(Shape shape) { return {lifetimes_, arena_.allocate(dtype_, shape), -1}; }
   void record(Var& output, std::initializer_list<Var> inputs, std::function<void(Grads&)> backward);
 
   // Computes the gradients of everything that `output` depends on, given the gradient
@@ -84,8 +113,9 @@ class Tape {
   struct Mark {
     Arena::Mark arena;
     std::size_t nodes = 0;
+    std::int64_t vars = 0;
   };
-  Mark mark() const { return {arena_.mark(), nodes_.size()}; }
+  Mark mark() const { return {arena_.mark(), nodes_.size(), lifetimes_->made}; }
   void rewind(const Mark& mark);
 
   // While false, operations compute but record nothing.
@@ -106,6 +136,7 @@ class Tape {
     Tensor leaf_grad;  // where the gradient of a leaf or parameter goes
     Parameter* parameter = nullptr;
   };
+  std::shared_ptr<VarLifetimes> lifetimes_ = std::make_shared<VarLifetimes>(VarLifetimes{this});
   Device device_;
   DType dtype_;
   Arena arena_;

@@ -4,9 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "kernels/error.h"
 
 struct CUstream_st;
 struct cublasLtContext;
@@ -21,9 +22,9 @@ enum class Precision : unsigned char {
 };
 
 // Something that the CUDA runtime or cuBLAS refused, in words.
-class CudaError : public std::runtime_error {
+class CudaError : public Error {
  public:
-  using std::runtime_error::runtime_error;
+  using Error::Error;
 };
 
 // What a GPU can do, as far as kernels choose by it.

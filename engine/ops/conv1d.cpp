@@ -25,15 +25,13 @@ Var conv1d(const Var& x, const Var& w, const Var& b, std::int64_t padding) {
            dims.kernel_size, padding, dims.length);
 
   Var y = x.tape().make({dims.batch, dims.length_out(), dims.channels_out});
-  on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
-    using T = decltype(zero);
+  on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
     run(queue,
         kernels::Conv1dForward<T>{
             .dims = dims, .x = x.data<T>(), .w = w.data<T>(), .b = b.data<T>(), .y = y.data<T>()});
   });
   x.tape().record(y, {x, w, b}, [=](Grads& g) {
-    on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
-      using T = decltype(zero);
+    on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
       const T* dy = g.output<T>();
       run(queue, kernels::Conv1dBackwardInput<T>{
                      .dims = dims, .dy = dy, .w = w.data<T>(), .dx = g.into<T>(x)});

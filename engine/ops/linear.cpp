@@ -14,15 +14,13 @@ Var linear(const Var& x, const Var& w, const Var& b, Activation activation) {
   const kernels::LinearDims dims{
       .rows = x.shape()[0], .in = x.shape()[1], .out = w.shape()[0], .activation = activation};
   Var y = x.tape().make({dims.rows, dims.out});
-  on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
-    using T = decltype(zero);
+  on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
     run(queue,
         kernels::LinearForward<T>{
             .dims = dims, .x = x.data<T>(), .w = w.data<T>(), .b = b.data<T>(), .y = y.data<T>()});
   });
   x.tape().record(y, {x, w, b}, [=, value = y.value()](Grads& g) {
-    on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
-      using T = decltype(zero);
+    on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
       run(queue, kernels::LinearBackward<T>{.dims = dims,
                                             .x = x.data<T>(),
                                             .w = w.data<T>(),

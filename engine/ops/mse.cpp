@@ -12,15 +12,13 @@ Var mse(const Var& y, const Tensor& target) {
            y.shape().str());
   const kernels::MseDims dims{y.size(), target.size()};
   Var loss = y.tape().make({1});
-  on(y.device(), y.dtype(), [&](auto& queue, auto zero) {
-    using T = decltype(zero);
+  on(y.device(), y.dtype(), [&]<class T>(auto& queue) {
     run(queue,
         kernels::MseForward<T>{
             .dims = dims, .y = y.data<T>(), .target = target.data<T>(), .loss = loss.data<T>()});
   });
   y.tape().record(loss, {y}, [=](Grads& g) {
-    on(y.device(), y.dtype(), [&](auto& queue, auto zero) {
-      using T = decltype(zero);
+    on(y.device(), y.dtype(), [&]<class T>(auto& queue) {
       run(queue, kernels::MseBackward<T>{.dims = dims,
                                          .y = y.data<T>(),
                                          .target = target.data<T>(),

@@ -58,8 +58,7 @@ Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions
   Tape& tape = x.tape();
   Var y = tape.make(x.shape());
   const Tensor statistics = tape.make({3, dims.groups(), dims.channels}).value();
-  on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
-    using T = decltype(zero);
+  on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
     run(queue, kernels::NormForward<T>{.dims = dims,
                                        .x = x.data<T>(),
                                        .gamma = gamma.data<T>(),
@@ -80,8 +79,7 @@ Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions
     }
   });
   tape.record(y, {x, gamma, beta}, [=](Grads& g) {
-    on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
-      using T = decltype(zero);
+    on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
       run(queue, kernels::NormBackward<T>{.dims = dims,
                                           .x = x.data<T>(),
                                           .gamma = gamma.data<T>(),
@@ -101,8 +99,7 @@ Var norm_relu_population(const Var& x, const Var& gamma, const Var& beta, const 
   const kernels::NormDims dims = norm_dims("norm_relu_population", x, gamma, beta, options);
   check_statistics("norm_relu_population", mean, variance, dims.channels);
   Var y = x.tape().make(x.shape());
-  on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
-    using T = decltype(zero);
+  on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
     run(queue, kernels::NormPopulationForward<T>{.dims = dims,
                                                  .x = x.data<T>(),
                                                  .gamma = gamma.data<T>(),
@@ -112,8 +109,7 @@ Var norm_relu_population(const Var& x, const Var& gamma, const Var& beta, const 
                                                  .y = y.data<T>()});
   });
   x.tape().record(y, {x, gamma, beta}, [=](Grads& g) {
-    on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
-      using T = decltype(zero);
+    on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
       run(queue, kernels::NormPopulationBackward<T>{.dims = dims,
                                                     .x = x.data<T>(),
                                                     .gamma = gamma.data<T>(),

@@ -16,13 +16,11 @@ Var windows(const Var& x, std::int64_t count, std::int64_t length, std::int64_t 
            "windows: {} windows of length {} by a stride of {} span {} positions, x has {}", count,
            length, stride, span, x.shape()[1]);
   Var y = x.tape().make({checked_product("windows", dims.samples, count), length});
-  on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
-    using T = decltype(zero);
+  on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
     run(queue, kernels::WindowsForward<T>{.dims = dims, .x = x.data<T>(), .y = y.data<T>()});
   });
   x.tape().record(y, {x}, [=](Grads& g) {
-    on(x.device(), x.dtype(), [&](auto& queue, auto zero) {
-      using T = decltype(zero);
+    on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
       run(queue,
           kernels::WindowsBackward<T>{.dims = dims, .dy = g.output<T>(), .dx = g.into<T>(x)});
     });

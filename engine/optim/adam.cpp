@@ -15,8 +15,7 @@ Adam::Adam(ParameterList& list, const AdamRule& rule)
 void Adam::step(const Tensor& loss) {
   SC_CHECK(!loss || loss.size() == 1, "adam: expected a loss of one number, got {}",
            loss.shape().str());
-  on(m_.device(), m_.dtype(), [&](auto& queue, auto zero) {
-    using T = decltype(zero);
+  on(m_.device(), m_.dtype(), [&]<class T>(auto& queue) {
     const T* gradients = flat_.grads.data<T>();
     run(queue,
         kernels::SumOfSquares<T>{.size = m_.size(), .x = gradients, .result = squares_.data()});

@@ -252,6 +252,63 @@ TEST(Tape, ReusesTheGradientsOfActivations) {
   EXPECT_LE(tape.arena().mark().used - before.used, 2 * 8000u + 2 * 64u);
 }
 
+TEST(Tape, KnowsVariablesThatAreOver) {
+  Var stale;
+  EXPECT_EQ(error_of([&] { stale.value(); }), "a variable without a tape");
+  EXPECT_EQ(error_of([&] { relu(stale); }), "a variable without a tape");
+  {
+    Tape tape(device(), DType::kF64);
+    stale = tape.leaf(tensor_of({1, 2}, {2}));
+    EXPECT_EQ(values_of(stale.value()), (Values{1, 2}));
+  }
+  const std::string kGone = "a variable of shape [2] has outlived its tape";
+  EXPECT_EQ(error_of([&] { stale.tape(); }), kGone);
+  EXPECT_EQ(error_of([&] { stale.data<double>(); }), kGone);
+  EXPECT_EQ(error_of([&] { relu(stale); }), kGone);
+
+  Tape tape(device(), DType::kF64);
+  const std::string kOver = "a variable of shape [2] is from before the tape's reset";
+  const auto make = [&] { return tape.leaf(tensor_of({1, 2}, {2})); };
+  const Var first = make();
+  const Tape::Mark mark = tape.mark();
+  const Var second = make();
+  const Tape::Mark inner = tape.mark();
+  const Var third = make();
+  tape.rewind(inner);
+  EXPECT_EQ(error_of([&] { third.value(); }), kOver);
+  const Var fourth = make();
+  for (const Var& var : {first, second, fourth}) EXPECT_NO_THROW(relu(var));
+  tape.rewind(mark);
+  const Var fifth = make();
+  for (const Var& var : {first, fifth}) EXPECT_NO_THROW(relu(var));
+  for (const Var& var : {second, third, fourth}) EXPECT_EQ(error_of([&] { relu(var); }), kOver);
+  const Tensor one = tensor_of({1, 1}, {2});
+  EXPECT_EQ(error_of([&] { tape.backward(second, one); }), kOver);
+  EXPECT_EQ(error_of([&] { tape.gradient(second); }), kOver);
+  tape.reset();
+  for (const Var& var : {first, second, third, fourth, fifth}) {
+    EXPECT_EQ(error_of([&] { relu(var); }), kOver);
+  }
+  EXPECT_NO_THROW(relu(make()));
+}
+
+// An optimizer moves parameters into a buffer of its own.
+TEST(Tape, KnowsParametersThatHaveMoved) {
+  Tape tape(device(), DType::kF64);
+  Affine a;
+  const auto run = [&] {
+    return affine(tape.constant(tensor_of({2}, {1, 1})), tape.parameter(a.w), tape.parameter(a.b));
+  };
+  const Var before = run();
+  a.list.flatten();
+  EXPECT_EQ(error_of([&] { tape.backward(before); }),
+            "backward: parameter w has moved since it came onto the tape: an optimizer takes its "
+            "parameters before the first step");
+  tape.reset();
+  tape.backward(run());
+  EXPECT_EQ(values_of(a.w.grad), Values{2});
+}
+
 TEST(Tape, RefusesWhatItCannotDo) {
   Tape tape(device(), DType::kF64);
   Tape other(device(), DType::kF64);
@@ -277,6 +334,12 @@ TEST(Tape, RefusesWhatItCannotDo) {
             "normal: expected a shape [samples, length] or [samples, length, 1], got [2, 3, 2]");
   EXPECT_EQ(error_of([&] { tape.normal({2}, Stream::kNoise, random); }),
             "normal: expected a shape [samples, length] or [samples, length, 1], got [2]");
+  EXPECT_EQ(error_of([&] {
+              mse(x, other.constant(tensor_of({1, 2}, {2})).value());
+              affine(tape.leaf(tensor_of({2}, {1, 1})), other.leaf(tensor_of({3}, {1, 1})),
+                     tape.leaf(tensor_of({1}, {1})));
+            }),
+            "the inputs of an operation are of different tapes");
   // Tensors of another type than the tape's.
   const Var single = tape.constant(Tensor::zeros(device(), DType::kF32, {2}));
   EXPECT_EQ(error_of([&] { relu(single); }), "tensor: holds f64, asked for f32");

@@ -106,14 +106,13 @@ class Numbers {
 // Calls check(T(), "f32") and the same for f64.
 template <class Check>
 void for_types(const Check& check) {
-  check(float(), "f32");
-  check(double(), "f64");
+  check.template operator()<float>("f32");
+  check.template operator()<double>("f64");
 }
 
 TEST(SameBits, Conv1d) {
   using kernels::Conv1dDims;
-  for_types([](auto zero, const char* type) {
-    using T = decltype(zero);
+  for_types([]<class T>(const char* type) {
     for (const Conv1dDims& d : std::vector<Conv1dDims>{
              // Channels of every width of a vector, and of none; single ones; sequences that are
              // shorter than the kernel or end within a tile; the shapes of the minimal filtering.
@@ -161,8 +160,7 @@ TEST(SameBits, Conv1d) {
 
 TEST(SameBits, Linear) {
   using kernels::LinearDims;
-  for_types([](auto zero, const char* type) {
-    using T = decltype(zero);
+  for_types([]<class T>(const char* type) {
     for (const LinearDims& d : std::vector<LinearDims>{{70, 32, 64, kRelu},
                                                        {13, 7, 17, kRelu},
                                                        {67, 100, 1, kNone},
@@ -197,8 +195,7 @@ TEST(SameBits, Linear) {
 
 TEST(SameBits, Normalization) {
   using kernels::NormDims;
-  for_types([](auto zero, const char* type) {
-    using T = decltype(zero);
+  for_types([]<class T>(const char* type) {
     for (const NormDims& d : std::vector<NormDims>{{2, 33, 32, 1, 1, 1e-5, kRelu},
                                                    {3, 16, 5, 1, 1, 1e-5, kRelu},
                                                    {2, 19, 24, 6, 1, 1e-5, kRelu},
@@ -267,8 +264,7 @@ TEST(SameBits, Normalization) {
 }
 
 TEST(SameBits, SumsAndAdam) {
-  for_types([](auto zero, const char* type) {
-    using T = decltype(zero);
+  for_types([]<class T>(const char* type) {
     const std::int64_t size = 9001;
     Numbers numbers;
     const auto x = numbers.draw<T>(size), target = numbers.draw<T>(size), g = numbers.draw<T>(size);
