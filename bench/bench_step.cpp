@@ -22,8 +22,8 @@
 
 #include "bench/peak.h"
 #include "bench/samples.h"
-#include "experiments/distinguish.h"
-#include "experiments/training.h"
+#include "experiments/localization/training.h"
+#include "experiments/overlap/distinguish.h"
 
 // The peaks of a GPU; an emulated one has none.
 #if SIDECHANNEL_HAS_CUDA && !defined(SIDECHANNEL_CUDA_EMULATED)
@@ -69,7 +69,7 @@ Training localization(const Device& device, const char* preset, const char* norm
 // Pairs that share half of their positions.
 Training overlap(const Device& device, const char* preset) {
   const auto s = experiments::settings_from_preset<experiments::OverlapSettings>(preset);
-  const auto network = std::make_shared<PackedLocalizer>(device, DType::kF32, s.network(), 0);
+  const auto network = std::make_shared<Localizer>(device, DType::kF32, s.network(), 0);
   return {step_flops(2 * s.batch, s.length(), s.depth, s.channels, s.kernel_size, false), network,
           std::make_unique<experiments::DistinguishStep>(*network, s.training_rate(), s.batch,
                                                          s.length() / 2, 0)};

@@ -4,7 +4,7 @@
 #include <array>
 #include <new>
 
-#include "engine/file.h"
+#include "engine/io/file.h"
 #include "engine/say.h"
 #include "kernels/cpu/cores.h"
 
@@ -72,16 +72,16 @@ Device Device::cuda([[maybe_unused]] int index, [[maybe_unused]] Precision preci
 }
 
 Device Device::from_name(const std::string& name, int threads, Precision precision,
-                         [[maybe_unused]] std::string* why) {
+                         std::string* why) {
   if (name == "cpu") return cpu(threads);
   if (const int index = cuda_index(name); index >= 0) {
-    if (SIDECHANNEL_HAS_CUDA) return cuda(index, precision);
+    if (kHasCuda) return cuda(index, precision);
     throw UsageError(
         fmt::format("--device {}: this build has no CUDA backend; use --device cpu", name));
   }
   if (name != "auto")
     throw UsageError(fmt::format("--device {}: expected auto, cpu or cuda[:N]", shown(name)));
-#if SIDECHANNEL_HAS_CUDA
+  if (!kHasCuda) return cpu(threads);
   std::string reason;
   try {
     const auto gpus = kernels::cuda_devices(&reason);
@@ -96,7 +96,6 @@ Device Device::from_name(const std::string& name, int threads, Precision precisi
     reason = error.what();
   }
   if (why) *why = fmt::format("cpu ({})", reason);
-#endif
   return cpu(threads);
 }
 
@@ -129,10 +128,10 @@ std::shared_ptr<void> Device::allocate(std::size_t bytes) const {
 }
 
 std::optional<std::size_t> Device::free_memory() const {
-#if SIDECHANNEL_HAS_CUDA
-  if (is_cuda()) return cuda_queue().memory_free();
-#endif
-  return std::nullopt;
+  return on(*this, []<class Queue>([[maybe_unused]] Queue& queue) -> std::optional<std::size_t> {
+    if constexpr (requires { queue.memory_free(); }) return queue.memory_free();
+    return std::nullopt;
+  });
 }
 
 void Device::copy_from_host(void* to, const void* from, std::size_t bytes) const {

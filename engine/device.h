@@ -17,6 +17,9 @@
 
 namespace sidechannel {
 
+// Whether this build has the CUDA backend.
+inline constexpr bool kHasCuda = SIDECHANNEL_HAS_CUDA;
+
 using kernels::Precision;
 
 // "fp32" or "tf32"; UsageError for anything else.

@@ -14,6 +14,11 @@ class UsageError : public Error {
   using Error::Error;
 };
 
+// Where a condition on what the caller asked for does not hold: UsageError.
+inline void require(bool condition, const std::string& message) {
+  if (!condition) throw UsageError(message);
+}
+
 }  // namespace sidechannel
 
 // The one check of the engine: `condition` or an Error with the formatted message.

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "engine/file.h"
+#include "engine/io/file.h"
 #include "kernels/reduce.h"
 
 namespace sidechannel {

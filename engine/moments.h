@@ -4,7 +4,7 @@
 #include <string>
 
 #include "engine/device_value.h"
-#include "engine/tensor_map.h"
+#include "engine/io/tensor_map.h"
 
 namespace sidechannel {
 

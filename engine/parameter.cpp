@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "engine/file.h"
+#include "engine/io/file.h"
 
 namespace sidechannel {
 namespace {

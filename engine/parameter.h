@@ -4,9 +4,9 @@
 #include <set>
 #include <string>
 
+#include "engine/io/tensor_map.h"
 #include "engine/random.h"
 #include "engine/tensor.h"
-#include "engine/tensor_map.h"
 
 namespace sidechannel {
 

@@ -7,13 +7,11 @@
 
 namespace sidechannel {
 
-// What random numbers are for. Numbers of different streams are independent of each other.
+// What random numbers are for. Numbers of different streams are independent of each other; a program
+// gives names to any others: constexpr Stream kMine{2}.
 enum class Stream : std::uint32_t {
-  kWeights = 0,          // initial parameters of the network
-  kNoise = 1,            // inputs of training
-  kProbeWeights = 2,     // initial parameters of the probes
-  kProbeNoise = 3,       // inputs of the probes' training
-  kEvaluationNoise = 4,  // inputs of localization maps
+  kWeights = 0,  // initial parameters
+  kNoise = 1,    // inputs of training
 };
 
 // The generator of a run: a seed, and the step and the sample that it stands at. These counters lie

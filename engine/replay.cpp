@@ -7,43 +7,47 @@
 namespace sidechannel {
 namespace {
 
-[[maybe_unused]] constexpr int kEagerRuns = 2;
+constexpr int kEagerRuns = 2;
 
-[[maybe_unused]] bool environment_says_off() {
+bool environment_says_off() {
   const char* const value = std::getenv("SIDECHANNEL_REPLAY");
   return value != nullptr && std::string_view(value) == "off";
 }
 
+// A CPU launches nothing: there is nothing to record.
+template <class Queue>
+constexpr bool kRecords = requires(Queue queue) {
+  queue.begin_capture();
+};
+
 }  // namespace
 
 Replay::Replay(Device device) : device_(std::move(device)) {
-#if SIDECHANNEL_HAS_CUDA
-  recorded_ = device_.is_cuda() && !device_.cuda_queue().blocking() && !environment_says_off();
-#endif
+  on(device_, [this]<class Queue>([[maybe_unused]] Queue& queue) {
+    if constexpr (kRecords<Queue>) recorded_ = !queue.blocking() && !environment_says_off();
+  });
 }
 
 void Replay::operator()(const std::function<void()>& body) {
-#if SIDECHANNEL_HAS_CUDA
-  if (recorded_) {
-    kernels::CudaQueue& queue = device_.cuda_queue();
-    if (runs_ < kEagerRuns) {
-      ++runs_;
-      return body();
-    }
-    if (!graph_) {
-      queue.begin_capture();
-      try {
-        body();
-        graph_ = queue.end_capture();
-      } catch (...) {
-        queue.abandon_capture();
-        throw;
-      }
-    }
-    return queue.launch(graph_);
+  if (!recorded_ || runs_ < kEagerRuns) {
+    ++runs_;
+    return body();
   }
-#endif
-  body();  // a CPU launches nothing: there is nothing to record
+  on(device_, [&]<class Queue>([[maybe_unused]] Queue& queue) {
+    if constexpr (kRecords<Queue>) {
+      if (!graph_) {
+        queue.begin_capture();
+        try {
+          body();
+          graph_ = queue.end_capture();
+        } catch (...) {
+          queue.abandon_capture();
+          throw;
+        }
+      }
+      queue.launch(graph_);
+    }
+  });
 }
 
 }  // namespace sidechannel

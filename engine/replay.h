@@ -25,8 +25,8 @@ class Replay {
 
  private:
   Device device_;
-  [[maybe_unused]] bool recorded_ = false;  // both unused where there is no CUDA
-  [[maybe_unused]] int runs_ = 0;
+  bool recorded_ = false;
+  std::int64_t runs_ = 0;
   kernels::CudaGraph graph_;
 };
 

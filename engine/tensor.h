@@ -8,7 +8,7 @@
 
 #include "engine/device.h"
 #include "engine/dtype.h"
-#include "engine/host_array.h"
+#include "engine/io/host_array.h"
 #include "engine/shape.h"
 
 namespace sidechannel {

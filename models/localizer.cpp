@@ -3,26 +3,33 @@
 #include <array>
 #include <utility>
 
-#include "engine/file.h"
+#include "engine/io/file.h"
 
 namespace sidechannel {
 namespace {
 
-constexpr std::array<std::pair<NormKind, const char*>, 5> kNames{{{NormKind::kNone, "none"},
+constexpr std::array<std::pair<NormKind, const char*>, 6> kNames{{{NormKind::kNone, "none"},
                                                                   {NormKind::kInstance, "instance"},
                                                                   {NormKind::kGroup, "group"},
                                                                   {NormKind::kLayer, "layer"},
-                                                                  {NormKind::kBatch, "batch"}}};
+                                                                  {NormKind::kBatch, "batch"},
+                                                                  {NormKind::kPack, "pack"}}};
 
-void require(bool condition, const std::string& message) {
-  if (!condition) throw UsageError(message);
+// A config that can be built.
+const LocalizerConfig& checked(const LocalizerConfig& config) {
+  config.check();
+  return config;
+}
+
+std::int64_t padding_of(const LocalizerConfig& config) {
+  return config.padded ? config.kernel_size / 2 : 0;
 }
 
 }  // namespace
 
 NormKind norm_kind_from(const std::string& name) {
   for (const auto& [kind, known] : kNames) {
-    if (name == known) return kind;
+    if (name == known && kind != NormKind::kPack) return kind;
   }
   throw UsageError(
       fmt::format("norm {}: expected none, instance, group, layer or batch", shown(name)));
@@ -33,6 +40,17 @@ std::string name_of(NormKind kind) {
     if (kind == known) return name;
   }
   return "?";
+}
+
+LocalizerConfig LocalizerConfig::packed(std::int64_t depth, std::int64_t channels,
+                                        std::int64_t kernel_size) {
+  LocalizerConfig config;
+  config.depth = depth;
+  config.channels = channels;
+  config.kernel_size = kernel_size;
+  config.norm = NormKind::kPack;
+  config.padded = false;
+  return config;
 }
 
 void LocalizerConfig::check() const {
@@ -55,6 +73,7 @@ NormOptions LocalizerConfig::norm_options() const {
   if (norm == NormKind::kGroup) options.channels_per_set = channels / groups;
   if (norm == NormKind::kLayer) options.channels_per_set = channels;
   if (norm == NormKind::kBatch) options.samples_per_set = samples_per_set;
+  if (norm == NormKind::kPack) options.samples_per_set = 2;
   return options;
 }
 
@@ -69,32 +88,42 @@ Localizer::Localizer(const Device& device, DType dtype, const LocalizerConfig& c
 }
 
 Localizer::Localizer(const LocalizerConfig& config, std::unique_ptr<ParameterList> parameters)
-    : config_(config), parameters_(std::move(parameters)) {
-  config.check();
-  ParameterList& list = *parameters_;
+    : config_(checked(config)),
+      parameters_(std::move(parameters)),
+      conv_in_(*parameters_, "conv_in", 1, config.channels, config.kernel_size, padding_of(config)),
+      blocks_(blocks_of(config, *parameters_)),
+      conv_out_(*parameters_, "conv_out", config.channels, 1, config.kernel_size,
+                padding_of(config)) {}
+
+std::vector<Localizer::Block> Localizer::blocks_of(const LocalizerConfig& config,
+                                                   ParameterList& list) {
   const std::int64_t h = config.channels;
-  const std::int64_t k = config.kernel_size;
-  conv_in_.emplace(list, "conv_in", 1, h, k, k / 2);
+  std::vector<Block> blocks;
   for (std::int64_t i = 0; i < config.depth - 2; ++i) {
     const std::string name = fmt::format("blocks.{}", i);
-    Block block{Conv1d(list, name + ".conv", h, h, k, k / 2), {}};
+    Block block{Conv1d(list, name + ".conv", h, h, config.kernel_size, padding_of(config)), {}};
     if (config.norm != NormKind::kNone) {
       block.norm.emplace(list, name + ".norm", h, config.norm_options(),
                          config.has_population_statistics());
     }
-    blocks_.push_back(std::move(block));
+    blocks.push_back(std::move(block));
   }
-  conv_out_.emplace(list, "conv_out", h, 1, k, k / 2);
+  return blocks;
 }
 
 Var Localizer::operator()(const Var& x, Statistics statistics, std::vector<Var>* hidden) const {
-  Var z = (*conv_in_)(x);
+  SC_CHECK(
+      config_.norm != NormKind::kPack || (x.shape().rank() == 3 && x.shape()[0] % 2 == 0 &&
+                                          (config_.padded || x.shape()[1] == config_.length())),
+      "packed localizer: expected pairs of sequences, [2 N, {}, 1], got {}", config_.length(),
+      x.shape().str());
+  Var z = conv_in_(x);
   if (hidden) hidden->push_back(z);
   for (const Block& block : blocks_) {
     z = block.norm ? (*block.norm)(block.conv(z), statistics) : relu(block.conv(z));
     if (hidden) hidden->push_back(z);
   }
-  return (*conv_out_)(z);
+  return conv_out_(z);
 }
 
 }  // namespace sidechannel

@@ -10,9 +10,10 @@
 
 namespace sidechannel {
 
-enum class NormKind { kNone, kInstance, kGroup, kLayer, kBatch };
+// kPack: PackNorm of Section 3.2, the statistics of two neighbouring sequences end to end.
+enum class NormKind { kNone, kInstance, kGroup, kLayer, kBatch, kPack };
 
-// "none", "instance", ...; UsageError for other names.
+// "none", "instance", "group", "layer" or "batch"; UsageError for other names.
 NormKind norm_kind_from(const std::string& name);
 std::string name_of(NormKind kind);
 
@@ -24,6 +25,12 @@ struct LocalizerConfig {
   NormKind norm = NormKind::kInstance;
   std::int64_t groups = 1;           // G, for group norm
   std::int64_t samples_per_set = 1;  // for batch norm: the samples that share their statistics
+  bool padded = true;                // convolutions, with floor(k / 2) zeros at both ends
+
+  // The network of Section 3.2: PackNorm, and no padding, so that two sequences of length() come
+  // down to one position each, and hear each other through the statistics alone.
+  static LocalizerConfig packed(std::int64_t depth, std::int64_t channels,
+                                std::int64_t kernel_size);
 
   // UsageError for what cannot be built: an even k, groups that do not divide the channels, ...
   void check() const;
@@ -33,6 +40,10 @@ struct LocalizerConfig {
     return checked_product("receptive field", kernel_size / 2, layers);
   }
   std::int64_t receptive_field() const { return receptive_field(depth); }
+  // l = 1 + 2 R(d): what convolutions without padding take down to one position.
+  std::int64_t length() const {
+    return checked_sum("length", 1, checked_product("length", 2, receptive_field()));
+  }
   // Sets of statistics, in the terms of the one normalization.
   NormOptions norm_options() const;
   // Whether there are running statistics to evaluate with.
@@ -43,6 +54,7 @@ struct LocalizerConfig {
 //
 //   z(1) = C_in(x),  z(i) = relu(Norm(C_i(z(i-1)))) for i = 2 .. d-1,  f(x) = C_out(z(d-1))
 //
+// or that of Section 3.2, whose batches are pairs, the two of a pair side by side.
 // Parameters: conv_in.*, blocks.{i}.conv.*, blocks.{i}.norm.* (i from 0), conv_out.*
 class Localizer {
  public:
@@ -52,7 +64,8 @@ class Localizer {
   Localizer(const Device& device, DType dtype, const LocalizerConfig& config,
             const TensorMap& tensors, const std::string& source);
 
-  // [N, L, 1] -> [N, L, 1]. `hidden`, where given, receives z(1) .. z(d-1), each [N, L, h].
+  // [N, L, 1] -> [N, L, 1]; a packed one's [2 N, length(), 1] -> [2 N, 1, 1]. `hidden`, where
+  // given, receives z(1) .. z(d-1), each [N, L, h].
   Var operator()(const Var& x, Statistics statistics = Statistics::kTraining,
                  std::vector<Var>* hidden = nullptr) const;
 
@@ -67,11 +80,14 @@ class Localizer {
     Conv1d conv;
     std::optional<NormRelu> norm;  // plain ReLU without
   };
+  static std::vector<Block> blocks_of(const LocalizerConfig& config, ParameterList& list);
+
+  // In the order in which the parameters' initial values are drawn.
   LocalizerConfig config_;
   std::unique_ptr<ParameterList> parameters_;
-  std::optional<Conv1d> conv_in_;
+  Conv1d conv_in_;
   std::vector<Block> blocks_;
-  std::optional<Conv1d> conv_out_;
+  Conv1d conv_out_;
 };
 
 }  // namespace sidechannel

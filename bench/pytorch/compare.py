@@ -49,11 +49,18 @@ STEPS = {"demo": ("localization", "demo", "instance"),
 COMPILED = {"compile": "reduce-overhead", "max-autotune": "max-autotune"}
 
 
-def load_step(name):
+def run(command, library_path):
+    """What one of our programs prints."""
+    env = {**os.environ, **({"LD_LIBRARY_PATH": library_path} if library_path else {})}
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout
+
+
+def load_step(name, programs, library_path):
     experiment, preset, norm = STEPS[name]
-    presets = ROOT / "experiments" / "presets" / experiment
-    settings = json.loads((presets / f"{preset}.json").read_text())
-    settings.update(settings.pop("for_norm", {}).get(norm, {}))
+    command = [programs / experiment, "settings", "--preset", preset]
+    if norm != "pack":
+        command += ["--norm", norm]
+    settings = json.loads(run(command, library_path))
     return {"samples_per_set": 1, **settings, "norm": norm, "name": name}
 
 
@@ -65,9 +72,7 @@ class Ours:
                    f"--benchmark_filter=training_step/({'|'.join(steps)})/"]
         if device == "cuda":
             command += ["--device", "cuda"]
-        env = {**os.environ, **({"LD_LIBRARY_PATH": library_path} if library_path else {})}
-        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout
-        self.benchmarks = json.loads(out)["benchmarks"]
+        self.benchmarks = json.loads(run(command, library_path))["benchmarks"]
 
     def find(self, *parts):
         """(seconds, counters) of one step, or None where it did not run."""
@@ -268,7 +273,8 @@ def main():
         sys.exit(f"compare.py: {arguments.program} is not there; ./run bench builds it")
     if device == "cuda" and not torch.cuda.is_available():
         sys.exit("compare.py: not run (this PyTorch finds no GPU)")
-    steps = [load_step(name) for name in
+    programs = pathlib.Path(arguments.program).parent
+    steps = [load_step(name, programs, arguments.library_path) for name in
              (arguments.steps or ",".join(STEPS if device == "cuda" else ["demo", "paper"])).split(",")]
     modes = (arguments.modes or ("eager,graph" if device == "cuda" else "eager")).split(",")
 

@@ -1,5 +1,5 @@
 """SIGINT, SIGTERM and SIGHUP end a script in one line, whatever it does: the figures' half of
-experiments/interrupt.h, whose rules these are. Scripts import it before what takes its time."""
+experiments/run/interrupt.h, whose rules these are. Scripts import it before what takes its time."""
 
 import atexit
 import os

@@ -3,6 +3,7 @@
 // The one way to launch a kernel; `<<<>>>` stands nowhere. For .cu files.
 
 #include <cuda_runtime.h>
+#include <nvtx3/nvToolsExt.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -30,7 +31,8 @@ struct Launch {
 // Launches `kernel` on the queue's stream, or records it while the queue captures. Returns before
 // the kernel is done. Nothing where the grid is empty: there is no work. `operation` is a literal:
 // what a message about a fault calls this launch. CudaError where the grid has more blocks than a
-// device counts, or the runtime refuses the launch for another reason.
+// device counts, or the runtime refuses the launch for another reason. Profilers show it within a
+// range (NVTX) of that name.
 template <class... Params, class... Args>
 void launch(CudaQueue& queue, const char* operation, void (*kernel)(Params...), const Launch& how,
             Args&&... args) {
@@ -62,8 +64,11 @@ void launch(CudaQueue& queue, const char* operation, void (*kernel)(Params...), 
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(how.dynamic_shared));
   }
-  if (error == cudaSuccess)
+  if (error == cudaSuccess) {
+    nvtxRangePushA(operation);
     error = cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
+    nvtxRangePop();
+  }
 
   CudaLaunch record;
   record.operation = operation;

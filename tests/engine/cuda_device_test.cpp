@@ -121,7 +121,7 @@ TEST_F(CudaDevice, NoiseHasTheBitsOfTheCpu) {
       random.seek(17, 4'000'000'000u);
       random.advance(3, 500'000'000u);  // past the end of the counter
       Tape tape(where);
-      drawn.push_back(tape.normal({5, length, 1}, Stream::kProbeNoise, random).value().to_host());
+      drawn.push_back(tape.normal({5, length, 1}, Stream{3}, random).value().to_host());
     }
     EXPECT_EQ(drawn[0].bytes, drawn[1].bytes) << length;
   }

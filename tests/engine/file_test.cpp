@@ -1,4 +1,4 @@
-#include "engine/file.h"
+#include "engine/io/file.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -16,9 +16,9 @@
 #include <set>
 #include <string>
 
-#include "engine/json.h"
-#include "engine/npy.h"
-#include "engine/safetensors.h"
+#include "engine/io/json.h"
+#include "engine/io/npy.h"
+#include "engine/io/safetensors.h"
 #include "tests/harness/op_check.h"
 
 namespace sidechannel {

@@ -1,4 +1,4 @@
-#include "engine/folder_lock.h"
+#include "engine/io/folder_lock.h"
 
 #include <gtest/gtest.h>
 #include <sys/file.h>

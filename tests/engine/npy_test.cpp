@@ -1,4 +1,4 @@
-#include "engine/npy.h"
+#include "engine/io/npy.h"
 
 #include <gtest/gtest.h>
 
@@ -12,8 +12,8 @@
 #include <set>
 #include <string>
 
-#include "engine/file.h"
-#include "engine/safetensors.h"
+#include "engine/io/file.h"
+#include "engine/io/safetensors.h"
 #include "tests/fuzz/mutator.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"

@@ -1,4 +1,4 @@
-#include "engine/output_file.h"
+#include "engine/io/output_file.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -15,7 +15,7 @@
 #include <thread>
 #include <vector>
 
-#include "engine/file.h"
+#include "engine/io/file.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 

@@ -4,7 +4,7 @@
 
 #include <set>
 
-#include "engine/safetensors.h"
+#include "engine/io/safetensors.h"
 #include "tests/harness/op_check.h"
 
 namespace sidechannel {
@@ -49,7 +49,7 @@ TEST(ParameterList, DrawsUniformInitialValues) {
   // The seed, the stream and the place in the list decide.
   EXPECT_EQ(values_of(Model(1).conv.value), values);
   EXPECT_NE(values_of(Model(2).conv.value), values);
-  ParameterList other(device(), DType::kF32, 1, Stream::kProbeWeights);
+  ParameterList other(device(), DType::kF32, 1, Stream{2});
   EXPECT_NE(values_of(other.add_uniform("w", {3, 2, 4}, 0.5).value), values);
   EXPECT_NE(values_of(other.add_uniform("v", {3, 2, 4}, 0.5).value),
             values_of(other.parameters()[0].value));

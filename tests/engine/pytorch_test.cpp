@@ -4,11 +4,10 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "engine/npy.h"
+#include "engine/io/npy.h"
+#include "engine/io/safetensors.h"
 #include "engine/optim/adam.h"
-#include "engine/safetensors.h"
 #include "models/localizer.h"
-#include "models/packed_localizer.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 
@@ -330,12 +329,10 @@ TEST(PyTorch, LoadsItsModels) {
 TEST(PyTorch, PackedLocalizer) {
   const Tensors fixture = read("packed_localizer.safetensors");
   const HostArray& numbers = fixture.at("config");
-  PackedLocalizerConfig config;
-  config.depth = number(numbers, 0);
-  config.channels = number(numbers, 1);
-  config.kernel_size = number(numbers, 2);
+  const LocalizerConfig config =
+      LocalizerConfig::packed(number(numbers, 0), number(numbers, 1), number(numbers, 2));
   const std::int64_t overlap = number(numbers, 3);
-  PackedLocalizer net(device(), DType::kF64, config, 0);
+  Localizer net(device(), DType::kF64, config, 0);
   net.parameters().load(part(fixture, "net."), "packed localizer");
   Tape tape(device(), DType::kF64);
   const std::int64_t length = config.length();
@@ -386,7 +383,7 @@ TEST(PyTorch, LoadsOurModels) {
   config.samples_per_set = 2;
   Localizer net(device(), DType::kF32, config, 1);
   Tape tape(device(), DType::kF32);
-  const Var x = tape.normal({6, 40, 1}, Stream::kEvaluationNoise, Random(device(), 1));
+  const Var x = tape.normal({6, 40, 1}, Stream{4}, Random(device(), 1));
   net(x, Statistics::kTraining);  // so that the running statistics are something
   SafetensorsFile file;
   net.parameters().save(file.tensors);

@@ -9,9 +9,9 @@
 #include <map>
 
 #include "engine/device.h"
-#include "engine/npy.h"
-#include "engine/safetensors.h"
-#include "experiments/training.h"
+#include "engine/io/npy.h"
+#include "engine/io/safetensors.h"
+#include "experiments/localization/training.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 
@@ -67,7 +67,7 @@ TEST(CommandLine, BadUsageIsOneLineAndExitCode2) {
                "--groups 7: expected a divisor of --channels 32");
   expect_error({"run", "--norm", "batch", "--samples-per-set", "5", "--out", out}, 2,
                "--batch 32: expected a multiple of --samples-per-set 5");
-  if (!SIDECHANNEL_HAS_CUDA) {
+  if (!kHasCuda) {
     expect_error({"run", "--device", "cuda", "--out", out}, 2,
                  "--device cuda: this build has no CUDA backend; use --device cpu");
   }
@@ -98,7 +98,7 @@ std::string tiny_model(const TemporaryFolder& folder) {
   config.depth = 3;
   config.channels = 4;
   std::string model = folder / "m.safetensors";
-  experiments::save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
+  save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
   return model;
 }
 
@@ -164,13 +164,13 @@ TEST(CommandLine, ModelsThatSayWhatTheyAreNot) {
   config.channels = 4;
   config.norm = NormKind::kNone;
   const std::string path = folder / "m.safetensors";
-  experiments::save_model(path, Localizer(Device::cpu(1), DType::kF32, config, 0));
+  save_model(path, Localizer(Device::cpu(1), DType::kF32, config, 0));
   const SafetensorsFile whole = read_safetensors(path);
   const std::string key = "sidechannel.network";
   const std::string where = path + ": metadata " + key;
   const auto refused = [&](const SafetensorsFile& file) {
     write_safetensors(path, file);
-    return harness::error_of([&] { experiments::load_model(path, Device::cpu(1)); });
+    return harness::error_of([&] { load_model(path, Device::cpu(1)); });
   };
   const auto with = [&](const char* name, const Json& value) {
     SafetensorsFile file = whole;
@@ -325,7 +325,7 @@ TEST(Predict, RefusesFlagsThatContradictTheModel) {
   config.depth = 3;
   config.channels = 8;
   config.norm = NormKind::kInstance;
-  experiments::save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
+  save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
   for (const char* norm : {"none", "layer", "batch", "group"}) {
     EXPECT_EQ(error_of({"--norm", norm}), fmt::format(fmt::runtime(says), norm, "instance"));
   }
@@ -336,7 +336,7 @@ TEST(Predict, RefusesFlagsThatContradictTheModel) {
             "localization: --groups -1: expected a whole number from 1 to 16384\n");
   config.norm = NormKind::kGroup;
   config.groups = 4;
-  experiments::save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
+  save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
   EXPECT_EQ(error_of({"--groups", "4"}), "");
   EXPECT_EQ(error_of({"--groups", "2"}),
             "localization: --groups 2: " + model + " holds a network with --groups 4\n");
@@ -409,7 +409,7 @@ TEST(Predict, RunsASavedNetworkOnAnyonesInput) {
     config.samples_per_set = 2;
     const Device device = Device::cpu(1);
     const Localizer network(device, DType::kF32, config, 3);
-    experiments::save_model(folder / "m.safetensors", network);
+    save_model(folder / "m.safetensors", network);
     HostArray x(DType::kF32, {6, 21});
     for (std::size_t i = 0; i < 126; ++i) x.as<float>()[i] = std::sin(static_cast<float>(i * i));
     write_npy(folder / "x.npy", x);

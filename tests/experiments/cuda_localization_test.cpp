@@ -5,10 +5,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include "engine/checkpoint.h"
-#include "engine/npy.h"
-#include "experiments/interrupt.h"
-#include "experiments/training.h"
+#include "engine/io/checkpoint.h"
+#include "engine/io/npy.h"
+#include "experiments/localization/training.h"
+#include "experiments/run/interrupt.h"
 #include "tests/harness/cuda_check.h"
 #include "tests/harness/program.h"
 

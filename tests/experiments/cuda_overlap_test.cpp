@@ -2,9 +2,9 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/npy.h"
-#include "experiments/distinguish.h"
-#include "experiments/interrupt.h"
+#include "engine/io/npy.h"
+#include "experiments/overlap/distinguish.h"
+#include "experiments/run/interrupt.h"
 #include "tests/harness/cuda_check.h"
 #include "tests/harness/program.h"
 
@@ -18,11 +18,11 @@ using harness::TemporaryFolder;
 class CudaOverlap : public harness::CudaTest {};
 
 TEST_F(CudaOverlap, AStepIsOneLaunchAndGivesWhatTheCpuGives) {
-  const PackedLocalizerConfig config{4, 8, 5};
+  const LocalizerConfig config = LocalizerConfig::packed(4, 8, 5);
   const Device device = Device::cuda(0, Precision::kFp32);
   const kernels::CudaQueue& queue = device.cuda_queue();
-  PackedLocalizer on_cuda(device, DType::kF32, config, 1);
-  PackedLocalizer on_cpu(harness::device(), DType::kF32, config, 1);
+  Localizer on_cuda(device, DType::kF32, config, 1);
+  Localizer on_cpu(harness::device(), DType::kF32, config, 1);
   DistinguishStep cuda(on_cuda, LearningRate{1e-3}, 4, 11, 1);
   DistinguishStep cpu(on_cpu, LearningRate{1e-3}, 4, 11, 1);
   for (int i = 0; i < 20; ++i) {

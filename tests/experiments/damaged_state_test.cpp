@@ -6,12 +6,12 @@
 #include <fstream>
 #include <functional>
 
-#include "engine/file.h"
-#include "engine/safetensors.h"
-#include "experiments/group_sweep.h"
-#include "experiments/interrupt.h"
-#include "experiments/localize.h"
-#include "experiments/summary.h"
+#include "engine/io/file.h"
+#include "engine/io/safetensors.h"
+#include "experiments/groups/group_sweep.h"
+#include "experiments/localization/localize.h"
+#include "experiments/run/interrupt.h"
+#include "experiments/run/summary.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 

@@ -1,6 +1,6 @@
 // The plan and the results of the sweep over groups.
 
-#include "experiments/group_sweep.h"
+#include "experiments/groups/group_sweep.h"
 
 #include <gtest/gtest.h>
 

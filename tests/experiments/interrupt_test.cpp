@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <thread>
 
-#include "experiments/interrupt.h"
+#include "experiments/run/interrupt.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel::experiments {

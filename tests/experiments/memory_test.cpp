@@ -1,6 +1,7 @@
 // What runs need, as it is estimated, against what they take; and the limits that it is held to.
 
-#include "experiments/memory.h"
+#include "experiments/localization/memory.h"
+#include "experiments/overlap/memory.h"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -8,9 +9,9 @@
 
 #include <fstream>
 
-#include "experiments/localize.h"
-#include "experiments/overlap_settings.h"
-#include "experiments/training.h"
+#include "experiments/localization/localize.h"
+#include "experiments/localization/training.h"
+#include "experiments/overlap/settings.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 

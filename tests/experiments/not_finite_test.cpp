@@ -7,11 +7,11 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "engine/checkpoint.h"
 #include "engine/finite.h"
-#include "engine/npy.h"
-#include "experiments/group_sweep.h"
-#include "experiments/training.h"
+#include "engine/io/checkpoint.h"
+#include "engine/io/npy.h"
+#include "experiments/groups/group_sweep.h"
+#include "experiments/localization/training.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 
@@ -118,12 +118,11 @@ TEST(NotFinite, TensorsOfAnyNameAreNamedInOneShortLine) {
 TEST(NotFinite, AModelWithAVarianceBelow0IsRefused) {
   const TemporaryFolder folder;
   const std::string model = folder / "m.safetensors";
-  experiments::save_model(
-      model, Localizer(Device::cpu(1), DType::kF32, tiny_network(NormKind::kBatch), 1));
+  save_model(model, Localizer(Device::cpu(1), DType::kF32, tiny_network(NormKind::kBatch), 1));
   spoil(model, "blocks.1.norm.running_mean", 2, -0.5);
-  experiments::load_model(model, Device::cpu(1));
+  load_model(model, Device::cpu(1));
   spoil(model, "blocks.1.norm.running_var", 2, -0.5);
-  EXPECT_EQ(error_of([&] { experiments::load_model(model, Device::cpu(1)); }),
+  EXPECT_EQ(error_of([&] { load_model(model, Device::cpu(1)); }),
             model + ": tensor blocks.1.norm.running_var holds -0.5, expected at least 0");
 }
 
@@ -137,7 +136,7 @@ TEST(NotFinite, AnActivationEndsTheMapAlsoWhereTheOutputDoesNotShowIt) {
     // Behind it -inf, which a ReLU makes 0, wherever z(1) is inf: where it is not, it is 0 or -inf.
     if (p.name == "blocks.0.conv.weight") p.value.fill(0);
   }
-  experiments::save_model(model, network);
+  save_model(model, network);
   const std::string out = folder / "run";
   const ProgramResult result = run_program(
       "localization", tiny("map", out, {"--norm", "none", "--probes", "none", "--model", model}));
@@ -297,7 +296,7 @@ class NotFinitePredict : public testing::Test {
   // What becomes of x [2, 21] through a network of depth 4 (R = 8).
   ProgramResult predict(NormKind norm, const HostArray& x) {
     const Localizer network(Device::cpu(1), DType::kF32, tiny_network(norm), 3);
-    experiments::save_model(folder_ / "m.safetensors", network);
+    save_model(folder_ / "m.safetensors", network);
     write_npy(folder_ / "x.npy", x);
     std::filesystem::remove(folder_ / "y.npy");
     return run_program("localization",

@@ -10,10 +10,10 @@
 #include <map>
 #include <thread>
 
-#include "engine/checkpoint.h"
-#include "engine/npy.h"
-#include "experiments/distinguish.h"
-#include "experiments/interrupt.h"
+#include "engine/io/checkpoint.h"
+#include "engine/io/npy.h"
+#include "experiments/overlap/distinguish.h"
+#include "experiments/run/interrupt.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 

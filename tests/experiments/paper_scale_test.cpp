@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "engine/checkpoint.h"
-#include "experiments/interrupt.h"
+#include "engine/io/checkpoint.h"
+#include "experiments/run/interrupt.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel::experiments {

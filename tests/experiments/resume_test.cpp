@@ -8,9 +8,9 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "engine/checkpoint.h"
-#include "engine/npy.h"
-#include "experiments/interrupt.h"
+#include "engine/io/checkpoint.h"
+#include "engine/io/npy.h"
+#include "experiments/run/interrupt.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel::harness {

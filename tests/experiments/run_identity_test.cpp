@@ -7,8 +7,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "engine/json.h"
-#include "experiments/interrupt.h"
+#include "engine/io/json.h"
+#include "experiments/run/interrupt.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel {

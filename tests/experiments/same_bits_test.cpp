@@ -13,11 +13,11 @@
 #include <span>
 #include <sstream>
 
-#include "engine/json.h"
-#include "engine/npy.h"
-#include "engine/safetensors.h"
-#include "experiments/settings.h"
-#include "experiments/welch.h"
+#include "engine/io/json.h"
+#include "engine/io/npy.h"
+#include "engine/io/safetensors.h"
+#include "experiments/localization/welch.h"
+#include "experiments/run/settings.h"
 #include "kernels/adam.h"
 #include "kernels/conv1d.h"
 #include "kernels/linear.h"

@@ -1,13 +1,13 @@
-#include "experiments/localization_settings.h"
+#include "experiments/localization/settings.h"
 
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <fstream>
 
-#include "experiments/flags.h"
-#include "experiments/group_sweep.h"
-#include "experiments/overlap_settings.h"
+#include "experiments/groups/group_sweep.h"
+#include "experiments/overlap/settings.h"
+#include "experiments/run/flags.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel::experiments {

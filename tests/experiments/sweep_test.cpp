@@ -1,6 +1,6 @@
 // Sweeps of the groups program whose workers fail, are stopped, killed and resumed.
 
-#include "experiments/sweep.h"
+#include "experiments/run/sweep.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -15,9 +15,9 @@
 #include <set>
 #include <thread>
 
-#include "experiments/interrupt.h"
-#include "experiments/progress.h"
-#include "experiments/settings.h"
+#include "experiments/run/interrupt.h"
+#include "experiments/run/progress.h"
+#include "experiments/run/settings.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel::harness {

@@ -1,4 +1,4 @@
-#include "experiments/training.h"
+#include "experiments/localization/training.h"
 
 #include <gtest/gtest.h>
 

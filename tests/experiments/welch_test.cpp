@@ -1,4 +1,4 @@
-#include "experiments/welch.h"
+#include "experiments/localization/welch.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "engine/npy.h"
+#include "engine/io/npy.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel::experiments {

@@ -1,4 +1,4 @@
-"""Tests of output.py: the rules of engine/output_file.h, as its own test has them."""
+"""Tests of output.py: the rules of engine/io/output_file.h, as its own test has them."""
 
 import contextlib
 import io

@@ -13,15 +13,15 @@
 #include <limits>
 #include <map>
 
-#include "engine/json.h"
-#include "engine/npy.h"
-#include "engine/safetensors.h"
+#include "engine/io/json.h"
+#include "engine/io/npy.h"
+#include "engine/io/safetensors.h"
 #include "engine/say.h"
-#include "experiments/distinguish.h"
-#include "experiments/group_sweep.h"
-#include "experiments/localize.h"
-#include "experiments/summary.h"
-#include "experiments/training.h"
+#include "experiments/groups/group_sweep.h"
+#include "experiments/localization/localize.h"
+#include "experiments/localization/training.h"
+#include "experiments/overlap/distinguish.h"
+#include "experiments/run/summary.h"
 #include "tests/fuzz/mutator.h"
 #include "tests/harness/program.h"
 

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "experiments/flags.h"
-#include "experiments/localization_settings.h"
-#include "experiments/overlap_settings.h"
+#include "experiments/localization/settings.h"
+#include "experiments/overlap/settings.h"
+#include "experiments/run/flags.h"
 
 namespace sidechannel::fuzz {
 

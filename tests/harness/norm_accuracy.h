@@ -8,7 +8,7 @@
 #include <cmath>
 #include <vector>
 
-#include "engine/npy.h"
+#include "engine/io/npy.h"
 #include "tests/harness/norm_check.h"
 #include "tests/harness/program.h"
 

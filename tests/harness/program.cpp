@@ -14,7 +14,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include "experiments/interrupt.h"
+#include "experiments/run/interrupt.h"
 
 namespace sidechannel::harness {
 namespace {

@@ -1,9 +1,8 @@
-#include "models/packed_localizer.h"
+#include "models/localizer.h"
 
 #include <gtest/gtest.h>
 
 #include "engine/gradcheck.h"
-#include "models/localizer.h"
 #include "tests/harness/op_check.h"
 
 namespace sidechannel {
@@ -19,17 +18,13 @@ const Device& device() {
   return harness::device();
 }
 
-PackedLocalizerConfig config_of(std::int64_t depth = 4, std::int64_t channels = 4,
-                                std::int64_t kernel_size = 3) {
-  PackedLocalizerConfig config;
-  config.depth = depth;
-  config.channels = channels;
-  config.kernel_size = kernel_size;
-  return config;
+LocalizerConfig config_of(std::int64_t depth = 4, std::int64_t channels = 4,
+                          std::int64_t kernel_size = 3) {
+  return LocalizerConfig::packed(depth, channels, kernel_size);
 }
 
 // Away from 1 and 0, where gamma and beta begin.
-void randomize_norms(PackedLocalizer& net, Draw& draw) {
+void randomize_norms(Localizer& net, Draw& draw) {
   for (Parameter& parameter : net.parameters().parameters()) {
     if (parameter.name.find(".norm.") == std::string::npos) continue;
     const double mean = parameter.name.ends_with("weight") ? 1 : 0;
@@ -38,7 +33,7 @@ void randomize_norms(PackedLocalizer& net, Draw& draw) {
   }
 }
 
-std::vector<double> predict(const PackedLocalizer& net, const Tensor& x) {
+std::vector<double> predict(const Localizer& net, const Tensor& x) {
   Tape tape(device(), DType::kF64);
   return values_of(net(tape.constant(x)).value());
 }
@@ -49,7 +44,7 @@ using Rows = std::vector<std::vector<double>>;  // [position][channel]
 
 struct Weights {
   std::map<std::string, std::vector<double>> values;
-  explicit Weights(const PackedLocalizer& net) {
+  explicit Weights(const Localizer& net) {
     for (const Parameter& parameter : net.parameters().parameters())
       values[parameter.name] = values_of(parameter.value);
   }
@@ -97,10 +92,10 @@ void pack_norm_relu(Rows& a, Rows& b, const Weights& weights, const std::string&
   }
 }
 
-std::vector<double> brute_force(const PackedLocalizer& net, const std::vector<double>& x,
+std::vector<double> brute_force(const Localizer& net, const std::vector<double>& x,
                                 double* nearest = nullptr) {
   const Weights weights(net);
-  const PackedLocalizerConfig& config = net.config();
+  const LocalizerConfig& config = net.config();
   const auto length = static_cast<std::size_t>(config.length());
   const std::int64_t k = config.kernel_size;
   double distance = 1e9;
@@ -129,7 +124,7 @@ std::vector<double> brute_force(const PackedLocalizer& net, const std::vector<do
 TEST(PackedLocalizer, IsTheNetworkOfSection32) {
   for (const auto& [depth, channels, kernel_size, pairs] :
        {std::tuple{2, 3, 3, 2}, {3, 1, 5, 1}, {5, 6, 3, 3}, {4, 8, 5, 2}, {6, 4, 1, 2}}) {
-    PackedLocalizer net(device(), DType::kF64, config_of(depth, channels, kernel_size), 1);
+    Localizer net(device(), DType::kF64, config_of(depth, channels, kernel_size), 1);
     Draw draw(2);
     randomize_norms(net, draw);
     const Tensor x = draw.tensor({2 * pairs, net.config().length(), 1});
@@ -155,14 +150,14 @@ TEST(PackedLocalizer, NamesItsTensorsAsTheLocalizerDoes) {
   LocalizerConfig same;
   same.depth = 5;
   same.channels = 6;
-  EXPECT_EQ(tensors_of(PackedLocalizer(device(), DType::kF32, config_of(5, 6, 5), 1).parameters()),
+  EXPECT_EQ(tensors_of(Localizer(device(), DType::kF32, config_of(5, 6, 5), 1).parameters()),
             tensors_of(Localizer(device(), DType::kF32, same, 1).parameters()));
 }
 
 // A pair's predictions are the same, to the bit, whatever stands beside it; those of the two
 // sequences of a pair depend on each other.
 TEST(PackedLocalizer, PairsDoNotHearEachOtherButTheirTwoSequencesDo) {
-  const PackedLocalizer net(device(), DType::kF64, config_of(5, 4, 3), 3);
+  const Localizer net(device(), DType::kF64, config_of(5, 4, 3), 3);
   const std::int64_t length = net.config().length();
   const Tensor x = Draw(4).tensor({6, length, 1});
   const auto before = predict(net, x);
@@ -176,7 +171,7 @@ TEST(PackedLocalizer, PairsDoNotHearEachOtherButTheirTwoSequencesDo) {
 
 // Without a norm, of two convolutions: nothing couples the two sequences.
 TEST(PackedLocalizer, PackNormIsTheOnlyCoupling) {
-  const PackedLocalizer net(device(), DType::kF64, config_of(2, 4, 3), 3);
+  const Localizer net(device(), DType::kF64, config_of(2, 4, 3), 3);
   const Tensor x = Draw(4).tensor({2, net.config().length(), 1});
   const auto before = predict(net, x);
   x.data<double>()[1] += 1;
@@ -188,7 +183,7 @@ TEST(PackedLocalizer, PackNormIsTheOnlyCoupling) {
 // Exchanging the sequences exchanges the predictions: at zero overlap the best answer is 0 for
 // both, and for identical sequences the two answers are the same.
 TEST(PackedLocalizer, IsEquivariantToExchangingTheSequences) {
-  PackedLocalizer net(device(), DType::kF64, config_of(5, 4, 3), 3);
+  Localizer net(device(), DType::kF64, config_of(5, 4, 3), 3);
   Draw draw(5);
   randomize_norms(net, draw);
   const std::int64_t length = net.config().length();
@@ -210,15 +205,15 @@ TEST(PackedLocalizer, IsEquivariantToExchangingTheSequences) {
 TEST(PackedLocalizer, Gradients) {
   Draw draw(6);
   for (std::uint64_t i = 0; i < 40; ++i) {
-    const PackedLocalizerConfig config =
+    const LocalizerConfig config =
         config_of(draw.integer(2, 5), draw.pick({1, 2, 3, 6}), draw.pick({1, 3, 5}));
     const Shape shape{2 * draw.integer(1, 2), config.length(), 1};
-    std::unique_ptr<PackedLocalizer> net;
+    std::unique_ptr<Localizer> net;
     Tensor x;
     double nearest = 0;
     while (nearest < 1e-3) {  // until no ReLU stands at its kink
-      net = std::make_unique<PackedLocalizer>(device(), DType::kF64, config,
-                                              static_cast<std::uint64_t>(draw.integer(0, 1 << 30)));
+      net = std::make_unique<Localizer>(device(), DType::kF64, config,
+                                        static_cast<std::uint64_t>(draw.integer(0, 1 << 30)));
       randomize_norms(*net, draw);
       x = draw.tensor(shape);
       brute_force(*net, values_of(x), &nearest);
@@ -235,7 +230,7 @@ TEST(PackedLocalizer, Gradients) {
 }
 
 TEST(PackedLocalizer, RefusesWhatDoesNotFit) {
-  const PackedLocalizer net(device(), DType::kF64, config_of(4, 4, 3), 0);
+  const Localizer net(device(), DType::kF64, config_of(4, 4, 3), 0);
   Tape tape(device(), DType::kF64);
   EXPECT_EQ(error_of([&] {
               net(tape.make({3, 9, 1}));
@@ -245,7 +240,7 @@ TEST(PackedLocalizer, RefusesWhatDoesNotFit) {
               net(tape.make({2, 10, 1}));
             }),
             "packed localizer: expected pairs of sequences, [2 N, 9, 1], got [2, 10, 1]");
-  EXPECT_EQ(error_of([&] { PackedLocalizer(device(), DType::kF64, config_of(4, 4, 4), 0); }),
+  EXPECT_EQ(error_of([&] { Localizer(device(), DType::kF64, config_of(4, 4, 4), 0); }),
             "kernel size 4: expected an odd number");
 }
 

@@ -26,7 +26,7 @@ double nearest_kink(const ParameterList& list, const Tensor& z) {
 }
 
 TEST(Probe, IsAPerceptronOnEveryPosition) {
-  ParameterList list(harness::device(), DType::kF64, 1, Stream::kProbeWeights);
+  ParameterList list(harness::device(), DType::kF64, 1, Stream{2});
   const Probe probe(list, "probe", 5, 7);
   const auto& p = list.parameters();
   ASSERT_EQ(p.size(), 6u);

@@ -158,7 +158,7 @@ TEST(Random, WalksThroughStepsAndSamplesOnItsOwn) {
   Random walking(harness::device(), 5);
   Random seeking(harness::device(), 5);
   const auto draw = [&](const Random& random) {
-    return harness::values_of(tape.normal({4, 9}, Stream::kEvaluationNoise, random).value());
+    return harness::values_of(tape.normal({4, 9}, Stream{4}, random).value());
   };
   walking.seek(3, 8);
   std::vector<std::vector<double>> seen;

@@ -1,4 +1,5 @@
-# Installs the build, moves the prefix away, and builds and runs the consumer against it.
+# Installs the build, moves the prefix away, and builds and runs the consumer against it, and the
+# program that docs/library.md is.
 function(run)
   execute_process(COMMAND ${ARGV} RESULT_VARIABLE status)
   if(NOT status EQUAL 0)
@@ -13,7 +14,20 @@ set(flags "")
 if(SANITIZE)
   set(flags -DCMAKE_CXX_FLAGS=-fsanitize=${SANITIZE})
 endif()
+file(READ ${PAGE} page)
+set(program "")
+while(page MATCHES "\n```cpp\n")
+  string(FIND "${page}" "\n```cpp\n" begin)
+  math(EXPR begin "${begin} + 8")
+  string(SUBSTRING "${page}" ${begin} -1 page)
+  string(FIND "${page}" "\n```\n" end)
+  string(SUBSTRING "${page}" 0 ${end} piece)
+  string(APPEND program "${piece}\n\n")
+endwhile()
+file(WRITE ${WORK}/library.cpp "${program}")
 run(${CMAKE_COMMAND} -G ${GENERATOR} -S ${CONSUMER} -B ${WORK}/build -DCMAKE_BUILD_TYPE=${CONFIG}
-    -DCMAKE_PREFIX_PATH=${WORK}/moved -DCMAKE_CXX_COMPILER=${CXX} ${flags})
+    -DCMAKE_PREFIX_PATH=${WORK}/moved -DCMAKE_CXX_COMPILER=${CXX}
+    -DLIBRARY_PAGE=${WORK}/library.cpp ${flags})
 run(${CMAKE_COMMAND} --build ${WORK}/build --config ${CONFIG})
 run(${WORK}/build/consumer)
+execute_process(COMMAND ${WORK}/build/library WORKING_DIRECTORY ${WORK} COMMAND_ERROR_IS_FATAL ANY)

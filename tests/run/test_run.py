@@ -41,7 +41,7 @@ class HelpTest(unittest.TestCase):
     def test_names_every_command(self):
         result = run("help")
         self.assertEqual((result.returncode, result.stderr), (0, ""))
-        for command in ("demo", "figures", "test", "bench", "gpu", "bundle", "check", "emulate",
+        for command in ("demo", "figures", "test", "bench", "gpu", "bundle", "check", "docs", "emulate",
                         "sanitize", "setup"):
             self.assertRegex(result.stdout, rf"(?m)^  {command}\b")
         self.assertEqual(run("--help").stdout, result.stdout)

@@ -1,0 +1,336 @@
+// The sweep behind the paper's Figure 4: how far GroupNorm carries positions, by its number of
+// groups. Many independent runs of the localization experiment, on one machine or on many.
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <span>
+#include <sstream>
+#include <string>
+#include <system_error>
+
+#include "engine/io/output_file.h"
+#include "engine/say.h"
+#include "experiments/groups/group_sweep.h"
+#include "experiments/localization/localize.h"
+#include "experiments/localization/memory.h"
+#include "experiments/run/device_choice.h"
+#include "experiments/run/flags.h"
+#include "experiments/run/interrupt.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+// Settings that only say how the work is done, so that each `run` may say it anew.
+const std::vector<std::string> kHow = {"device", "threads", "checkpoint_every", "stop_after"};
+
+struct Arguments {
+  std::string preset;
+  std::string out;
+  Json given = Json::object();  // of the plan
+  Json how = Json::object();    // of this call
+  Json crew = Json::object();   // of this call: how many work
+  std::string cell;
+  std::string output;
+  bool unfinished = false;
+  bool check = false;
+};
+
+std::string preset_of(const Arguments& arguments) {
+  return arguments.preset.empty() ? "demo" : arguments.preset;
+}
+
+std::filesystem::path folder_of(const Arguments& arguments) {
+  if (!arguments.out.empty()) return arguments.out;
+  return default_folder(preset_of(arguments), "groups");
+}
+
+// The plan in the folder, or the one that would be made; `arguments` must not ask for another one
+// than is there. Nothing is written.
+GroupSweep plan_of(const Arguments& arguments) {
+  const std::filesystem::path path = folder_of(arguments);
+  const bool asks = !arguments.preset.empty() || !arguments.given.empty();
+  if (has_plan(path) && !asks) return read_plan(path);
+  GroupSweep sweep = plan_groups(preset_of(arguments), arguments.given);
+  require_folder_for(path, sweep);
+  return has_plan(path) ? read_plan(path) : sweep;
+}
+
+GroupSweep existing_plan(const Arguments& arguments) {
+  const std::filesystem::path path = folder_of(arguments);
+  SC_CHECK(has_plan(path), "{} holds no plan of a sweep; run `groups plan` first", path.string());
+  return read_plan(path);
+}
+
+// A cell by its number or its id.
+std::size_t find_cell(const GroupSweep& sweep, const std::string& name) {
+  const auto count = static_cast<std::int64_t>(sweep.cells.size());
+  const std::optional<std::int64_t> number = whole_number(name);
+  if (number && *number >= 0 && *number < count) return static_cast<std::size_t>(*number);
+  const auto found = std::find_if(sweep.cells.begin(), sweep.cells.end(),
+                                  [&](const GroupSweep::Cell& cell) { return cell.id == name; });
+  if (found == sweep.cells.end()) {
+    throw UsageError(
+        fmt::format("--cell {}: expected a whole number from 0 to {}, or an id in plan.json",
+                    shown(name), count - 1));
+  }
+  return static_cast<std::size_t>(found - sweep.cells.begin());
+}
+
+LocalizationSettings settings_of(const GroupSweep& sweep, std::size_t cell, const Json& how) {
+  LocalizationSettings settings = sweep.settings_of(cell);
+  apply(how, "", settings);
+  settings.check();
+  return settings;
+}
+
+int run_cell(const GroupSweep& sweep, const Sweep& cells, std::size_t cell, const Json& how) {
+  try {
+    LocalizationSettings settings = settings_of(sweep, cell, how);
+    const Device device = choose_device(settings);
+    require_memory(memory_of(settings, LocalizationPhases::kAll), device);
+    RunFolder folder(cells.folder(cell), to_json(settings), device, Resume::kAuto);
+    cells.clear_failure(cell);
+    if (cells.finished(cell)) {  // asked while we hold the folder: nobody finishes it meanwhile
+      say("{}: done already, see summary.json\n", cells.folder(cell).string());
+      return 0;
+    }
+    const Json summary = run_localization(settings, folder, device);
+    say("{}: localization distance {}, interior slope {}\n", cells.id(cell),
+        summary["localization_distance"].dump(), three_digits(summary["interior_slope"]));
+    return 0;
+  } catch (const FolderInUse& error) {
+    note("groups: {}\n", error.what());
+    return kExitInterrupted;  // nothing is wrong with the cell; come back later
+  } catch (const std::exception& error) {
+    cells.set_failure(cell, error.what());
+    throw;
+  }
+}
+
+int run(const Arguments& arguments) {
+  require(arguments.cell.empty() || arguments.crew.empty(), "--jobs: has no effect with --cell");
+  const GroupSweep sweep = plan_of(arguments);
+  const std::size_t first = arguments.cell.empty() ? 0 : find_cell(sweep, arguments.cell);
+  Workers workers;
+  if (arguments.cell.empty()) {
+    workers.devices = worker_devices(arguments.how.value("device", "auto"),
+                                     arguments.crew.value("jobs", std::int64_t{0}));
+  }
+  // All that is refused is refused before the plan is written.
+  LocalizationSettings settings = settings_of(sweep, first, arguments.how);
+  if (!workers.devices.empty()) settings.device = workers.devices.front();
+  const Device device = choose_device(settings, true);  // who works there says why
+  const MemoryNeed memory = memory_of(settings, LocalizationPhases::kAll);
+  // A GPU's memory is asked for by who works there.
+  const auto at_once =
+      device.is_cuda() ? 1 : std::max<std::int64_t>(1, std::ssize(workers.devices));
+  if (arguments.check) {
+    say("{} cells; {}{}\n", sweep.cells.size(), checked_memory(memory, device.is_cuda(), at_once),
+        at_once > 1 ? fmt::format(" for {} cells at once", at_once) : "");
+    return 0;
+  }
+  require_memory(memory, device, at_once);
+  write_plan(folder_of(arguments), sweep);
+  const Sweep cells = cells_of(folder_of(arguments), sweep);
+  if (!arguments.cell.empty()) return run_cell(sweep, cells, first, arguments.how);
+  const std::string threads = std::to_string(
+      threads_each(arguments.how.value("threads", std::int64_t{0}), workers.devices.size()));
+  workers.command = [&](std::size_t cell, const std::string& worker) {
+    std::vector<std::string> words{"groups",    "run",
+                                   "--out",     folder_of(arguments).string(),
+                                   "--cell",    std::to_string(cell),
+                                   "--device",  worker,
+                                   "--threads", threads};
+    for (const char* name : {"checkpoint_every", "stop_after"}) {
+      if (!arguments.how.contains(name)) continue;
+      words.insert(words.end(), {flag_of(name), arguments.how[name].dump()});
+    }
+    return words;
+  };
+  const std::vector<std::size_t> failed = run_workers(cells, workers);
+  if (failed.empty()) {
+    say("{}: all {} cells are finished; `groups collect` makes results.json\n",
+        cells.path().string(), cells.size());
+    return 0;
+  }
+  throw Error(
+      fmt::format("{}: {} of {} cells failed; `groups status` says why, and the same "
+                  "command tries them again",
+                  cells.path().string(), failed.size(), cells.size()));
+}
+
+int plan(const Arguments& arguments) {
+  const GroupSweep sweep = plan_of(arguments);
+  if (arguments.check) {
+    const LocalizationSettings settings = sweep.settings_of(0);
+    say("{} cells; {} each\n", sweep.cells.size(),
+        checked_memory(memory_of(settings, LocalizationPhases::kAll), false));
+    return 0;
+  }
+  write_plan(folder_of(arguments), sweep);
+  say("{}/plan.json: {} cells\n", folder_of(arguments).string(), sweep.cells.size());
+  return 0;
+}
+
+int status(const Arguments& arguments) {
+  const GroupSweep sweep = existing_plan(arguments);
+  const Sweep cells = cells_of(folder_of(arguments), sweep);
+  std::map<CellState, std::vector<std::size_t>> by_state;
+  std::vector<std::size_t> unfinished;
+  for (std::size_t cell = 0; cell < cells.size(); ++cell) {
+    const CellState state = cells.state(cell);
+    by_state[state].push_back(cell);
+    if (state != CellState::kFinished) unfinished.push_back(cell);
+  }
+  if (arguments.unfinished) {
+    say("{}\n", ranges(unfinished));
+    return 0;
+  }
+  say("{}: {} cells\n", cells.path().string(), cells.size());
+  for (const auto& [state, name] : {std::pair{CellState::kFinished, "finished"},
+                                    {CellState::kRunning, "running"},
+                                    {CellState::kUnfinished, "interrupted"},
+                                    {CellState::kFailed, "failed"},
+                                    {CellState::kWaiting, "waiting"}}) {
+    const std::vector<std::size_t>& found = by_state[state];
+    if (!found.empty()) say("{:>12} {:>4}  ({})\n", name, found.size(), ranges(found));
+  }
+  for (const std::size_t cell : by_state[CellState::kFailed]) {
+    say("failed: {} {}: {}\n", cell, cells.id(cell), cells.failure(cell));
+  }
+  return 0;
+}
+
+// Writes what was collected, and returns the name of the file; that of the sweep where its folder
+// may only be read.
+std::string write_results(const Arguments& arguments, const Json& results) {
+  if (!arguments.output.empty()) {
+    const std::string text = json_text(results, 2) + "\n";
+    write_output(arguments.output, std::as_bytes(std::span(text)));
+    return arguments.output;
+  }
+  const std::filesystem::path path = folder_of(arguments);
+  std::string file = (path / "results.json").string();
+  try {
+    const SweepLock lock(path);
+    write_json(file, results);
+    return file;
+  } catch (const FileError& error) {
+    if (error.code() != EACCES && error.code() != EPERM && error.code() != EROFS) throw;
+    note("groups: {}: not written ({}); --output FILE writes it elsewhere\n", file,
+         std::generic_category().message(error.code()));
+    return path.string();
+  }
+}
+
+int collect_results(const Arguments& arguments) {
+  const GroupSweep sweep = existing_plan(arguments);
+  const Json results = collect(folder_of(arguments), sweep);
+  const std::string where = write_results(arguments, results);
+  if (arguments.output == "-") return 0;
+  say("   G  seeds  distance  interior slope  localized\n");
+  const auto mean = [](const Json& row, const char* name, int digits) {
+    const Json& value = row[name]["mean"];
+    return value.is_number() ? fmt::format("{:.{}f}", value.get<double>(), digits) : "-";
+  };
+  for (const Json& row : results["by_groups"]) {
+    say("{:>4}  {:>5}  {:>8}  {:>14}  {:>9}\n", row["groups"].get<std::int64_t>(),
+        row["seeds"].get<std::int64_t>(), mean(row, "localization_distance", 1),
+        mean(row, "interior_slope", 3), mean(row, "localized_fraction", 3));
+  }
+  for (const Json& cell : results["cells"]) {
+    if (cell["notice"].is_string()) {
+      say("{}: {}\n", cell["id"].get<std::string>(), cell["notice"].get<std::string>());
+    }
+  }
+  say("{}: {} of {} cells\n", where, results["finished"].get<std::int64_t>(),
+      results["planned"].get<std::int64_t>());
+  return 0;
+}
+
+// What stands between commas, each as the flag of one setting says.
+Json list_of(const SettingFlag& setting, const std::string& flag, const std::string& text) {
+  Json list = Json::array();
+  std::istringstream parts(text + ",");
+  for (std::string part; std::getline(parts, part, ',');) list.push_back(setting.read(flag, part));
+  return list;
+}
+
+void add_plan_flags(CLI::App& app, Arguments& arguments) {
+  app.add_option("--preset", arguments.preset, "demo (the default), small, paper, or a JSON file");
+  for (const auto& [name, of, help] :
+       {std::tuple{"groups", "groups", "numbers of groups G: 1,2,4"},
+        {"learning_rates", "learning_rate", "learning rates: 1e-3,2e-3"}}) {
+    const SettingFlag setting = setting_flags<LocalizationSettings>({of}).front();
+    app.add_option_function<std::string>(
+           flag_of(name),
+           [&arguments, name = name, setting](const std::string& text) {
+             arguments.given[name] = list_of(setting, flag_of(name), text);
+           },
+           help)
+        ->take_last()
+        ->type_name("N,N,...");
+  }
+  add_setting_flags(app, {setting_flag("seeds", Whole{1, kMostCells}, "how many, from 0")},
+                    arguments.given);
+  std::vector<SettingFlag> shared = setting_flags<LocalizationSettings>();
+  std::erase_if(shared, [](const SettingFlag& flag) {
+    const std::string name = flag.name;
+    return name == "norm" || name == "groups" || name == "seed" || name == "learning_rate" ||
+           std::find(kHow.begin(), kHow.end(), name) != kHow.end();
+  });
+  add_setting_flags(app, shared, arguments.given);
+}
+
+int main_program(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app{
+      "Localization with GroupNorm for every number of groups, seed and learning rate (the paper's "
+      "Figure 4).\nA sweep is a folder of independent cells: any number of processes may work on "
+      "it at once, be killed and go on."};
+  app.require_subcommand(1);
+  CLI::App* plan_command = app.add_subcommand("plan", "write plan.json, the list of cells");
+  CLI::App* run_command =
+      app.add_subcommand("run", "do what is left of the sweep (or one cell); plans it if need be");
+  CLI::App* status_command = app.add_subcommand("status", "how far the sweep is, and what failed");
+  CLI::App* collect_command =
+      app.add_subcommand("collect", "results.json from the cells that are finished");
+  for (CLI::App* command : {plan_command, run_command, status_command, collect_command}) {
+    command->add_option("--out", arguments.out,
+                        "folder of the sweep (default: runs/PRESET-groups)");
+  }
+  for (CLI::App* command : {plan_command, run_command}) {
+    add_plan_flags(*command, arguments);
+    add_check_flag(*command, arguments.check);
+  }
+  for (CLI::App* command : {status_command, collect_command}) {
+    command->add_option("--preset", arguments.preset, "whose default folder to look in");
+  }
+  collect_command->add_option("--output", arguments.output,
+                              "where to write instead of results.json in the sweep; - for standard "
+                              "output, without the table");
+  run_command->add_option("--cell", arguments.cell, "only this cell, by number or id");
+  add_setting_flags(
+      *run_command,
+      {setting_flag("jobs", Whole{0, kMostThreads},
+                    "cells at once, 0 for one for each core, or GPU; they share --threads, and "
+                    "--device cuda spreads them over the GPUs")},
+      arguments.crew);
+  add_setting_flags(*run_command, setting_flags<LocalizationSettings>(kHow), arguments.how);
+  status_command->add_flag("--unfinished", arguments.unfinished,
+                           "print only the numbers of the cells that are not finished, as 0-3,7");
+  if (const std::optional<int> code = parse(app, argc, argv)) return *code;
+  if (*run_command) return run(arguments);
+  if (*status_command) return status(arguments);
+  if (*collect_command) return collect_results(arguments);
+  return plan(arguments);
+}
+
+}  // namespace
+}  // namespace sidechannel::experiments
+
+int main(int argc, char** argv) {
+  using namespace sidechannel::experiments;
+  return run_main("groups", main_program, argc, argv);
+}

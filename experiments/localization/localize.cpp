@@ -1,0 +1,119 @@
+#include "experiments/localization/localize.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+
+#include "engine/io/safetensors.h"
+#include "engine/say.h"
+#include "experiments/localization/probing.h"
+#include "experiments/localization/training.h"
+#include "experiments/run/summary.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+using Phases = LocalizationPhases;
+
+// Keeps the weights that the run's results are of. UsageError where they are of others.
+void keep_model(const RunFolder& folder, const Localizer& network, const std::string& source) {
+  const std::filesystem::path kept = folder.file(kModelFile);
+  if (!folder.has(kModelFile)) save_model(kept, network);
+  const auto theirs = read_safetensors(kept).tensors;
+  std::map<std::string, HostArray> mine;
+  network.parameters().save(mine);
+  const bool same = std::equal(mine.begin(), mine.end(), theirs.begin(), theirs.end(),
+                               [](const auto& a, const auto& b) {
+                                 return a.first == b.first && a.second.bytes == b.second.bytes;
+                               });
+  require(same, fmt::format("{} holds a run of another model than {}; choose another --out",
+                            folder.path().string(), source));
+}
+
+void expect(const RunFolder& folder, const char* file, const char* instead) {
+  SC_CHECK(folder.has(file), "{} has no {} yet; run {}", folder.path().string(), file, instead);
+}
+
+}  // namespace
+
+Localizer given_model(const LocalizationSettings& settings, const Device& device,
+                      const std::string& path) {
+  Localizer network =
+      load_model(path, device, settings.norm, settings.groups, settings.samples_per_set);
+  const LocalizerConfig& found = network.config();
+  const LocalizerConfig asked = settings.network();
+  const auto same = [&](const char* name, const auto& theirs, const auto& mine) {
+    require(theirs == mine, fmt::format("{}: a network with {} {}, where the run has {} {}", path,
+                                        flag_of(name), theirs, flag_of(name), mine));
+  };
+  same("norm", name_of(found.norm), settings.norm);
+  same("depth", found.depth, asked.depth);
+  same("channels", found.channels, asked.channels);
+  same("kernel_size", found.kernel_size, asked.kernel_size);
+  if (found.norm == NormKind::kGroup) same("groups", found.groups, asked.groups);
+  if (found.norm == NormKind::kBatch) {
+    same("samples_per_set", found.samples_per_set, asked.samples_per_set);
+  }
+  return network;
+}
+
+Json run_localization(const LocalizationSettings& settings, RunFolder& folder, const Device& device,
+                      Phases phases, const std::string& model) {
+  std::optional<Localizer> network;
+  // A run whose model was given goes on with it, named again or not.
+  const bool given = folder.config().contains(kGivenModel);
+  const std::string where = folder.path().string();
+  require(!given || phases != Phases::kTrain,
+          fmt::format("{} holds a run of a model that was given; choose another --out", where));
+  if (!model.empty()) {
+    require(given || folder.has(kModelFile),
+            fmt::format("{} holds a run that trains its own network; choose another --out", where));
+    network = given_model(settings, device, model);
+    keep_model(folder, *network, model);
+  } else if (given) {
+    expect(folder, kModelFile, "with --model once more");
+    network = given_model(settings, device, folder.file(kModelFile));
+  }
+  const std::string fault = fault_of_localization(folder.path());
+  if (phases == Phases::kAll && fault.empty() && folder.has("summary.json")) {
+    return read_summary(folder.path());
+  }
+  if (!fault.empty()) note("{}; it is made again\n", fault);
+  double seconds = 0;
+  std::string notice;
+  if (!network && (phases == Phases::kTrain || phases == Phases::kAll)) {
+    network.emplace(device, DType::kF32, settings.network(),
+                    static_cast<std::uint64_t>(settings.seed));
+    const TrainingResult result = train(settings, *network, folder);
+    seconds += result.seconds;
+    notice = result.notice;
+    if (!notice.empty()) note("{}\n", notice);
+  } else if (!network) {
+    expect(folder, kModelFile, "`localization train` first, or give --model");
+    network = given_model(settings, device, folder.file(kModelFile));
+  }
+  if (phases == Phases::kTrain) return {};
+
+  Probes probes(settings, device);
+  if (phases == Phases::kMap && probes.size() > 0) {
+    expect(folder, "probes.safetensors", "`localization probe` first");
+  }
+  if (probes.size() > 0) seconds += train_probes(settings, *network, probes, folder);
+  if (phases == Phases::kProbe) return {};
+
+  seconds += make_map(settings, *network, probes, folder);
+  Json summary = summarize(settings, folder, seconds);
+  // The map has measured it anew, on other sequences; population statistics are another network's.
+  if (!given && notice.empty() && settings.evaluation_statistics() == Statistics::kMinibatch) {
+    const Json& slope = summary["interior_slope"];
+    notice = training_notice(settings, summary["final_loss"],
+                             slope.is_null() ? std::nan("") : slope.get<double>());
+    if (!notice.empty()) note("{}\n", notice);
+  }
+  summary["notice"] = notice.empty() ? Json() : Json(notice);
+  folder.write_json("summary.json", summary);
+  return summary;
+}
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,199 @@
+// The localization experiment of the paper's Section 3.1: train a network, train probes on its
+// layers, and map which indices each layer can tell apart.
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "engine/finite.h"
+#include "engine/io/npy.h"
+#include "engine/io/output_file.h"
+#include "engine/say.h"
+#include "experiments/localization/localize.h"
+#include "experiments/localization/memory.h"
+#include "experiments/localization/training.h"
+#include "experiments/run/device_choice.h"
+#include "experiments/run/flags.h"
+#include "experiments/run/interrupt.h"
+#include "experiments/run/summary.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+using Phases = LocalizationPhases;
+
+struct Arguments {
+  RunFlags run;
+  std::string model;
+  std::string input;
+  std::string output;
+};
+
+int run(const Arguments& arguments, Phases phases) {
+  auto settings = resolve<LocalizationSettings>(arguments.run);
+  const MemoryNeed memory = memory_of(settings, phases);
+  const Device device = choose_device(settings, arguments.run.check);
+  const std::filesystem::path out =
+      arguments.run.out.empty()
+          ? default_folder(settings.preset, fmt::format("{}-seed{}", settings.norm, settings.seed))
+          : arguments.run.out;
+  const std::string where = out.string();
+  require_memory(memory, device);
+  Json origin = Json::object();
+  if (!arguments.model.empty()) {
+    origin[kGivenModel] = arguments.model;
+    given_model(settings, device, arguments.model);  // before a folder is made for it
+  }
+  if (arguments.run.check) {
+    require_folder_for(out, to_json(settings), arguments.run.resume_policy());
+    say("{}\n", checked_memory(memory, device.is_cuda()));
+    return 0;
+  }
+  RunFolder folder(out, to_json(settings), device, arguments.run.resume_policy(), kDoNotMatter,
+                   origin);
+  if (phases == Phases::kAll && arguments.model.empty() && folder.has("summary.json") &&
+      fault_of_localization(folder.path()).empty()) {
+    say("{}: done already, see summary.json\n", where);
+    return 0;
+  }
+  const Json summary = run_localization(settings, folder, device, phases, arguments.model);
+  if (phases == Phases::kTrain) {
+    say("trained: {}/model.safetensors\n", where);
+  } else if (phases == Phases::kProbe) {
+    say("probes: {}/probes.safetensors\n", where);
+  } else {
+    say("{}: norm {}, interior slope {}, localized {} of all indices at the output\n", where,
+        settings.norm, three_digits(summary["interior_slope"]),
+        three_digits(summary["localized_fraction"].back()));
+  }
+  return 0;
+}
+
+// Says on stderr that the input, as the network takes it, holds such values. False where not.
+bool tell_not_finite(const std::string& source, const HostArray& x) {
+  const auto values = x.as<float>();
+  const auto count =
+      std::count_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
+  if (count == 0) return false;
+  note(
+      "localization: {}: {} of {} values are NaN, infinite or beyond f32, the first is {}; "
+      "predictions that depend on them are NaN too\n",
+      source, count, values.size(), first_not_finite(x));
+  return true;
+}
+
+// The network in the file, which must be the one that flags describe where they do.
+Localizer described_model(const Arguments& arguments, const Device& device,
+                          LocalizationSettings& settings) {
+  const Json& given = arguments.run.given;
+  Localizer network = load_model(arguments.model, device, given.value("norm", ""), settings.groups,
+                                 settings.samples_per_set);
+  const LocalizerConfig& config = network.config();
+  const auto same = [&](const char* name, const auto& theirs) {
+    require(
+        !given.contains(name) || given[name] == theirs,
+        fmt::format("{} {}: {} holds a network with {} {}", flag_of(name),
+                    flag_text(given.value(name, Json())), arguments.model, flag_of(name), theirs));
+  };
+  settings.norm = name_of(config.norm);
+  same("norm", settings.norm);
+  check_effects(given, settings);
+  same("groups", config.groups);
+  same("samples_per_set", config.samples_per_set);
+  return network;
+}
+
+int predict(const Arguments& arguments) {
+  LocalizationSettings settings;
+  apply(arguments.run.given, "", settings);
+  const Device device = choose_device(settings);
+  const Localizer network = described_model(arguments, device, settings);
+  const Statistics statistics = settings.evaluation_statistics();
+  for (const std::string* read : {&arguments.model, &arguments.input}) {
+    std::error_code error;  // of an output that is not there yet
+    require(!std::filesystem::equivalent(arguments.output, *read, error) &&
+                std::filesystem::weakly_canonical(arguments.output, error) !=
+                    std::filesystem::weakly_canonical(*read, error),
+            fmt::format("--output {}: is what is read, {}", arguments.output, *read));
+  }
+  const Shape shape = npy_header(arguments.input).shape;  // the rest may be larger than the memory
+  SC_CHECK(shape.rank() == 2 && shape.size() > 0,
+           "{}: expected an array [n, l] of n sequences, got shape {}", arguments.input,
+           shape.str());
+  if (const std::int64_t of = network.config().samples_per_set;
+      network.config().norm == NormKind::kBatch && statistics != Statistics::kPopulation) {
+    SC_CHECK(shape[0] % of == 0,
+             "{}: {} sequences, expected a multiple of the {} that share their statistics "
+             "(--samples-per-set of the network)",
+             arguments.input, shape[0], of);
+  }
+  require_memory(
+      memory_of(network.config(), static_cast<double>(shape[0]), static_cast<double>(shape[1])),
+      device);
+  const HostArray x = converted(read_npy(arguments.input), DType::kF32);
+  const bool told = tell_not_finite(arguments.input, x);
+  const Tensor sequences = Tensor::from(device, x).reshape({shape[0], shape[1], 1});
+  Tape tape(device);
+  const NoGrad frozen(tape);
+  Var y;
+  const auto run = [&] { y = network(tape.constant(sequences), statistics); };
+  run();
+  HostArray predictions = y.value().to_host();
+  predictions.shape = shape;
+  const std::string value = told ? "" : first_not_finite(predictions);
+  SC_CHECK(value.empty(), "{}: the prediction is {}; first {}", arguments.input, value,
+           first_not_finite(tape, {&network.parameters()}, run));
+  write_output(arguments.output, serialize_npy(predictions));
+  return 0;
+}
+
+int main_program(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app{
+      "Trains a one-dimensional convolutional network to say where in a sequence of noise "
+      "each index lies,\nand maps which indices it can tell apart (the paper's Section "
+      "3.1)."};
+  app.require_subcommand(1);
+  CLI::App* train = app.add_subcommand("train", "train the network");
+  CLI::App* probe = app.add_subcommand("probe", "train probes on a trained network's layers");
+  CLI::App* map = app.add_subcommand("map", "test which indices are localized, layer by layer");
+  CLI::App* all = app.add_subcommand("run", "train, probe and map in turn");
+  for (CLI::App* command : {train, probe, map, all}) {
+    add_run_flags(*command, setting_flags<LocalizationSettings>(), "runs/PRESET-NORM-seedN",
+                  arguments.run);
+  }
+  for (CLI::App* command : {probe, map, all}) {
+    command->add_option("--model", arguments.model, "weights to use instead of training");
+  }
+  CLI::App* apply = app.add_subcommand("predict", "run a saved network on your own input");
+  apply->add_option("--model", arguments.model, "weights, .safetensors")->required();
+  apply->add_option("--input", arguments.input, "sequences [n, l], .npy, of any numbers")
+      ->required();
+  apply
+      ->add_option("--output", arguments.output,
+                   "predictions [n, l], .npy, f32; - for standard output")
+      ->required();
+  add_setting_flags(
+      *apply,
+      setting_flags<LocalizationSettings>({"norm", "groups", "samples_per_set", "eval_statistics",
+                                           "device", "precision", "threads"}),
+      arguments.run.given);
+  CLI::App* settings = app.add_subcommand("settings", "print what a preset and flags come to");
+  add_preset_flags(*settings, setting_flags<LocalizationSettings>(), arguments.run);
+  if (const std::optional<int> code = parse(app, argc, argv)) return *code;
+  if (*settings) return print_settings<LocalizationSettings>(arguments.run);
+  if (*train) return run(arguments, Phases::kTrain);
+  if (*probe) return run(arguments, Phases::kProbe);
+  if (*map) return run(arguments, Phases::kMap);
+  if (*all) return run(arguments, Phases::kAll);
+  return predict(arguments);
+}
+
+}  // namespace
+}  // namespace sidechannel::experiments
+
+int main(int argc, char** argv) {
+  using namespace sidechannel::experiments;
+  return run_main("localization", main_program, argc, argv);
+}

@@ -1,0 +1,89 @@
+#include "experiments/localization/settings.h"
+
+namespace sidechannel::experiments {
+
+std::span<const OnlyWhen<LocalizationSettings>> LocalizationSettings::only_when() {
+  using S = LocalizationSettings;
+  constexpr auto group = [](const S& s) { return s.norm == "group"; };
+  constexpr auto batch = [](const S& s) { return s.norm == "batch"; };
+  constexpr auto curriculum = [](const S& s) { return s.curriculum_iterations > 0; };
+  // Not the settings of probes: scripts that have them switch probes off with one flag more.
+  static constexpr OnlyWhen<S> kRules[] = {
+      {"groups", "--norm group", group},
+      {"samples_per_set", "--norm batch", batch},
+      {"curriculum_length", "--curriculum-iterations", curriculum},
+      {"curriculum_learning_rate", "--curriculum-iterations", curriculum},
+  };
+  return kRules;
+}
+
+void LocalizationSettings::check() const {
+  check_domains(*this);
+  require(total_iterations() <= kMostSteps,
+          fmt::format("--iterations {}: with --curriculum-iterations {} more than {} in all",
+                      iterations, curriculum_iterations, kMostSteps));
+  if (curriculum_iterations > 0) {
+    require(curriculum_length > 0, "--curriculum-length 0: expected at least 1 for a curriculum");
+    require(curriculum_learning_rate > 0,
+            "--curriculum-learning-rate 0: expected more than 0 for a curriculum");
+  }
+  if (norm == "group") {
+    require(channels % groups == 0,
+            fmt::format("--groups {}: expected a divisor of --channels {}", groups, channels));
+  }
+  if (norm == "batch") {
+    const auto fits = [&](const char* flag, std::int64_t value) {
+      require(value % samples_per_set == 0,
+              fmt::format("{} {}: expected a multiple of --samples-per-set {}", flag, value,
+                          samples_per_set));
+    };
+    fits("--batch", batch);
+    if (probes != "none") fits("--probe-batch", probe_batch);
+    fits("--map-samples", map_samples);
+  }
+  evaluation_statistics();
+}
+
+LocalizerConfig LocalizationSettings::network() const {
+  LocalizerConfig config;
+  config.depth = depth;
+  config.channels = channels;
+  config.kernel_size = kernel_size;
+  config.norm = norm_kind_from(norm);
+  config.groups = groups;
+  config.samples_per_set = samples_per_set;
+  return config;
+}
+
+kernels::LearningRate LocalizationSettings::curriculum_rate() const {
+  kernels::LearningRate rate;
+  rate.base = curriculum_learning_rate;
+  return rate;
+}
+
+kernels::LearningRate LocalizationSettings::training_rate() const {
+  return learning_rate_from(learning_rate, schedule, warmup, iterations);
+}
+
+kernels::LearningRate LocalizationSettings::probe_rate() const {
+  return learning_rate_from(probe_learning_rate, probe_schedule, 0, probe_iterations);
+}
+
+Statistics LocalizationSettings::evaluation_statistics() const {
+  if (eval_statistics == "minibatch") return Statistics::kMinibatch;
+  require(network().has_population_statistics(),
+          fmt::format("--eval-statistics population: {} norm has no running statistics", norm));
+  return Statistics::kPopulation;
+}
+
+std::vector<std::int64_t> LocalizationSettings::probed_layers() const {
+  std::vector<std::int64_t> layers;
+  if (probes == "all") {
+    for (std::int64_t layer = 1; layer < depth; ++layer) layers.push_back(layer);
+  } else if (probes == "last") {
+    layers.push_back(depth - 1);
+  }
+  return layers;
+}
+
+}  // namespace sidechannel::experiments

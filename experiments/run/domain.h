@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/io/file.h"
+
+namespace sidechannel::experiments {
+
+// Numbers as flags, lists and names of devices hold them: decimal, and nothing else in the text.
+// Leading zeros, a plus, blanks, 0x, inf, nan and what does not fit the type are no numbers.
+std::optional<std::int64_t> whole_number(std::string_view text);
+std::optional<double> real_number(std::string_view text);
+
+// What a setting may be. Each kind reads a value from text, tells whether a value belongs to it,
+// and says in words what does: "a whole number from 1 to 64".
+
+struct Whole {
+  std::int64_t least = 0;
+  std::int64_t most = 0;
+  bool odd = false;
+
+  static std::optional<std::int64_t> read(std::string_view text) { return whole_number(text); }
+  bool holds(std::int64_t value) const;
+  std::string words() const;
+};
+
+struct Real {
+  double least = 0;
+  double most = 0;
+  bool least_too = false;
+  bool most_too = true;
+
+  static std::optional<double> read(std::string_view text) { return real_number(text); }
+  bool holds(double value) const;
+  std::string words() const;
+};
+
+struct OneOf {
+  std::vector<const char*> names;
+
+  static std::optional<std::string> read(std::string_view text) { return std::string(text); }
+  bool holds(const std::string& value) const;
+  std::string words() const;
+};
+
+// Text of a form of its own; without `fits` it is checked where it is read.
+struct Text {
+  const char* form;
+  bool (*fits)(const std::string& value) = nullptr;
+
+  static std::optional<std::string> read(std::string_view text) { return std::string(text); }
+  bool holds(const std::string& value) const { return fits == nullptr || fits(value); }
+  std::string words() const { return form; }
+};
+
+// Bounds that several settings share. No product of settings within theirs wraps where it is made
+// from 64-bit numbers; whether the memory is there is asked of require_memory().
+inline constexpr std::int64_t kMostLength = 1'000'000;
+inline constexpr std::int64_t kMostDepth = 1000;
+inline constexpr std::int64_t kMostChannels = 16'384;
+inline constexpr std::int64_t kMostKernelSize = 999;
+inline constexpr std::int64_t kMostBatch = 1'000'000;
+inline constexpr std::int64_t kMostThreads = 1024;
+// The generator counts steps, and samples, in 32 bits.
+inline constexpr std::int64_t kMostSteps = (std::int64_t{1} << 32) - 1;
+inline constexpr double kLowestRate = 1e-30;  // below it a step is nothing in f32
+inline constexpr double kHighestRate = 1e30;
+
+}  // namespace sidechannel::experiments

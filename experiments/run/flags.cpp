@@ -1,0 +1,241 @@
+#include "experiments/run/flags.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
+#include <new>
+#include <numeric>
+#include <stdexcept>
+#include <utility>
+
+#include "engine/say.h"
+#include "experiments/run/build_info.h"
+#include "experiments/run/interrupt.h"
+#include "experiments/run/memory.h"
+#include "experiments/run/progress.h"
+#include "experiments/run/streams.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+// "train, probe or map"
+std::string names_of(const std::vector<CLI::App*>& commands) {
+  std::string names;
+  for (std::size_t i = 0; i < commands.size(); ++i) {
+    const char* separator = i == 0 ? "" : i + 1 < commands.size() ? ", " : " or ";
+    names += separator + commands[i]->get_name();
+  }
+  return names;
+}
+
+// How many letters must be changed, added or taken away to make `b` of `a`.
+std::size_t edits(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i);
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, change}));
+    }
+  }
+  return row.back();
+}
+
+// ", did you mean --seed?" for "--sed"; nothing where no flag is near.
+std::string suggestion(const CLI::App& command, const std::string& flag) {
+  std::string best;
+  std::size_t least = 1 + std::min<std::size_t>(3, flag.size() / 4);
+  if (flag.size() > 40) return best;
+  for (const CLI::Option* option : command.get_options()) {
+    const std::string name = option->get_name();
+    const std::size_t distance = edits(flag, name);
+    if (distance < least) least = distance, best = name;
+  }
+  return best.empty() ? best : fmt::format(", did you mean {}?", best);
+}
+
+// The words that no option of the command takes, as a message about the first of them.
+std::string unexpected(const CLI::App& command, int argc, char** argv) {
+  const std::vector<std::string> extra = command.remaining(true);
+  std::string first = extra.empty() ? "" : extra.front();
+  for (int i = 1; i < argc; ++i) {  // CLI11 keeps no order
+    if (std::find(extra.begin(), extra.end(), argv[i]) != extra.end()) {
+      first = argv[i];
+      break;
+    }
+  }
+  if (!first.starts_with('-')) return fmt::format("{}: not expected here", shown(first));
+  const std::string flag = first.substr(0, first.find('='));
+  return fmt::format("there is no flag {}{}", shown(flag), suggestion(command, flag));
+}
+
+// Every option that wants a value has one, of its own. For CLI11 the next flag would do.
+void require_values(const CLI::App& command, int argc, char** argv) {
+  for (int i = 2; i < argc; ++i) {
+    const std::string word = argv[i];
+    require(word != "--", "--: not expected here (see --help)");
+    const std::size_t equals = word.find('=');
+    const std::string flag = word.substr(0, equals);
+    const CLI::Option* option = command.get_option_no_throw(flag);
+    if (!flag.starts_with("--") || option == nullptr || option->get_expected_max() == 0) continue;
+    const bool apart = equals == std::string::npos;
+    if (apart) ++i;
+    const std::string value = !apart ? word.substr(equals + 1) : i < argc ? argv[i] : "";
+    require(!value.empty(), fmt::format("{}: expected a value, got {} (see --help)", flag,
+                                        apart && i >= argc ? "none" : "an empty one"));
+    require(!apart || !value.starts_with("--"),
+            fmt::format("{}: expected a value, got the flag {}", flag, shown(value)));
+  }
+}
+
+}  // namespace
+
+Resume RunFlags::resume_policy() const {
+  return resume == "only" ? Resume::kOnly : resume == "never" ? Resume::kNever : Resume::kAuto;
+}
+
+void add_setting_flags(CLI::App& app, const std::vector<SettingFlag>& settings, Json& given) {
+  for (const SettingFlag& setting : settings) {
+    const std::string flag = flag_of(setting.name);
+    app.add_option_function<std::string>(
+           flag,
+           [&given, setting, flag](const std::string& text) {
+             given[setting.name] = setting.read(flag, text);
+           },
+           fmt::format("{}: {}", setting.help, setting.domain))
+        ->take_last()  // of a flag given twice, so that scripts can append
+        ->type_name(setting.type);
+  }
+}
+
+void add_check_flag(CLI::App& app, bool& check) {
+  app.add_flag("--check", check,
+               "say whether the settings make sense and what memory they need, and do nothing");
+}
+
+namespace {
+
+void add_preset_flag(CLI::App& app, RunFlags& flags) {
+  app.add_option("--preset", flags.preset, "demo, small, paper, or a JSON file")
+      ->capture_default_str();
+}
+
+}  // namespace
+
+void add_preset_flags(CLI::App& app, const std::vector<SettingFlag>& settings, RunFlags& flags) {
+  add_preset_flag(app, flags);
+  add_setting_flags(app, settings, flags.given);
+}
+
+void add_run_flags(CLI::App& app, const std::vector<SettingFlag>& settings,
+                   const std::string& default_out, RunFlags& flags) {
+  add_preset_flag(app, flags);
+  app.add_option("--out", flags.out, fmt::format("folder of the run (default: {})", default_out));
+  app.add_option("--resume", flags.resume,
+                 "auto (continue what is there), only (fail when nothing is), never (fail when "
+                 "something is)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "only", "never"}));
+  add_check_flag(app, flags.check);
+  add_setting_flags(app, settings, flags.given);
+}
+
+std::string three_digits(const Json& number) {
+  return number.is_number() ? share_text(number.get<double>()) : "none";
+}
+
+std::string default_folder(const std::string& preset, const std::string& rest) {
+  return fmt::format("runs/{}-{}", std::filesystem::path(preset).stem().string(), rest);
+}
+
+std::optional<int> parse(CLI::App& app, int argc, char** argv) {
+  app.set_version_flag("--version", [] {
+    const BuildInfo build = build_info();
+    return fmt::format("sidechannel {} ({}{}), {}, {}", build.version, build.commit,
+                       build.modified ? ", modified" : "", build.compiler, build.flags);
+  });
+  const std::vector<CLI::App*> commands = app.get_subcommands([](CLI::App*) { return true; });
+  if (!commands.empty()) {
+    const std::string names = names_of(commands);
+    if (argc < 2) throw UsageError(fmt::format("expected a command: {} (see --help)", names));
+    const std::string first = argv[1];
+    const bool known = app.get_option_no_throw(first) != nullptr ||
+                       std::any_of(commands.begin(), commands.end(), [&](const CLI::App* command) {
+                         return command->get_name() == first;
+                       });
+    if (!known) {
+      throw UsageError(
+          fmt::format("{} {}: expected {} (see --help)",
+                      first.starts_with('-') ? "expected a command before" : "there is no command",
+                      shown(first), names));
+    }
+  }
+  for (CLI::App* command : commands) {
+    if (argc > 1 && command->get_name() == argv[1]) require_values(*command, argc, argv);
+    command->allow_extras();  // to be named in their order
+  }
+  app.allow_extras();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    return app.exit(CLI::CallForHelp());
+  } catch (const CLI::CallForVersion& version) {
+    return app.exit(version);
+  } catch (const CLI::ParseError& error) {
+    throw UsageError(fmt::format("{} (see --help)", error.what()));
+  }
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  if (!app.remaining(true).empty()) {
+    const CLI::App& command = chosen.empty() ? app : *chosen.front();
+    throw UsageError(fmt::format("{} (see --help)", unexpected(command, argc, argv)));
+  }
+  return std::nullopt;
+}
+
+namespace {
+
+// What went wrong, in a line, and the exit code that stands for it.
+int exit_code_of(const char* name, int (*program)(int argc, char** argv), int argc, char** argv) {
+  const std::string missing = missing_cpu_features();
+  if (!missing.empty()) {
+    note("{}: this CPU lacks {}; build again on it, or with -DSIDECHANNEL_ARCH=x86-64-v3\n", name,
+         missing);
+    return 1;
+  }
+  catch_interrupts(name);
+  const auto fails = [&](int code, const std::string& message) {
+    note("{}: {}\n", name, message);
+    return code;
+  };
+  try {
+    return program(argc, argv);
+  } catch (const Interrupted&) {
+    return kExitInterrupted;
+  } catch (const UsageError& error) {
+    return fails(2, error.what());
+  } catch (const std::filesystem::filesystem_error& error) {
+    return fails(1, fmt::format("{}: {}", error.path1().string(), error.code().message()));
+  } catch (const std::bad_alloc&) {
+    return fails(1, "out of memory; " + memory_hint());
+  } catch (const std::length_error&) {
+    return fails(1, "out of memory; " + memory_hint());
+  } catch (const OutOfMemory& error) {
+    return fails(1, fmt::format("{}; {}", error.what(), memory_hint()));
+  } catch (const std::exception& error) {
+    return fails(1, error.what());
+  }
+}
+
+}  // namespace
+
+int run_main(const char* name, int (*program)(int argc, char** argv), int argc, char** argv) {
+  prepare_streams();
+  const int code = exit_code_of(name, program, argc, argv);
+  const std::string lost = why_stdout_is_incomplete();
+  if (lost.empty()) return code;
+  note("{}: cannot write standard output: {}\n", name, lost);
+  return code == 0 ? 1 : code;
+}
+
+}  // namespace sidechannel::experiments

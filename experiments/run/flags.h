@@ -1,0 +1,114 @@
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/io/json.h"
+#include "engine/say.h"
+#include "experiments/run/run_folder.h"
+#include "experiments/run/settings.h"
+
+namespace CLI {
+class App;
+}
+
+namespace sidechannel::experiments {
+
+// What a command line says about a run, before it is laid over a preset.
+struct RunFlags {
+  std::string preset = "demo";
+  std::string out;
+  std::string resume = "auto";
+  bool check = false;           // do nothing but check
+  Json given = Json::object();  // the settings that it names
+
+  Resume resume_policy() const;
+};
+
+// A setting as a flag.
+struct SettingFlag {
+  const char* name;
+  const char* type;    // for --help
+  std::string domain;  // in words
+  const char* help;
+  // What the text after the flag says; UsageError where it says nothing that the setting may be.
+  std::function<Json(const std::string& flag, const std::string& text)> read;
+};
+
+template <class Domain>
+SettingFlag setting_flag(const char* name, const Domain& domain, const char* help) {
+  using T = typename decltype(domain.read(""))::value_type;
+  return {name,
+          std::is_same_v<T, std::string> ? "TEXT"
+          : std::is_same_v<T, double>    ? "NUMBER"
+                                         : "N",
+          domain.words(), help, [domain](const std::string& flag, const std::string& text) {
+            const std::optional<T> value = domain.read(text);
+            require(value && domain.holds(*value),
+                    fmt::format("{} {}: expected {}", flag, shown(text), domain.words()));
+            return Json(*value);
+          }};
+}
+
+// The settings of S, or those of them that `only` names.
+template <class S>
+std::vector<SettingFlag> setting_flags(const std::vector<std::string>& only = {}) {
+  std::vector<SettingFlag> flags;
+  const S settings;
+  S::for_each(settings, [&](const char* name, const auto&, const auto& domain, const char* help) {
+    if (!only.empty() && std::find(only.begin(), only.end(), name) == only.end()) return;
+    flags.push_back(setting_flag(name, domain, help));
+  });
+  return flags;
+}
+
+// Flags that leave what they are given in `given`.
+void add_setting_flags(CLI::App& app, const std::vector<SettingFlag>& settings, Json& given);
+
+// --check
+void add_check_flag(CLI::App& app, bool& check);
+
+// --preset and a flag for each setting.
+void add_preset_flags(CLI::App& app, const std::vector<SettingFlag>& settings, RunFlags& flags);
+
+// The same with --out, --resume and --check. `default_out` says in --help where a run
+// goes without --out.
+void add_run_flags(CLI::App& app, const std::vector<SettingFlag>& settings,
+                   const std::string& default_out, RunFlags& flags);
+
+// The preset, then its choices for the kind of norm, then the flags; checked.
+template <class S>
+S resolve(const RunFlags& flags) {
+  S settings = settings_from_preset<S>(flags.preset, flags.given.value("norm", ""));
+  apply(flags.given, "", settings);
+  settings.check();
+  check_effects(flags.given, settings);
+  return settings;
+}
+
+// Prints what resolve() gives, as JSON, for scripts to read.
+template <class S>
+int print_settings(const RunFlags& flags) {
+  say("{}\n", json_text(to_json(resolve<S>(flags)), 2));
+  return 0;
+}
+
+// A number of a summary for a line of output: with three digits, or "none" for null.
+std::string three_digits(const Json& number);
+
+// "runs/PRESET-REST", the folder of a run that was given none.
+std::string default_folder(const std::string& preset, const std::string& rest);
+
+// Adds --version and parses. The exit code where that was all (--help, --version); UsageError, one
+// line, for what does not parse: it names the subcommands where none was given, and the flag that
+// comes nearest to one that there is not.
+std::optional<int> parse(CLI::App& app, int argc, char** argv);
+
+// What every program's main does: runs `program` and turns what it throws into one line on stderr
+// that begins with `name` and an exit code: 2 for a UsageError, 75 for Interrupted, 1 for others.
+int run_main(const char* name, int (*program)(int argc, char** argv), int argc, char** argv);
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,90 @@
+#include "experiments/run/interrupt.h"
+
+#include <fmt/format.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <initializer_list>
+#include <string>
+
+#include "engine/io/file.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+constexpr long kPatience = 1'500'000;  // microseconds: of the two seconds in which programs end
+constexpr long kLookAgain = 10'000;
+
+volatile std::sig_atomic_t requested = 0;
+std::atomic<int> polling = 0;
+std::atomic<int> delaying = 0;
+std::string last_words;
+
+// All that follows may run in a signal's handler: it calls what is safe there, and no more.
+
+void call_again(long microseconds) {
+  itimerval timer = {};
+  timer.it_value.tv_sec = microseconds / 1'000'000;
+  timer.it_value.tv_usec = microseconds % 1'000'000;
+  setitimer(ITIMER_REAL, &timer, nullptr);
+}
+
+void end_if_nothing_is_written(int) {
+  if (delaying > 0 || file_writes_under_way() > 0) return call_again(kLookAgain);
+  if (write(STDERR_FILENO, last_words.data(), last_words.size()) < 0) {
+    // The exit code says it, too.
+  }
+  _exit(kExitInterrupted);
+}
+
+void on_signal(int signal) {
+  if (requested == SIGINT && signal == SIGINT) {
+    std::signal(SIGINT, SIG_DFL);
+    raise(SIGINT);  // as soon as this returns
+    return;
+  }
+  requested = signal;
+  if (polling > 0) return call_again(kPatience);
+  end_if_nothing_is_written(signal);
+}
+
+void handle(int signal, void (*handler)(int)) {
+  struct sigaction action = {};
+  action.sa_handler = handler;
+  sigemptyset(&action.sa_mask);
+  action.sa_flags = SA_RESTART;  // a write that is under way goes on
+  sigaction(signal, &action, nullptr);
+}
+
+}  // namespace
+
+void catch_interrupts(const char* name) {
+  last_words = fmt::format("{}{}: interrupted\n", isatty(STDERR_FILENO) == 1 ? "\n" : "", name);
+  handle(SIGALRM, end_if_nothing_is_written);
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) handle(signal, on_signal);
+  // A terminal that was closed; nohup has it ignored.
+  struct sigaction before = {};
+  sigaction(SIGHUP, nullptr, &before);
+  if (before.sa_handler != SIG_IGN) handle(SIGHUP, on_signal);
+}
+
+bool interrupt_requested() {
+  return requested != 0;
+}
+
+PollsInterrupts::PollsInterrupts() {
+  ++polling;
+}
+PollsInterrupts::~PollsInterrupts() {
+  --polling;
+}
+DelaysInterrupts::DelaysInterrupts() {
+  ++delaying;
+}
+DelaysInterrupts::~DelaysInterrupts() {
+  --delaying;
+}
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,189 @@
+#include "experiments/run/memory.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <optional>
+#include <sstream>
+
+#include "experiments/run/domain.h"
+#include "kernels/cpu/control_groups.h"
+
+namespace sidechannel::experiments {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr double kFloat = 4;
+constexpr double kPool = 1 << 20;      // the smallest block of an arena
+constexpr double kProgram = 32 << 20;  // code, libraries, threads' stacks
+
+std::string content_of(const fs::path& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+// The number that follows `name` at the beginning of a line; of the whole text for "".
+std::optional<double> number_in(const std::string& text, const std::string& name) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with(name)) continue;
+    std::istringstream words(line.substr(name.size()));
+    std::string word;
+    words >> word;
+    if (const auto number = real_number(word)) return *number;
+  }
+  return std::nullopt;
+}
+
+// What a control group may still take; nothing where it has no limit.
+std::optional<MemoryLimit> limit_of(const kernels::ControlGroup& group) {
+  const auto read = [&](const char* file, const char* name) {
+    return number_in(content_of(fs::path(group.folder) / file), name);
+  };
+  // "max" is no number.
+  const auto limit = read(group.v2 ? "memory.max" : "memory.limit_in_bytes", "");
+  const auto used = read(group.v2 ? "memory.current" : "memory.usage_in_bytes", "");
+  if (!limit || !used) return std::nullopt;
+  // What the kernel gives back before it refuses anything.
+  const auto cache = read("memory.stat", group.v2 ? "inactive_file " : "total_inactive_file ");
+  return MemoryLimit{std::max(0.0, *limit - *used + cache.value_or(0)), "its control group has",
+                     false};
+}
+
+struct Peaks {
+  MemoryPeak all;
+  const MemoryPart* largest = nullptr;  // of the phase that needs most
+};
+
+double size_of(const MemoryPart& part) {
+  return part.device + part.reserve + part.host;
+}
+
+Peaks peaks_of(const MemoryNeed& need) {
+  Peaks peaks;
+  double most = -1;
+  for (const MemoryPhase& phase : need) {
+    MemoryPeak sum;
+    const MemoryPart* largest = nullptr;
+    for (const MemoryPart& part : phase) {
+      sum.device += part.device;
+      sum.reserved += part.device + part.reserve;
+      sum.host += part.host;
+      if (largest == nullptr || size_of(part) > size_of(*largest)) largest = &part;
+    }
+    peaks.all.device = std::max(peaks.all.device, sum.device);
+    peaks.all.reserved = std::max(peaks.all.reserved, sum.reserved);
+    peaks.all.host = std::max(peaks.all.host, sum.host);
+    if (sum.reserved + sum.host > most) {
+      most = sum.reserved + sum.host;
+      peaks.largest = largest;
+    }
+  }
+  return peaks;
+}
+
+std::string hint = "close other programs";
+
+// What `at_once` of a need come to, held against what there is.
+class Demand {
+ public:
+  Demand(const MemoryNeed& need, std::int64_t at_once) : peaks_(peaks_of(need)) {
+    for (double* bytes : {&peaks_.all.device, &peaks_.all.reserved, &peaks_.all.host}) {
+      *bytes *= static_cast<double>(at_once);
+    }
+    hint = fmt::format("lower {}{}", at_once > 1 ? "--jobs, " : "", peaks_.largest->lower);
+  }
+
+  void require_on_gpu(double there, const std::string& gpu) const {
+    if (peaks_.all.reserved > there) refuse(peaks_.all.reserved, gpu + " has", there);
+  }
+
+  void require_on_host(bool on_gpu) const {
+    for (const MemoryLimit& limit : memory_limits()) {
+      const double device = limit.counts_reserved ? peaks_.all.reserved : peaks_.all.device;
+      const double needed = kProgram + peaks_.all.host + (on_gpu ? 0 : device);
+      if (needed > limit.bytes) refuse(needed, limit.whose, limit.bytes);
+    }
+  }
+
+  std::string words(bool on_gpu) const {
+    const double host = kProgram + peaks_.all.host;
+    if (!on_gpu) return fmt::format("about {} of memory", bytes_text(host + peaks_.all.device));
+    return fmt::format("about {} of memory, and {} on the GPU", bytes_text(host),
+                       bytes_text(peaks_.all.reserved));
+  }
+
+ private:
+  [[noreturn]] void refuse(double needed, const std::string& whose, double there) const {
+    throw OutOfMemory(fmt::format("this needs about {} of memory, most of it for {}, and {} {}",
+                                  bytes_text(needed), peaks_.largest->what, whose,
+                                  bytes_text(there)));
+  }
+
+  Peaks peaks_;
+};
+
+}  // namespace
+
+double stack_parameters(double depth, double h, double k, double norm) {
+  return (k * h + h) + (depth - 2) * (k * h * h + h + norm * h) + (k * h + 1);
+}
+
+MemoryPart trained_parameters(const char* what, const char* lower, double count) {
+  return {what, lower, 4 * kFloat * count, 0, 3 * 3 * kFloat * count};
+}
+
+MemoryPart kept_parameters(const char* what, const char* lower, double count) {
+  return {what, lower, 2 * kFloat * count, 0, 3 * kFloat * count};
+}
+
+MemoryPart arena_memory(const char* what, const char* lower, double floats) {
+  return {what, lower, kFloat * floats, kFloat * floats + kPool, 0};
+}
+
+MemoryPeak peak_of(const MemoryNeed& need) {
+  return peaks_of(need).all;
+}
+
+std::vector<MemoryLimit> memory_limits(const fs::path& root) {
+  std::vector<MemoryLimit> limits;
+  if (const auto kib = number_in(content_of(root / "proc/meminfo"), "MemAvailable:")) {
+    limits.push_back({*kib * 1024, "this machine has", false});
+  }
+  const std::string before = root == "/" ? "" : root.string();
+  for (const kernels::ControlGroup& group : kernels::control_groups("memory", before)) {
+    if (const auto limit = limit_of(group)) limits.push_back(*limit);
+  }
+  rlimit address_space = {};
+  if (getrlimit(RLIMIT_AS, &address_space) == 0 && address_space.rlim_cur != RLIM_INFINITY) {
+    const double used = number_in(content_of(root / "proc/self/statm"), "").value_or(0) *
+                        static_cast<double>(sysconf(_SC_PAGESIZE));
+    limits.push_back({std::max(0.0, static_cast<double>(address_space.rlim_cur) - used),
+                      "the limit on address space (ulimit -v) leaves", true});
+  }
+  return limits;
+}
+
+std::string checked_memory(const MemoryNeed& need, bool on_gpu, std::int64_t at_once) {
+  const Demand demand(need, at_once);
+  demand.require_on_host(on_gpu);
+  return "the settings make sense; " + demand.words(on_gpu);
+}
+
+void require_memory(const MemoryNeed& need, const Device& device, std::int64_t at_once) {
+  const Demand demand(need, at_once);
+  const auto on_gpu = device.free_memory();
+  if (on_gpu) demand.require_on_gpu(static_cast<double>(*on_gpu), device.description());
+  demand.require_on_host(on_gpu.has_value());
+}
+
+std::string memory_hint() {
+  return hint;
+}
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "engine/device.h"
+
+namespace sidechannel::experiments {
+
+// What takes memory in a phase of a run, in bytes.
+struct MemoryPart {
+  const char* what;    // "the activations of a training step"
+  const char* lower;   // the flags that make it smaller
+  double device = 0;   // written to
+  double reserve = 0;  // set aside on the device beyond that, and not touched
+  double host = 0;
+};
+
+// The memory of a run, known before it begins: its phases follow each other, each needs its parts
+// at once. Counted are arrays; a program and its libraries come on top. The tests hold it to what
+// runs really take: never less than they write, and at most kSlack times that.
+using MemoryPhase = std::vector<MemoryPart>;
+using MemoryNeed = std::vector<MemoryPhase>;
+
+// Parameters of a stack of `depth` convolutions from one channel over h to one, with kernels of k
+// and `norm` parameters a channel between them.
+double stack_parameters(double depth, double h, double k, double norm);
+
+// Parts that many needs have, of numbers in f32.
+//
+// Parameters that Adam trains: values, gradients, both moments. A checkpoint holds all but the
+// gradients on the host: as arrays, as a file's data, and as the file.
+MemoryPart trained_parameters(const char* what, const char* lower, double count);
+// Parameters that stay as they are; their gradients lie beside them all the same.
+MemoryPart kept_parameters(const char* what, const char* lower, double count);
+// Arenas double: what a step uses is written to, up to as much again set aside.
+MemoryPart arena_memory(const char* what, const char* lower, double floats);
+
+// What `at_once` of these need at their peak: device and host memory that is written to, and that
+// is set aside.
+struct MemoryPeak {
+  double device = 0;
+  double reserved = 0;  // device, with what is only set aside
+  double host = 0;
+};
+MemoryPeak peak_of(const MemoryNeed& need);
+
+// A bound on the memory that this process may still take.
+struct MemoryLimit {
+  double bytes;
+  std::string whose;     // "this machine has"
+  bool counts_reserved;  // whether it counts memory that is not touched
+};
+// Of the machine (MemAvailable), the control groups that this process lies in (v1 and v2) and
+// `ulimit -v`. `root` is where /proc and /sys are found.
+std::vector<MemoryLimit> memory_limits(const std::filesystem::path& root = "/");
+
+// Error in one line where the memory of `need`, `at_once` of them, is not there: what is needed,
+// what there is, and which flags to lower. Keeps the flags for memory_hint().
+void require_memory(const MemoryNeed& need, const Device& device, std::int64_t at_once = 1);
+
+// What --check says: about how much memory is needed. OutOfMemory where this machine, a GPU apart,
+// has not got it.
+std::string checked_memory(const MemoryNeed& need, bool on_gpu, std::int64_t at_once = 1);
+
+// What to say when memory runs out all the same.
+std::string memory_hint();
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,119 @@
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/device.h"
+#include "engine/io/checkpoint.h"
+#include "engine/io/file.h"
+#include "engine/io/folder_lock.h"
+#include "experiments/run/progress.h"
+#include "experiments/run/settings.h"
+
+namespace sidechannel::experiments {
+
+// What to do with a run that the folder already holds.
+enum class Resume {
+  kAuto,   // continue it, or start when there is none
+  kOnly,   // continue it; fail when there is none
+  kNever,  // fail when there is one
+};
+
+// Replaces the file as write_file_durably does. Error, naming the number, where one is NaN or
+// infinite.
+void write_json(const std::filesystem::path& path, const Json& json);
+
+inline constexpr const char* kConfigFile = "config.json";  // of a run
+inline constexpr const char* kModelFile = "model.safetensors";
+inline constexpr const char* kPlanFile = "plan.json";       // of a sweep
+inline constexpr const char* kLogFile = "log.txt";          // of a sweep's worker
+inline constexpr const char* kFailureFile = "failure.txt";  // why a sweep gave a run up
+
+// UsageError where the folder holds anything but a run of these settings, or what `resume` asks for
+// is not so. Nothing is written: nothing of anybody's is ever overwritten.
+void require_folder_for(const std::filesystem::path& path, const Json& settings, Resume resume,
+                        const std::vector<std::string>& do_not_matter = kDoNotMatter);
+
+// Whether the folder's config.json is that of a run of these settings: whether its results are.
+bool holds_run_of(const std::filesystem::path& path, const Json& settings);
+
+// The folder of a run: config.json, metrics.jsonl, checkpoints, results. Holds one run.
+class RunFolder {
+ public:
+  // `settings` are those of a run on `device` (to_json); those named in `do_not_matter` may differ
+  // from what is there. `origin` joins config.json when it is written. UsageError as
+  // require_folder_for; FolderInUse while another process has it.
+  RunFolder(std::filesystem::path path, const Json& settings, const Device& device, Resume resume,
+            const std::vector<std::string>& do_not_matter = kDoNotMatter,
+            const Json& origin = Json::object());
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path file(const std::string& name) const { return path_ / name; }
+  bool has(const std::string& name) const { return std::filesystem::exists(file(name)); }
+  const Json& config() const { return config_; }
+
+  void write_json(const std::string& name, const Json& json) const;
+  Json read_json(const std::string& name) const { return sidechannel::read_json(file(name)); }
+
+  // Appends a line to metrics.jsonl. Lines hold nothing that depends on the clock.
+  void log(const Json& line);
+
+  // Takes the state under `name` (see load_checkpoint). Where that is the one before, says so on
+  // stderr and puts it in the place of the newer one, which will not do.
+  // False where there is none.
+  bool load_state(const std::string& name, const TakeState& take) const;
+  // Saves `state` and, in its metadata, the length of metrics.jsonl and whose state it is.
+  void save_state(const std::string& name, SafetensorsFile state);
+  // Error where a state is of a run of other settings, or says that metrics.jsonl was longer than
+  // it is: lines have been lost.
+  void check_state(const SafetensorsFile& state, const std::string& source) const;
+  // Cuts metrics.jsonl back to where it stood when `state` was saved: a run that goes on from there
+  // writes the same lines again. Of a state that check_state takes; `source` is its file.
+  void rewind_log(const SafetensorsFile& state, const std::string& source);
+
+ private:
+  std::filesystem::path path_;
+  std::string identity_;  // the settings that results depend on
+  Json config_;
+  std::optional<FolderLock> lock_;  // held as long as this lives: one process works in a folder
+  std::optional<LineLog> metrics_;
+};
+
+// One resumable phase of a run: a loop of steps with checkpoints in between.
+struct Phase {
+  // How it is carried out, as the settings say; the functions are still to be given.
+  Phase(const RunSettings& settings, std::string name_, std::string state_file_, std::string unit_,
+        std::int64_t steps_)
+      : name(std::move(name_)),
+        state_file(std::move(state_file_)),
+        unit(std::move(unit_)),
+        steps(steps_),
+        checkpoint_every(settings.checkpoint_every),
+        stop_after(settings.stop_after) {}
+
+  std::string name;                   // for the progress line
+  std::string state_file;             // the checkpoint's name in the folder
+  std::string unit;                   // of a step, for the rate
+  std::int64_t steps = 0;             // to do in all
+  std::int64_t checkpoint_every = 0;  // steps; 0 for every 30 seconds
+  std::int64_t stop_after = 0;        // steps of this call before it stops; 0 for never
+
+  std::function<void(SafetensorsFile&)> save;  // adds the phase's own state
+  // Takes back what belongs to the state after `step` steps; an Error that begins with `source`
+  // where it is not that.
+  std::function<void(const SafetensorsFile&, const std::string& source, std::int64_t step)> load;
+  std::function<void(std::int64_t)> step;  // counted from 0
+  std::function<std::string()> details;    // for the progress line
+};
+
+// Runs what is left of a phase and returns the seconds that it took, those before an interruption
+// included. Writes a state before the first step, so that a disk that cannot be written to shows at
+// once, then regularly, and at the end. A signal ends it with a state and Interrupted; a NaN or an
+// infinity in a state, one that is read or one to be saved, with an Error that names it.
+double run_phase(RunFolder& folder, const Phase& phase);
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,76 @@
+"""What CONTRIBUTING.md says of the rooms, counted: who includes whom, and what stands in one place."""
+
+import collections
+import re
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("kernels", "engine", "models", "experiments")  # each knows those before it
+# Within experiments; figures and slurm are no C++.
+PROGRAMS = {"run": ("run",), "localization": ("run", "localization"), "overlap": ("run", "overlap"),
+            "groups": ("run", "localization", "groups")}
+INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
+
+
+def sources(*rooms):
+    for room in rooms:
+        for file in sorted((ROOT / room).rglob("*")):
+            if file.suffix in (".h", ".cpp", ".cu", ".cuh"):
+                yield file.relative_to(ROOT).as_posix(), file.read_text()
+
+
+def files_with(words, *rooms):
+    return {name for name, text in sources(*rooms) if re.search(words, text)}
+
+
+class House(unittest.TestCase):
+    def test_no_include_goes_up(self):
+        for name, text in sources(*ROOMS):
+            place = ROOMS.index(name.split("/")[0])
+            for included in INCLUDE.findall(text):
+                room = included.split("/")[0]
+                if (ROOT / included).exists():
+                    self.assertIn(room, ROOMS[:place + 1], f"{name} includes {included}")
+                else:
+                    self.assertRegex(included, "^experiments/(embedded_presets|git_commit)[.]h$", name)
+
+    def test_programs_know_what_is_theirs(self):
+        for name, text in sources("experiments"):
+            for included in INCLUDE.findall(text):
+                if included.startswith("experiments/") and included.count("/") > 1:
+                    self.assertIn(included.split("/")[1], PROGRAMS[name.split("/")[1]],
+                                  f"{name} includes {included}")
+
+    def test_experiments_see_only_the_kernels_rules(self):
+        """How a learning rate moves, the cores and the control groups; no operation."""
+        seen = {included for _, text in sources("experiments") for included in INCLUDE.findall(text)
+                if included.startswith("kernels/")}
+        self.assertLessEqual(seen, {"kernels/learning_rate.h", "kernels/cpu/cores.h",
+                                    "kernels/cpu/control_groups.h", "kernels/random.h"})
+
+    def test_a_kernels_signature_stands_twice(self):
+        """Where it is declared, and where it is defined; an instantiation is a line of types."""
+        signatures = collections.Counter()
+        for _, text in sources("kernels"):
+            text = re.sub(r"\s+", " ", text)
+            for queue, call in re.findall(
+                    r"(?<!template )void run\((Cpu|Cuda)Queue& ?\w*, const (\w+(?:<\w+>)?)& call", text):
+                signatures[queue, call] += 1
+        self.assertGreater(len(signatures), 40)
+        for signature, count in signatures.items():
+            self.assertLessEqual(count, 2, signature)
+
+    def test_one_place_each(self):
+        self.assertEqual(files_with(r"CUDA_EMULATION|CUDA_EMULATED", *ROOMS), set())
+        self.assertEqual(files_with(r"SIDECHANNEL_HAS_CUDA", *ROOMS),
+                         {"engine/device.h", "engine/device.cpp"})
+        self.assertEqual(files_with(r"\basm\b|__CUDA_ARCH__", *ROOMS),
+                         {"kernels/cuda/device/ptx.cuh"})
+        self.assertEqual(files_with(r"<<<[^<>]*>>>|cudaLaunchKernel", *ROOMS),
+                         {"kernels/cuda/launch.h"})
+        self.assertEqual(files_with(r"\b__shared__ ", *ROOMS), {"kernels/cuda/device/shared.cuh"})
+
+
+if __name__ == "__main__":
+    unittest.main()
