@@ -5,11 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/gradcheck.h"
-#include "tests/harness/op_check.h"
-
-#if SIDECHANNEL_HAS_CUDA
-#include "tests/harness/cuda_check.h"
-#endif
+#include "tests/harness/backends.h"
 
 namespace sidechannel {
 
@@ -19,14 +15,14 @@ namespace {
 
 using harness::Draw;
 using harness::Reference;
-using harness::Walled;
 using kernels::GradOut;
 
+template <class T>
 struct Case {
   explicit Case(std::int64_t size)
-      : a(Draw(1).normals<float>(1)),
-        x(Draw(2).normals<float>(size)),
-        dy(Draw(3).normals<float>(size)),
+      : a(Draw(1).normals<T>(1)),
+        x(Draw(2).normals<T>(size)),
+        dy(Draw(3).normals<T>(size)),
         expected_y(size),
         expected_dx(size),
         expected_da(1) {
@@ -37,30 +33,29 @@ struct Case {
       expected_da.add(0, double(dy[at]) * double(x[at]));
     }
   }
-  std::vector<float> a, x, dy;
+  std::vector<T> a, x, dy;
   Reference expected_y, expected_dx, expected_da;
 };
 
 // Products are rounded once; sums are taken in double and rounded once.
-template <template <class> class Buffer, class Queue>
-void check(Queue& queue, std::int64_t size) {
+template <template <class> class Buffer, class T>
+void check(auto& queue, std::int64_t size) {
   SCOPED_TRACE(size);
-  const Case c(size);
-  const Buffer<float> a(c.a), x(c.x), dy(c.dy);
-  Buffer<float> y(size);
-  run(queue,
-      kernels::ScaleForward<float>{.size = size, .a = a.data(), .x = x.data(), .y = y.data()});
-  harness::expect_near<float>("y", y.values(), c.expected_y, 1);
+  const Case<T> c(size);
+  const Buffer<T> a(c.a), x(c.x), dy(c.dy);
+  Buffer<T> y(size);
+  run(queue, kernels::ScaleForward<T>{.size = size, .a = a.data(), .x = x.data(), .y = y.data()});
+  harness::expect_near<T>("y", y.values(), c.expected_y, 1);
   EXPECT_TRUE(y.walls_stand());
-  const kernels::ScaleBackward<float> backward{
+  const kernels::ScaleBackward<T> backward{
       .size = size, .a = a.data(), .x = x.data(), .dy = dy.data()};
-  harness::expect_gradient<float, Buffer>("dx", c.expected_dx, 1, [&](GradOut<float> dx) {
-    kernels::ScaleBackward<float> call = backward;
+  harness::expect_gradient<T, Buffer>("dx", c.expected_dx, 1, [&](GradOut<T> dx) {
+    kernels::ScaleBackward<T> call = backward;
     call.dx = dx;
     run(queue, call);
   });
-  harness::expect_gradient<float, Buffer>("da", c.expected_da, 2, [&](GradOut<float> da) {
-    kernels::ScaleBackward<float> call = backward;
+  harness::expect_gradient<T, Buffer>("da", c.expected_da, 2, [&](GradOut<T> da) {
+    kernels::ScaleBackward<T> call = backward;
     call.da = da;
     run(queue, call);
   });
@@ -68,8 +63,12 @@ void check(Queue& queue, std::int64_t size) {
 
 constexpr std::int64_t kSizes[] = {1, 3, 4, 5, 1023, 1024, 1025, 70000};
 
-TEST(DocumentedOperation, AgreesWithTheDefinition) {
-  for (const std::int64_t size : kSizes) check<Walled>(harness::queue(2), size);
+BACKEND_TEST(DocumentedOperation, AgreesWithTheDefinition) {
+  Backend::for_types([]<class T>(auto& queue) {
+    for (const std::int64_t size : kSizes) {
+      Backend::for_alignments([&] { check<Backend::template Buffer, T>(queue, size); });
+    }
+  });
 }
 
 TEST(DocumentedOperation, Gradients) {
@@ -82,16 +81,6 @@ TEST(DocumentedOperation, Gradients) {
     EXPECT_TRUE(result.passed()) << result.message();
   }
 }
-
-#if SIDECHANNEL_HAS_CUDA
-class CudaDocumentedOperation : public harness::CudaTest {};
-
-TEST_F(CudaDocumentedOperation, AgreesWithTheDefinition) {
-  for (const std::int64_t size : kSizes) check<harness::DeviceBuffer>(harness::cuda_queue(), size);
-  const harness::DeviceBuffer<float>::Misaligned misaligned;
-  for (const std::int64_t size : kSizes) check<harness::DeviceBuffer>(harness::cuda_queue(), size);
-}
-#endif
 
 }  // namespace
 }  // namespace sidechannel

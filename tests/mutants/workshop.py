@@ -148,11 +148,13 @@ def write_texts(texts, folder):
 def test_sources():
     """Name of each test -> its text, and that of its file but for the other tests."""
     sources = {}
-    for path in sorted((ROOT / "tests").glob("*/cuda_*_test.cpp")):
-        parts = re.split(r"^(TEST_F\(.*?^}\n)", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for path in sorted((ROOT / "tests").glob("*/*_test.cpp")):
+        parts = re.split(r"^((?:TEST_F\(Cuda|BACKEND_TEST\().*?^}\n)", path.read_text(),
+                         flags=re.MULTILINE | re.DOTALL)
         around = "".join(parts[::2])
         for part in parts[1::2]:
-            suite, name = re.match(r"TEST_F\((\w+), (\w+)\)", part).groups()
+            kind, suite, name = re.match(r"(\w+)\((\w+), (\w+)\)", part).groups()
+            suite = suite if kind == "TEST_F" else f"Cuda{suite}"
             sources[f"{suite}.{name}"] = part + around
     return sources
 

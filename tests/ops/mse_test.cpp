@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/gradcheck.h"
-#include "tests/harness/op_check.h"
+#include "tests/harness/backends.h"
 
 namespace sidechannel {
 namespace {
@@ -11,13 +11,11 @@ namespace {
 using harness::Draw;
 using harness::error_of;
 using harness::Reference;
-using harness::Walled;
-using kernels::CpuQueue;
 using kernels::GradOut;
 using kernels::MseDims;
 
-template <class T>
-void check_kernels(const MseDims& dims) {
+template <class Backend, class T>
+void check_kernels(auto& queue, const MseDims& dims) {
   SCOPED_TRACE(fmt::format("size={} target_size={}", dims.size, dims.target_size));
   Draw draw(static_cast<std::uint64_t>(dims.size));
   const auto y = draw.normals<T>(dims.size);
@@ -30,50 +28,68 @@ void check_kernels(const MseDims& dims) {
     loss.add(0, error * error / static_cast<double>(dims.size));
     dy.add(i, double(dloss[0]) * 2 / static_cast<double>(dims.size) * error);
   }
-  CpuQueue& queue = harness::queue(2);
-  const Walled<T> prediction(y), goal(target), scale(dloss);
-  Walled<T> out(1);
+  using Buffer = typename Backend::template Buffer<T>;
+  const Buffer prediction(y), goal(target), scale(dloss);
+  Buffer out(1);
   run(queue, kernels::MseForward<T>{
                  .dims = dims, .y = prediction.data(), .target = goal.data(), .loss = out.data()});
   // In double whatever T is, rounded to T in the end; for T = double the sum's own roundings count.
   harness::expect_near<T>("loss", out.values(), loss, sizeof(T) == 4 ? 2 : dims.size + 4);
   EXPECT_TRUE(out.walls_stand());
+  kernels::MseBackward<T> call{
+      .dims = dims, .y = prediction.data(), .target = goal.data(), .dloss = scale.data()};
+  run(queue, call);  // nobody asked
   // y - target, the scale's product and quotient with a rounded size, the product with both.
-  harness::expect_gradient<T>("dy", dy, 5, [&](GradOut<T> gradient) {
-    run(queue, kernels::MseBackward<T>{.dims = dims,
-                                       .y = prediction.data(),
-                                       .target = goal.data(),
-                                       .dloss = scale.data(),
-                                       .dy = gradient});
+  harness::expect_gradient<T, Backend::template Buffer>("dy", dy, 5, [&](GradOut<T> to) {
+    call.dy = to;
+    run(queue, call);
   });
-  run(queue,
-      kernels::MseBackward<T>{
-          .dims = dims, .y = prediction.data(), .target = goal.data(), .dloss = scale.data()});
 }
 
-TEST(Mse, KernelsAgreeWithTheDefinition) {
-  for (const MseDims& dims :
-       {MseDims{1, 1}, MseDims{7, 7}, MseDims{12, 3}, MseDims{35, 5}, MseDims{4096, 64},
-        MseDims{4097, 17}, MseDims{20011, 20011}, MseDims{30000, 600}, MseDims{999, 1}}) {
-    check_kernels<float>(dims);
-    check_kernels<double>(dims);
-  }
+// Sizes around a thread's four and the range of a block, where a second stage begins; targets that
+// are shorter than a pack, and of the whole size.
+const std::vector<MseDims> kDims = {{1, 1},       {5, 1},         {6, 3},         {7, 7},
+                                    {12, 3},      {35, 5},        {999, 1},       {1024, 64},
+                                    {4097, 17},   {5000, 1000},   {20011, 20011}, {32768, 64},
+                                    {30000, 600}, {32769, 32769}, {200000, 50000}};
+
+BACKEND_TEST(Mse, AgreesWithTheDefinition) {
+  Backend::for_types([]<class T>(auto& queue) {
+    for (const MseDims& dims : kDims) {
+      Backend::for_alignments([&] { check_kernels<Backend, T>(queue, dims); });
+    }
+  });
 }
 
-TEST(Mse, SameBitsWithAnyNumberOfThreads) {
+BACKEND_TEST(Mse, SameBitsEveryTime) {
   const MseDims dims{50000, 500};
-  const auto y = Draw(1).normals<float>(dims.size);
-  const auto target = Draw(2).normals<float>(dims.target_size);
-  harness::expect_same_bits("mse", [&](CpuQueue& queue) {
-    std::vector<float> all(y.size() + 1);
+  using Buffer = typename Backend::template Buffer<float>;
+  const Buffer y(Draw(1).normals<float>(dims.size)),
+      target(Draw(2).normals<float>(dims.target_size));
+  Backend::expect_same_bits("mse", [&](auto& queue) {
+    Buffer loss(1), dy(dims.size);
     run(queue, kernels::MseForward<float>{
-                   .dims = dims, .y = y.data(), .target = target.data(), .loss = all.data()});
+                   .dims = dims, .y = y.data(), .target = target.data(), .loss = loss.data()});
     run(queue, kernels::MseBackward<float>{.dims = dims,
                                            .y = y.data(),
                                            .target = target.data(),
-                                           .dloss = all.data(),
-                                           .dy = {all.data() + 1}});
-    return all;
+                                           .dloss = loss.data(),
+                                           .dy = {dy.data()}});
+    return harness::values_of_all({&loss, &dy});
+  });
+}
+
+BACKEND_TEST(Mse, LetsNaNThrough) {
+  Backend::for_types([]<class T>(auto& queue) {
+    auto values = Draw(5).normals<T>(40000);
+    values[39999] = std::numeric_limits<T>::quiet_NaN();
+    using Buffer = typename Backend::template Buffer<T>;
+    const Buffer y(values), target(std::vector<T>{1});
+    Buffer loss(std::vector<T>{0});
+    run(queue,
+        kernels::MseForward<T>{
+            .dims = {40000, 1}, .y = y.data(), .target = target.data(), .loss = loss.data()});
+    EXPECT_TRUE(std::isnan(loss.values()[0]));
   });
 }
 

@@ -3,15 +3,13 @@
 #include <gtest/gtest.h>
 
 #include "engine/gradcheck.h"
-#include "tests/harness/op_check.h"
+#include "tests/harness/backends.h"
 
 namespace sidechannel {
 namespace {
 
 using harness::Draw;
 using harness::Reference;
-using harness::Walled;
-using kernels::CpuQueue;
 using kernels::GradOut;
 
 // Normal, but not within 0.05 of the kink.
@@ -21,59 +19,64 @@ std::vector<double> clear_of_zero(Draw& draw, std::int64_t size) {
   return values;
 }
 
-template <class T>
-void check_kernels(std::int64_t size) {
-  SCOPED_TRACE(size);
-  Draw draw(static_cast<std::uint64_t>(size));
-  auto x = draw.normals<T>(size);
-  x[0] = T(0);  // the gradient at the kink is 0, as in PyTorch
-  const auto dy = draw.normals<T>(size);
-  Reference forward(size), backward(size);
-  for (std::int64_t i = 0; i < size; ++i) {
-    const auto at = static_cast<std::size_t>(i);
-    forward.add(i, x[at] > 0 ? x[at] : 0);
-    backward.add(i, x[at] > 0 ? dy[at] : 0);
-  }
-  CpuQueue& queue = harness::queue(2);
-  const Walled<T> in(x), gradient(dy);
-  Walled<T> y(size);
-  run(queue, kernels::ReluForward<T>{.size = size, .x = in.data(), .y = y.data()});
-  harness::expect_near<T>("y", y.values(), forward, 0);
-  EXPECT_TRUE(y.walls_stand());
-  harness::expect_gradient<T>("dx", backward, 0, [&](GradOut<T> dx) {
-    run(queue,
-        kernels::ReluBackward<T>{.size = size, .y = y.data(), .dy = gradient.data(), .dx = dx});
+// One element; vectors, a thread's four and a block's 1024, less and more; several blocks.
+BACKEND_TEST(Relu, AgreesWithTheDefinition) {
+  Backend::for_types([]<class T>(auto& queue) {
+    for (const std::int64_t size : {1, 2, 3, 4, 5, 7, 31, 33, 1023, 1024, 1025, 8193, 20011}) {
+      Backend::for_alignments([&] {
+        SCOPED_TRACE(size);
+        Draw draw(static_cast<std::uint64_t>(size));
+        auto x = draw.normals<T>(size);
+        x[0] = T(0);  // the gradient at the kink is 0, as in PyTorch
+        x[x.size() / 2] = -T(0);
+        if (size > 1) x[x.size() - 1] = -std::numeric_limits<T>::infinity();
+        const auto dy = draw.normals<T>(size);
+        Reference forward(size), backward(size);
+        for (std::int64_t i = 0; i < size; ++i) {
+          const auto at = static_cast<std::size_t>(i);
+          forward.add(i, x[at] > 0 ? x[at] : 0);
+          backward.add(i, x[at] > 0 ? dy[at] : 0);
+        }
+        const typename Backend::template Buffer<T> in(x), gradient(dy);
+        typename Backend::template Buffer<T> y(size);
+        run(queue, kernels::ReluForward<T>{.size = size, .x = in.data(), .y = y.data()});
+        harness::expect_near<T>("y", y.values(), forward, 0);
+        EXPECT_TRUE(y.walls_stand());
+        kernels::ReluBackward<T> call{.size = size, .y = y.data(), .dy = gradient.data()};
+        run(queue, call);  // nobody asked
+        harness::expect_gradient<T, Backend::template Buffer>("dx", backward, 0,
+                                                              [&](GradOut<T> dx) {
+                                                                call.dx = dx;
+                                                                run(queue, call);
+                                                              });
+      });
+    }
   });
-  run(queue, kernels::ReluBackward<T>{.size = size, .y = y.data(), .dy = gradient.data()});
 }
 
-TEST(Relu, KernelsAgreeWithTheDefinition) {
-  for (std::int64_t size : {1, 2, 7, 31, 33, 1000, 4095, 8193, 20011}) {
-    check_kernels<float>(size);
-    check_kernels<double>(size);
-  }
-}
-
-TEST(Relu, SameBitsWithAnyNumberOfThreads) {
-  const auto x = Draw(1).normals<float>(30011);
-  const auto dy = Draw(2).normals<float>(30011);
-  harness::expect_same_bits("relu", [&](CpuQueue& queue) {
-    std::vector<float> all(2 * x.size());
-    const auto size = static_cast<std::int64_t>(x.size());
-    run(queue, kernels::ReluForward<float>{.size = size, .x = x.data(), .y = all.data()});
+BACKEND_TEST(Relu, SameBitsEveryTime) {
+  const typename Backend::template Buffer<float> x(Draw(1).normals<float>(30011)),
+      dy(Draw(2).normals<float>(30011));
+  Backend::expect_same_bits("relu", [&](auto& queue) {
+    typename Backend::template Buffer<float> y(30011), dx(30011);
+    run(queue, kernels::ReluForward<float>{.size = 30011, .x = x.data(), .y = y.data()});
     run(queue, kernels::ReluBackward<float>{
-                   .size = size, .y = all.data(), .dy = dy.data(), .dx = {all.data() + size}});
-    return all;
+                   .size = 30011, .y = y.data(), .dy = dy.data(), .dx = {dx.data()}});
+    return harness::values_of_all({&y, &dx});
   });
 }
 
-TEST(Relu, LetsNaNThrough) {
-  const std::vector<float> x = {1, std::numeric_limits<float>::quiet_NaN(), -1};
-  std::vector<float> y(3);
-  run(harness::queue(), kernels::ReluForward<float>{.size = 3, .x = x.data(), .y = y.data()});
-  EXPECT_EQ(y[0], 1);
-  EXPECT_TRUE(std::isnan(y[1]));
-  EXPECT_EQ(y[2], 0);
+BACKEND_TEST(Relu, LetsNaNThrough) {
+  Backend::for_types([]<class T>(auto& queue) {
+    const typename Backend::template Buffer<T> x(
+        std::vector<T>{1, std::numeric_limits<T>::quiet_NaN(), -1});
+    typename Backend::template Buffer<T> y(3);
+    run(queue, kernels::ReluForward<T>{.size = 3, .x = x.data(), .y = y.data()});
+    const auto values = y.values();
+    EXPECT_EQ(values[0], 1);
+    EXPECT_TRUE(std::isnan(values[1]));
+    EXPECT_EQ(values[2], 0);
+  });
 }
 
 TEST(Relu, Gradients) {

@@ -2,7 +2,8 @@
 
 #include "engine/gradcheck.h"
 #include "kernels/copy.h"
-#include "tests/harness/op_check.h"
+#include "kernels/fill.h"
+#include "tests/harness/backends.h"
 
 namespace sidechannel {
 namespace {
@@ -10,7 +11,6 @@ namespace {
 using harness::Draw;
 using harness::error_of;
 using harness::Reference;
-using harness::Walled;
 using kernels::GradOut;
 
 TEST(Reshape, IsAViewOfTheSameElements) {
@@ -46,16 +46,34 @@ TEST(Reshape, RefusesAnotherSize) {
 }
 
 // The kernel of its backward rule.
-TEST(Copy, OverwritesOrAdds) {
-  for (std::int64_t size : {1, 5, 64, 4097, 12345}) {
-    const auto x = Draw(3).normals<float>(size);
-    Reference expected(size);
-    for (std::int64_t i = 0; i < size; ++i) expected.add(i, x[static_cast<std::size_t>(i)]);
-    const Walled<float> in(x);
-    harness::expect_gradient<float>(
-        "y", expected, 0, [&](GradOut<float> y) { copy(harness::queue(2), size, in.data(), y); });
-    copy(harness::queue(2), size, in.data(), GradOut<float>{});
-  }
+BACKEND_TEST(Copy, OverwritesOrAdds) {
+  Backend::for_types([]<class T>(auto& queue) {
+    for (const std::int64_t size : {1, 3, 4, 5, 64, 1023, 1024, 1025, 12345}) {
+      Backend::for_alignments([&] {
+        const auto x = Draw(3).normals<T>(size);
+        Reference expected(size);
+        for (std::int64_t i = 0; i < size; ++i) expected.add(i, x[static_cast<std::size_t>(i)]);
+        const typename Backend::template Buffer<T> in(x);
+        if constexpr (std::is_same_v<T, float>) {
+          harness::expect_gradient<T, Backend::template Buffer>(
+              "y", expected, 0, [&](GradOut<T> y) { copy(queue, size, in.data(), y); });
+          copy(queue, size, in.data(), {});  // nobody asked
+        }
+      });
+    }
+  });
+}
+
+BACKEND_TEST(Fill, FillsAll) {
+  Backend::for_types([]<class T>(auto& queue) {
+    for (const std::int64_t size : {1, 255, 256, 257, 3000}) {
+      typename Backend::template Buffer<T> x(size);
+      kernels::fill(queue, size, T(-1.5), x.data());
+      EXPECT_TRUE(x.walls_stand());
+      for (const T value : x.values()) ASSERT_EQ(value, T(-1.5));
+    }
+    kernels::fill(queue, 0, T(1), static_cast<T*>(nullptr));
+  });
 }
 
 }  // namespace

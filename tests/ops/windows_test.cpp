@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/gradcheck.h"
-#include "tests/harness/op_check.h"
+#include "tests/harness/backends.h"
 
 namespace sidechannel {
 namespace {
@@ -12,7 +12,6 @@ using harness::Draw;
 using harness::error_of;
 using harness::Reference;
 using harness::values_of;
-using harness::Walled;
 using kernels::GradOut;
 using kernels::WindowsDims;
 
@@ -56,32 +55,44 @@ Reference scattered(const WindowsDims& dims, const std::vector<float>& dy) {
   return dx;
 }
 
-TEST(WindowsKernel, StaysWithinItsBuffersForAnyNumberOfThreads) {
-  for (const WindowsDims dims :
-       {WindowsDims{1, 2, 3, 2}, {3, 2, 33, 0}, {2, 4, 5, 7}, {64, 2, 129, 65}, {5, 1, 1, 0}}) {
-    const auto x = Draw(2).normals<float>(dims.samples * dims.extent());
-    const auto dy = Draw(3).normals<float>(dims.size());
-    for (const int threads : {1, 2, 3}) {
-      const Walled<float> in(x);
-      Walled<float> y(dims.size());
-      run(harness::queue(threads),
-          kernels::WindowsForward<float>{.dims = dims, .x = in.data(), .y = y.data()});
-      EXPECT_TRUE(y.walls_stand());
-      for (std::int64_t i = 0; i < dims.size(); ++i) {
-        const std::int64_t row = i / dims.length;
-        const std::int64_t from =
-            row / dims.count * dims.extent() + row % dims.count * dims.stride + i % dims.length;
-        ASSERT_EQ(y.values()[static_cast<std::size_t>(i)], x[static_cast<std::size_t>(from)]);
-      }
-      const Walled<float> cotangent(dy);
-      harness::expect_gradient<float>(
-          "dx", scattered(dims, dy), dims.count, [&](GradOut<float> dx) {
-            run(harness::queue(threads),
-                kernels::WindowsBackward<float>{.dims = dims, .dy = cotangent.data(), .dx = dx});
-          });
-      run(harness::queue(threads),
-          kernels::WindowsBackward<float>{.dims = dims, .dy = cotangent.data()});
-    }
+// Overlapping, side by side, with gaps, all the same, one; more than a block's elements.
+BACKEND_TEST(Windows, AgreesWithTheDefinition) {
+  for (const WindowsDims dims : {WindowsDims{1, 2, 3, 2},
+                                 {3, 2, 33, 17},
+                                 {3, 2, 33, 0},
+                                 {2, 4, 5, 5},
+                                 {2, 4, 5, 7},
+                                 {5, 1, 1, 0},
+                                 {64, 2, 129, 65}}) {
+    using Buffer = typename Backend::template Buffer<float>;
+    Backend::for_alignments([&] {
+      const auto x = Draw(2).normals<float>(dims.samples * dims.extent());
+      const auto dy = Draw(3).normals<float>(dims.size());
+      const Buffer in(x), cotangent(dy);
+      Backend::expect_same_bits("windows", [&](auto& queue) {
+        Buffer y(dims.size());
+        run(queue, kernels::WindowsForward<float>{.dims = dims, .x = in.data(), .y = y.data()});
+        EXPECT_TRUE(y.walls_stand());
+        const std::vector<float> values = harness::values_of_all({&y});
+        for (std::int64_t i = 0; i < dims.size(); ++i) {
+          const std::int64_t row = i / dims.length;
+          const std::int64_t from =
+              row / dims.count * dims.extent() + row % dims.count * dims.stride + i % dims.length;
+          EXPECT_EQ(values[static_cast<std::size_t>(i)], x[static_cast<std::size_t>(from)]);
+        }
+        kernels::WindowsBackward<float> call{.dims = dims, .dy = cotangent.data()};
+        run(queue, call);  // nobody asked
+        harness::expect_gradient<float, Backend::template Buffer>(
+            "dx", scattered(dims, dy), dims.count, [&](GradOut<float> dx) {
+              call.dx = dx;
+              run(queue, call);
+            });
+        Buffer dx(dims.samples * dims.extent());
+        call.dx = {dx.data()};
+        run(queue, call);
+        return harness::values_of_all({&y, &dx});
+      });
+    });
   }
 }
 

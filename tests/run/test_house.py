@@ -61,6 +61,15 @@ class House(unittest.TestCase):
         for signature, count in signatures.items():
             self.assertLessEqual(count, 2, signature)
 
+    def test_an_operation_costs_five_files_and_a_line(self):
+        """As the page says, whose code tests/docs compiles; its last heading is for benchmarks."""
+        page = (ROOT / "docs/adding-an-operation.md").read_text()
+        self.assertIn("Five new files and one edited line;", page)
+        *files, benchmark = re.findall(r"^## \d+\. .*?`([^`]+)`", page, re.MULTILINE)
+        self.assertEqual(benchmark, "bench/bench_kernels.cpp")
+        self.assertEqual(len([file for file in files if not (ROOT / file).exists()]), 5)
+        self.assertEqual([file for file in files if (ROOT / file).exists()], ["engine/ops.h"])
+
     def test_one_place_each(self):
         self.assertEqual(files_with(r"CUDA_EMULATION|CUDA_EMULATED", *ROOMS), set())
         self.assertEqual(files_with(r"SIDECHANNEL_HAS_CUDA", *ROOMS),

@@ -1,0 +1,123 @@
+#pragma once
+
+// Tests of kernels on every backend. After
+//
+//   BACKEND_TEST(Relu, AgreesWithTheDefinition) { ... }
+//
+// there are Relu.AgreesWithTheDefinition on the CPU and, where this build has the backend,
+// CudaRelu.AgreesWithTheDefinition on a GPU or its emulation; in the body, Backend is OnCpu or
+// OnCuda.
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "tests/harness/op_check.h"
+#if SIDECHANNEL_HAS_CUDA
+#include "tests/harness/cuda_check.h"
+#endif
+
+namespace sidechannel::harness {
+
+struct OnCpu {
+  template <class T>
+  using Buffer = Walled<T>;
+
+  static bool is_there(std::string*) { return true; }
+  // Calls f.operator()<T>(queue) for each type of element that it computes in.
+  template <class F>
+  static void for_types(const F& f) {
+    f.template operator()<float>(queue(2));
+    f.template operator()<double>(queue(2));
+  }
+  // Calls f() with buffers that vectors find aligned, and with ones that they do not. A Walled
+  // never is.
+  template <class F>
+  static void for_alignments(const F& f) {
+    f();
+  }
+  // `run`, which is given a queue, returns the same bits every time.
+  template <class F>
+  static void expect_same_bits(std::string_view what, const F& run) {
+    harness::expect_same_bits(what, run);
+  }
+};
+
+#if SIDECHANNEL_HAS_CUDA
+struct OnCuda {
+  template <class T>
+  using Buffer = DeviceBuffer<T>;
+
+  static bool is_there(std::string* why) { return !kernels::cuda_devices(why).empty(); }
+  template <class F>
+  static void for_types(const F& f) {
+    f.template operator()<float>(cuda_queue());
+  }
+  template <class F>
+  static void for_alignments(const F& f) {
+    f();
+    const DeviceBuffer<float>::Misaligned misaligned;
+    f();
+  }
+  template <class F>
+  static void expect_same_bits(std::string_view what, const F& run) {
+    for (const kernels::Precision precision :
+         {kernels::Precision::kFp32, kernels::Precision::kTf32}) {
+      expect_same_device_bits(what, [&] { return run(cuda_queue(precision)); });
+    }
+  }
+};
+#endif
+
+// All elements of the buffers, one after the other.
+template <class Buffer>
+std::vector<float> values_of_all(std::initializer_list<const Buffer*> buffers) {
+  std::vector<float> all;
+  for (const Buffer* buffer : buffers) {
+    const auto values = buffer->values();
+    all.insert(all.end(), values.begin(), values.end());
+  }
+  return all;
+}
+
+template <class Backend>
+class BackendTest : public testing::Test {
+ public:
+  explicit BackendTest(void (*body)()) : body_(body) {}
+  void TestBody() override {
+    std::string why;
+    if (!Backend::is_there(&why)) GTEST_SKIP() << why;
+    body_();
+  }
+
+ private:
+  void (*body_)();
+};
+
+template <class Backend>
+bool add_test(const std::string& suite, const char* name, const char* file, int line,
+              void (*body)()) {
+  testing::RegisterTest(suite.c_str(), name, nullptr, nullptr, file, line,
+                        [body]() -> testing::Test* { return new BackendTest<Backend>(body); });
+  return true;
+}
+
+#if SIDECHANNEL_HAS_CUDA
+#define SC_ADD_CUDA_TEST(suite, name)                                 \
+  &&::sidechannel::harness::add_test<::sidechannel::harness::OnCuda>( \
+      "Cuda" #suite, #name, __FILE__, __LINE__, suite##_##name<::sidechannel::harness::OnCuda>)
+#else
+#define SC_ADD_CUDA_TEST(suite, name)
+#endif
+
+#define BACKEND_TEST(suite, name)                                                           \
+  template <class Backend>                                                                  \
+  void suite##_##name();                                                                    \
+  [[maybe_unused]] const bool k##suite##_##name =                                           \
+      ::sidechannel::harness::add_test<::sidechannel::harness::OnCpu>(                      \
+          #suite, #name, __FILE__, __LINE__, suite##_##name<::sidechannel::harness::OnCpu>) \
+          SC_ADD_CUDA_TEST(suite, name);                                                    \
+  template <class Backend>                                                                  \
+  void suite##_##name()
+
+}  // namespace sidechannel::harness
