@@ -24,11 +24,19 @@ struct OnCpu {
   using Buffer = Walled<T>;
 
   static bool is_there(std::string*) { return true; }
+  static kernels::CpuQueue& queue() { return harness::queue(2); }
   // Calls f.operator()<T>(queue) for each type of element that it computes in.
   template <class F>
   static void for_types(const F& f) {
-    f.template operator()<float>(queue(2));
-    f.template operator()<double>(queue(2));
+    f.template operator()<float>(queue());
+    f.template operator()<double>(queue());
+  }
+  // The same for operations: f(device, type).
+  template <class F>
+  static void for_devices(const F& f) {
+    for (const int threads : {1, 3}) {
+      for (const DType type : {DType::kF32, DType::kF64}) f(harness::device(threads), type);
+    }
   }
   // Calls f() with buffers that vectors find aligned, and with ones that they do not. A Walled
   // never is.
@@ -48,10 +56,18 @@ struct OnCuda {
   template <class T>
   using Buffer = DeviceBuffer<T>;
 
+  static kernels::CudaQueue& queue() { return cuda_queue(); }
   static bool is_there(std::string* why) { return !kernels::cuda_devices(why).empty(); }
   template <class F>
   static void for_types(const F& f) {
-    f.template operator()<float>(cuda_queue());
+    f.template operator()<float>(queue());
+  }
+  template <class F>
+  static void for_devices(const F& f) {
+    for (const kernels::Precision precision :
+         {kernels::Precision::kFp32, kernels::Precision::kTf32}) {
+      f(cuda_device(precision), DType::kF32);
+    }
   }
   template <class F>
   static void for_alignments(const F& f) {

@@ -1,14 +1,178 @@
-#include "tests/harness/empty_check.h"
+// Every operation with nothing in it, on any device: tensors of which an axis is 0.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "engine/moments.h"
+#include "engine/ops.h"
+#include "engine/optim/adam.h"
+#include "tests/harness/backends.h"
 
 namespace sidechannel {
 namespace {
 
-// Nothing in, nothing out; sums over nothing are 0; no crash, no NaN.
-TEST(Empty, EveryOperationTakesTensorsWithoutElements) {
-  for (const int threads : {1, 3}) {
-    harness::check_empty_operations(harness::device(threads), DType::kF32);
-    harness::check_empty_operations(harness::device(threads), DType::kF64);
+using harness::numbers_of;
+using enum kernels::Activation;
+
+// Runs f on tensors of these shapes, all 0.5, forward and backward with a cotangent of ones, once
+// with gradients overwritten and once with them added to what stands there. y is `expected`
+// everywhere. The gradient of input i is expected_gradients[i] everywhere: 0 where none is named.
+void check_empty(const Device& device, DType dtype, const std::string& name,
+                 const std::vector<Shape>& shapes,
+                 const std::function<Var(const std::vector<Var>&)>& f, double expected = 0,
+                 const std::vector<double>& expected_gradients = {}) {
+  ParameterList list(device, dtype, 1);
+  std::vector<Parameter*> inputs;
+  std::string text = name;
+  for (const Shape& shape : shapes) {
+    inputs.push_back(&list.add_filled(std::to_string(inputs.size()), shape, 0.5));
+    text += " " + shape.str();
   }
+  SCOPED_TRACE(text + " on " + device.name());
+  for (const kernels::Write write : {kernels::Write::kOverwrite, kernels::Write::kAccumulate}) {
+    Tape tape(device, dtype);
+    std::vector<Var> in;
+    for (Parameter* input : inputs) {
+      input->grad.fill(7);
+      in.push_back(tape.parameter(*input));
+    }
+    const Var y = f(in);
+    for (const double value : numbers_of(y.value())) ASSERT_EQ(value, expected);
+    const Tensor ones(device, dtype, y.shape());
+    ones.fill(1);
+    tape.backward(y, ones, write);
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const double before = write == kernels::Write::kAccumulate ? 7 : 0;
+      const double gradient = i < expected_gradients.size() ? expected_gradients[i] : 0;
+      for (const double value : numbers_of(inputs[i]->grad)) {
+        ASSERT_EQ(value, before + gradient) << "gradient of input " << i;
+      }
+    }
+  }
+}
+
+// These dims, with each combination of axes set to 0 but the one of none.
+std::vector<Shape> with_zeros(const Shape& shape) {
+  std::vector<Shape> all;
+  for (int mask = 1; mask < 1 << shape.rank(); ++mask) {
+    std::vector<std::int64_t> dims(shape.begin(), shape.end());
+    for (std::size_t axis = 0; axis < dims.size(); ++axis) {
+      if (mask >> axis & 1) dims[axis] = 0;
+    }
+    all.emplace_back(std::span<const std::int64_t>(dims));
+  }
+  return all;
+}
+
+void check_empty_operations(const Device& device, DType dtype) {
+  const auto check = [&](auto&&... arguments) { check_empty(device, dtype, arguments...); };
+  using In = const std::vector<Var>&;
+
+  for (const Shape& x : with_zeros({2, 6, 4})) {
+    const std::int64_t n = x[0], length = x[1], channels = x[2];
+    const Shape of_channels{channels};
+    for (const kernels::Activation activation : {kNone, kRelu}) {
+      for (const auto& [set_channels, set_samples] :
+           {std::pair{1, 1}, std::pair{2, 1}, std::pair{4, 1}, std::pair{1, 2}}) {
+        NormOptions options;
+        options.channels_per_set = set_channels;
+        options.samples_per_set = set_samples;
+        options.activation = activation;
+        check("norm_relu", std::vector{x, of_channels, of_channels},
+              [&](In in) { return norm_relu(in[0], in[1], in[2], options); });
+        if (set_channels > 1) continue;
+        RunningStatistics running{Tensor(device, dtype, of_channels),
+                                  Tensor(device, dtype, of_channels)};
+        running.mean.fill(3);
+        running.variance.fill(4);
+        options.update = &running;
+        check("norm_relu, running", std::vector{x, of_channels, of_channels},
+              [&](In in) { return norm_relu(in[0], in[1], in[2], options); });
+        for (const double value : numbers_of(running.mean)) EXPECT_EQ(value, 3);
+        for (const double value : numbers_of(running.variance)) EXPECT_EQ(value, 4);
+        check("norm_relu_population", std::vector{x, of_channels, of_channels}, [&](In in) {
+          return norm_relu_population(in[0], in[1], in[2], running.mean, running.variance, options);
+        });
+      }
+    }
+    check("relu", std::vector{x}, [](In in) { return relu(in[0]); });
+    check("reshape", std::vector{x}, [&](In in) {
+      return reshape(in[0], Shape{channels, length, n, 1});
+    });
+    for (const std::int64_t channels_out : {0, 1, 3, 4}) {
+      for (const std::int64_t taps : {1, 3, 5}) {
+        const std::int64_t padding = (taps - 1) / 2;
+        const Shape w{taps, channels, channels_out}, b{channels_out};
+        // An output is its bias where there is nothing to add, and none where x has no positions.
+        check(
+            "conv1d", std::vector{x, w, b},
+            [&](In in) { return conv1d(in[0], in[1], in[2], padding); }, 0.5,
+            std::vector<double>{0, 0, static_cast<double>(n * length)});
+      }
+    }
+  }
+  for (const std::int64_t channels : {1, 3, 4}) {
+    const Shape x{2, 6, channels}, w{5, channels, 0}, b{0};
+    check("conv1d to no channels", std::vector{x, w, b},
+          [](In in) { return conv1d(in[0], in[1], in[2], 2); });
+    // Four outputs that see padding alone.
+    const Shape none{2, 0, channels}, to_one{5, channels, 1}, to_three{5, channels, 3};
+    for (const Shape& weight : {to_one, to_three}) {
+      check(
+          "conv1d of padding", std::vector{none, weight, Shape{weight[2]}},
+          [](In in) { return conv1d(in[0], in[1], in[2], 4); }, 0.5,
+          std::vector<double>{0, 0, 2 * 4});
+    }
+  }
+  for (const Shape& x : with_zeros({3, 4})) {
+    for (const std::int64_t out : {0, 1, 5}) {
+      for (const kernels::Activation activation : {kNone, kRelu}) {
+        check(
+            "linear", std::vector{x, Shape{out, x[1]}, Shape{out}},
+            [&](In in) { return linear(in[0], in[1], in[2], activation); }, 0.5,
+            std::vector<double>{0, 0, static_cast<double>(x[0])});
+      }
+    }
+  }
+  check("linear to nothing", std::vector{Shape{3, 4}, Shape{0, 4}, Shape{0}},
+        [](In in) { return linear(in[0], in[1], in[2]); });
+  check("windows", std::vector{Shape{0, 9}}, [](In in) { return windows(in[0], 3, 5, 2); });
+  for (const Shape& x : {Shape{0}, Shape{0, 7, 1}, Shape{4, 0}}) {
+    for (const Shape& target : {Shape{0}, Shape{7}}) {
+      check("mse", std::vector{x},
+            [&](In in) { return mse(in[0], Tensor::zeros(device, dtype, target)); });
+    }
+  }
+
+  // What is not on a tape.
+  Tape tape(device, dtype);
+  for (const Shape& shape : with_zeros({2, 6})) {
+    SCOPED_TRACE(shape.str());
+    const Random random(device, 1);
+    EXPECT_EQ(tape.normal(shape, Stream::kNoise, random).size(), 0);
+    Tensor(device, dtype, shape).fill(1);
+    EXPECT_EQ(Tensor::zeros(device, dtype, shape).to_host().shape, shape);
+    StreamingMoments moments(device, shape[1]);
+    moments.add(Tensor(device, dtype, shape));
+    EXPECT_EQ(moments.count(), shape[0]);
+    const HostArray variance = moments.variance();
+    for (const double value : variance.as<double>()) EXPECT_EQ(value, 0);
+  }
+  ParameterList none(device, dtype, 1);
+  none.add_uniform("none", {0, 3}, 1);
+  Adam adam(none, AdamRule());
+  adam.step();
+  EXPECT_EQ(adam.steps(), 1);
+  EXPECT_EQ(adam.gradient_norm(), 0);
+}
+
+// Nothing in, nothing out; sums over nothing are 0; no crash, no NaN.
+BACKEND_TEST(Empty, EveryOperationTakesTensorsWithoutElements) {
+  Backend::for_devices(check_empty_operations);
 }
 
 }  // namespace
