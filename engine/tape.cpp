@@ -23,8 +23,8 @@ void Var::check() const {
   SC_CHECK(lifetimes_ != nullptr, "a variable without a tape");
   SC_CHECK(lifetimes_->tape != nullptr, "a variable of shape {} has outlived its tape",
            shape().str());
-  SC_CHECK(!lifetimes_->has_ended(number_),
-           "a variable of shape {} is from before the tape's reset", shape().str());
+  SC_CHECK(!lifetimes_->has_ended(number_), "a variable of shape {} has been reset or rewound away",
+           shape().str());
 }
 
 Var Tape::leaf(const Tensor& value) {

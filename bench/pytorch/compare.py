@@ -274,6 +274,9 @@ def main():
     if device == "cuda" and not torch.cuda.is_available():
         sys.exit("compare.py: not run (this PyTorch finds no GPU)")
     programs = pathlib.Path(arguments.program).parent
+    for name in ("localization", "overlap"):
+        if not os.access(programs / name, os.X_OK):
+            sys.exit(f"compare.py: {programs / name} is not there; ./run bench builds it")
     steps = [load_step(name, programs, arguments.library_path) for name in
              (arguments.steps or ",".join(STEPS if device == "cuda" else ["demo", "paper"])).split(",")]
     modes = (arguments.modes or ("eager,graph" if device == "cuda" else "eager")).split(",")

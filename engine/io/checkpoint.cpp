@@ -1,33 +1,37 @@
 #include "engine/io/checkpoint.h"
 
+#include "engine/device.h"
 #include "engine/io/file.h"
 
 namespace sidechannel {
 
 bool load_checkpoint(const std::filesystem::path& path, const TakeState& take,
                      std::string* notice) {
-  const auto load = [&](const std::filesystem::path& file) {
-    take(read_safetensors(file), file.string());
+  // What is wrong with a state; what is wrong with the machine is not the state's fault.
+  const auto problem_of = [&](const std::filesystem::path& file) -> std::string {
+    try {
+      take(read_safetensors(file), file.string());
+    } catch (const OutOfMemory&) {
+      throw;
+    } catch (const kernels::CudaError&) {
+      throw;
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return {};
   };
   std::string problem;
   if (std::filesystem::exists(path)) {
-    try {
-      load(path);
-      return true;
-    } catch (const Error& error) {
-      problem = error.what();
-    }
+    problem = problem_of(path);
+    if (problem.empty()) return true;
   }
   const std::filesystem::path previous = previous_of(path);
   if (!std::filesystem::exists(previous)) {
     if (!problem.empty()) throw Error(problem);
     return false;
   }
-  try {
-    load(previous);
-  } catch (const Error& error) {
-    if (problem.empty()) throw;
-    throw Error(fmt::format("{}; and {}", problem, error.what()));
+  if (const std::string older = problem_of(previous); !older.empty()) {
+    throw Error(problem.empty() ? older : fmt::format("{}; and {}", problem, older));
   }
   if (notice) {
     *notice =

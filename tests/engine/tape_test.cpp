@@ -267,7 +267,7 @@ TEST(Tape, KnowsVariablesThatAreOver) {
   EXPECT_EQ(error_of([&] { relu(stale); }), kGone);
 
   Tape tape(device(), DType::kF64);
-  const std::string kOver = "a variable of shape [2] is from before the tape's reset";
+  const std::string kOver = "a variable of shape [2] has been reset or rewound away";
   const auto make = [&] { return tape.leaf(tensor_of({1, 2}, {2})); };
   const Var first = make();
   const Tape::Mark mark = tape.mark();

@@ -30,6 +30,23 @@ void expect_error(const std::vector<std::string>& arguments, int code, const std
   expect_refusal(localization(arguments), "localization", code, message);
 }
 
+// What scripts read instead of resolving presets themselves.
+TEST(CommandLine, SettingsArePrintedAsTheyAreResolved) {
+  const ProgramResult batch = run_program(
+      "localization", {"settings", "--preset", "demo", "--norm", "batch", "--length", "40"});
+  EXPECT_EQ(batch.code, 0) << batch.err;
+  const Json settings = Json::parse(batch.out);
+  EXPECT_EQ(settings["batch"], 32);  // of the preset, for this norm
+  EXPECT_EQ(settings["samples_per_set"], 2);
+  EXPECT_EQ(settings["length"], 40);
+  EXPECT_EQ(settings["groups"], 1);  // where nothing else says
+
+  const ProgramResult overlap = run_program("overlap", {"settings", "--overlap", "5"});
+  EXPECT_EQ(overlap.code, 0) << overlap.err;
+  EXPECT_EQ(Json::parse(overlap.out)["overlaps"], "5");
+  EXPECT_EQ(run_program("localization", {"settings", "--depth", "1"}).code, 2);
+}
+
 TEST(CommandLine, HelpAndVersionAreNoErrors) {
   for (const char* argument : {"--help", "--version"}) {
     const ProgramResult result = run_program("localization", {argument});

@@ -247,7 +247,8 @@ TEST(Settings, TheDocumentIsWhatTheListSays) {
       "underscores for dashes. Numbers are decimal, without leading zeros. This file is written "
       "by\n"
       "`SIDECHANNEL_WRITE_DOCS=1 build/cpu/bin/sidechannel_tests "
-      "--gtest_filter=Settings.TheDocument*`.\n\n" +
+      "--gtest_filter=Settings.TheDocument*`.\n"
+      "`localization settings` and `overlap settings` print what a preset and flags come to.\n\n" +
       table<LocalizationSettings>() + "\n" + table<OverlapSettings>() +
       fmt::format(
           "\n`groups` takes localization's, and `--groups`, `--learning-rates` (lists) and "

@@ -1,4 +1,4 @@
-"""Writes norm_errors.npy, for tests/harness/norm_accuracy.h: how far PyTorch's normalizations in f32
+"""Writes norm_errors.npy, for tests/ops/norm_accuracy_test.cpp: how far PyTorch's normalizations in f32
 are off.
 
     python3 tests/golden/generate_norm_errors.py

@@ -83,7 +83,7 @@ class Verdicts:
             mutant.key, mutant.new,
             self.digest_of_files([mutant.file, *self.files_with[mutant.file]]),
             self.digest_of_files(["kernels", "*.h", "*.cuh"]),
-            self.digest_of_files(["tests/emulator", "*.h", "*.cpp"]),
+            self.digest_of_files(["tests/emulator", "*.h", "*.cuh", "*.cpp"]),
             self.digest_of_files(["tests/harness", "*.h", "*.cpp"]),
             self.tests[test] if test else "\n".join(sorted(self.tests.values())),
         ]

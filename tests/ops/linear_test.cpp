@@ -148,7 +148,7 @@ void check_linear(auto& queue, const LinearDims& d, std::int64_t operand_roundin
 
 BACKEND_TEST(Linear, AgreesWithTheDefinition) {
   Backend::for_types([]<class T>(auto& queue) {
-    std::vector<LinearDims> all = small_dims(80);
+    std::vector<LinearDims> all = small_dims(120);
     all.insert(all.end(), kLargeDims.begin(), kLargeDims.end());
     for (const LinearDims& dims : all) check_linear<T, Backend::template Buffer>(queue, dims);
     Backend::for_alignments([&] {
@@ -166,7 +166,9 @@ class CudaLinearInTf32 : public harness::CudaTest {};
 // TF32 keeps 10 bits of a factor's mantissa; where it is cut off instead of rounded, that is off by
 // 2^-10, as much as 2^14 roundings in f32. Two factors.
 TEST_F(CudaLinearInTf32, AgreesWithTheDefinition) {
-  for (const LinearDims& dims : kLargeDims) {
+  std::vector<LinearDims> all = small_dims(60);
+  all.insert(all.end(), kLargeDims.begin(), kLargeDims.end());
+  for (const LinearDims& dims : all) {
     check_linear<float, harness::DeviceBuffer>(harness::cuda_queue(kernels::Precision::kTf32), dims,
                                                2 << 14);
   }

@@ -76,6 +76,14 @@ BACKEND_TEST(Relu, LetsNaNThrough) {
     EXPECT_EQ(values[0], 1);
     EXPECT_TRUE(std::isnan(values[1]));
     EXPECT_EQ(values[2], 0);
+    // As PyTorch has it for a mask by y > 0.
+    const typename Backend::template Buffer<T> dy(std::vector<T>{2, 2, 2});
+    typename Backend::template Buffer<T> dx(3);
+    run(queue,
+        kernels::ReluBackward<T>{.size = 3, .y = y.data(), .dy = dy.data(), .dx = {dx.data()}});
+    EXPECT_EQ(dx.values()[0], 2);
+    EXPECT_EQ(dx.values()[1], 0);
+    EXPECT_EQ(dx.values()[2], 0);
   });
 }
 

@@ -47,7 +47,7 @@ class House(unittest.TestCase):
         seen = {included for _, text in sources("experiments") for included in INCLUDE.findall(text)
                 if included.startswith("kernels/")}
         self.assertLessEqual(seen, {"kernels/learning_rate.h", "kernels/cpu/cores.h",
-                                    "kernels/cpu/control_groups.h", "kernels/random.h"})
+                                    "kernels/cpu/control_groups.h"})
 
     def test_a_kernels_signature_stands_twice(self):
         """Where it is declared, and where it is defined; an instantiation is a line of types."""

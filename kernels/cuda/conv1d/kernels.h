@@ -34,7 +34,7 @@ using NarrowProduct = RowProduct<float, int>;
 struct RowVariant {
   const char* name;
   Needs needs;
-  int positions;  // of y that a block computes
+  int positions;  // of y that a block computes, or one of its threads where they share nothing
   int cost;       // of a position, beside other kernels for the same problem
   void (*run)(CudaQueue& queue, const NarrowProduct& product);
 };

@@ -2,7 +2,7 @@
 // problem is defined in kernels.h.
 //
 // A block computes a tile of positions of one sample x all h columns, in stages of 16 channels.
-// Four of its warps multiply, four bring the next stage (device/mma.cuh). A warp that
+// Four of its warps multiply, four bring the next stage (conv1d/device/mma.cuh). A warp that
 // multiplies computes 8 * kTiles positions x all h columns, as kTiles * h / 16 products of mma.sync
 // m16n8k8, in which rows (m) are columns of y, columns (n) are positions, and the sum (k) runs over
 // channels. Which row, column or k stands for which is chosen such that every operand is a read of

@@ -5,7 +5,7 @@
 //
 // A block sums a slice of h / 2 input channels x all h output channels x all taps over one split:
 // grid.x counts slices, grid.y splits. Four of its warps multiply chunks of 64 positions, four
-// bring the next chunk (device/mma.cuh) and sum the bias gradient from what they bring,
+// bring the next chunk (conv1d/device/mma.cuh) and sum the bias gradient from what they bring,
 // before it is rounded.
 //
 // A warp that multiplies sums 32 co x 16 ci x 5 taps, as 2 x 10 products of mma.sync m16n8k8, in

@@ -1,9 +1,9 @@
 #pragma once
 
 // PTX instructions that CUDA C++ has no word for: all inline assembly, and every look at
-// __CUDA_ARCH__, stands here. Functions are named like their instructions, and what kernels are
-// built from, stands upon them. The emulated build has a header of the same name and functions in
-// tests/emulator/shadow/, which comes first there.
+// __CUDA_ARCH__, stands here, in functions that are named like their instructions. The emulated
+// build has a header of the same name and functions in tests/emulator/shadow/, which comes first
+// there.
 
 #include <cuda_runtime.h>
 
