@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -92,7 +93,8 @@ S resolve(const RunFlags& flags) {
 // Prints what resolve() gives, as JSON, for scripts to read.
 template <class S>
 int print_settings(const RunFlags& flags) {
-  say("{}\n", json_text(to_json(resolve<S>(flags)), 2));
+  std::istringstream lines(json_text(to_json(resolve<S>(flags)), 2));
+  for (std::string line; std::getline(lines, line);) say("{}\n", line);
   return 0;
 }
 

@@ -80,7 +80,7 @@ TEST_F(CudaDevice, TensorsFill) {
 }
 
 TEST_F(CudaDevice, ComputesInF32) {
-  EXPECT_EQ(error_of([&] { on(device(), DType::kF64, [](auto&, auto) {}); }),
+  EXPECT_EQ(error_of([&] { on(device(), DType::kF64, []<class T>(auto&) {}); }),
             "cuda:0: computes in f32, not in f64");
 }
 

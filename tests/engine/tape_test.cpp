@@ -297,7 +297,8 @@ TEST(Tape, KnowsParametersThatHaveMoved) {
   Tape tape(device(), DType::kF64);
   Affine a;
   const auto run = [&] {
-    return affine(tape.constant(tensor_of({2}, {1, 1})), tape.parameter(a.w), tape.parameter(a.b));
+    const Var w = tape.parameter(a.w);
+    return affine(tape.constant(tensor_of({2}, {1, 1})), w, tape.parameter(a.b));
   };
   const Var before = run();
   a.list.flatten();

@@ -64,9 +64,11 @@ TEST(CommandLine, HelpAndVersionAreNoErrors) {
 TEST(CommandLine, BadUsageIsOneLineAndExitCode2) {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
-  expect_error({}, 2, "expected a command: train, probe, map, run or predict (see --help)");
-  expect_error({"fly"}, 2,
-               "there is no command fly: expected train, probe, map, run or predict (see --help)");
+  expect_error({}, 2,
+               "expected a command: train, probe, map, run, predict or settings (see --help)");
+  expect_error(
+      {"fly"}, 2,
+      "there is no command fly: expected train, probe, map, run, predict or settings (see --help)");
   expect_error({"run", "--speed", "9"}, 2,
                "there is no flag --speed, did you mean --seed? (see --help)");
   expect_error({"run", "--length"}, 2, "--length: expected a value, got none (see --help)");

@@ -308,9 +308,10 @@ TEST(Overlap, BadUsageIsOneLineAndExitCode2) {
     harness::expect_refusal(run_program("overlap", arguments), "overlap", 2, message);
   };
   harness::expect_refusal(run_program("overlap", {}), "overlap", 2,
-                          "expected a command: run (see --help)");
-  harness::expect_refusal(run_program("overlap", {"--depth", "4"}), "overlap", 2,
-                          "expected a command before --depth: expected run (see --help)");
+                          "expected a command: run or settings (see --help)");
+  harness::expect_refusal(
+      run_program("overlap", {"--depth", "4"}), "overlap", 2,
+      "expected a command before --depth: expected run or settings (see --help)");
   expect_error({"fly"}, "fly: not expected here (see --help)");
   expect_error({"--norm", "batch"}, "there is no flag --norm (see --help)");
   expect_error({"--preset", "huge"}, "--preset huge: expected demo, small, paper or a .json file");
