@@ -1,5 +1,6 @@
 // Messages: who was running, and where in the source.
 
+#include <link.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -11,18 +12,20 @@
 #include "asan.h"
 #include "machine.h"
 
-extern "C" char __executable_start;  // set by the linker
-
 namespace emu {
 namespace {
 
 // What addr2line makes of an address of this program: the function, a newline, file:line. Only
 // called when something is wrong.
 std::string addr2line(const void* address) {
-  auto offset = reinterpret_cast<std::size_t>(address);
-#if defined(__PIE__)
-  offset -= reinterpret_cast<std::size_t>(&__executable_start);  // where it was loaded
-#endif
+  std::size_t base = 0;  // where the program was loaded: the first of what is
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, std::size_t, void* result) {
+        *static_cast<std::size_t*>(result) = info->dlpi_addr;
+        return 1;
+      },
+      &base);
+  const std::size_t offset = reinterpret_cast<std::size_t>(address) - base;
   const std::string command = format("addr2line -f -C -e /proc/%d/exe 0x%zx 2>/dev/null",
                                      static_cast<int>(getpid()), offset);
   std::string output;
