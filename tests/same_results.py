@@ -35,12 +35,13 @@ def stable(value):
     return [stable(item) for item in value] if isinstance(value, list) else value
 
 
-def content(path):
-    if path.suffix == ".json":
-        return stable(json.loads(path.read_text()))
-    if path.suffix == ".jsonl":
-        return [stable(json.loads(line)) for line in path.read_text().splitlines()]
-    return path.read_bytes()
+def content(folder, name):
+    path = folder / name
+    if path.suffix not in (".json", ".jsonl"):
+        return path.read_bytes()
+    text = path.read_text().replace(str(folder), "")
+    lines = [text] if path.suffix == ".json" else text.splitlines()
+    return [stable(json.loads(line)) for line in lines]
 
 
 def main():
@@ -59,7 +60,7 @@ def main():
                  for folder in folders]
         differ = sorted(str(name) for name in names[0] ^ names[1])
         differ += sorted(str(name) for name in names[0] & names[1]
-                         if content(folders[0] / name) != content(folders[1] / name))
+                         if content(folders[0], name) != content(folders[1], name))
         print(f"{len(names[0] | names[1])} files, {len(differ)} differ")
         for name in differ:
             print(name)
