@@ -7,8 +7,8 @@
 
 namespace sidechannel {
 
-// What random numbers are for. Numbers of different streams are independent of each other; a program
-// gives names to any others: constexpr Stream kMine{2}.
+// What random numbers are for. Numbers of different streams are independent of each other; a
+// program gives names to any others: constexpr Stream kMine{2}.
 enum class Stream : std::uint32_t {
   kWeights = 0,  // initial parameters
   kNoise = 1,    // inputs of training

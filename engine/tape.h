@@ -136,7 +136,8 @@ class Tape {
     Tensor leaf_grad;  // where the gradient of a leaf or parameter goes
     Parameter* parameter = nullptr;
   };
-  std::shared_ptr<VarLifetimes> lifetimes_ = std::make_shared<VarLifetimes>(VarLifetimes{this, 0, {}});
+  std::shared_ptr<VarLifetimes> lifetimes_ =
+      std::make_shared<VarLifetimes>(VarLifetimes{this, 0, {}});
   Device device_;
   DType dtype_;
   Arena arena_;
