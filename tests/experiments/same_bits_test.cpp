@@ -36,7 +36,6 @@ using harness::content_of;
 using harness::run_program;
 using harness::TemporaryFolder;
 using harness::test_data;
-using kernels::GradOut;
 using kernels::Write;
 using enum kernels::Activation;
 

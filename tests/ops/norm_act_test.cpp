@@ -12,10 +12,8 @@ using harness::check_norm_backward;
 using harness::check_norm_forward;
 using harness::Draw;
 using harness::error_of;
-using harness::narrowed;
 using harness::NormCase;
 using kernels::CpuQueue;
-using kernels::GradOut;
 using kernels::NormDims;
 using enum kernels::Activation;
 

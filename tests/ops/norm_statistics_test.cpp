@@ -21,7 +21,6 @@ using harness::NormCase;
 using harness::Population;
 using harness::Walled;
 using kernels::CpuQueue;
-using kernels::GradOut;
 using kernels::NormDims;
 using enum kernels::Activation;
 
