@@ -27,9 +27,9 @@ Precision precision_from(const std::string& name);
 std::string name_of(Precision precision);
 
 // A device, or the machine, had not the memory that was asked for.
-class OutOfMemory : public Error {
+class OutOfMemory : public MachineError {
  public:
-  using Error::Error;
+  using MachineError::MachineError;
 };
 
 // "1.5 GiB": three digits and the unit that fits.

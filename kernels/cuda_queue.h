@@ -22,9 +22,9 @@ enum class Precision : unsigned char {
 };
 
 // Something that the CUDA runtime or cuBLAS refused, in words.
-class CudaError : public Error {
+class CudaError : public MachineError {
  public:
-  using Error::Error;
+  using MachineError::MachineError;
 };
 
 // What a GPU can do, as far as kernels choose by it.

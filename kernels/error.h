@@ -10,4 +10,11 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// What is no fault of what was asked for, nor of a file: a device that fails, memory that is not
+// there.
+class MachineError : public Error {
+ public:
+  using Error::Error;
+};
+
 }  // namespace sidechannel

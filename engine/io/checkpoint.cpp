@@ -1,19 +1,16 @@
 #include "engine/io/checkpoint.h"
 
-#include "engine/device.h"
 #include "engine/io/file.h"
 
 namespace sidechannel {
 
 bool load_checkpoint(const std::filesystem::path& path, const TakeState& take,
                      std::string* notice) {
-  // What is wrong with a state; what is wrong with the machine is not the state's fault.
+  // What is wrong with a state; what is wrong with the machine is not its fault.
   const auto problem_of = [&](const std::filesystem::path& file) -> std::string {
     try {
       take(read_safetensors(file), file.string());
-    } catch (const OutOfMemory&) {
-      throw;
-    } catch (const kernels::CudaError&) {
+    } catch (const MachineError&) {
       throw;
     } catch (const Error& error) {
       return error.what();

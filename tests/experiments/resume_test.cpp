@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "engine/device.h"
 #include "engine/io/checkpoint.h"
 #include "engine/io/npy.h"
 #include "experiments/run/interrupt.h"
@@ -100,6 +101,32 @@ std::string last_line(const std::string& text) {
   const std::size_t end = text.find_last_not_of('\n');
   const std::size_t begin = text.rfind('\n', end);
   return text.substr(begin + 1, end - begin);
+}
+
+// A state that cannot be taken gives way to the one before it; but where the machine fails, both
+// are as good as they were.
+TEST(Checkpoint, OnlyADamagedStateGivesWayToTheOneBefore) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "checkpoint.safetensors";
+  SafetensorsFile state;
+  for (const char* step : {"1", "2"}) {
+    state.metadata["step"] = step;
+    save_checkpoint(path, state);
+  }
+  std::vector<std::string> taken;
+  const auto load = [&](const auto& problem) {
+    taken.clear();
+    return load_checkpoint(path, [&](const SafetensorsFile& file, const std::string&) {
+      taken.push_back(file.metadata.at("step"));
+      if (taken.back() == "2") throw problem;
+    });
+  };
+  EXPECT_TRUE(load(Error("damaged")));
+  EXPECT_EQ(taken, (std::vector<std::string>{"2", "1"}));
+  EXPECT_THROW(load(OutOfMemory("none left")), OutOfMemory);
+  EXPECT_EQ(taken, std::vector<std::string>{"2"});
+  EXPECT_THROW(load(kernels::CudaError("a fault")), kernels::CudaError);
+  EXPECT_EQ(taken, std::vector<std::string>{"2"});
 }
 
 // A run whose step 21 has an infinite loss, whether the host looks at each step, rarely, or only
