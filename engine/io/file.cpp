@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <fstream>
+#include <sstream>
 #include <system_error>
 
 #include "engine/say.h"
@@ -233,6 +235,15 @@ std::vector<std::byte> read_file(const fs::path& path, std::uint64_t most) {
   SC_CHECK(file.left() <= most, "{}: expected at most {} bytes, got {}", path.string(), most,
            file.left());
   return file.take(file.left());
+}
+
+std::string text_at(const fs::path& path) {
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) return {};  // a pipe would wait for its writer
+  // Through <<, since iterators throw where a process ends while its /proc is read.
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
 }
 
 fs::path previous_of(const fs::path& path) {

@@ -39,6 +39,10 @@ inline constexpr std::uint64_t kMostText = std::uint64_t{64} << 20;
 // Throws Error when it is missing, larger, a folder, a device, or unreadable.
 std::vector<std::byte> read_file(const std::filesystem::path& path, std::uint64_t most = kMostText);
 
+// The text of a file that may say something, as those of /proc do, whose sizes are 0. Empty where
+// there is no regular file, or none that can be read.
+std::string text_at(const std::filesystem::path& path);
+
 // The same bytes as text.
 inline std::string_view text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};

@@ -6,8 +6,6 @@
 
 #include <atomic>
 #include <cerrno>
-#include <fstream>
-#include <sstream>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -27,19 +25,10 @@ bool is_missing_from_file_system(int code) {
          code == EBADF || code == EPERM;
 }
 
-std::string content_of(const fs::path& path) {
-  std::error_code error;
-  if (!fs::is_regular_file(path, error)) return {};  // a pipe would wait for its writer
-  // Through <<, since iterators throw where a process ends while its /proc is read.
-  std::ostringstream content;
-  content << std::ifstream(path, std::ios::binary).rdbuf();
-  return content.str();
-}
-
 // The 22nd field of /proc/PID/stat: tells a process from a later one of the same number. Empty
 // where there is no such process.
 std::string start_of(const std::string& pid) {
-  const std::string stat = content_of(fs::path("/proc") / pid / "stat");
+  const std::string stat = text_at(fs::path("/proc") / pid / "stat");
   std::size_t at = stat.rfind(')');  // of its name, which may hold anything
   constexpr int kFieldsBetween = 20;
   for (int i = 0; i < kFieldsBetween && at != stat.npos; ++i) at = stat.find(' ', at + 1);
@@ -53,7 +42,7 @@ struct Owner {
   static Owner self() {
     char host[256] = {};
     ::gethostname(host, sizeof host - 1);
-    std::string boot = content_of("/proc/sys/kernel/random/boot_id");
+    std::string boot = text_at("/proc/sys/kernel/random/boot_id");
     while (boot.ends_with('\n')) boot.pop_back();
     std::error_code ignored;
     const std::string pid = std::to_string(::getpid());
@@ -87,7 +76,7 @@ void clear_away(const fs::path& owner, const std::string& line) {
   std::error_code error;
   fs::rename(owner, aside, error);
   if (error) return;  // another one was first
-  if (content_of(aside) != line) {
+  if (text_at(aside) != line) {
     // Another one was first and has taken the lock since: it stays theirs.
     ::link(aside.c_str(), owner.c_str());
   }
@@ -96,7 +85,7 @@ void clear_away(const fs::path& owner, const std::string& line) {
 
 // Makes the file that stands for a lock; false while another process's stands there.
 bool take_instead(const fs::path& owner) {
-  const std::string held = content_of(owner);
+  const std::string held = text_at(owner);
   if (!held.empty() && Owner::of(held).is_gone()) clear_away(owner, held);
   try {
     OpenFile file(owner, O_WRONLY | O_CREAT | O_EXCL);
@@ -112,12 +101,12 @@ bool take_instead(const fs::path& owner) {
 }
 
 bool is_held_instead(const fs::path& owner) {
-  const std::string held = content_of(owner);
+  const std::string held = text_at(owner);
   return !held.empty() && !Owner::of(held).is_gone();
 }
 
 [[noreturn]] void refuse(const fs::path& folder) {
-  const std::string held = content_of(folder / kOwner);
+  const std::string held = text_at(folder / kOwner);
   if (!held.empty() && Owner::of(held).host != Owner::self().host) {
     const Owner owner = Owner::of(held);
     throw FolderInUse(fmt::format(
@@ -158,7 +147,7 @@ FolderLock::FolderLock(const fs::path& folder, std::chrono::milliseconds patienc
 }
 
 FolderLock::~FolderLock() {
-  if (!owner_.empty() && content_of(owner_) == Owner::self().line()) remove_file(owner_);
+  if (!owner_.empty() && text_at(owner_) == Owner::self().line()) remove_file(owner_);
 }
 
 bool FolderLock::is_held(const fs::path& folder) {

@@ -4,10 +4,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
 #include <optional>
 #include <sstream>
 
+#include "engine/io/file.h"
 #include "experiments/run/domain.h"
 #include "kernels/cpu/control_groups.h"
 
@@ -19,13 +19,6 @@ namespace fs = std::filesystem;
 constexpr double kFloat = 4;
 constexpr double kPool = 1 << 20;      // the smallest block of an arena
 constexpr double kProgram = 32 << 20;  // code, libraries, threads' stacks
-
-std::string content_of(const fs::path& path) {
-  std::ifstream file(path);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
 
 // The number that follows `name` at the beginning of a line; of the whole text for "".
 std::optional<double> number_in(const std::string& text, const std::string& name) {
@@ -43,7 +36,7 @@ std::optional<double> number_in(const std::string& text, const std::string& name
 // What a control group may still take; nothing where it has no limit.
 std::optional<MemoryLimit> limit_of(const kernels::ControlGroup& group) {
   const auto read = [&](const char* file, const char* name) {
-    return number_in(content_of(fs::path(group.folder) / file), name);
+    return number_in(text_at(fs::path(group.folder) / file), name);
   };
   // "max" is no number.
   const auto limit = read(group.v2 ? "memory.max" : "memory.limit_in_bytes", "");
@@ -152,7 +145,7 @@ MemoryPeak peak_of(const MemoryNeed& need) {
 
 std::vector<MemoryLimit> memory_limits(const fs::path& root) {
   std::vector<MemoryLimit> limits;
-  if (const auto kib = number_in(content_of(root / "proc/meminfo"), "MemAvailable:")) {
+  if (const auto kib = number_in(text_at(root / "proc/meminfo"), "MemAvailable:")) {
     limits.push_back({*kib * 1024, "this machine has", false});
   }
   const std::string before = root == "/" ? "" : root.string();
@@ -161,7 +154,7 @@ std::vector<MemoryLimit> memory_limits(const fs::path& root) {
   }
   rlimit address_space = {};
   if (getrlimit(RLIMIT_AS, &address_space) == 0 && address_space.rlim_cur != RLIM_INFINITY) {
-    const double used = number_in(content_of(root / "proc/self/statm"), "").value_or(0) *
+    const double used = number_in(text_at(root / "proc/self/statm"), "").value_or(0) *
                         static_cast<double>(sysconf(_SC_PAGESIZE));
     limits.push_back({std::max(0.0, static_cast<double>(address_space.rlim_cur) - used),
                       "the limit on address space (ulimit -v) leaves", true});
