@@ -239,6 +239,48 @@ Population make_population(const kernels::NormDims& dims, std::uint64_t seed) {
   return p;
 }
 
+// The buffers of a normalization by a population, and its calls on them.
+template <class T, template <class> class Buffer = Walled>
+struct PopulationBuffers {
+  kernels::NormDims dims;
+  Buffer<T> x, gamma, beta, mean, variance, dy, y, dx, dgamma, dbeta;
+
+  explicit PopulationBuffers(const Population& p)
+      : dims(p.c.dims),
+        x(narrowed<T>(p.c.x)),
+        gamma(narrowed<T>(p.c.gamma)),
+        beta(narrowed<T>(p.c.beta)),
+        mean(narrowed<T>(p.mean)),
+        variance(narrowed<T>(p.variance)),
+        dy(narrowed<T>(p.c.dy)),
+        y(dims.size()),
+        dx(dims.size()),
+        dgamma(dims.channels),
+        dbeta(dims.channels) {}
+
+  kernels::NormPopulationForward<T> forward() {
+    return {.dims = dims,
+            .x = x.data(),
+            .gamma = gamma.data(),
+            .beta = beta.data(),
+            .mean = mean.data(),
+            .variance = variance.data(),
+            .y = y.data()};
+  }
+  kernels::NormPopulationBackward<T> backward() {
+    return {.dims = dims,
+            .x = x.data(),
+            .gamma = gamma.data(),
+            .beta = beta.data(),
+            .mean = mean.data(),
+            .variance = variance.data(),
+            .dy = dy.data(),
+            .dx = {dx.data()},
+            .dbeta = {dbeta.data()},
+            .dgamma = {dgamma.data()}};
+  }
+};
+
 // y = relu(x_hat gamma + beta) with a few roundings; gradients with those of their sums.
 template <class T, template <class> class Buffer = Walled, class Queue>
 void check_population(Queue& queue, const Population& p) {
@@ -257,38 +299,26 @@ void check_population(Queue& queue, const Population& p) {
     dgamma.add(static_cast<std::int64_t>(channel), through * p.x_hat(i));
     dbeta.add(static_cast<std::int64_t>(channel), through);
   }
-  const Buffer<T> x(narrowed<T>(p.c.x)), gamma(narrowed<T>(p.c.gamma)), beta(narrowed<T>(p.c.beta)),
-      dy(narrowed<T>(p.c.dy)), mean(narrowed<T>(p.mean)), variance(narrowed<T>(p.variance));
+  PopulationBuffers<T, Buffer> b(p);
   // rstd (5, with the root of a rounded sum), x - mean, the products and the sum.
   constexpr std::int64_t kRoundings = 10;
-  Buffer<T> out(size);
-  run(queue, kernels::NormPopulationForward<T>{.dims = dims,
-                                               .x = x.data(),
-                                               .gamma = gamma.data(),
-                                               .beta = beta.data(),
-                                               .mean = mean.data(),
-                                               .variance = variance.data(),
-                                               .y = out.data()});
-  expect_near<T>("y", out.values(), y, kRoundings);
-  EXPECT_TRUE(out.walls_stand());
+  run(queue, b.forward());
+  expect_near<T>("y", b.y.values(), y, kRoundings);
+  EXPECT_TRUE(b.y.walls_stand());
 
-  const auto backward = [&](GradOut<T> a, GradOut<T> b, GradOut<T> c) {
-    run(queue, kernels::NormPopulationBackward<T>{.dims = dims,
-                                                  .x = x.data(),
-                                                  .gamma = gamma.data(),
-                                                  .beta = beta.data(),
-                                                  .mean = mean.data(),
-                                                  .variance = variance.data(),
-                                                  .dy = dy.data(),
-                                                  .dx = a,
-                                                  .dbeta = c,
-                                                  .dgamma = b});
+  kernels::NormPopulationBackward<T> call = b.backward();
+  const auto backward = [&](GradOut<T> to_x, GradOut<T> to_gamma, GradOut<T> to_beta) {
+    call.dx = to_x;
+    call.dgamma = to_gamma;
+    call.dbeta = to_beta;
+    run(queue, call);
   };
   const std::int64_t values = dims.batch * dims.length;
-  expect_gradient<T, Buffer>("dx", dx, kRoundings, [&](GradOut<T> a) { backward(a, {}, {}); });
+  expect_gradient<T, Buffer>("dx", dx, kRoundings, [&](GradOut<T> out) { backward(out, {}, {}); });
   expect_gradient<T, Buffer>("dgamma", dgamma, values + kRoundings,
-                             [&](GradOut<T> b) { backward({}, b, {}); });
-  expect_gradient<T, Buffer>("dbeta", dbeta, values, [&](GradOut<T> c) { backward({}, {}, c); });
+                             [&](GradOut<T> out) { backward({}, out, {}); });
+  expect_gradient<T, Buffer>("dbeta", dbeta, values,
+                             [&](GradOut<T> out) { backward({}, {}, out); });
   backward({}, {}, {});
 }
 

@@ -18,11 +18,6 @@ const Device& device() {
   return harness::device();
 }
 
-LocalizerConfig config_of(std::int64_t depth = 4, std::int64_t channels = 4,
-                          std::int64_t kernel_size = 3) {
-  return LocalizerConfig::packed(depth, channels, kernel_size);
-}
-
 // Away from 1 and 0, where gamma and beta begin.
 void randomize_norms(Localizer& net, Draw& draw) {
   for (Parameter& parameter : net.parameters().parameters()) {
@@ -124,7 +119,7 @@ std::vector<double> brute_force(const Localizer& net, const std::vector<double>&
 TEST(PackedLocalizer, IsTheNetworkOfSection32) {
   for (const auto& [depth, channels, kernel_size, pairs] :
        {std::tuple{2, 3, 3, 2}, {3, 1, 5, 1}, {5, 6, 3, 3}, {4, 8, 5, 2}, {6, 4, 1, 2}}) {
-    Localizer net(device(), DType::kF64, config_of(depth, channels, kernel_size), 1);
+    Localizer net(device(), DType::kF64, LocalizerConfig::packed(depth, channels, kernel_size), 1);
     Draw draw(2);
     randomize_norms(net, draw);
     const Tensor x = draw.tensor({2 * pairs, net.config().length(), 1});
@@ -134,9 +129,9 @@ TEST(PackedLocalizer, IsTheNetworkOfSection32) {
 }
 
 TEST(PackedLocalizer, TheLengthIsOnePlusTwoReceptiveFields) {
-  EXPECT_EQ(config_of(32, 64, 5).receptive_field(), 64);
-  EXPECT_EQ(config_of(32, 64, 5).length(), 129);  // the paper's
-  EXPECT_EQ(config_of(8, 32, 5).length(), 33);
+  EXPECT_EQ(LocalizerConfig::packed(32, 64, 5).receptive_field(), 64);
+  EXPECT_EQ(LocalizerConfig::packed(32, 64, 5).length(), 129);  // the paper's
+  EXPECT_EQ(LocalizerConfig::packed(8, 32, 5).length(), 33);
 }
 
 TEST(PackedLocalizer, NamesItsTensorsAsTheLocalizerDoes) {
@@ -150,14 +145,15 @@ TEST(PackedLocalizer, NamesItsTensorsAsTheLocalizerDoes) {
   LocalizerConfig same;
   same.depth = 5;
   same.channels = 6;
-  EXPECT_EQ(tensors_of(Localizer(device(), DType::kF32, config_of(5, 6, 5), 1).parameters()),
+  EXPECT_EQ(tensors_of(
+                Localizer(device(), DType::kF32, LocalizerConfig::packed(5, 6, 5), 1).parameters()),
             tensors_of(Localizer(device(), DType::kF32, same, 1).parameters()));
 }
 
 // A pair's predictions are the same, to the bit, whatever stands beside it; those of the two
 // sequences of a pair depend on each other.
 TEST(PackedLocalizer, PairsDoNotHearEachOtherButTheirTwoSequencesDo) {
-  const Localizer net(device(), DType::kF64, config_of(5, 4, 3), 3);
+  const Localizer net(device(), DType::kF64, LocalizerConfig::packed(5, 4, 3), 3);
   const std::int64_t length = net.config().length();
   const Tensor x = Draw(4).tensor({6, length, 1});
   const auto before = predict(net, x);
@@ -171,7 +167,7 @@ TEST(PackedLocalizer, PairsDoNotHearEachOtherButTheirTwoSequencesDo) {
 
 // Without a norm, of two convolutions: nothing couples the two sequences.
 TEST(PackedLocalizer, PackNormIsTheOnlyCoupling) {
-  const Localizer net(device(), DType::kF64, config_of(2, 4, 3), 3);
+  const Localizer net(device(), DType::kF64, LocalizerConfig::packed(2, 4, 3), 3);
   const Tensor x = Draw(4).tensor({2, net.config().length(), 1});
   const auto before = predict(net, x);
   x.data<double>()[1] += 1;
@@ -183,7 +179,7 @@ TEST(PackedLocalizer, PackNormIsTheOnlyCoupling) {
 // Exchanging the sequences exchanges the predictions: at zero overlap the best answer is 0 for
 // both, and for identical sequences the two answers are the same.
 TEST(PackedLocalizer, IsEquivariantToExchangingTheSequences) {
-  Localizer net(device(), DType::kF64, config_of(5, 4, 3), 3);
+  Localizer net(device(), DType::kF64, LocalizerConfig::packed(5, 4, 3), 3);
   Draw draw(5);
   randomize_norms(net, draw);
   const std::int64_t length = net.config().length();
@@ -206,7 +202,7 @@ TEST(PackedLocalizer, Gradients) {
   Draw draw(6);
   for (std::uint64_t i = 0; i < 40; ++i) {
     const LocalizerConfig config =
-        config_of(draw.integer(2, 5), draw.pick({1, 2, 3, 6}), draw.pick({1, 3, 5}));
+        LocalizerConfig::packed(draw.integer(2, 5), draw.pick({1, 2, 3, 6}), draw.pick({1, 3, 5}));
     const Shape shape{2 * draw.integer(1, 2), config.length(), 1};
     std::unique_ptr<Localizer> net;
     Tensor x;
@@ -230,7 +226,7 @@ TEST(PackedLocalizer, Gradients) {
 }
 
 TEST(PackedLocalizer, RefusesWhatDoesNotFit) {
-  const Localizer net(device(), DType::kF64, config_of(4, 4, 3), 0);
+  const Localizer net(device(), DType::kF64, LocalizerConfig::packed(4, 4, 3), 0);
   Tape tape(device(), DType::kF64);
   EXPECT_EQ(error_of([&] {
               net(tape.make({3, 9, 1}));
@@ -240,8 +236,9 @@ TEST(PackedLocalizer, RefusesWhatDoesNotFit) {
               net(tape.make({2, 10, 1}));
             }),
             "packed localizer: expected pairs of sequences, [2 N, 9, 1], got [2, 10, 1]");
-  EXPECT_EQ(error_of([&] { Localizer(device(), DType::kF64, config_of(4, 4, 4), 0); }),
-            "kernel size 4: expected an odd number");
+  EXPECT_EQ(
+      error_of([&] { Localizer(device(), DType::kF64, LocalizerConfig::packed(4, 4, 4), 0); }),
+      "kernel size 4: expected an odd number");
 }
 
 }  // namespace

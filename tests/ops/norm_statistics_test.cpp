@@ -238,30 +238,14 @@ TEST(NormPopulation, TakesAnyBatch) {
 TEST(NormPopulation, SameBitsWithAnyNumberOfThreads) {
   for (const NormDims& dims : harness::large_norm_dims()) {
     const Population p = make_population<float>(dims, 3);
-    const auto x = narrowed<float>(p.c.x), gamma = narrowed<float>(p.c.gamma),
-               beta = narrowed<float>(p.c.beta), dy = narrowed<float>(p.c.dy),
-               mean = narrowed<float>(p.mean), variance = narrowed<float>(p.variance);
     harness::expect_same_bits(p.c.text(), [&](CpuQueue& queue) {
-      std::vector<float> all(2 * x.size() + 2 * gamma.size());
-      float* dx = all.data() + x.size();
-      float* dgamma = dx + x.size();
-      run(queue, kernels::NormPopulationForward<float>{.dims = dims,
-                                                       .x = x.data(),
-                                                       .gamma = gamma.data(),
-                                                       .beta = beta.data(),
-                                                       .mean = mean.data(),
-                                                       .variance = variance.data(),
-                                                       .y = all.data()});
-      run(queue, kernels::NormPopulationBackward<float>{.dims = dims,
-                                                        .x = x.data(),
-                                                        .gamma = gamma.data(),
-                                                        .beta = beta.data(),
-                                                        .mean = mean.data(),
-                                                        .variance = variance.data(),
-                                                        .dy = dy.data(),
-                                                        .dx = {dx},
-                                                        .dbeta = {dgamma + gamma.size()},
-                                                        .dgamma = {dgamma}});
+      harness::PopulationBuffers<float> b(p);
+      run(queue, b.forward());
+      run(queue, b.backward());
+      std::vector<float> all;
+      for (const auto* part : {&b.y, &b.dx, &b.dgamma, &b.dbeta}) {
+        all.insert(all.end(), part->values().begin(), part->values().end());
+      }
       return all;
     });
   }
