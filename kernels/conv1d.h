@@ -24,8 +24,6 @@ struct Conv1dDims {
   std::int64_t length_out() const { return length + 2 * padding - kernel_size + 1; }
 };
 
-// On a GPU, `variant` names the kernel: one of cuda/conv1d/variants.h (std::logic_error where it
-// cannot compute this). Null takes the best.
 template <class T>
 struct Conv1dForward {
   Conv1dDims dims;
@@ -36,6 +34,8 @@ struct Conv1dForward {
 };
 template <class T>
 void run(CpuQueue& queue, const Conv1dForward<T>& call);
+// `variant` names a kernel of cuda/conv1d/variants.h (std::logic_error where it cannot compute
+// this); null takes the best. So too below.
 void run(CudaQueue& queue, const Conv1dForward<float>& call, const char* variant = nullptr);
 
 // dx[n, l, ci] = sum over t, co of dy[n, l + padding - t, co] * w[t, ci, co]
