@@ -149,6 +149,8 @@ def mark(axes, y, text, side="above"):
     axes.annotate(text, (0, y), (2, 1.5 if up else -4), xycoords=("axes fraction", "data"),
                   textcoords="offset points", ha="left", va="bottom" if up else "top", fontsize=6.5,
                   path_effects=[withStroke(linewidth=1.5, foreground="white")], zorder=5)
+    for spine in axes.spines.values():
+        spine.set_zorder(6)
 
 
 def draw(results, title=None):
