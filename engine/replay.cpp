@@ -9,11 +9,6 @@ namespace {
 
 constexpr int kEagerRuns = 2;
 
-bool environment_says_off() {
-  const char* const value = std::getenv("SIDECHANNEL_REPLAY");
-  return value != nullptr && std::string_view(value) == "off";
-}
-
 // A CPU launches nothing: there is nothing to record.
 template <class Queue>
 constexpr bool kRecords = requires(Queue queue) {
@@ -23,8 +18,10 @@ constexpr bool kRecords = requires(Queue queue) {
 }  // namespace
 
 Replay::Replay(Device device) : device_(std::move(device)) {
+  const char* const value = std::getenv("SIDECHANNEL_REPLAY");
+  if (value != nullptr && std::string_view(value) == "off") return;
   on(device_, [this]<class Queue>([[maybe_unused]] Queue& queue) {
-    if constexpr (kRecords<Queue>) recorded_ = !queue.blocking() && !environment_says_off();
+    if constexpr (kRecords<Queue>) recorded_ = !queue.blocking();
   });
 }
 

@@ -4,10 +4,12 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <csignal>
+#include <cstddef>
 #include <initializer_list>
-#include <string>
+#include <type_traits>
 
 #include "engine/io/file.h"
 
@@ -20,7 +22,13 @@ constexpr long kLookAgain = 10'000;
 volatile std::sig_atomic_t requested = 0;
 std::atomic<int> polling = 0;
 std::atomic<int> delaying = 0;
-std::string last_words;
+
+// A signal may come while the process ends: what its handler reads outlives the static destructors.
+struct LastWords {
+  std::array<char, 64> text;
+  std::size_t size;
+} last_words;
+static_assert(std::is_trivially_destructible_v<LastWords>);
 
 // All that follows may run in a signal's handler: it calls what is safe there, and no more.
 
@@ -33,7 +41,7 @@ void call_again(long microseconds) {
 
 void end_if_nothing_is_written(int) {
   if (delaying > 0 || file_writes_under_way() > 0) return call_again(kLookAgain);
-  if (write(STDERR_FILENO, last_words.data(), last_words.size()) < 0) {
+  if (write(STDERR_FILENO, last_words.text.data(), last_words.size) < 0) {
     // The exit code says it, too.
   }
   _exit(kExitInterrupted);
@@ -61,7 +69,11 @@ void handle(int signal, void (*handler)(int)) {
 }  // namespace
 
 void catch_interrupts(const char* name) {
-  last_words = fmt::format("{}{}: interrupted\n", isatty(STDERR_FILENO) == 1 ? "\n" : "", name);
+  const char* const clear_of_progress = isatty(STDERR_FILENO) == 1 ? "\n" : "";
+  const auto end = fmt::format_to_n(last_words.text.begin(), last_words.text.size(),
+                                    "{}{}: interrupted\n", clear_of_progress, name)
+                       .out;
+  last_words.size = static_cast<std::size_t>(end - last_words.text.begin());
   handle(SIGALRM, end_if_nothing_is_written);
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) handle(signal, on_signal);
   // A terminal that was closed; nohup has it ignored.
