@@ -48,7 +48,7 @@ const std::vector<Conv1dDims> kAnyShape = {
     {70, 4, 2, 3, 3, 1},     // more samples than splits have room for
 };
 
-// For the kernels made for h = 32 and h = 64 and 5 taps: tiles of 32, 64 and 160 positions, chunks
+// For the kernels made for h = 32 and h = 64, and 5 or 3 taps: tiles of 32, 64 and 160 positions, chunks
 // of 64, products of 8.
 const std::vector<Conv1dDims> kHidden = {
     {1, 160, 64, 64, 5, 2},  // one whole tile
@@ -66,6 +66,14 @@ const std::vector<Conv1dDims> kHidden = {
     {1, 130, 32, 32, 5, 3},  //
     {70, 9, 64, 64, 5, 2},   // more chunks than splits: several chunks of different samples in one
     {140, 9, 32, 32, 5, 2},  //
+    {1, 161, 64, 64, 3, 1},  // 3 taps: two tiles
+    {1, 161, 32, 32, 3, 1},  //
+    {2, 77, 64, 64, 3, 0},   // valid
+    {2, 77, 32, 32, 3, 0},   //
+    {2, 3, 64, 64, 3, 2},    // the widest padding
+    {2, 3, 32, 32, 3, 2},    //
+    {70, 9, 64, 64, 3, 1},   // more chunks than splits
+    {140, 9, 32, 32, 3, 1},  //
 };
 
 float to_tf32(float x) {
@@ -317,7 +325,10 @@ TEST(CudaConv1dChoice, GoesByPrecisionDeviceAndShape) {
   EXPECT_EQ(chosen(hopper, tf32, input{{2, 9, 1, 64, 5, 2}}), "one output channel");
   EXPECT_EQ(chosen(hopper, tf32, params{{2, 9, 1, 64, 5, 2}}), "one input channel");
   EXPECT_EQ(chosen(hopper, tf32, params{{2, 9, 64, 1, 5, 2}}), "one output channel");
-  EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 64, 64, 3, 1}}), "any shape");
+  EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 64, 64, 3, 1}}),
+            "TF32 h = 64, 3 taps, 32 positions");
+  EXPECT_EQ(chosen(hopper, fp32, params{{2, 9, 32, 32, 3, 1}}), "fp32 h = 32, 3 taps");
+  EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 64, 64, 7, 3}}), "any shape");
   EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 32, 64, 5, 2}}), "any shape");
   EXPECT_EQ(chosen(hopper, tf32, params{{2, 9, 48, 48, 5, 2}}), "any shape");
 }

@@ -2,7 +2,7 @@
 //
 //   any_shape.cu    any shape, fp32; the second stage of the parameter gradients
 //   one_channel.cu  one channel on one side: bound by memory
-//   rows_ffma.cu    C_in = C_out = 32 or 64, 5 taps, in fp32
+//   rows_ffma.cu    C_in = C_out = 32 or 64, 3 or 5 taps, in fp32
 //   rows_mma.cu     the same on tensor cores, in TF32
 //   weights_*.cu    the parameter gradients of these layers, likewise
 //

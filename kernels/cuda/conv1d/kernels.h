@@ -41,8 +41,8 @@ struct RowVariant {
 
 extern const RowVariant kTiledRows;
 extern const RowVariant kOneChannelRows[2];
-extern const RowVariant kFfmaRows[4];
-extern const RowVariant kMmaRows[6];
+extern const RowVariant kFfmaRows[8];
+extern const RowVariant kMmaRows[10];
 
 // --- Parameter gradients -------------------------------------------------------------------------
 //
@@ -77,8 +77,8 @@ struct WeightVariant {
 
 extern const WeightVariant kTiledWeights;
 extern const WeightVariant kOneChannelWeights[2];
-extern const WeightVariant kFfmaWeights[2];
-extern const WeightVariant kMmaWeights[2];
+extern const WeightVariant kFfmaWeights[4];
+extern const WeightVariant kMmaWeights[4];
 
 // db alone, into the ends of partial's rows.
 void sum_columns(CudaQueue& queue, const WeightSums& sums);

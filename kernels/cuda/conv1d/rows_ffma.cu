@@ -1,5 +1,5 @@
-// Row products of conv1d in fp32: C_in = C_out = h, 5 taps. The problem is defined in
-// kernels.h.
+// Row products of conv1d in fp32: C_in = C_out = h, 3 or 5 taps. The problem is defined
+// in kernels.h.
 //
 // A block computes a tile of positions of one sample x all h columns. Its threads form kGroups
 // groups: each computes the whole tile, but sums only every kGroups-th pair of channels, so that
@@ -30,7 +30,6 @@ namespace sidechannel::kernels {
 namespace {
 
 using device::kStageChannels;
-using device::kTaps;
 using device::load2;
 using device::load4;
 
@@ -58,16 +57,16 @@ struct FfmaPlace {
 // What a stage holds: 16 channels of x, and their weights for all columns and taps, as they stand
 // in the layer's memory: a row of columns for each tap and channel; flipped, a row of channels for
 // each tap and column.
-template <class Place, int kPositions>
+template <class Place, int kTaps, int kPositions>
 struct Stage {
   device::Planes<kStageChannels, kPositions + kTaps - 1> x;
   alignas(16) float w[kTaps][Place::kRows][Place::kPitch];
 };
 
 // Begins to copy a stage, from channel c0 on. Each thread copies one chunk of weights for each tap.
-template <int kThreads, class Place, int kPositions>
+template <int kThreads, class Place, int kTaps, int kPositions>
 __device__ __forceinline__ void begin_stage(const NarrowProduct& p, const device::RowTile& tile,
-                                            int c0, Stage<Place, kPositions>& stage) {
+                                            int c0, Stage<Place, kTaps, kPositions>& stage) {
   constexpr int kColumns = Place::kColumns;
   const int thread = static_cast<int>(threadIdx.x);
   stage.x.template for_own_chunks<kThreads, kColumns>(
@@ -86,14 +85,14 @@ __device__ __forceinline__ void begin_stage(const NarrowProduct& p, const device
   device::ptx::cp_async_commit_group();
 }
 
-template <int kChannels, int kWarps, int kRun, int kGroups, bool kFlip>
+template <int kChannels, int kTaps, int kWarps, int kRun, int kGroups, bool kFlip>
 struct FfmaRows {
   static constexpr int kQuads = kChannels / 8;
   static constexpr int kGroupThreads = kWarps * 32;
   static constexpr int kThreads = kGroupThreads * kGroups;
   static constexpr int kPositions = kGroupThreads / kQuads * kRun;
   using Place = FfmaPlace<kChannels, kFlip>;
-  using Stages = Stage<Place, kPositions>[2];
+  using Stages = Stage<Place, kTaps, kPositions>[2];
   // The sums of all groups but the first, after the stages are done with.
   using Sums = float[kGroups - 1][8 * kRun][kGroupThreads];
   static constexpr std::size_t kShared = sizeof(Stages) > sizeof(Sums) ? sizeof(Stages)
@@ -131,9 +130,9 @@ __device__ __forceinline__ Weights load_weights(const float (*w)[Place::kPitch],
   return weights;
 }
 
-template <int kChannels, int kWarps, int kRun, int kGroups, bool kFlip>
+template <int kChannels, int kTaps, int kWarps, int kRun, int kGroups, bool kFlip>
 __global__ void __launch_bounds__(kWarps * 32 * kGroups, 1) ffma_rows_kernel(NarrowProduct p) {
-  using Rows = FfmaRows<kChannels, kWarps, kRun, kGroups, kFlip>;
+  using Rows = FfmaRows<kChannels, kTaps, kWarps, kRun, kGroups, kFlip>;
   const int group = static_cast<int>(threadIdx.x) / Rows::kGroupThreads;
   const int rank = static_cast<int>(threadIdx.x) % Rows::kGroupThreads;
   const int quad = rank % Rows::kQuads;
@@ -208,36 +207,40 @@ __global__ void __launch_bounds__(kWarps * 32 * kGroups, 1) ffma_rows_kernel(Nar
   }
 }
 
-template <int kChannels, int kWarps, int kRun, int kGroups>
+template <int kChannels, int kTaps, int kWarps, int kRun, int kGroups>
 void ffma_rows(CudaQueue& queue, const NarrowProduct& p) {
-  using Forward = FfmaRows<kChannels, kWarps, kRun, kGroups, false>;
-  using Flipped = FfmaRows<kChannels, kWarps, kRun, kGroups, true>;
+  using Forward = FfmaRows<kChannels, kTaps, kWarps, kRun, kGroups, false>;
+  using Flipped = FfmaRows<kChannels, kTaps, kWarps, kRun, kGroups, true>;
   Launch how;
   how.grid = Grid{std::int64_t{p.batch} * ceil_div(p.length_out, Forward::kPositions)};
   how.block = dim3(Forward::kThreads);
   how.dynamic_shared = p.flip ? Flipped::kShared : Forward::kShared;
   launch(queue, "conv1d rows, fp32",
-         p.flip ? ffma_rows_kernel<kChannels, kWarps, kRun, kGroups, true>
-                : ffma_rows_kernel<kChannels, kWarps, kRun, kGroups, false>,
+         p.flip ? ffma_rows_kernel<kChannels, kTaps, kWarps, kRun, kGroups, true>
+                : ffma_rows_kernel<kChannels, kTaps, kWarps, kRun, kGroups, false>,
          how, p);
 }
 
-template <int kChannels, int kWarps, int kRun, int kGroups>
+template <int kChannels, int kTaps, int kWarps, int kRun, int kGroups>
 constexpr RowVariant variant(const char* name) {
-  using Forward = FfmaRows<kChannels, kWarps, kRun, kGroups, false>;
-  using Flipped = FfmaRows<kChannels, kWarps, kRun, kGroups, true>;
+  using Forward = FfmaRows<kChannels, kTaps, kWarps, kRun, kGroups, false>;
+  using Flipped = FfmaRows<kChannels, kTaps, kWarps, kRun, kGroups, true>;
   constexpr std::size_t kShared = std::max(Forward::kShared, Flipped::kShared);
   return {name, Needs::hidden(kChannels, kTaps, Precision::kFp32, kShared), Forward::kPositions, 3,
-          ffma_rows<kChannels, kWarps, kRun, kGroups>};
+          ffma_rows<kChannels, kTaps, kWarps, kRun, kGroups>};
 }
 
 }  // namespace
 
-const RowVariant kFfmaRows[4] = {
-    variant<64, 4, 10, 2>("fp32 h = 64, 160 positions"),
-    variant<64, 2, 4, 4>("fp32 h = 64, 32 positions"),
-    variant<32, 2, 10, 2>("fp32 h = 32, 160 positions"),
-    variant<32, 1, 4, 4>("fp32 h = 32, 32 positions"),
+const RowVariant kFfmaRows[8] = {
+    variant<64, 5, 4, 10, 2>("fp32 h = 64, 160 positions"),
+    variant<64, 5, 2, 4, 4>("fp32 h = 64, 32 positions"),
+    variant<32, 5, 2, 10, 2>("fp32 h = 32, 160 positions"),
+    variant<32, 5, 1, 4, 4>("fp32 h = 32, 32 positions"),
+    variant<64, 3, 4, 10, 2>("fp32 h = 64, 3 taps, 160 positions"),
+    variant<64, 3, 2, 4, 4>("fp32 h = 64, 3 taps, 32 positions"),
+    variant<32, 3, 2, 10, 2>("fp32 h = 32, 3 taps, 160 positions"),
+    variant<32, 3, 1, 4, 4>("fp32 h = 32, 3 taps, 32 positions"),
 };
 
 }  // namespace sidechannel::kernels

@@ -1,5 +1,5 @@
-// Row products of conv1d on tensor cores: C_in = C_out = h, 5 taps, TF32 operands, fp32 sums. The
-// problem is defined in kernels.h.
+// Row products of conv1d on tensor cores: C_in = C_out = h, 3 or 5 taps, TF32 operands, fp32 sums.
+// The problem is defined in kernels.h.
 //
 // A block computes a tile of positions of one sample x all h columns, in stages of 16 channels.
 // Four of its warps multiply, four bring the next stage (conv1d/device/mma.cuh). A warp that
@@ -33,14 +33,13 @@ namespace {
 
 using device::kHelpers;
 using device::kStageChannels;
-using device::kTaps;
 using device::LeftTile;
 using device::load4;
 
 constexpr int kWarps = 4;  // that multiply
 constexpr int kThreads = kWarps * 32 + kHelpers;
 
-template <int kChannels, int kPositions>
+template <int kChannels, int kTaps, int kPositions>
 struct Stage {
   device::Planes<kStageChannels, kPositions + kTaps - 1> x;
   LeftTile w[kTaps][2][kChannels / 16];  // [tap][step][tile of 16 columns]
@@ -51,7 +50,7 @@ struct Stage {
 // As they stand in the layer's memory, four neighbouring columns of a channel. Helper warp t4 takes
 // channels 4 * t4 + {0, 1, 2, 3}, and of each eight lanes take the columns 4 * g of a pair of
 // tiles.
-template <int kChannels>
+template <int kChannels, int kTaps>
 struct Weights {
   int t4, g, channel;
 
@@ -68,7 +67,7 @@ struct Weights {
 };
 
 // Flipped: four neighbouring channels of a column. Four lanes take the 16 channels of one.
-template <int kChannels>
+template <int kChannels, int kTaps>
 struct FlippedWeights {
   int t4, column;
 
@@ -85,9 +84,10 @@ struct FlippedWeights {
 };
 
 // The helpers' part: brings 16 channels of x and of the weights, from channel c0 on.
-template <int kChannels, int kPositions, class W>
+template <class W, int kChannels, int kTaps, int kPositions>
 __device__ __forceinline__ void bring(const NarrowProduct& p, const device::RowTile& tile,
-                                      int helper, int c0, Stage<kChannels, kPositions>& stage) {
+                                      int helper, int c0,
+                                      Stage<kChannels, kTaps, kPositions>& stage) {
   constexpr int kPairs = kChannels / 32;
   const W weights(helper);
   const float* w = p.w + c0 / kStageChannels * W::stage_stride();
@@ -122,12 +122,12 @@ __device__ __forceinline__ void bring(const NarrowProduct& p, const device::RowT
   });
 }
 
-template <int kChannels, int kTiles, bool kFlip>
+template <int kChannels, int kTaps, int kTiles, bool kFlip>
 __global__ void __launch_bounds__(kThreads, 1) mma_rows_kernel(NarrowProduct p) {
   constexpr int kPositions = kWarps * kTiles * 8;
   constexpr int kColumnTiles = kChannels / 16;
-  using W = std::conditional_t<kFlip, FlippedWeights<kChannels>, Weights<kChannels>>;
-  auto* stages = device::dynamic_shared<Stage<kChannels, kPositions>>();
+  using W = std::conditional_t<kFlip, FlippedWeights<kChannels, kTaps>, Weights<kChannels, kTaps>>;
+  auto* stages = device::dynamic_shared<Stage<kChannels, kTaps, kPositions>>();
   const device::RowTile tile(p, kPositions);
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kThreads, 1) mma_rows_kernel(NarrowProduct p) 
   const int t4 = lane % 4;
 
   float sum[kColumnTiles][kTiles][4] = {};
-  const auto multiply = [&](const Stage<kChannels, kPositions>& stage) {
+  const auto multiply = [&](const Stage<kChannels, kTaps, kPositions>& stage) {
     const int position = warp * kTiles * 8 + g / 2 + 4 * (g % 2);
     const int unit = LeftTile::unit_of(g, t4);
 #pragma unroll
@@ -159,14 +159,14 @@ __global__ void __launch_bounds__(kThreads, 1) mma_rows_kernel(NarrowProduct p) 
     }
   };
 
-  if (helper >= 0) bring<kChannels, kPositions, W>(p, tile, helper, 0, stages[0]);
+  if (helper >= 0) bring<W>(p, tile, helper, 0, stages[0]);
   __syncthreads();  // the first stage is complete
 #pragma unroll 1
   for (int c0 = 0, s = 0; c0 < kChannels; c0 += kStageChannels, s ^= 1) {
     if (helper < 0) {
       multiply(stages[s]);
     } else if (c0 + kStageChannels < kChannels) {
-      bring<kChannels, kPositions, W>(p, tile, helper, c0 + kStageChannels, stages[s ^ 1]);
+      bring<W>(p, tile, helper, c0 + kStageChannels, stages[s ^ 1]);
     }
     __syncthreads();  // this stage has been read, the next one is complete
   }
@@ -192,35 +192,43 @@ __global__ void __launch_bounds__(kThreads, 1) mma_rows_kernel(NarrowProduct p) 
   }
 }
 
-template <int kChannels, int kTiles>
-constexpr std::size_t kShared = 2 * sizeof(Stage<kChannels, kWarps * kTiles * 8>);
+template <int kChannels, int kTaps, int kTiles>
+constexpr std::size_t kShared = 2 * sizeof(Stage<kChannels, kTaps, kWarps * kTiles * 8>);
 
-template <int kChannels, int kTiles>
+template <int kChannels, int kTaps, int kTiles>
 void mma_rows(CudaQueue& queue, const NarrowProduct& p) {
   Launch how;
   how.grid = Grid{std::int64_t{p.batch} * ceil_div(p.length_out, kWarps * kTiles * 8)};
   how.block = dim3(kThreads);
-  how.dynamic_shared = kShared<kChannels, kTiles>;
-  launch(
-      queue, "conv1d rows, TF32",
-      p.flip ? mma_rows_kernel<kChannels, kTiles, true> : mma_rows_kernel<kChannels, kTiles, false>,
-      how, p);
+  how.dynamic_shared = kShared<kChannels, kTaps, kTiles>;
+  launch(queue, "conv1d rows, TF32",
+         p.flip ? mma_rows_kernel<kChannels, kTaps, kTiles, true>
+                : mma_rows_kernel<kChannels, kTaps, kTiles, false>,
+         how, p);
 }
 
-template <int kChannels, int kTiles>
+template <int kChannels, int kTaps, int kTiles>
 constexpr RowVariant variant(const char* name) {
-  return {name, Needs::hidden(kChannels, kTaps, Precision::kTf32, kShared<kChannels, kTiles>),
-          kWarps * kTiles * 8, 1, mma_rows<kChannels, kTiles>};
+  return {name,
+          Needs::hidden(kChannels, kTaps, Precision::kTf32, kShared<kChannels, kTaps, kTiles>),
+          kWarps * kTiles * 8, 1, mma_rows<kChannels, kTaps, kTiles>};
 }
 
 }  // namespace
 
 // The widest tile reads the fewest bytes of shared memory for each product; the narrow ones are for
 // short sequences and small batches.
-const RowVariant kMmaRows[6] = {
-    variant<64, 5>("TF32 h = 64, 160 positions"), variant<64, 2>("TF32 h = 64, 64 positions"),
-    variant<64, 1>("TF32 h = 64, 32 positions"),  variant<32, 5>("TF32 h = 32, 160 positions"),
-    variant<32, 2>("TF32 h = 32, 64 positions"),  variant<32, 1>("TF32 h = 32, 32 positions"),
+const RowVariant kMmaRows[10] = {
+    variant<64, 5, 5>("TF32 h = 64, 160 positions"),
+    variant<64, 5, 2>("TF32 h = 64, 64 positions"),
+    variant<64, 5, 1>("TF32 h = 64, 32 positions"),
+    variant<32, 5, 5>("TF32 h = 32, 160 positions"),
+    variant<32, 5, 2>("TF32 h = 32, 64 positions"),
+    variant<32, 5, 1>("TF32 h = 32, 32 positions"),
+    variant<64, 3, 5>("TF32 h = 64, 3 taps, 160 positions"),
+    variant<64, 3, 1>("TF32 h = 64, 3 taps, 32 positions"),
+    variant<32, 3, 5>("TF32 h = 32, 3 taps, 160 positions"),
+    variant<32, 3, 1>("TF32 h = 32, 3 taps, 32 positions"),
 };
 
 }  // namespace sidechannel::kernels

@@ -1,4 +1,4 @@
-// Parameter gradients of conv1d in fp32: C_in = C_out = h, 5 taps, first stage. The problem is
+// Parameter gradients of conv1d in fp32: C_in = C_out = h, 3 or 5 taps, first stage. The problem is
 // defined in kernels.h.
 //
 //   dw[t, ci, co] = sum over positions l of x[l + t - padding, ci] * dy[l, co]
@@ -6,10 +6,10 @@
 // A block sums a slice of h / 2 input channels x all h output channels x all taps over one split:
 // grid.x counts slices, grid.y splits. Chunks of 64 positions are copied to shared memory, each
 // while the one before is summed. The block's threads form kGroups groups: each has all of the
-// slice's sums in registers, 80 a thread (2 neighbouring ci x 8 co, 4 neighbours and the same h / 2
-// further on, x 5 taps), and takes its share of neighbouring positions of every chunk; their inputs
-// slide through a window of registers. The bias's sums are taken by the blocks of the first slice,
-// each thread's from what it copied itself.
+// slice's sums in registers, 16 * taps a thread (2 neighbouring ci x 8 co, 4 neighbours and the
+// same h / 2 further on, x all taps), and takes its share of neighbouring positions of every chunk;
+// their inputs slide through a window of registers. The bias's sums are taken by the blocks of the
+// first slice, each thread's from what it copied itself.
 //
 // Order of a sum: position by position in a group, then the groups one after the other. Of the
 // bias: in a thread as it copied, then the threads one after the other.
@@ -25,19 +25,19 @@
 namespace sidechannel::kernels {
 namespace {
 
-using device::kTaps;
 using device::load2;
 using device::load4;
 using device::store4;
 
 constexpr int kChunk = 64;
-constexpr int kSums = 80;  // of a thread
-constexpr int kStep = 4;   // positions between two shifts of the window
+constexpr int kStep = 4;  // positions between two shifts of the window
 
-template <int kHidden>
+template <int kHidden, int kOfTaps>
 struct Shape {
   static constexpr int kChannels = kHidden;
+  static constexpr int kTaps = kOfTaps;
   static constexpr int kSlice = kHidden / 2;
+  static constexpr int kSums = 16 * kTaps;  // of a thread
   static constexpr int kGroupThreads = kTaps * kSlice * kHidden / kSums;
   static constexpr int kGroups = kHidden == 64 ? 2 : 4;
   static constexpr int kThreads = kGroupThreads * kGroups;
@@ -47,7 +47,7 @@ struct Shape {
 
 template <class S>
 struct Stage {
-  device::Planes<S::kSlice, kChunk + kTaps - 1> x;
+  device::Planes<S::kSlice, kChunk + S::kTaps - 1> x;
   device::Planes<S::kChannels, kChunk> dy;
 };
 
@@ -57,7 +57,7 @@ template <class S>
 union Shared {
   Stage<S> stages[2];
   struct {
-    float group[kSums][S::kGroupThreads];
+    float group[S::kSums][S::kGroupThreads];
     float bias[S::kThreads][4];
   } ending;
 };
@@ -65,20 +65,20 @@ union Shared {
 // Adds the group's share of a chunk of `count` positions.
 template <class S>
 __device__ __forceinline__ void add(const Stage<S>& stage, int group, int ci, int co, int count,
-                                    float (&sum)[kTaps][2][8]) {
+                                    float (&sum)[S::kTaps][2][8]) {
   const int begin = group * S::kShare;
   const int end = min(begin + S::kShare, count);
   const auto load = [&](int l) { return load2(&stage.x.at[ci / 4][l][ci % 4]); };
-  float2 x[2 * kStep];
+  constexpr int kKept = S::kTaps - 1;  // positions that the next step needs, too
+  float2 x[kStep + kKept];
 #pragma unroll
-  for (int i = 0; i < kStep; ++i) x[kStep + i] = load(begin + i);
+  for (int i = 0; i < kKept; ++i) x[kStep + i] = load(begin + i);
 #pragma unroll 1
   for (int l = begin; l < end; l += kStep) {
 #pragma unroll
-    for (int i = 0; i < kStep; ++i) {
-      x[i] = x[kStep + i];
-      x[kStep + i] = load(l + kStep + i);
-    }
+    for (int i = 0; i < kKept; ++i) x[i] = x[kStep + i];
+#pragma unroll
+    for (int i = 0; i < kStep; ++i) x[kKept + i] = load(l + kKept + i);
 #pragma unroll
     for (int i = 0; i < kStep; ++i) {
       // Beyond `count`, where the last step may reach, dy is staged as zeros.
@@ -86,7 +86,7 @@ __device__ __forceinline__ void add(const Stage<S>& stage, int group, int ci, in
       const float4 high = load4(stage.dy.at[S::kQuads + co / 4][l + i]);
       const float dy[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
-      for (int t = 0; t < kTaps; ++t) {
+      for (int t = 0; t < S::kTaps; ++t) {
 #pragma unroll
         for (int o = 0; o < 8; ++o) {
           sum[t][0][o] += x[i + t].x * dy[o];
@@ -99,7 +99,7 @@ __device__ __forceinline__ void add(const Stage<S>& stage, int group, int ci, in
 
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, 1) ffma_weights_kernel(WeightSums p) {
-  constexpr int kChannels = S::kChannels;
+  constexpr int kChannels = S::kChannels, kTaps = S::kTaps;
   const int thread = static_cast<int>(threadIdx.x);
   const int group = thread / S::kGroupThreads;
   const int rank = thread % S::kGroupThreads;
@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(S::kThreads, 1) ffma_weights_kernel(WeightSums
     __syncthreads();  // all have read it, before it is filled again
   }
 
-  device::add_groups<S::kGroups, kSums>(&sum[0][0][0], group, rank, shared.ending.group);
+  device::add_groups<S::kGroups, S::kSums>(&sum[0][0][0], group, rank, shared.ending.group);
   float* out = p.partial + blockIdx.y * p.row;
   if (group == 0) {
 #pragma unroll
@@ -190,7 +190,7 @@ void ffma_weights_of(CudaQueue& queue, const WeightSums& p) {
 template <class S>
 constexpr WeightVariant variant(const char* name) {
   return {name,
-          Needs::hidden(S::kChannels, kTaps, Precision::kFp32, sizeof(Shared<S>)),
+          Needs::hidden(S::kChannels, S::kTaps, Precision::kFp32, sizeof(Shared<S>)),
           kChunk,
           1,
           3,
@@ -200,7 +200,11 @@ constexpr WeightVariant variant(const char* name) {
 
 }  // namespace
 
-const WeightVariant kFfmaWeights[2] = {variant<Shape<64>>("fp32 h = 64"),
-                                       variant<Shape<32>>("fp32 h = 32")};
+const WeightVariant kFfmaWeights[4] = {
+    variant<Shape<64, 5>>("fp32 h = 64"),
+    variant<Shape<32, 5>>("fp32 h = 32"),
+    variant<Shape<64, 3>>("fp32 h = 64, 3 taps"),
+    variant<Shape<32, 3>>("fp32 h = 32, 3 taps"),
+};
 
 }  // namespace sidechannel::kernels

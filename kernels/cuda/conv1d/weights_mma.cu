@@ -1,5 +1,5 @@
-// Parameter gradients of conv1d on tensor cores: C_in = C_out = h, 5 taps, TF32 operands, fp32
-// sums, first stage. The problem is defined in kernels.h.
+// Parameter gradients of conv1d on tensor cores: C_in = C_out = h, 3 or 5 taps, TF32 operands,
+// fp32 sums, first stage. The problem is defined in kernels.h.
 //
 //   dw[t, ci, co] = sum over positions l of x[l + t - padding, ci] * dy[l, co]
 //
@@ -8,13 +8,13 @@
 // bring the next chunk (conv1d/device/mma.cuh) and sum the bias gradient from what they bring,
 // before it is rounded.
 //
-// A warp that multiplies sums 32 co x 16 ci x 5 taps, as 2 x 10 products of mma.sync m16n8k8, in
-// which rows (m) are co, columns (n) are ci, and the sum (k) runs over positions. For h = 64 the
-// four warps share the slice's sums; for h = 32 each has them all, and takes every fourth step of
-// eight positions. With g = lane / 4 and t4 = lane % 4:
+// A warp that multiplies sums 32 co x 16 ci x all taps, as 2 x 2 * taps products of mma.sync
+// m16n8k8, in which rows (m) are co, columns (n) are ci, and the sum (k) runs over positions. For h
+// = 64 the four warps share the slice's sums; for h = 32 each has them all, and takes every fourth
+// step of eight positions. With g = lane / 4 and t4 = lane % 4:
 //
-//   k     position 2 * t4 + {0, 1} of eight, for k = t4 and t4 + 4: six neighbouring positions of x
-//         serve all five taps
+//   k     position 2 * t4 + {0, 1} of eight, for k = t4 and t4 + 4: taps + 1 neighbouring positions
+//         of x serve all taps
 //   m     co 4 * g + 2 * tile + {0, 1} of the warp's, for m = g and g + 8, tile = 0, 1
 //   n     ci 2 * g + odd of the warp's, odd = 0, 1
 //
@@ -35,21 +35,21 @@ namespace sidechannel::kernels {
 namespace {
 
 using device::kHelpers;
-using device::kTaps;
 using device::LeftTile;
 using device::load2;
 using device::load4;
 
 constexpr int kChunk = 64;
 constexpr int kSteps = kChunk / 8;
-constexpr int kSums = 80;      // of a thread
 constexpr int kWorkers = 128;  // threads that multiply
 constexpr int kThreads = kWorkers + kHelpers;
 
-template <int kHidden>
+template <int kHidden, int kOfTaps>
 struct Shape {
   static constexpr int kChannels = kHidden;
+  static constexpr int kTaps = kOfTaps;
   static constexpr int kSlice = kHidden / 2;
+  static constexpr int kSums = 16 * kTaps;  // of a thread
   static constexpr int kGroupThreads = kTaps * kSlice * kHidden / kSums;
   static constexpr int kGroups = kWorkers / kGroupThreads;
   static constexpr int kPairs = kHidden / 32;  // of tiles of 16 co
@@ -57,7 +57,7 @@ struct Shape {
 
 template <class S>
 struct Stage {
-  device::Planes<S::kSlice, kChunk + kTaps - 1> x;
+  device::Planes<S::kSlice, kChunk + S::kTaps - 1> x;
   LeftTile dy[kSteps][2 * S::kPairs];
 };
 
@@ -67,7 +67,7 @@ template <class S>
 union Shared {
   Stage<S> stages[2];
   struct {
-    float group[kSums][S::kGroupThreads];
+    float group[S::kSums][S::kGroupThreads];
     float bias[kHelpers / 8][S::kChannels];
   } ending;
 };
@@ -97,7 +97,7 @@ __device__ __forceinline__ void bring(const WeightSums& p, const device::Chunk& 
   const auto for_own_x = [&](auto visit) {
     stage.x.template for_own_chunks<kHelpers, S::kChannels>(
         helper, p.x + std::int64_t{chunk.n} * p.length * S::kChannels, p.length, first_ci,
-        chunk.first - p.padding, chunk.count + kTaps - 1, visit);
+        chunk.first - p.padding, chunk.count + S::kTaps - 1, visit);
   };
   float4 x[X::template kPasses<kHelpers>];
   for_own_x([&x](int pass, float*, const float* global, bool inside) {
@@ -124,7 +124,7 @@ __device__ __forceinline__ void bring(const WeightSums& p, const device::Chunk& 
 
 template <class S>
 __global__ void __launch_bounds__(kThreads, 1) mma_weights_kernel(WeightSums p) {
-  constexpr int kChannels = S::kChannels;
+  constexpr int kChannels = S::kChannels, kTaps = S::kTaps;
   const int thread = static_cast<int>(threadIdx.x);
   const int helper = thread - kWorkers;  // negative: multiplies
   const int group = helper < 0 ? thread / S::kGroupThreads : -1;
@@ -175,7 +175,7 @@ __global__ void __launch_bounds__(kThreads, 1) mma_weights_kernel(WeightSums p) 
     __syncthreads();  // this chunk has been read, the next one is complete
   }
 
-  device::add_groups<S::kGroups, kSums>(&sum[0][0][0][0], group, rank, shared.ending.group);
+  device::add_groups<S::kGroups, S::kSums>(&sum[0][0][0][0], group, rank, shared.ending.group);
   float* out = p.partial + blockIdx.y * p.row;
   if (group == 0) {
     // The lane has n = 2 * t4 + {0, 1}, that is ci 4 * t4 + {0, 2} + odd.
@@ -221,7 +221,7 @@ void mma_weights(CudaQueue& queue, const WeightSums& p) {
 template <class S>
 constexpr WeightVariant variant(const char* name) {
   return {name,
-          Needs::hidden(S::kChannels, kTaps, Precision::kTf32, sizeof(Shared<S>)),
+          Needs::hidden(S::kChannels, S::kTaps, Precision::kTf32, sizeof(Shared<S>)),
           kChunk,
           1,
           1,
@@ -231,7 +231,11 @@ constexpr WeightVariant variant(const char* name) {
 
 }  // namespace
 
-const WeightVariant kMmaWeights[2] = {variant<Shape<64>>("TF32 h = 64"),
-                                      variant<Shape<32>>("TF32 h = 32")};
+const WeightVariant kMmaWeights[4] = {
+    variant<Shape<64, 5>>("TF32 h = 64"),
+    variant<Shape<32, 5>>("TF32 h = 32"),
+    variant<Shape<64, 3>>("TF32 h = 64, 3 taps"),
+    variant<Shape<32, 3>>("TF32 h = 32, 3 taps"),
+};
 
 }  // namespace sidechannel::kernels

@@ -1,6 +1,6 @@
 #pragma once
 
-// How the specialized kernels of conv1d (C_in = C_out = h, 5 taps) keep sequences in shared memory:
+// How the specialized kernels of conv1d (C_in = C_out = h, few taps) keep sequences in shared memory:
 // in planes of four channels, [c / 4][position][4 channels]. The next tap is 16 bytes further on,
 // and as the number of positions of a plane is odd, what eight lanes read at once, 16 bytes each
 // (two positions of four planes, or one position of eight), lies in eight different groups of
@@ -15,7 +15,6 @@
 
 namespace sidechannel::kernels::device {
 
-constexpr int kTaps = 5;
 constexpr int kStageChannels = 16;  // of x that one stage of a row product holds
 
 // Floats of shared memory, aligned to 16 and 8 bytes.
