@@ -1,19 +1,11 @@
 #include "models/localizer.h"
 
-#include <array>
 #include <utility>
 
 #include "engine/io/file.h"
 
 namespace sidechannel {
 namespace {
-
-constexpr std::array<std::pair<NormKind, const char*>, 6> kNames{{{NormKind::kNone, "none"},
-                                                                  {NormKind::kInstance, "instance"},
-                                                                  {NormKind::kGroup, "group"},
-                                                                  {NormKind::kLayer, "layer"},
-                                                                  {NormKind::kBatch, "batch"},
-                                                                  {NormKind::kPack, "pack"}}};
 
 // A config that can be built.
 const LocalizerConfig& checked(const LocalizerConfig& config) {
@@ -26,21 +18,6 @@ std::int64_t padding_of(const LocalizerConfig& config) {
 }
 
 }  // namespace
-
-NormKind norm_kind_from(const std::string& name) {
-  for (const auto& [kind, known] : kNames) {
-    if (name == known && kind != NormKind::kPack) return kind;
-  }
-  throw UsageError(
-      fmt::format("norm {}: expected none, instance, group, layer or batch", shown(name)));
-}
-
-std::string name_of(NormKind kind) {
-  for (const auto& [known, name] : kNames) {
-    if (kind == known) return name;
-  }
-  return "?";
-}
 
 LocalizerConfig LocalizerConfig::packed(std::int64_t depth, std::int64_t channels,
                                         std::int64_t kernel_size) {
@@ -70,10 +47,7 @@ void LocalizerConfig::check() const {
 
 NormOptions LocalizerConfig::norm_options() const {
   NormOptions options;
-  if (norm == NormKind::kGroup) options.channels_per_set = channels / groups;
-  if (norm == NormKind::kLayer) options.channels_per_set = channels;
-  if (norm == NormKind::kBatch) options.samples_per_set = samples_per_set;
-  if (norm == NormKind::kPack) options.samples_per_set = 2;
+  info_of(norm).choose_sets({channels, groups, samples_per_set}, options);
   return options;
 }
 

@@ -7,15 +7,9 @@
 
 #include "engine/checked.h"
 #include "engine/modules.h"
+#include "models/norm_kind.h"
 
 namespace sidechannel {
-
-// kPack: PackNorm of Section 3.2, the statistics of two neighbouring sequences end to end.
-enum class NormKind { kNone, kInstance, kGroup, kLayer, kBatch, kPack };
-
-// "none", "instance", "group", "layer" or "batch"; UsageError for other names.
-NormKind norm_kind_from(const std::string& name);
-std::string name_of(NormKind kind);
 
 // What Equation (1) leaves free.
 struct LocalizerConfig {
@@ -47,7 +41,7 @@ struct LocalizerConfig {
   // Sets of statistics, in the terms of the one normalization.
   NormOptions norm_options() const;
   // Whether there are running statistics to evaluate with.
-  bool has_population_statistics() const { return norm == NormKind::kBatch; }
+  bool has_population_statistics() const { return info_of(norm).has_running_statistics; }
 };
 
 // The network of the paper's Equation (1):

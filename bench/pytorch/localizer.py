@@ -23,6 +23,13 @@ class GroupedBatchNorm1d(nn.BatchNorm1d):
                           for group in x.split(self.samples_per_set)])
 
 
+class PositionNorm(nn.LayerNorm):
+    """Over the channels of each position, as transformers normalize: x [N, C, L]."""
+
+    def forward(self, x):
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
 def make_norm(kind, channels, groups=1, samples_per_set=1):
     """The layer for one of our norm kinds; None for "none"."""
     if kind == "none":
@@ -33,9 +40,11 @@ def make_norm(kind, channels, groups=1, samples_per_set=1):
         return nn.GroupNorm(groups, channels)
     if kind == "layer":
         return nn.GroupNorm(1, channels)  # over channels and positions
+    if kind == "position":
+        return PositionNorm(channels)
     if kind == "batch":
         return GroupedBatchNorm1d(channels, samples_per_set)
-    raise ValueError(f"norm {kind}: expected none, instance, group, layer or batch")
+    raise ValueError(f"norm {kind}: expected none, instance, group, layer, position or batch")
 
 
 class Block(nn.Module):

@@ -334,6 +334,15 @@ std::string shown(std::string_view name) {
   return plain ? std::string(name) : in_quotes(name);
 }
 
+std::string listed(const std::vector<const char*>& names) {
+  std::string text;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    text += i == 0 ? "" : i + 1 < names.size() ? ", " : " or ";
+    text += names[i];
+  }
+  return text;
+}
+
 HostArray checked_array(DType type, Shape shape, std::vector<std::byte> bytes) {
   const std::uint64_t needed = static_cast<std::uint64_t>(shape.size()) * size_of(type);
   SC_CHECK(bytes.size() == needed, "expected {} bytes for {} {}, got {}", needed, name_of(type),

@@ -167,6 +167,9 @@ std::string in_quotes(std::string_view text);
 // quotes.
 std::string shown(std::string_view name);
 
+// "one, two or three".
+std::string listed(const std::vector<const char*>& names);
+
 // Runs f; an Error leaves with "WHERE: " before its message. (Not one about a file: it names its
 // own.)
 template <class F>

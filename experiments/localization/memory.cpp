@@ -20,16 +20,22 @@ double parameters_of_probe(double h, double width) {
 
 // Activations of a step over `batch` sequences of length l: what convolutions and norms make, three
 // statistics of each set, and where gradients come, three of a layer's at a time.
-double activations(double batch, double l, double depth, double h, bool gradients) {
-  return batch * l * (2 + h * (1 + 2 * (depth - 2)) + (gradients ? 3 * h : 0)) +
-         3 * batch * h * (depth - 2);
+double activations(const LocalizerConfig& network, double batch, double l, bool gradients) {
+  const double h = d(network.channels), layers = d(network.depth) - 2;
+  const std::int64_t positions = network.norm_options().positions_per_set;
+  const double sets = positions == 0 ? 1 : l / d(positions);
+  return batch * l * (2 + h * (1 + 2 * layers) + (gradients ? 3 * h : 0)) +
+         3 * batch * sets * h * layers;
 }
 
 }  // namespace
 
 MemoryNeed memory_of(const LocalizationSettings& s, LocalizationPhases phases) {
   const double h = d(s.channels);
-  const double norm = s.norm == "none" ? 0 : s.norm == "batch" ? 4 : 2;
+  const LocalizerConfig network = s.network();
+  const double norm = network.norm == NormKind::kNone       ? 0
+                      : network.has_population_statistics() ? 4
+                                                            : 2;
   const double parameters = stack_parameters(d(s.depth), h, d(s.kernel_size), norm);
   const double longest =
       s.curriculum_iterations > 0 ? std::max(d(s.length), d(s.curriculum_length)) : d(s.length);
@@ -39,7 +45,7 @@ MemoryNeed memory_of(const LocalizationSettings& s, LocalizationPhases phases) {
     need.push_back({trained_parameters("the network's weights in training", kNetwork, parameters),
                     arena_memory("the activations of a training step",
                                  "--batch, --length, --channels or --depth",
-                                 activations(d(s.batch), longest, d(s.depth), h, true))});
+                                 activations(network, d(s.batch), longest, true))});
   }
   const double probes = s.probes == "all" ? d(s.depth) - 1 : s.probes == "last" ? 1 : 0;
   const double probe = parameters_of_probe(h, d(s.probe_width));
@@ -50,7 +56,7 @@ MemoryNeed memory_of(const LocalizationSettings& s, LocalizationPhases phases) {
                                        "--probe-width, --channels or --depth", probes * probe),
                     arena_memory("the activations of a step of the probes' training",
                                  "--probe-batch, --length, --channels, --depth or --probe-width",
-                                 activations(d(s.probe_batch), d(s.length), d(s.depth), h, false) +
+                                 activations(network, d(s.probe_batch), d(s.length), false) +
                                      positions * (4 * d(s.probe_width) + h + 2))});
   }
   if (all || phases == LocalizationPhases::kMap) {
@@ -63,7 +69,7 @@ MemoryNeed memory_of(const LocalizationSettings& s, LocalizationPhases phases) {
                          probes * probe),
          arena_memory("the activations of a step of the map",
                       "--length, --channels, --depth or --probe-width",
-                      activations(batch, d(s.length), d(s.depth), h, false) +
+                      activations(network, batch, d(s.length), false) +
                           batch * d(s.length) * (probes > 0 ? 2 * d(s.probe_width) + 1 : 0)),
          {"the map", "--length or --depth", 2 * kDouble * rows, 0,
           6 * kDouble * rows + 2 * kMapBatch * kFloat * d(s.length)}});
@@ -77,7 +83,7 @@ MemoryNeed memory_of(const LocalizerConfig& network, double n, double l) {
   constexpr const char* kInput = "the sequences in --input";
   return {{kept_parameters(kWeights, kNetwork, parameters),
            arena_memory("the activations of all sequences", kInput,
-                        activations(n, l, d(network.depth), h, false)),
+                        activations(network, n, l, false)),
            {"the sequences", kInput, 2 * kFloat * n * l, 0, 4 * kFloat * n * l}}};
 }
 

@@ -69,8 +69,7 @@ struct LocalizationSettings : RunSettings {
     visit("depth", s.depth, Whole{2, kMostDepth}, "convolutions d in all, first and last included");
     visit("channels", s.channels, Whole{1, kMostChannels}, "hidden channels h");
     visit("kernel_size", s.kernel_size, Whole{1, kMostKernelSize, true}, "kernel size k");
-    visit("norm", s.norm, OneOf{{"none", "instance", "group", "layer", "batch"}},
-          "the normalization");
+    visit("norm", s.norm, OneOf{norm_names()}, "the normalization");
     visit("groups", s.groups, Whole{1, kMostChannels}, "groups G of group norm");
     visit("samples_per_set", s.samples_per_set, Whole{1, kMostBatch},
           "samples that share batch norm's statistics");

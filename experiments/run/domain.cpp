@@ -29,15 +29,6 @@ std::optional<T> number(std::string_view text) {
   return value;
 }
 
-std::string listed(const std::vector<const char*>& names) {
-  std::string text;
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    text += i == 0 ? "" : i + 1 < names.size() ? ", " : " or ";
-    text += names[i];
-  }
-  return text;
-}
-
 }  // namespace
 
 std::optional<std::int64_t> whole_number(std::string_view text) {

@@ -308,7 +308,7 @@ constexpr double kSinglePrecision = 1e-5;
 
 TEST(PyTorch, LoadsItsModels) {
   const Tensors answers = read("localizer_answers.safetensors");
-  for (const char* norm : {"none", "instance", "group", "layer", "batch"}) {
+  for (const char* norm : norm_names()) {
     SCOPED_TRACE(norm);
     const Tensors answer = part(answers, std::string(norm) + ".");
     Localizer net(device(), DType::kF32, config_of(norm, answer.at("config")), 0);

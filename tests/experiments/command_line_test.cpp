@@ -172,7 +172,7 @@ TEST(CommandLine, NamesOfAnyBytes) {
   expect_error({"predict", "--model", folder / "m\n\x1b[31m", "--input", "x", "--output", "y"}, 1,
                "cannot read " + (folder / "m\\x0a\\x1b[31m") + ": No such file or directory");
   expect_error({"train", "--norm", "a\nb", "--out", folder / "none"}, 2,
-               "--norm \"a\\x0ab\": expected none, instance, group, layer or batch");
+               "--norm \"a\\x0ab\": expected none, instance, group, layer, position or batch");
 }
 
 // What a model says of itself is compared with its tensors before anything is made of it.
@@ -207,7 +207,7 @@ TEST(CommandLine, ModelsThatSayWhatTheyAreNot) {
   EXPECT_EQ(with("channels", 5), where + " says channels 5, its tensors are of 4");
   EXPECT_EQ(with("kernel_size", 4), where + ": kernel size 4: expected an odd number");
   EXPECT_EQ(with("norm", "norm\n"),
-            where + ": norm \"norm\\x0a\": expected none, instance, group, layer or batch");
+            where + ": norm \"norm\\x0a\": expected none, instance, group, layer, position or batch");
   EXPECT_EQ(with("norm", "instance"), path + ": has no tensor blocks.0.norm.weight");
   EXPECT_EQ(with("groups", -1),
             where + ": \"groups\" is -1, expected a whole number of at least 1");

@@ -32,7 +32,7 @@ std::string check_error(const std::function<void(LocalizationSettings&)>& change
 
 TEST(Settings, PresetsMakeSenseForEveryNorm) {
   for (const char* preset : {"demo", "small", "paper"}) {
-    for (const char* norm : {"none", "instance", "group", "layer", "batch"}) {
+    for (const char* norm : norm_names()) {
       const LocalizationSettings settings =
           settings_from_preset<LocalizationSettings>(preset, norm);
       EXPECT_NO_THROW(settings.check()) << preset << " " << norm;
@@ -90,7 +90,7 @@ TEST(Settings, FilesSayWhatIsWrong) {
     return error_of(fmt::format(R"({{"norm": "none", "for_norm": {}}})", text));
   };
   EXPECT_EQ(kinds(R"({"instnace": {}})"),
-            R"(p.json: for_norm: norm "instnace": expected none, instance, group, layer or batch)");
+            R"(p.json: for_norm: norm "instnace": expected none, instance, group, layer, position or batch)");
   EXPECT_EQ(kinds(R"({"group": {"grups": 4}})"),
             "p.json: for_norm group: there is no setting grups");
   EXPECT_EQ(kinds(R"({"group": {"groups": 0}})"),
@@ -117,7 +117,7 @@ TEST(Settings, ImpossibleValuesAreRefusedInWords) {
   EXPECT_EQ(check_error([](S s) { s.depth = 1; }),
             "--depth 1: expected a whole number from 2 to 1000");
   EXPECT_EQ(check_error([](S s) { s.norm = "rms"; }),
-            "--norm rms: expected none, instance, group, layer or batch");
+            "--norm rms: expected none, instance, group, layer, position or batch");
   EXPECT_EQ(check_error([](S s) { s.norm = "group", s.groups = 5; }),
             "--groups 5: expected a divisor of --channels 32");
   EXPECT_EQ(check_error([](S s) { s.norm = "batch", s.samples_per_set = 3; }),

@@ -41,6 +41,7 @@ LOCALIZERS = {  # depth, channels, k, norm, groups, samples per set
     "group": (4, 6, 3, "group", 3, 1),
     "layer": (4, 6, 5, "layer", 1, 1),
     "batch": (4, 6, 5, "batch", 1, 2),
+    "position": (4, 6, 5, "position", 1, 1),
 }
 STEPS = 20
 

@@ -16,8 +16,8 @@ using harness::tensor_of;
 using harness::values_of;
 using kernels::Write;
 
-const std::vector<NormKind> kKinds = {NormKind::kNone, NormKind::kInstance, NormKind::kGroup,
-                                      NormKind::kLayer, NormKind::kBatch};
+const std::vector<NormKind> kKinds = {NormKind::kNone,  NormKind::kInstance, NormKind::kGroup,
+                                      NormKind::kLayer, NormKind::kPosition, NormKind::kBatch};
 
 const Device& device() {
   return harness::device();
@@ -76,7 +76,9 @@ Composition compose(Tape& tape, const Localizer& net, const Tensor& x) {
       options.activation = kernels::Activation::kNone;
       if (config.norm == NormKind::kGroup)
         options.channels_per_set = config.channels / config.groups;
-      if (config.norm == NormKind::kLayer) options.channels_per_set = config.channels;
+      if (config.norm == NormKind::kLayer || config.norm == NormKind::kPosition)
+        options.channels_per_set = config.channels;
+      if (config.norm == NormKind::kPosition) options.positions_per_set = 1;
       if (config.norm == NormKind::kBatch) options.samples_per_set = config.samples_per_set;
       z = norm_relu(z, tape.constant(value_of(net, block + ".norm.weight")),
                     tape.constant(value_of(net, block + ".norm.bias")), options);
@@ -137,10 +139,11 @@ TEST(Localizer, NamesItsTensorsAsPyTorchWould) {
   EXPECT_EQ(names(NormKind::kBatch), expected);
 }
 
-// R(d) = floor(k / 2) d: without normalization an output depends on these inputs and no others, to
-// the bit; with normalization on all of them.
-TEST(Localizer, HearsItsReceptiveFieldOnlyWithoutNorm) {
+// R(d) = floor(k / 2) d: without normalization, or with that of each position alone, an output
+// depends on these inputs and no others, to the bit; with statistics over positions on all of them.
+TEST(Localizer, HearsItsReceptiveFieldOnlyWithoutStatisticsOverPositions) {
   for (NormKind kind : kKinds) {
+    const bool carries = kind != NormKind::kNone && kind != NormKind::kPosition;
     const LocalizerConfig config = config_of(kind, 4, 4, 3);
     ASSERT_EQ(config.receptive_field(), 4);
     const Localizer net(device(), DType::kF64, config, 3);
@@ -157,7 +160,7 @@ TEST(Localizer, HearsItsReceptiveFieldOnlyWithoutNorm) {
     for (std::int64_t l = 0; l < length; ++l) {
       const auto at = static_cast<std::size_t>(l);
       const bool inside = std::abs(l - moved) <= config.receptive_field();
-      EXPECT_EQ(before[at] != after[at], inside || kind != NormKind::kNone) << name_of(kind) << l;
+      EXPECT_EQ(before[at] != after[at], inside || carries) << name_of(kind) << l;
       // The other sample hears it through batch norm alone.
       const auto other = static_cast<std::size_t>(length + l);
       EXPECT_EQ(before[other] != after[other], kind == NormKind::kBatch) << name_of(kind) << l;
@@ -171,6 +174,8 @@ TEST(Localizer, Gradients) {
     for (std::uint64_t i = 0; i < 24; ++i) {
       LocalizerConfig config =
           config_of(kind, draw.integer(2, 5), draw.pick({1, 2, 3, 4, 6}), draw.pick({1, 3, 5}));
+      // Two values of a set become -1 and 1, whatever they are: nothing passes such layers.
+      if (kind == NormKind::kPosition) config.channels = std::max<std::int64_t>(config.channels, 3);
       config.groups = config.channels % 2 == 0 ? 2 : 1;
       config.samples_per_set = draw.integer(1, 3);
       const std::int64_t batch = config.samples_per_set * draw.integer(1, 2);
@@ -306,7 +311,8 @@ TEST(Localizer, PopulationStatisticsMixNothing) {
 // --- Training -----------------------------------------------------------------------------------
 
 TEST(Localizer, TrainsToTheSameBitsWithAnyNumberOfThreads) {
-  for (NormKind kind : {NormKind::kInstance, NormKind::kBatch, NormKind::kLayer}) {
+  for (NormKind kind :
+       {NormKind::kInstance, NormKind::kBatch, NormKind::kLayer, NormKind::kPosition}) {
     std::map<std::string, HostArray> first;
     for (int threads : {1, 2, 3, 2}) {
       Localizer net(harness::device(threads), DType::kF32, config_of(kind, 4, 16, 5), 9);
@@ -355,9 +361,9 @@ TEST(LocalizerConfig, RefusesWhatCannotBeBuilt) {
 TEST(LocalizerConfig, NormsAreNamed) {
   for (NormKind kind : kKinds) EXPECT_EQ(norm_kind_from(name_of(kind)), kind);
   EXPECT_EQ(error_of([] { norm_kind_from("rms"); }),
-            "norm rms: expected none, instance, group, layer or batch");
+            "norm rms: expected none, instance, group, layer, position or batch");
   EXPECT_EQ(error_of([] { norm_kind_from("rms\n\x1b[31m"); }),
-            "norm \"rms\\x0a\\x1b[31m\": expected none, instance, group, layer or batch");
+            "norm \"rms\\x0a\\x1b[31m\": expected none, instance, group, layer, position or batch");
 }
 
 }  // namespace
