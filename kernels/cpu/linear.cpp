@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/activation.h"
 #include "kernels/cpu/row_product.h"
 #include "kernels/relu.h"
 
@@ -36,11 +37,9 @@ void run(CpuQueue& queue, const LinearForward<T>& call) {
   const auto p =
       product(dims.rows, dims.in, dims.out, call.x, call.w, true, call.b, GradOut<T>{call.y});
   if (dims.activation == Activation::kNone) return multiply(queue, p);
-  multiply(queue, p, [](T* values, std::int64_t count) {
+  multiply(queue, p, [activation = dims.activation](T* values, std::int64_t count) {
     simd::for_vectors<T>(0, count, [&](auto d, std::int64_t i) {
-      const auto value = hn::LoadU(d, values + i);
-      const auto negative = hn::Lt(value, hn::Zero(d));  // NaN is not
-      hn::StoreU(hn::IfThenZeroElse(negative, value), d, values + i);
+      hn::StoreU(simd::activate(d, activation, hn::LoadU(d, values + i)), d, values + i);
     });
   });
 }

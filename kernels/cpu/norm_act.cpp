@@ -17,6 +17,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/cpu/activation.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/fill.h"
 #include "kernels/norm_running.h"
@@ -238,13 +239,14 @@ void finish_params(const NormDims& dims, const double* partial, GradOut<T> dgamm
   add_up(partial + dims.channels, dgamma);
 }
 
-// The constants of a row of channels: what stands before the ReLU is (x - mean) * scale + shift.
-// Forward and backward take it from here, so that they agree about the ReLU's mask.
+// The constants of a row of channels: what stands before the activation is
+// (x - mean) * scale + shift. Forward and backward take it from here, so that they agree about a
+// ReLU's mask.
 template <int kRow, class D, class T>
 struct RowConstants {
   using R = Row<kRow, D>;
   R mean, scale, shift;  // scale = rstd * gamma, shift = beta - mean_rest * scale
-  bool relu;
+  Activation activation;
 
   // Call: a struct with dims, gamma and beta.
   template <class Call>
@@ -252,26 +254,25 @@ struct RowConstants {
       : mean(R::load(d, s.mean + c)),
         scale(R::load(d, call.gamma + c)),
         shift(R::load(d, call.beta + c)),
-        relu(call.dims.activation == Activation::kRelu) {
+        activation(call.dims.activation) {
     const R rest = R::load(d, s.mean_rest + c), rstd = R::load(d, s.rstd + c);
     R::each([&](int j) {
       scale.v[j] = hn::Mul(rstd.v[j], scale.v[j]);
       shift.v[j] = hn::NegMulAdd(rest.v[j], scale.v[j], shift.v[j]);
     });
   }
-  // x becomes x - mean; returns what stands before the ReLU.
+  // x becomes x - mean; returns what stands before the activation.
   HWY_INLINE simd::Vec<D> centre(int j, simd::Vec<D>& x) const {
     x = hn::Sub(x, mean.v[j]);
     return hn::MulAdd(x, scale.v[j], shift.v[j]);
   }
-  // The same; dy becomes 0 where the ReLU does not let x through.
-  HWY_INLINE void centre_and_mask(D d, int j, simd::Vec<D>& x, simd::Vec<D>& dy) const {
-    const auto before = centre(j, x);
-    if (relu) dy = hn::IfThenElseZero(hn::Gt(before, hn::Zero(d)), dy);
+  // The same; dy becomes what the activation lets through of it.
+  HWY_INLINE void centre_and_activate(D d, int j, simd::Vec<D>& x, simd::Vec<D>& dy) const {
+    dy = simd::activate_backward(d, activation, centre(j, x), dy);
   }
 };
 
-// y = relu(x_hat * gamma + beta) for the rows of one group. Call: NormForward, or that of a
+// y = activation(x_hat * gamma + beta) for the rows of one group. Call: NormForward, or that of a
 // population.
 template <class T, template <class> class Call>
 void apply(const Call<T>& call, const NormDims& dims, const NormStatistics<T>& statistics,
@@ -281,18 +282,18 @@ void apply(const Call<T>& call, const NormDims& dims, const NormStatistics<T>& s
   simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
     using R = Row<decltype(row)::value, decltype(d)>;
     const RowConstants<decltype(row)::value, decltype(d), T> k(d, call, statistics, c);
-    const auto floor = k.relu ? hn::Zero(d) : hn::Set(d, -HUGE_VALF);
     const Extent extent(dims, group);
     for (std::int64_t at = extent.first; at < extent.last; at += dims.channels) {
       R value = R::load(d, x + at + c);
-      R::each([&](int j) { value.v[j] = simd::at_least(k.centre(j, value.v[j]), floor); });
+      R::each(
+          [&](int j) { value.v[j] = simd::activate(d, k.activation, k.centre(j, value.v[j])); });
       value.store(d, y + at + c);
     }
   });
 }
 
-// Sums of dy (behind the ReLU) and of dy * x_hat over the rows of a group, for the channels [c0,
-// c1); the results begin at c0. Call: NormBackward, or that of a population.
+// Sums of dy (through the activation) and of dy * x_hat over the rows of a group, for the channels
+// [c0, c1); the results begin at c0. Call: NormBackward, or that of a population.
 template <class T, template <class> class Call>
 void reduce_backward(const Call<T>& call, const NormDims& dims, const NormStatistics<T>& s,
                      std::int64_t group, std::int64_t c0, std::int64_t c1, double* sum_dy,
@@ -307,7 +308,7 @@ void reduce_backward(const Call<T>& call, const NormDims& dims, const NormStatis
                              R centred = R::load(d, x + at + c);
                              R g = R::load(d, dy + at + c);
                              R::each([&](int j) {
-                               k.centre_and_mask(d, j, centred.v[j], g.v[j]);
+                               k.centre_and_activate(d, j, centred.v[j], g.v[j]);
                                sums[0].v[j] = hn::Add(sums[0].v[j], g.v[j]);
                                sums[1].v[j] = hn::MulAdd(g.v[j], centred.v[j], sums[1].v[j]);
                              });
@@ -336,7 +337,7 @@ void apply_backward(const Call<T>& call, const NormDims& dims, const NormStatist
       R centred = R::load(d, x + at + c);
       R g = R::load(d, dy + at + c);
       R::each([&](int j) {
-        k.centre_and_mask(d, j, centred.v[j], g.v[j]);
+        k.centre_and_activate(d, j, centred.v[j], g.v[j]);
         g.v[j] =
             hn::NegMulAdd(centred.v[j], slope.v[j], hn::MulSub(g.v[j], k.scale.v[j], shift.v[j]));
       });

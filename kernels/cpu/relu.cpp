@@ -1,9 +1,6 @@
-// ReLU on the CPU, with selections of whole vectors: signs are random, and a branch on each would
-// be mispredicted every other time.
-
 #include "kernels/relu.h"
 
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/activation.h"
 
 namespace sidechannel::kernels {
 
@@ -19,7 +16,7 @@ void run(CpuQueue& queue, const ReluForward<T>& call) {
   queue.parallel_for(call.size, kGrain, [=](std::int64_t begin, std::int64_t end) {
     simd::for_vectors<T>(begin, end, [&](auto d, std::int64_t i) {
       const auto value = hn::LoadU(d, call.x + i);
-      hn::StoreU(simd::at_least(value, hn::Zero(d)), d, call.y + i);
+      hn::StoreU(simd::activate(d, Activation::kRelu, value), d, call.y + i);
     });
   });
 }
@@ -30,8 +27,8 @@ void run(CpuQueue& queue, const ReluBackward<T>& call) {
   const bool accumulate = call.dx.write == Write::kAccumulate;
   queue.parallel_for(call.size, kGrain, [=](std::int64_t begin, std::int64_t end) {
     simd::for_vectors<T>(begin, end, [&](auto d, std::int64_t i) {
-      const auto through = hn::Gt(hn::LoadU(d, call.y + i), hn::Zero(d));
-      const auto gradient = hn::IfThenElseZero(through, hn::LoadU(d, call.dy + i));
+      const auto y = hn::LoadU(d, call.y + i), dy = hn::LoadU(d, call.dy + i);
+      const auto gradient = simd::activate_backward(d, Activation::kRelu, y, dy);
       T* out = call.dx.data + i;
       hn::StoreU(accumulate ? hn::Add(hn::LoadU(d, out), gradient) : gradient, d, out);
     });

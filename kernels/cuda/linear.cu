@@ -116,7 +116,8 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
   Pack<kVec> sum[2] = {};
   tile.each([&](int i, std::int64_t at) {
     const std::int64_t row = tile.first + i * static_cast<int>(blockDim.y);
-    const float g = activation == Activation::kNone || y[row] > 0.0f ? dy[row] : 0.0f;
+    float g = dy[row];
+    if (activation != Activation::kNone) g = device::activate_backward(activation, y[row], g);
     if (partial) {
       const auto values = Pack<kVec>::load(x + at);
 #pragma unroll

@@ -15,4 +15,9 @@ __device__ __forceinline__ float activate(Activation activation, float x) {
   return activation == Activation::kRelu ? relu(x) : x;
 }
 
+// What the activation lets through of dy. A ReLU may be asked with what stands behind it, too.
+__device__ __forceinline__ float activate_backward(Activation activation, float before, float dy) {
+  return activation == Activation::kRelu && !(before > 0.0f) ? 0.0f : dy;
+}
+
 }  // namespace sidechannel::kernels::device

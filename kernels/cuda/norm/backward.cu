@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
   }
   Pack<kVec> sum[2] = {};
   tile.each([&](int i, std::int64_t) {
-    constants.centre_and_mask(item[i], g[i], norm.activation);
+    constants.centre_and_activate(item[i], g[i], norm.activation);
     sum[0].add(g[i]);
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
   tile.each([&](int, std::int64_t at) {
     auto centred = Pack<kVec>::load(x + at);
     auto g = Pack<kVec>::load(dy + at);
-    constants.centre_and_mask(centred, g, norm.activation);
+    constants.centre_and_activate(centred, g, norm.activation);
     write(correction.dx(centred, g, constants.scale), dx, at);
   });
 }

@@ -87,9 +87,9 @@ __device__ __forceinline__ bool near_zero(T mean, T rstd, T epsilon) {
   return mean * mean * (rstd * rstd) < 2 && epsilon * (rstd * rstd) < T(0.5);
 }
 
-// The constants of a thread's channels: what stands before the ReLU is (x - mean) * scale + shift.
-// Forward and backward take it from here, so that they agree about the ReLU's mask: hence the fused
-// multiply-adds by name.
+// The constants of a thread's channels: what stands before the activation is
+// (x - mean) * scale + shift. Forward and backward take it from here, so that they agree about a
+// ReLU's mask: hence the fused multiply-adds by name.
 template <int kVec>
 struct NormConstants {
   // scale = rstd * gamma, shift = beta - rest * scale
@@ -148,14 +148,14 @@ struct NormConstants {
     return x;
   }
 
-  // x becomes x - mean, and dy what the ReLU let through of it.
-  __device__ __forceinline__ void centre_and_mask(Pack<kVec>& x, Pack<kVec>& dy,
-                                                  Activation activation) const {
+  // x becomes x - mean, and dy what the activation lets through of it.
+  __device__ __forceinline__ void centre_and_activate(Pack<kVec>& x, Pack<kVec>& dy,
+                                                      Activation activation) const {
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
       x.v[j] -= mean.v[j];
       const float value = fmaf(x.v[j], scale.v[j], shift.v[j]);
-      if (activation == Activation::kRelu && !(value > 0.0f)) dy.v[j] = 0.0f;
+      dy.v[j] = activate_backward(activation, value, dy.v[j]);
     }
   }
 };
