@@ -192,11 +192,11 @@ void check_norm_backward(Queue& queue, const NormCase& c) {
   // Beside the sums: products by rstd (3), gamma, 1 / m (2), x - mean (2) and the last sum (3).
   constexpr std::int64_t kProducts = 11;
   const std::int64_t values = c.dims.batch * c.dims.length;
-  expect_gradient<T, Buffer>("dx", dx, c.dims.set_size() + kProducts,
+  expect_gradient<Buffer<T>>("dx", dx, c.dims.set_size() + kProducts,
                              [&](GradOut<T> out) { backward(out, {}, {}); });
-  expect_gradient<T, Buffer>("dgamma", dgamma, values + kProducts,
+  expect_gradient<Buffer<T>>("dgamma", dgamma, values + kProducts,
                              [&](GradOut<T> out) { backward({}, out, {}); });
-  expect_gradient<T, Buffer>("dbeta", dbeta, values,
+  expect_gradient<Buffer<T>>("dbeta", dbeta, values,
                              [&](GradOut<T> out) { backward({}, {}, out); });
   // All three at once.
   run(queue, b.backward());
@@ -314,10 +314,10 @@ void check_population(Queue& queue, const Population& p) {
     run(queue, call);
   };
   const std::int64_t values = dims.batch * dims.length;
-  expect_gradient<T, Buffer>("dx", dx, kRoundings, [&](GradOut<T> out) { backward(out, {}, {}); });
-  expect_gradient<T, Buffer>("dgamma", dgamma, values + kRoundings,
+  expect_gradient<Buffer<T>>("dx", dx, kRoundings, [&](GradOut<T> out) { backward(out, {}, {}); });
+  expect_gradient<Buffer<T>>("dgamma", dgamma, values + kRoundings,
                              [&](GradOut<T> out) { backward({}, out, {}); });
-  expect_gradient<T, Buffer>("dbeta", dbeta, values,
+  expect_gradient<Buffer<T>>("dbeta", dbeta, values,
                              [&](GradOut<T> out) { backward({}, {}, out); });
   backward({}, {}, {});
 }

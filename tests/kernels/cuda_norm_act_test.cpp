@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/harness/cuda_check.h"
+#include "tests/harness/backends.h"
 #include "tests/harness/norm_check.h"
 
 namespace sidechannel {
@@ -197,7 +197,7 @@ TEST_F(CudaNormRelu, SameBitsInEveryRun) {
   for (const NormDims& dims : harness::large_norm_dims()) {
     const NormCase c = harness::make_norm_case<float>(dims, 5);
     NormBuffers b(c);
-    harness::expect_same_device_bits(c.text(), [&] {
+    harness::OnCuda::expect_same_bits(c.text(), [&](auto&) {
       run(cuda_queue(), b.forward());
       run(cuda_queue(), b.backward());
       std::vector<float> all;

@@ -4,7 +4,7 @@
 
 #include "engine/optim/adam.h"
 #include "kernels/reduce.h"
-#include "tests/harness/op_check.h"
+#include "tests/harness/backends.h"
 
 namespace sidechannel {
 namespace {
@@ -95,7 +95,7 @@ TEST(AdamUpdate, AgreesWithTheAlgorithm) {
 
 TEST(AdamUpdate, SameBitsWithAnyNumberOfThreads) {
   const auto g = Draw(1).normals<float>(20011);
-  harness::expect_same_bits("adam", [&](CpuQueue& queue) {
+  harness::OnCpu::expect_same_bits("adam", [&](CpuQueue& queue) {
     std::vector<float> all(3 * g.size());
     const AdamRule rule = constant_rate(1e-3);
     AdamState state;

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "engine/moments.h"
-#include "tests/harness/op_check.h"
+#include "tests/harness/backends.h"
 
 namespace sidechannel {
 namespace {
@@ -123,7 +123,7 @@ TEST(Moments, OfAConstantHaveNoVarianceAtAll) {
 
 TEST(Moments, SameBitsWithAnyNumberOfThreads) {
   const auto x = Draw(4).normals<float>(50 * 203);
-  harness::expect_same_bits("moments", [&](kernels::CpuQueue& queue) {
+  harness::OnCpu::expect_same_bits("moments", [&](kernels::CpuQueue& queue) {
     std::vector<double> mean(203), m2(203);
     std::int64_t count = 0;
     for (std::int64_t samples : {20, 30}) {

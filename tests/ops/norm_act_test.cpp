@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/gradcheck.h"
+#include "tests/harness/backends.h"
 #include "tests/harness/norm_check.h"
 
 namespace sidechannel {
@@ -42,7 +43,7 @@ TEST(NormRelu, KernelsAgreeWithTheDefinitionInDouble) {
 TEST(NormRelu, SameBitsWithAnyNumberOfThreads) {
   for (const NormDims& dims : harness::large_norm_dims()) {
     const auto c = harness::make_norm_case<float>(dims, 5);
-    harness::expect_same_bits(c.text(), [&](CpuQueue& queue) {
+    harness::OnCpu::expect_same_bits(c.text(), [&](CpuQueue& queue) {
       harness::NormBuffers<float> b(c);
       run(queue, b.forward());
       run(queue, b.backward());

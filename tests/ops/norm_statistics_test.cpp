@@ -4,6 +4,7 @@
 
 #include "engine/gradcheck.h"
 #include "engine/modules.h"
+#include "tests/harness/backends.h"
 #include "tests/harness/norm_check.h"
 
 // Where a normalization's mean and variance come from: accuracy far from zero, running statistics,
@@ -238,7 +239,7 @@ TEST(NormPopulation, TakesAnyBatch) {
 TEST(NormPopulation, SameBitsWithAnyNumberOfThreads) {
   for (const NormDims& dims : harness::large_norm_dims()) {
     const Population p = make_population<float>(dims, 3);
-    harness::expect_same_bits(p.c.text(), [&](CpuQueue& queue) {
+    harness::OnCpu::expect_same_bits(p.c.text(), [&](CpuQueue& queue) {
       harness::PopulationBuffers<float> b(p);
       run(queue, b.forward());
       run(queue, b.backward());

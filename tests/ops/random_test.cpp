@@ -8,7 +8,7 @@
 
 #include "engine/tape.h"
 #include "kernels/normal.h"
-#include "tests/harness/op_check.h"
+#include "tests/harness/backends.h"
 
 namespace sidechannel {
 namespace {
@@ -96,7 +96,7 @@ TEST(Normal, DependsOnItsPlaceAlone) {
   }
   const auto shorter = normals(kStream, {kStep, 10}, 1, 22);  // a prefix of a longer sequence
   EXPECT_TRUE(std::equal(shorter.begin(), shorter.end(), whole.begin()));
-  harness::expect_same_bits("normal", [](CpuQueue& queue) {
+  harness::OnCpu::expect_same_bits("normal", [](CpuQueue& queue) {
     std::vector<float> out(300 * 61);
     const RandomPosition at{kStep, 0};
     run(queue, kernels::NormalFill<float>{
