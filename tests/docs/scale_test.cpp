@@ -49,12 +49,12 @@ void check(auto& queue, std::int64_t size) {
   EXPECT_TRUE(y.walls_stand());
   const kernels::ScaleBackward<T> backward{
       .size = size, .a = a.data(), .x = x.data(), .dy = dy.data()};
-  harness::expect_gradient<T, Buffer>("dx", c.expected_dx, 1, [&](GradOut<T> dx) {
+  harness::expect_gradient<Buffer<T>>("dx", c.expected_dx, 1, [&](GradOut<T> dx) {
     kernels::ScaleBackward<T> call = backward;
     call.dx = dx;
     run(queue, call);
   });
-  harness::expect_gradient<T, Buffer>("da", c.expected_da, 2, [&](GradOut<T> da) {
+  harness::expect_gradient<Buffer<T>>("da", c.expected_da, 2, [&](GradOut<T> da) {
     kernels::ScaleBackward<T> call = backward;
     call.da = da;
     run(queue, call);

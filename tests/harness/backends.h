@@ -25,11 +25,18 @@ struct OnCpu {
 
   static bool is_there(std::string*) { return true; }
   static kernels::CpuQueue& queue() { return harness::queue(2); }
+  // How many kernels the queue has launched: none here.
+  static std::int64_t launches(const kernels::CpuQueue&) { return 0; }
   // Calls f.operator()<T>(queue) for each type of element that it computes in.
   template <class F>
   static void for_types(const F& f) {
     f.template operator()<float>(queue());
     f.template operator()<double>(queue());
+  }
+  // The same; on CUDA also with a queue whose products may be in TF32.
+  template <class F>
+  static void for_precisions(const F& f) {
+    for_types(f);
   }
   // The same for operations: f(device, type).
   template <class F>
@@ -44,10 +51,15 @@ struct OnCpu {
   static void for_alignments(const F& f) {
     f();
   }
-  // `run`, which is given a queue, returns the same bits every time.
+  // `run`, which is given a queue, returns a vector of the same bits every time: twice with each of
+  // 1, 2 and 3 threads; on CUDA three times in each precision.
   template <class F>
   static void expect_same_bits(std::string_view what, const F& run) {
-    harness::expect_same_bits(what, run);
+    const auto first = run(harness::queue(1));
+    for (const int threads : {1, 1, 2, 2, 3, 3}) {
+      SCOPED_TRACE(testing::Message() << threads << " threads");
+      expect_equal_bits(what, run(harness::queue(threads)), first);
+    }
   }
 };
 
@@ -58,14 +70,22 @@ struct OnCuda {
 
   static kernels::CudaQueue& queue() { return cuda_queue(); }
   static bool is_there(std::string* why) { return !kernels::cuda_devices(why).empty(); }
+  static std::int64_t launches(const kernels::CudaQueue& queue) {
+    return queue.counters().launches;
+  }
   template <class F>
   static void for_types(const F& f) {
     f.template operator()<float>(queue());
   }
   template <class F>
+  static void for_precisions(const F& f) {
+    for (const Precision precision : {Precision::kFp32, Precision::kTf32}) {
+      f.template operator()<float>(cuda_queue(precision));
+    }
+  }
+  template <class F>
   static void for_devices(const F& f) {
-    for (const kernels::Precision precision :
-         {kernels::Precision::kFp32, kernels::Precision::kTf32}) {
+    for (const Precision precision : {Precision::kFp32, Precision::kTf32}) {
       f(cuda_device(precision), DType::kF32);
     }
   }
@@ -77,18 +97,22 @@ struct OnCuda {
   }
   template <class F>
   static void expect_same_bits(std::string_view what, const F& run) {
-    for (const kernels::Precision precision :
-         {kernels::Precision::kFp32, kernels::Precision::kTf32}) {
-      expect_same_device_bits(what, [&] { return run(cuda_queue(precision)); });
+    for (const Precision precision : {Precision::kFp32, Precision::kTf32}) {
+      const auto first = run(cuda_queue(precision));
+      for (int i = 0; i < 2; ++i) expect_equal_bits(what, run(cuda_queue(precision)), first);
     }
   }
 };
 #endif
 
+// Where a backend's kernels find their data.
+template <class Backend, class T>
+using BufferOn = typename Backend::template Buffer<T>;
+
 // All elements of the buffers, one after the other.
 template <class Buffer>
-std::vector<float> values_of_all(std::initializer_list<const Buffer*> buffers) {
-  std::vector<float> all;
+auto values_of_all(std::initializer_list<const Buffer*> buffers) {
+  std::vector<typename Buffer::Element> all;
   for (const Buffer* buffer : buffers) {
     const auto values = buffer->values();
     all.insert(all.end(), values.begin(), values.end());

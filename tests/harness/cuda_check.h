@@ -6,12 +6,10 @@
 
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <limits>
 #include <memory>
 #include <span>
 #include <string>
-#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -58,6 +56,8 @@ inline void forbid_access([[maybe_unused]] const void* p, [[maybe_unused]] std::
 template <class T>
 class DeviceBuffer {
  public:
+  using Element = T;
+
   // While one lives, new buffers begin one element off.
   class Misaligned {
    public:
@@ -111,19 +111,15 @@ class DeviceBuffer {
     static std::size_t elements = 0;
     return elements;
   }
-  // NaN where T has one: who reads outside finds it in the result.
   static T new_wall() {
-    T value;
+    T value = harness::new_wall<T>();
     if constexpr (std::numeric_limits<T>::has_quiet_NaN) {
       static std::uint32_t buffers = 0;
-      value = std::numeric_limits<T>::quiet_NaN();
       using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
       Bits bits;
       std::memcpy(&bits, &value, sizeof bits);
       bits |= 1 + ++buffers % 0x3fffff;
       std::memcpy(&value, &bits, sizeof bits);
-    } else {
-      std::memset(static_cast<void*>(&value), 0x7b, sizeof value);
     }
     return value;
   }
@@ -147,16 +143,5 @@ class DeviceBuffer {
   mutable std::vector<T> host_;
   std::shared_ptr<void> memory_;
 };
-
-// Runs three times: the same bits every time.
-inline void expect_same_device_bits(std::string_view what,
-                                    const std::function<std::vector<float>()>& run) {
-  const std::vector<float> first = run();
-  for (int i = 0; i < 2; ++i) {
-    const std::vector<float> again = run();
-    ASSERT_EQ(first.size(), again.size()) << what;
-    EXPECT_EQ(std::memcmp(first.data(), again.data(), first.size() * sizeof(float)), 0) << what;
-  }
-}
 
 }  // namespace sidechannel::harness

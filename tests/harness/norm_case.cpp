@@ -87,12 +87,39 @@ std::vector<NormDims> norm_dims(int count) {
 std::vector<NormDims> large_norm_dims() {
   constexpr double kEpsilon = 1e-5;
   return {
-      {4, 130, 32, 1, 1, kEpsilon, kRelu},     {3, 257, 67, 1, 1, kEpsilon, kRelu},
-      {4, 65, 64, 16, 1, kEpsilon, kRelu},     {3, 97, 48, 48, 1, kEpsilon, kRelu},
-      {8, 51, 40, 1, 4, kEpsilon, kRelu},      {6, 33, 130, 1, 6, kEpsilon, kRelu},
-      {4, 120, 65, 1, 2, kEpsilon, kNone},     {4, 75, 60, 20, 2, kEpsilon, kRelu},
-      {3, 130, 64, 64, 1, kEpsilon, kRelu, 1}, {2, 40, 300, 300, 1, kEpsilon, kRelu, 1},
+      {4, 130, 32, 1, 1, kEpsilon, kRelu},
+      {3, 257, 67, 1, 1, kEpsilon, kRelu},
+      {4, 65, 64, 16, 1, kEpsilon, kRelu},
+      {3, 97, 48, 48, 1, kEpsilon, kRelu},
+      {8, 51, 40, 1, 4, kEpsilon, kRelu},
+      {6, 33, 130, 1, 6, kEpsilon, kRelu},
+      {4, 120, 65, 1, 2, kEpsilon, kNone},
+      {4, 75, 60, 20, 2, kEpsilon, kRelu},
+      {3, 130, 64, 64, 1, kEpsilon, kRelu, 1},
+      {2, 40, 300, 300, 1, kEpsilon, kRelu, 1},
+      // The edges of the CUDA kernels' tiles:
+      {2, 600, 64, 1, 1, kEpsilon, kRelu},     // W1's layers, two samples of them
+      {2, 64, 32, 1, 1, kEpsilon, kRelu},      // the demo's
+      {3, 127, 8, 1, 1, kEpsilon, kRelu},      // a warp's rows but one
+      {1, 129, 8, 1, 1, kEpsilon, kRelu},      // one more position than fits a warp's rows
+      {2, 257, 12, 3, 1, kEpsilon, kRelu},     // sets that are no power of two, a tile part empty
+      {1, 300, 36, 9, 1, kEpsilon, kRelu},     // sets across the packs of four channels
+      {1, 150, 132, 4, 1, kEpsilon, kRelu},    // more channels than a tile's 128, in whole sets
+      {1, 150, 132, 132, 1, kEpsilon, kRelu},  // a set wider than any tile: in chunks
+      {1, 2050, 8, 1, 1, kEpsilon, kRelu},     // too long for columns of 32 bytes backward
+      {1, 4097, 8, 1, 1, kEpsilon, kRelu},     // the same forward; in chunks backward
+      {1, 8193, 4, 1, 1, kEpsilon, kRelu},     // one more position than any block holds
+      {1, 600, 64, 64, 1, kEpsilon, kRelu},    // LayerNorm of W1: in chunks
+      {8, 250, 64, 1, 4, kEpsilon, kRelu},     // W5: BatchNorm in groups of 4
+      {8, 600, 32, 1, 8, kEpsilon, kRelu},     // BatchNorm of a whole batch: in chunks
+      {4, 301, 32, 4, 2, kEpsilon, kNone},     // channels and samples
   };
+}
+
+std::vector<NormDims> all_norm_dims() {
+  std::vector<NormDims> all = norm_dims(140);
+  for (const NormDims& dims : large_norm_dims()) all.push_back(dims);
+  return all;
 }
 
 SetStatistics statistics_of(const NormCase& c) {
@@ -137,14 +164,9 @@ template <class T>
 NormCase make_norm_case(const NormDims& dims, std::uint64_t seed) {
   Draw draw(seed);
   NormCase c{dims, {}, {}, {}, {}};
-  const auto rounded = [&](std::int64_t size, double mean, double deviation) {
-    const std::vector<T> values = draw.normals<T>(size, mean, deviation);
-    return std::vector<double>(values.begin(), values.end());
-  };
-  const std::int64_t size = dims.batch * dims.length * dims.channels;
-  c.x = rounded(size, 0.5, 1.5);
-  c.gamma = rounded(dims.channels, 1, 0.4);
-  c.dy = rounded(size, 0, 1);
+  c.x = widened(draw.normals<T>(dims.size(), 0.5, 1.5));
+  c.gamma = widened(draw.normals<T>(dims.channels, 1, 0.4));
+  c.dy = widened(draw.normals<T>(dims.size()));
 
   const SetStatistics s = statistics_of(c);
   std::vector<std::vector<double>> negated(c.gamma.size());
@@ -159,7 +181,27 @@ NormCase make_norm_case(const NormDims& dims, std::uint64_t seed) {
   return c;
 }
 
+template <class T>
+NormCase make_population(const NormDims& dims, std::uint64_t seed) {
+  NormCase c = make_norm_case<T>(dims, seed);
+  Draw draw(seed + 1000);
+  for (std::int64_t i = 0; i < dims.channels; ++i) {
+    c.population_mean.push_back(static_cast<T>(draw.normal(0.5, 1)));
+    c.population_variance.push_back(static_cast<T>(std::exp(draw.normal())));
+  }
+  for (std::size_t i = 0; i < c.x.size(); ++i) {
+    const std::size_t channel = c.channel_of(i);
+    const double slope = c.gamma[channel] * c.population_scale(channel);
+    while (std::abs(slope * (c.x[i] - c.population_mean[channel]) + c.beta[channel]) < 1e-3) {
+      c.x[i] = static_cast<T>(c.x[i] + 0.25);
+    }
+  }
+  return c;
+}
+
 template NormCase make_norm_case<float>(const NormDims&, std::uint64_t);
 template NormCase make_norm_case<double>(const NormDims&, std::uint64_t);
+template NormCase make_population<float>(const NormDims&, std::uint64_t);
+template NormCase make_population<double>(const NormDims&, std::uint64_t);
 
 }  // namespace sidechannel::harness

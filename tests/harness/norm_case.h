@@ -12,6 +12,7 @@ namespace sidechannel::harness {
 struct NormCase {
   kernels::NormDims dims;
   std::vector<double> x, gamma, beta, dy;
+  std::vector<double> population_mean = {}, population_variance = {};  // [channels]
 
   std::string text() const;
   // The number of the set of statistics (per channel: [groups, channels]) that x[i] belongs to.
@@ -19,18 +20,25 @@ struct NormCase {
   std::size_t channel_of(std::size_t i) const {
     return i % static_cast<std::size_t>(dims.channels);
   }
+  double population_scale(std::size_t channel) const {
+    return 1 / std::sqrt(population_variance[channel] + dims.epsilon);
+  }
 };
 
 // Shapes for every kind of normalization: (channels, samples) per set for instance, group, layer,
 // batch (whole, and in groups) and pack norm, and one that mixes both; with one position, one
 // channel, odd sizes and primes, and channels that do not fill vectors of 4, 8, 16 or 32.
 std::vector<kernels::NormDims> norm_dims(int count);
-// Larger ones, for the f32 kernels: several tasks and vectors.
+// Larger ones: several tasks and vectors.
 std::vector<kernels::NormDims> large_norm_dims();
+std::vector<kernels::NormDims> all_norm_dims();  // 140 small ones and the large ones
 
 // Random contents for these dims, rounded to T; each channel's beta is clear_of its values.
 template <class T>
 NormCase make_norm_case(const kernels::NormDims& dims, std::uint64_t seed);
+// And a population's means and variances, with values moved away from the kink that they come near.
+template <class T>
+NormCase make_population(const kernels::NormDims& dims, std::uint64_t seed);
 
 // Mean and 1 / sqrt(variance + epsilon) of every set, per channel, straight from the definition.
 struct SetStatistics {

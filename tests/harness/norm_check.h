@@ -1,7 +1,6 @@
 #pragma once
 
-// Kernels of normalization against their definition, for every backend: Buffer is where its kernels
-// find their data (Walled, or DeviceBuffer of cuda_check.h).
+// Kernels of normalization against their definition, for every backend (backends.h).
 
 #include <gtest/gtest.h>
 
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "kernels/norm_act.h"
+#include "tests/harness/backends.h"
 #include "tests/harness/norm_case.h"
 
 namespace sidechannel::harness {
@@ -66,22 +66,21 @@ struct NormBound {
   }
 };
 
-template <template <class> class Buffer>
-inline constexpr std::int64_t kMostRoundings = 170;
-template <>
-inline constexpr std::int64_t kMostRoundings<Walled> = 33;
-
-// The buffers of a normalization, and its calls on them.
-template <class T, template <class> class Buffer = Walled>
+// The buffers of a normalization, by its own statistics or by a population's, and its calls on
+// them.
+template <class Backend, class T>
 struct NormBuffers {
   kernels::NormDims dims;
-  Buffer<T> x, gamma, beta, dy, y, mean, rest, rstd, dx, dgamma, dbeta;
+  BufferOn<Backend, T> x, gamma, beta, population_mean, population_variance, dy;
+  BufferOn<Backend, T> y, mean, rest, rstd, dx, dgamma, dbeta;
 
   explicit NormBuffers(const NormCase& c)
       : dims(c.dims),
         x(narrowed<T>(c.x)),
         gamma(narrowed<T>(c.gamma)),
         beta(narrowed<T>(c.beta)),
+        population_mean(narrowed<T>(c.population_mean)),
+        population_variance(narrowed<T>(c.population_variance)),
         dy(narrowed<T>(c.dy)),
         y(dims.size()),
         mean(dims.groups() * dims.channels),
@@ -91,20 +90,42 @@ struct NormBuffers {
         dgamma(dims.channels),
         dbeta(dims.channels) {}
 
+  kernels::NormStatistics<T> statistics() { return {mean.data(), rest.data(), rstd.data()}; }
   kernels::NormForward<T> forward() {
     return {.dims = dims,
             .x = x.data(),
             .gamma = gamma.data(),
             .beta = beta.data(),
             .y = y.data(),
-            .statistics = {mean.data(), rest.data(), rstd.data()}};
+            .statistics = statistics()};
   }
   kernels::NormBackward<T> backward() {
     return {.dims = dims,
             .x = x.data(),
             .gamma = gamma.data(),
             .beta = beta.data(),
-            .statistics = {mean.data(), rest.data(), rstd.data()},
+            .statistics = statistics(),
+            .dy = dy.data(),
+            .dx = {dx.data()},
+            .dbeta = {dbeta.data()},
+            .dgamma = {dgamma.data()}};
+  }
+  kernels::NormPopulationForward<T> population_forward() {
+    return {.dims = dims,
+            .x = x.data(),
+            .gamma = gamma.data(),
+            .beta = beta.data(),
+            .mean = population_mean.data(),
+            .variance = population_variance.data(),
+            .y = y.data()};
+  }
+  kernels::NormPopulationBackward<T> population_backward() {
+    return {.dims = dims,
+            .x = x.data(),
+            .gamma = gamma.data(),
+            .beta = beta.data(),
+            .mean = population_mean.data(),
+            .variance = population_variance.data(),
             .dy = dy.data(),
             .dx = {dx.data()},
             .dbeta = {dbeta.data()},
@@ -112,10 +133,11 @@ struct NormBuffers {
   }
 };
 
-template <class T, template <class> class Buffer = Walled, class Queue>
-void check_norm_forward(Queue& queue, const NormCase& c) {
+template <class Backend, class T>
+void check_norm_forward(auto& queue, const NormCase& c) {
+  constexpr std::int64_t kMostRoundings = std::is_same_v<Backend, OnCpu> ? 33 : 170;
   const SetStatistics s = statistics_of(c);
-  NormBuffers<T, Buffer> b(c);
+  NormBuffers<Backend, T> b(c);
   run(queue, b.forward());
   EXPECT_TRUE(b.y.walls_stand() && b.mean.walls_stand() && b.rest.walls_stand() &&
               b.rstd.walls_stand());
@@ -123,13 +145,13 @@ void check_norm_forward(Queue& queue, const NormCase& c) {
              rstd_values = b.rstd.values();
 
   for (std::size_t i = 0; i < s.mean.size(); ++i) {
-    const NormBound<T> bound(c, s, i, kMostRoundings<Buffer>);
+    const NormBound<T> bound(c, s, i, kMostRoundings);
     ASSERT_LE(std::abs((mean_values[i] - s.mean[i]) + rest_values[i]), bound.mean) << i;
     ASSERT_LE(std::abs(rest_values[i]), bound.rest) << i;
     ASSERT_LE(std::abs(rstd_values[i] - s.rstd[i]), bound.rstd * s.rstd[i]) << i;
   }
   for (std::size_t i = 0; i < c.x.size(); ++i) {
-    const double bound = NormBound<T>(c, s, c.statistic_of(i), kMostRoundings<Buffer>).y(c, s, i);
+    const double bound = NormBound<T>(c, s, c.statistic_of(i), kMostRoundings).y(c, s, i);
     double expected = pre_activation(c, s, i);
     if (c.dims.activation == kRelu) expected = std::max(expected, 0.0);
     ASSERT_TRUE(std::abs(static_cast<double>(y_values[i]) - expected) <= bound)
@@ -137,13 +159,39 @@ void check_norm_forward(Queue& queue, const NormCase& c) {
   }
 }
 
+// dx, dgamma and dbeta, each alone, all three at once, and none, with these roundings.
+template <class T>
+void expect_norm_gradients(auto& queue, auto& buffers, auto call, const Reference& dx,
+                           std::int64_t of_dx, const Reference& dgamma, std::int64_t of_dgamma,
+                           const Reference& dbeta, std::int64_t of_dbeta) {
+  using Buffer = decltype(buffers.dx);
+  using Out = GradOut<T>;
+  const auto backward = [&](Out to_x, Out to_gamma, Out to_beta) {
+    call.dx = to_x;
+    call.dgamma = to_gamma;
+    call.dbeta = to_beta;
+    run(queue, call);
+  };
+  const Out all[] = {call.dx, call.dgamma, call.dbeta};
+  expect_gradient<Buffer>("dx", dx, of_dx, [&](Out out) { backward(out, {}, {}); });
+  expect_gradient<Buffer>("dgamma", dgamma, of_dgamma, [&](Out out) { backward({}, out, {}); });
+  expect_gradient<Buffer>("dbeta", dbeta, of_dbeta, [&](Out out) { backward({}, {}, out); });
+  backward(all[0], all[1], all[2]);
+  expect_near<T>("dx", buffers.dx.values(), dx, of_dx);
+  expect_near<T>("dgamma", buffers.dgamma.values(), dgamma, of_dgamma);
+  expect_near<T>("dbeta", buffers.dbeta.values(), dbeta, of_dbeta);
+  EXPECT_TRUE(buffers.dx.walls_stand() && buffers.dgamma.walls_stand() &&
+              buffers.dbeta.walls_stand());
+  backward({}, {}, {});
+}
+
 // Backward, given statistics rounded to T and a rest of the mean (so that only the rule's own sums
 // round).
-template <class T, template <class> class Buffer = Walled, class Queue>
-void check_norm_backward(Queue& queue, const NormCase& c) {
+template <class Backend, class T>
+void check_norm_backward(auto& queue, const NormCase& c) {
   SetStatistics s = statistics_of(c);
   for (double& value : s.mean) value = static_cast<float>(value);  // so that mean + rest is exact
-  NormBuffers<T, Buffer> b(c);
+  NormBuffers<Backend, T> b(c);
   b.mean.set(narrowed<T>(s.mean));
   b.rstd.set(narrowed<T>(s.rstd));
   const auto mean_values = b.mean.values(), rstd_values = b.rstd.values();
@@ -182,144 +230,41 @@ void check_norm_backward(Queue& queue, const NormCase& c) {
                       r * std::abs(x_hat[i]) * mean_dy_x_hat.magnitude[set];
   }
 
-  kernels::NormBackward<T> call = b.backward();
-  const auto backward = [&](GradOut<T> dx_out, GradOut<T> dgamma_out, GradOut<T> dbeta_out) {
-    call.dx = dx_out;
-    call.dgamma = dgamma_out;
-    call.dbeta = dbeta_out;
-    run(queue, call);
-  };
   // Beside the sums: products by rstd (3), gamma, 1 / m (2), x - mean (2) and the last sum (3).
   constexpr std::int64_t kProducts = 11;
   const std::int64_t values = c.dims.batch * c.dims.length;
-  expect_gradient<T, Buffer>("dx", dx, c.dims.set_size() + kProducts,
-                             [&](GradOut<T> out) { backward(out, {}, {}); });
-  expect_gradient<T, Buffer>("dgamma", dgamma, values + kProducts,
-                             [&](GradOut<T> out) { backward({}, out, {}); });
-  expect_gradient<T, Buffer>("dbeta", dbeta, values,
-                             [&](GradOut<T> out) { backward({}, {}, out); });
-  // All three at once.
-  run(queue, b.backward());
-  expect_near<T>("dx", b.dx.values(), dx, c.dims.set_size() + kProducts);
-  expect_near<T>("dgamma", b.dgamma.values(), dgamma, values + kProducts);
-  expect_near<T>("dbeta", b.dbeta.values(), dbeta, values);
-  EXPECT_TRUE(b.dx.walls_stand() && b.dgamma.walls_stand() && b.dbeta.walls_stand());
-  backward({}, {}, {});
+  expect_norm_gradients<T>(queue, b, b.backward(), dx, c.dims.set_size() + kProducts, dgamma,
+                           values + kProducts, dbeta, values);
 }
-
-// A case whose statistics are given: the contents of an instance norm, but other means and
-// variances, and a beta behind all values of some channels.
-struct Population {
-  NormCase c;
-  std::vector<double> mean, variance;
-
-  double scale(std::size_t channel) const {
-    return 1 / std::sqrt(variance[channel] + c.dims.epsilon);
-  }
-  double x_hat(std::size_t i) const {
-    return (c.x[i] - mean[c.channel_of(i)]) * scale(c.channel_of(i));
-  }
-  double pre_activation(std::size_t i) const {
-    return c.gamma[c.channel_of(i)] * x_hat(i) + c.beta[c.channel_of(i)];
-  }
-};
-
-template <class T>
-Population make_population(const kernels::NormDims& dims, std::uint64_t seed) {
-  Population p{make_norm_case<T>(dims, seed), {}, {}};
-  Draw draw(seed + 1000);
-  for (std::int64_t c = 0; c < dims.channels; ++c) {
-    p.mean.push_back(static_cast<T>(draw.normal(0.5, 1)));
-    p.variance.push_back(static_cast<T>(std::exp(draw.normal())));
-  }
-  // Moves values that come near the kink away from it.
-  for (std::size_t i = 0; i < p.c.x.size(); ++i) {
-    while (std::abs(p.pre_activation(i)) < 1e-3) p.c.x[i] = static_cast<T>(p.c.x[i] + 0.25);
-  }
-  return p;
-}
-
-// The buffers of a normalization by a population, and its calls on them.
-template <class T, template <class> class Buffer = Walled>
-struct PopulationBuffers {
-  kernels::NormDims dims;
-  Buffer<T> x, gamma, beta, mean, variance, dy, y, dx, dgamma, dbeta;
-
-  explicit PopulationBuffers(const Population& p)
-      : dims(p.c.dims),
-        x(narrowed<T>(p.c.x)),
-        gamma(narrowed<T>(p.c.gamma)),
-        beta(narrowed<T>(p.c.beta)),
-        mean(narrowed<T>(p.mean)),
-        variance(narrowed<T>(p.variance)),
-        dy(narrowed<T>(p.c.dy)),
-        y(dims.size()),
-        dx(dims.size()),
-        dgamma(dims.channels),
-        dbeta(dims.channels) {}
-
-  kernels::NormPopulationForward<T> forward() {
-    return {.dims = dims,
-            .x = x.data(),
-            .gamma = gamma.data(),
-            .beta = beta.data(),
-            .mean = mean.data(),
-            .variance = variance.data(),
-            .y = y.data()};
-  }
-  kernels::NormPopulationBackward<T> backward() {
-    return {.dims = dims,
-            .x = x.data(),
-            .gamma = gamma.data(),
-            .beta = beta.data(),
-            .mean = mean.data(),
-            .variance = variance.data(),
-            .dy = dy.data(),
-            .dx = {dx.data()},
-            .dbeta = {dbeta.data()},
-            .dgamma = {dgamma.data()}};
-  }
-};
 
 // y = relu(x_hat gamma + beta) with a few roundings; gradients with those of their sums.
-template <class T, template <class> class Buffer = Walled, class Queue>
-void check_population(Queue& queue, const Population& p) {
-  const kernels::NormDims& dims = p.c.dims;
-  SCOPED_TRACE(p.c.text());
-  const auto size = static_cast<std::int64_t>(p.c.x.size());
-  Reference y(size), dx(size), dgamma(dims.channels), dbeta(dims.channels);
-  for (std::size_t i = 0; i < p.c.x.size(); ++i) {
+template <class Backend, class T>
+void check_population(auto& queue, const NormCase& c) {
+  const kernels::NormDims& dims = c.dims;
+  SCOPED_TRACE(c.text());
+  Reference y(dims.size()), dx(dims.size()), dgamma(dims.channels), dbeta(dims.channels);
+  for (std::size_t i = 0; i < c.x.size(); ++i) {
     const auto at = static_cast<std::int64_t>(i);
-    const std::size_t channel = p.c.channel_of(i);
-    const double z = p.pre_activation(i);
+    const std::size_t channel = c.channel_of(i);
+    const double scale = c.population_scale(channel);
+    const double x_hat = (c.x[i] - c.population_mean[channel]) * scale;
+    const double z = c.gamma[channel] * x_hat + c.beta[channel];
     y.value[i] = dims.activation == kRelu ? std::max(z, 0.0) : z;
-    y.magnitude[i] = std::abs(z - p.c.beta[channel]) + std::abs(p.c.beta[channel]);
-    const double through = dims.activation == kNone || z > 0 ? p.c.dy[i] : 0;
-    dx.add(at, through * p.c.gamma[channel] * p.scale(channel));
-    dgamma.add(static_cast<std::int64_t>(channel), through * p.x_hat(i));
+    y.magnitude[i] = std::abs(z - c.beta[channel]) + std::abs(c.beta[channel]);
+    const double through = dims.activation == kNone || z > 0 ? c.dy[i] : 0;
+    dx.add(at, through * c.gamma[channel] * scale);
+    dgamma.add(static_cast<std::int64_t>(channel), through * x_hat);
     dbeta.add(static_cast<std::int64_t>(channel), through);
   }
-  PopulationBuffers<T, Buffer> b(p);
+  NormBuffers<Backend, T> b(c);
   // rstd (5, with the root of a rounded sum), x - mean, the products and the sum.
   constexpr std::int64_t kRoundings = 10;
-  run(queue, b.forward());
+  run(queue, b.population_forward());
   expect_near<T>("y", b.y.values(), y, kRoundings);
   EXPECT_TRUE(b.y.walls_stand());
-
-  kernels::NormPopulationBackward<T> call = b.backward();
-  const auto backward = [&](GradOut<T> to_x, GradOut<T> to_gamma, GradOut<T> to_beta) {
-    call.dx = to_x;
-    call.dgamma = to_gamma;
-    call.dbeta = to_beta;
-    run(queue, call);
-  };
   const std::int64_t values = dims.batch * dims.length;
-  expect_gradient<T, Buffer>("dx", dx, kRoundings, [&](GradOut<T> out) { backward(out, {}, {}); });
-  expect_gradient<T, Buffer>("dgamma", dgamma, values + kRoundings,
-                             [&](GradOut<T> out) { backward({}, out, {}); });
-  expect_gradient<T, Buffer>("dbeta", dbeta, values,
-                             [&](GradOut<T> out) { backward({}, {}, out); });
-  backward({}, {}, {});
+  expect_norm_gradients<T>(queue, b, b.population_backward(), dx, kRoundings, dgamma,
+                           values + kRoundings, dbeta, values);
 }
 
 }  // namespace sidechannel::harness

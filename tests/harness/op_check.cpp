@@ -22,24 +22,9 @@ Tensor tensor_of(const std::vector<double>& values, Shape shape) {
   return Tensor::from(device(), HostArray::from<double>(values, shape));
 }
 
-std::vector<double> numbers_of(const Tensor& tensor) {
-  const HostArray host = tensor.to_host();
-  if (host.dtype == DType::kF64) return {host.as<double>().begin(), host.as<double>().end()};
-  return {host.as<float>().begin(), host.as<float>().end()};
-}
-
 std::vector<double> values_of(const Tensor& tensor) {
   const HostArray array = tensor.to_host();
-  if (array.dtype == DType::kF32) {
-    const auto values = array.as<float>();
-    return {values.begin(), values.end()};
-  }
-  const auto values = array.as<double>();
-  return {values.begin(), values.end()};
-}
-
-std::vector<double> widened(const std::vector<float>& values) {
-  return {values.begin(), values.end()};
+  return array.dtype == DType::kF32 ? widened(array.as<float>()) : widened(array.as<double>());
 }
 
 double relative_difference(std::span<const double> a, std::span<const double> b) {
@@ -77,19 +62,6 @@ std::string error_of(const std::function<void()>& action) {
 
 void Reference::add_all(std::span<const double> before) {
   for (std::size_t i = 0; i < before.size(); ++i) add(static_cast<std::int64_t>(i), before[i]);
-}
-
-void expect_same_bits(std::string_view what,
-                      const std::function<std::vector<float>(kernels::CpuQueue&)>& run) {
-  const std::vector<float> first = run(queue(1));
-  for (int threads = 1; threads <= 3; ++threads) {
-    for (int repeat = 0; repeat < 2; ++repeat) {
-      const std::vector<float> again = run(queue(threads));
-      ASSERT_EQ(again.size(), first.size()) << what;
-      EXPECT_EQ(std::memcmp(again.data(), first.data(), first.size() * sizeof(float)), 0)
-          << what << " with " << threads << " threads";
-    }
-  }
 }
 
 }  // namespace sidechannel::harness

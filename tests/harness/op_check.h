@@ -58,9 +58,11 @@ class Draw {
 };
 
 Tensor tensor_of(const std::vector<double>& values, Shape shape);
-std::vector<double> values_of(const Tensor& tensor);
-std::vector<double> numbers_of(const Tensor& tensor);  // of either type
-std::vector<double> widened(const std::vector<float>& values);
+std::vector<double> values_of(const Tensor& tensor);  // of either type
+template <class Values>
+std::vector<double> widened(const Values& values) {
+  return {values.begin(), values.end()};
+}
 template <class T>
 std::vector<T> narrowed(const std::vector<double>& values) {
   return {values.begin(), values.end()};
@@ -136,15 +138,26 @@ void expect_near(std::string_view what, std::span<const T> actual, const Referen
 
 // --- Buffers ------------------------------------------------------------------------------------
 
+// NaN where T has one: who reads it finds it in the result.
+template <class T>
+T new_wall() {
+  T value = std::numeric_limits<T>::quiet_NaN();
+  if constexpr (!std::numeric_limits<T>::has_quiet_NaN) {
+    std::memset(static_cast<void*>(&value), 0x7b, sizeof value);
+  }
+  return value;
+}
+
 // Elements between two walls of NaN. A kernel that reads outside gets NaN into its result; one that
 // writes outside breaks the wall. New elements are NaN too, so that what is never written shows.
 // They begin at an odd element: vectors find no alignment that they could silently rely on.
 template <class T>
 class Walled {
  public:
+  using Element = T;
+
   explicit Walled(std::int64_t size)
-      : memory_(static_cast<std::size_t>(size) + 2 * kWall, std::numeric_limits<T>::quiet_NaN()),
-        wall_(memory_[0]) {}
+      : wall_(new_wall<T>()), memory_(static_cast<std::size_t>(size) + 2 * kWall, wall_) {}
   explicit Walled(const std::vector<T>& values) : Walled(static_cast<std::int64_t>(values.size())) {
     std::copy(values.begin(), values.end(), memory_.begin() + kWall);
   }
@@ -152,6 +165,7 @@ class Walled {
   T* data() { return memory_.data() + kWall; }
   const T* data() const { return memory_.data() + kWall; }
   std::span<const T> values() const { return {data(), memory_.size() - 2 * kWall}; }
+  T value() const { return values()[0]; }
   void set(const std::vector<T>& values) {
     std::copy(values.begin(), values.end(), memory_.begin() + kWall);
   }
@@ -166,33 +180,36 @@ class Walled {
 
  private:
   static constexpr std::size_t kWall = 67;
-  std::vector<T> memory_;
   T wall_;
+  std::vector<T> memory_;
 };
 
 // Runs `run(out)` for an output that is overwritten and for one that is accumulated to, and holds
 // both to the reference (`roundings` of the plain sum; one more where it is added to something).
-// Buffer is where the output lies: Walled, or DeviceBuffer of cuda_check.h.
-template <class T, template <class> class Buffer = Walled>
+// Buffer is where the output lies: a Walled, or a DeviceBuffer of cuda_check.h.
+template <class Buffer, class T = typename Buffer::Element>
 void expect_gradient(std::string_view what, const Reference& expected, std::int64_t roundings,
-                     const std::function<void(kernels::GradOut<T>)>& run) {
+                     const std::function<void(kernels::GradOut<typename Buffer::Element>)>& run) {
   const auto size = static_cast<std::int64_t>(expected.value.size());
-  Buffer<T> out(size);
+  Buffer out(size);
   run({out.data(), kernels::Write::kOverwrite});
   expect_near<T>(what, out.values(), expected, roundings);
   EXPECT_TRUE(out.walls_stand()) << what;
 
   const std::vector<T> before = Draw(11).normals<T>(size);
   Reference total = expected;
-  total.add_all(std::vector<double>(before.begin(), before.end()));
+  total.add_all(widened(before));
   out.set(before);
   run({out.data(), kernels::Write::kAccumulate});
   expect_near<T>(std::string(what) + ", accumulated", out.values(), total, roundings + 1);
   EXPECT_TRUE(out.walls_stand()) << what;
 }
 
-// Runs twice with each of 1, 2 and 3 threads: the same bits every time.
-void expect_same_bits(std::string_view what,
-                      const std::function<std::vector<float>(kernels::CpuQueue&)>& run);
+// Of two vectors or spans.
+template <class A, class B>
+void expect_equal_bits(std::string_view what, const A& a, const B& b) {
+  ASSERT_EQ(a.size(), b.size()) << what;
+  EXPECT_EQ(std::memcmp(a.data(), b.data(), std::span(a).size_bytes()), 0) << what;
+}
 
 }  // namespace sidechannel::harness

@@ -3,17 +3,16 @@
 #include <gtest/gtest.h>
 
 #include "engine/optim/adam.h"
-#include "kernels/reduce.h"
-#include "tests/harness/op_check.h"
+#include "tests/harness/backends.h"
 
 namespace sidechannel {
 namespace {
 
+using harness::BufferOn;
 using harness::Draw;
 using harness::error_of;
-using harness::Walled;
+using harness::widened;
 using kernels::begin_step;
-using kernels::CpuQueue;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
@@ -44,32 +43,56 @@ struct Adam64 {
   }
 };
 
+// The buffers of a training, and its calls on them.
+template <class Backend, class T>
+struct Training {
+  AdamRule rule;
+  BufferOn<Backend, AdamState> state;
+  BufferOn<Backend, T> g, p, m, v;
+
+  explicit Training(const AdamRule& r, const AdamState& s = {}, const std::vector<T>& gradient = {},
+                    const std::vector<T>& parameters = {}, const std::vector<T>& means = {},
+                    const std::vector<T>& squares = {})
+      : rule(r), state(std::vector{s}), g(gradient), p(parameters), m(means), v(squares) {}
+
+  void begin(auto& queue, double sum_of_squares, double loss) {
+    const BufferOn<Backend, double> squares(std::vector{sum_of_squares});
+    const BufferOn<Backend, T> number(std::vector{static_cast<T>(loss)});
+    run(queue, kernels::AdamBegin<T>{.rule = rule,
+                                     .sum_of_squares = squares.data(),
+                                     .loss = number.data(),
+                                     .state = state.data()});
+    EXPECT_TRUE(state.walls_stand());  // waits, before the two are gone
+  }
+  void update(auto& queue) {
+    run(queue, kernels::AdamUpdate<T>{.rule = rule,
+                                      .state = state.data(),
+                                      .size = static_cast<std::int64_t>(p.values().size()),
+                                      .g = g.data(),
+                                      .p = p.data(),
+                                      .m = m.data(),
+                                      .v = v.data()});
+    EXPECT_TRUE(p.walls_stand() && m.walls_stand() && v.walls_stand());
+  }
+};
+
 // One step from the same state: a handful of roundings. The sum of m may cancel, and its error
 // passes on to p in proportion to the step's size.
-template <class T>
-void check_step(std::int64_t size, std::int64_t number) {
+template <class Backend, class T>
+void check_step(auto& queue, std::int64_t size, std::int64_t number) {
   SCOPED_TRACE(fmt::format("size={} step={}", size, number));
   const AdamRule rule = constant_rate(3e-3);
-  const AdamState state = at_step(rule, number);
   Draw draw(static_cast<std::uint64_t>(size + number));
   const auto g = draw.normals<T>(size), p = draw.normals<T>(size),
              m = draw.normals<T>(size, 0, 0.3);
   auto v = draw.normals<T>(size, 0, 0.3);
   for (T& value : v) value *= value;
-  const auto wide = [](const std::vector<T>& x) { return std::vector<double>(x.begin(), x.end()); };
-  Adam64 expected{wide(p), wide(m), wide(v)};
-  expected.step(3e-3, number, wide(g));
+  Adam64 expected{widened(p), widened(m), widened(v)};
+  expected.step(3e-3, number, widened(g));
 
-  const Walled<T> gradient(g);
-  Walled<T> out_p(p), out_m(m), out_v(v);
-  run(harness::queue(2), kernels::AdamUpdate<T>{.rule = rule,
-                                                .state = &state,
-                                                .size = size,
-                                                .g = gradient.data(),
-                                                .p = out_p.data(),
-                                                .m = out_m.data(),
-                                                .v = out_v.data()});
-  EXPECT_TRUE(out_p.walls_stand() && out_m.walls_stand() && out_v.walls_stand());
+  Training<Backend, T> training(rule, at_step(rule, number), g, p, m, v);
+  training.update(queue);
+  const auto new_p = training.p.values(), new_m = training.m.values(), new_v = training.v.values();
   // The double of the reference rounds too.
   const double u = harness::gamma_of<T>(12) + harness::gamma_of<double>(12);
   const double u_p = harness::kUnitRoundoff<T> + harness::kUnitRoundoff<double>;
@@ -77,70 +100,58 @@ void check_step(std::int64_t size, std::int64_t number) {
     const double e_m = u * (0.9 * std::abs(m[i]) + 0.1 * std::abs(g[i]));
     const double scale = 3e-3 / (1 - std::pow(rule.beta1, number)) /
                          std::sqrt(expected.v[i] / (1 - std::pow(rule.beta2, number)));
-    ASSERT_NEAR(out_m.values()[i], expected.m[i], e_m);
-    ASSERT_NEAR(out_v.values()[i], expected.v[i], u * expected.v[i]);
-    ASSERT_NEAR(out_p.values()[i], expected.p[i],
+    ASSERT_NEAR(new_m[i], expected.m[i], e_m);
+    ASSERT_NEAR(new_v[i], expected.v[i], u * expected.v[i]);
+    ASSERT_NEAR(new_p[i], expected.p[i],
                 u_p * std::abs(p[i]) + scale * (2 * e_m + u * std::abs(expected.m[i])));
   }
 }
 
-TEST(AdamUpdate, AgreesWithTheAlgorithm) {
-  for (std::int64_t size : {1, 3, 17, 64, 1001, 9000}) {
-    for (std::int64_t number : {1, 2, 10, 1000, 100000}) {
-      check_step<float>(size, number);
-      check_step<double>(size, number);
+// Nothing; one element; fewer than a thread's four; a block's 1024 and one more; several blocks.
+BACKEND_TEST(AdamUpdate, AgreesWithTheAlgorithm) {
+  Backend::for_types([]<class T>(auto& queue) {
+    for (const std::int64_t size : {0, 1, 3, 17, 64, 1001, 1024, 1025, 5000, 9000}) {
+      for (const std::int64_t number : {1, 2, 10, 1000, 100000}) {
+        Backend::for_alignments([&] { check_step<Backend, T>(queue, size, number); });
+      }
     }
-  }
-}
-
-TEST(AdamUpdate, SameBitsWithAnyNumberOfThreads) {
-  const auto g = Draw(1).normals<float>(20011);
-  harness::expect_same_bits("adam", [&](CpuQueue& queue) {
-    std::vector<float> all(3 * g.size());
-    const AdamRule rule = constant_rate(1e-3);
-    AdamState state;
-    for (int step = 0; step < 3; ++step) {
-      const double squares = 1;
-      run(queue,
-          kernels::AdamBegin<float>{.rule = rule, .sum_of_squares = &squares, .state = &state});
-      run(queue, kernels::AdamUpdate<float>{.rule = rule,
-                                            .state = &state,
-                                            .size = static_cast<std::int64_t>(g.size()),
-                                            .g = g.data(),
-                                            .p = all.data(),
-                                            .m = all.data() + g.size(),
-                                            .v = all.data() + 2 * g.size()});
-    }
-    return all;
   });
 }
 
-// Without gradient the moments fade, and end at zero before they are subnormal.
+BACKEND_TEST(AdamUpdate, SameBitsEveryTime) {
+  const auto g = Draw(1).normals<float>(20011);
+  const std::vector<float> zeros(g.size());
+  Backend::expect_same_bits("adam", [&](auto& queue) {
+    Training<Backend, float> training(constant_rate(1e-3), {}, g, zeros, zeros, zeros);
+    for (int step = 0; step < 3; ++step) {
+      training.begin(queue, 1, 1);
+      training.update(queue);
+    }
+    return harness::values_of_all({&training.p, &training.m, &training.v});
+  });
+}
+
+// Without gradient the moments fade, and end at zero before they are subnormal: on the CPU, which
+// takes long for such numbers.
 template <class T>
 void check_fading() {
   constexpr std::size_t kSize = 37;
   constexpr T kLeast = std::numeric_limits<T>::min();
   const double tolerance = 4 * harness::kUnitRoundoff<T>;
   const AdamRule rule = constant_rate(1e-3);
-  const AdamState state = at_step(rule, 1000);
-  const std::vector<T> g(kSize, T(0)), start(kSize, T(0.5));
-  std::vector<T> p = start, m(kSize), v(kSize, kLeast * T(1.0015));
+  const std::vector<T> g(kSize, T(0)), start(kSize, T(0.5)), v(kSize, kLeast * T(1.0015));
+  std::vector<T> m(kSize);
   for (std::size_t i = 0; i < kSize; ++i) m[i] = kLeast * (i % 2 == 0 ? T(1.2) : T(-1.2));
+  Training<harness::OnCpu, T> training(rule, at_step(rule, 1000), g, start, m, v);
   for (int step = 0; step < 2; ++step) {
-    run(harness::queue(), kernels::AdamUpdate<T>{.rule = rule,
-                                                 .state = &state,
-                                                 .size = kSize,
-                                                 .g = g.data(),
-                                                 .p = p.data(),
-                                                 .m = m.data(),
-                                                 .v = v.data()});
+    training.update(harness::queue());
     for (std::size_t i = 0; i < kSize; ++i) {
       const double sign = i % 2 == 0 ? 1 : -1;
-      ASSERT_NEAR(m[i] / kLeast, step == 0 ? sign * 1.2 * 0.9 : 0, tolerance);
-      ASSERT_NEAR(v[i] / kLeast, step == 0 ? 1.0015 * 0.999 : 0, tolerance);
+      ASSERT_NEAR(training.m.values()[i] / kLeast, step == 0 ? sign * 1.2 * 0.9 : 0, tolerance);
+      ASSERT_NEAR(training.v.values()[i] / kLeast, step == 0 ? 1.0015 * 0.999 : 0, tolerance);
     }
   }
-  EXPECT_EQ(p, start);
+  for (const T value : training.p.values()) EXPECT_EQ(value, T(0.5));
 }
 
 TEST(AdamUpdate, MomentsFadeToZero) {
@@ -148,111 +159,77 @@ TEST(AdamUpdate, MomentsFadeToZero) {
   check_fading<double>();
 }
 
-TEST(AdamBegin, CountsTheStepAndTakesItsRate) {
-  const AdamRule rule{{2e-3, LearningRate::Schedule::kTail, 5, 20}};
-  AdamState state;
-  for (std::int64_t number = 1; number <= 20; ++number) {
-    const auto squares = static_cast<double>(number * number);
-    const auto loss = static_cast<float>(number) / 2;
-    run(harness::queue(),
-        kernels::AdamBegin<float>{
-            .rule = rule, .sum_of_squares = &squares, .loss = &loss, .state = &state});
-    const auto t = static_cast<double>(number);
-    EXPECT_EQ(state.steps, number);
-    EXPECT_EQ(state.learning_rate, rule.rate.at(number - 1));
-    // beta^t by multiplications is off by at most t roundings, which 1 - beta^t enlarges.
-    const double rate = state.learning_rate / (1 - std::pow(0.9, t));
-    const double correction = 1 / std::sqrt(1 - std::pow(0.999, t));
-    const double rounding = (t + 4) * harness::kUnitRoundoff<double>;
-    EXPECT_NEAR(state.rate, rate, rate * rounding / (1 - std::pow(0.9, t)));
-    EXPECT_NEAR(state.correction, correction, correction * rounding / (1 - std::pow(0.999, t)));
-    EXPECT_EQ(state.gradient_norm(), t);
-    EXPECT_EQ(state.loss, t / 2);
-    EXPECT_EQ(state.halted, 0);
-  }
-}
-
-// What a step with these numbers makes of a state of ten steps.
-AdamState after(double squares, double loss) {
-  const AdamRule rule = constant_rate(1e-2);
-  AdamState state = at_step(rule, 10);
-  run(harness::queue(),
-      kernels::AdamBegin<double>{
-          .rule = rule, .sum_of_squares = &squares, .loss = &loss, .state = &state});
-  return state;
-}
-
-TEST(AdamBegin, HaltsBeforeAStepWhoseNumbersAreNotFinite) {
-  EXPECT_EQ(after(4, 0.5).steps, 11);
-  for (const double bad : {kNan, kInfinity, -kInfinity}) {
-    for (const AdamState& state : {after(bad, 0.5), after(4, bad), after(bad, bad)}) {
-      EXPECT_NE(state.halted, 0) << bad;
-      EXPECT_EQ(state.steps, 10) << bad;
+BACKEND_TEST(AdamBegin, CountsTheStepAndTakesItsRate) {
+  Backend::for_types([]<class T>(auto& queue) {
+    const AdamRule rule{{2e-3, LearningRate::Schedule::kTail, 5, 20}};
+    Training<Backend, T> training(rule);
+    for (std::int64_t number = 1; number <= 20; ++number) {
+      const auto t = static_cast<double>(number);
+      training.begin(queue, t * t, t / 2);
+      const AdamState state = training.state.value();
+      EXPECT_EQ(state.steps, number);
+      EXPECT_EQ(state.learning_rate, rule.rate.at(number - 1));
+      // beta^t by multiplications is off by at most t roundings, which 1 - beta^t enlarges.
+      const double rate = state.learning_rate / (1 - std::pow(0.9, t));
+      const double correction = 1 / std::sqrt(1 - std::pow(0.999, t));
+      const double rounding = (t + 4) * harness::kUnitRoundoff<double>;
+      EXPECT_NEAR(state.rate, rate, rate * rounding / (1 - std::pow(0.9, t)));
+      EXPECT_NEAR(state.correction, correction, correction * rounding / (1 - std::pow(0.999, t)));
+      EXPECT_EQ(state.gradient_norm(), t);
+      EXPECT_EQ(state.loss, t / 2);
+      EXPECT_EQ(state.halted, 0);
     }
-  }
-  // In f32 also a gradient whose square v cannot hold.
-  for (const auto& [squares, halted] : {std::pair{1e38, 0}, std::pair{1e39, 1}}) {
-    AdamState state = at_step(constant_rate(1e-2), 10);
-    const float loss = 0.5f;
-    run(harness::queue(), kernels::AdamBegin<float>{.rule = constant_rate(1e-2),
-                                                    .sum_of_squares = &squares,
-                                                    .loss = &loss,
-                                                    .state = &state});
-    EXPECT_EQ(state.halted, halted);
-    EXPECT_EQ(after(squares, 0.5).halted, 0);
-  }
-  // The numbers that halted it stay, whatever comes after them.
-  const AdamRule rule = constant_rate(1e-2);
-  AdamState state = after(9, kInfinity);
-  const double squares = 1;
-  const double loss = 1;
-  run(harness::queue(),
-      kernels::AdamBegin<double>{
-          .rule = rule, .sum_of_squares = &squares, .loss = &loss, .state = &state});
-  EXPECT_NE(state.halted, 0);
-  EXPECT_EQ(state.steps, 10);
-  EXPECT_EQ(state.loss, kInfinity);
-  EXPECT_EQ(state.gradient_norm(), 3);
+  });
 }
 
-TEST(AdamUpdate, ChangesNothingOnceHalted) {
-  const AdamRule rule = constant_rate(1e-2);
-  AdamState state = at_step(rule, 3);
-  const std::vector<float> g(100, 1), start(100, 2);
-  std::vector<float> p = start, m = start, v = start;
-  const auto update = [&] {
-    run(harness::queue(2), kernels::AdamUpdate<float>{.rule = rule,
-                                                      .state = &state,
-                                                      .size = 100,
-                                                      .g = g.data(),
-                                                      .p = p.data(),
-                                                      .m = m.data(),
-                                                      .v = v.data()});
-  };
-  state.halted = 1;
-  update();
-  EXPECT_TRUE(p == start && m == start && v == start);
-  state.halted = 0;
-  update();
-  EXPECT_TRUE(p != start && m != start && v != start);
+BACKEND_TEST(AdamBegin, NeedsNoLoss) {
+  Backend::for_types([]<class T>(auto& queue) {
+    const BufferOn<Backend, double> squares(std::vector{4.0});
+    BufferOn<Backend, AdamState> state(std::vector{AdamState()});
+    run(queue,
+        kernels::AdamBegin<T>{
+            .rule = constant_rate(1e-2), .sum_of_squares = squares.data(), .state = state.data()});
+    EXPECT_EQ(state.value().steps, 1);
+    EXPECT_EQ(state.value().loss, 0);
+  });
 }
 
-TEST(SumOfSquares, AgreesWithTheDefinition) {
-  for (std::int64_t size : {0, 1, 9, 4096, 4097, 100003}) {
-    const auto x = Draw(2).normals<float>(size);
-    double expected = 0;
-    for (float value : x) expected += double(value) * double(value);
-    double first = 0;
-    run(harness::queue(1),
-        kernels::SumOfSquares<float>{.size = size, .x = x.data(), .result = &first});
-    EXPECT_NEAR(first, expected, harness::gamma_of<double>(size + 1) * expected);
-    for (int threads : {2, 3}) {
-      double again = 0;
-      run(harness::queue(threads),
-          kernels::SumOfSquares<float>{.size = size, .x = x.data(), .result = &again});
-      EXPECT_EQ(again, first);
+// From the first loss or gradient that is not finite, nothing changes any more; in f32 also from a
+// gradient whose square v cannot hold. The numbers that halted it stay, whatever comes after them.
+BACKEND_TEST(AdamBegin, HaltsBeforeAStepWhoseNumbersAreNotFinite) {
+  Backend::for_types([]<class T>(auto& queue) {
+    const AdamRule rule = constant_rate(1e-2);
+    const std::vector<T> g(100, 1), start(100, 2);
+    const auto check = [&](double squares, double loss, bool halted) {
+      SCOPED_TRACE(fmt::format("squares={} loss={}", squares, loss));
+      Training<Backend, T> training(rule, at_step(rule, 10), g, start, start, start);
+      training.begin(queue, squares, loss);
+      training.update(queue);
+      for (const auto* part : {&training.p, &training.m, &training.v}) {
+        for (const T value : part->values()) ASSERT_EQ(value == 2, halted);
+      }
+      EXPECT_EQ(training.state.value().halted != 0, halted);
+      EXPECT_EQ(training.state.value().steps, halted ? 10 : 11);
+      if (!halted) return;
+      const auto before = harness::values_of_all({&training.state});
+      EXPECT_EQ(fmt::format("{} {}", before[0].sum_of_squares, before[0].loss),
+                fmt::format("{} {}", squares, loss));
+      training.begin(queue, 1, 1);
+      training.update(queue);
+      harness::expect_equal_bits("state", training.state.values(), before);
+      for (const auto* part : {&training.p, &training.m, &training.v}) {
+        for (const T value : part->values()) ASSERT_EQ(value, 2);
+      }
+    };
+    check(4, 0.5, false);
+    check(1e38, 0.5, false);
+    check(1e39, 0.5, sizeof(T) == 4);
+    for (const double bad : {kNan, kInfinity, -kInfinity}) {
+      check(bad, 0.5, true);
+      check(4, bad, true);
+      check(bad, bad, true);
     }
-  }
+  });
 }
 
 // A list of two parameters of different shapes, with gradients that depend on the step.
@@ -306,8 +283,8 @@ TEST(Adam, UpdatesEveryParameter) {
   Adam64 b{harness::values_of(model.b.value), std::vector<double>(5), std::vector<double>(5)};
   for (std::int64_t step = 1; step <= 10; ++step) {
     Draw draw(static_cast<std::uint64_t>(step - 1));
-    w.step(1e-2, step, harness::widened(draw.normals<float>(24)));
-    b.step(1e-2, step, harness::widened(draw.normals<float>(5)));
+    w.step(1e-2, step, widened(draw.normals<float>(24)));
+    b.step(1e-2, step, widened(draw.normals<float>(5)));
     model.run(1);
   }
   EXPECT_EQ(model.adam.steps(), 10);

@@ -1,29 +1,73 @@
 #include "kernels/conv1d.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <Eigen/Core>
+#include <algorithm>
 #include <array>
 #include <cmath>
-#include <type_traits>
 
 #include "engine/gradcheck.h"
-#include "tests/harness/conv1d_case.h"
-#include "tests/harness/op_check.h"
+#include "tests/harness/backends.h"
+#if SIDECHANNEL_HAS_CUDA
+#include "kernels/cuda/conv1d/variants.h"
+#endif
 
 namespace sidechannel {
 namespace {
 
-using harness::brute_force;
-using harness::conv1d_dims;
+using harness::BufferOn;
 using harness::Draw;
 using harness::error_of;
-using harness::text;
-using harness::Walled;
+using harness::expect_near;
+using harness::Reference;
+using harness::widened;
+using kernels::Conv1dBackwardInput;
+using kernels::Conv1dBackwardParams;
 using kernels::Conv1dDims;
+using kernels::Conv1dForward;
 using kernels::CpuQueue;
 using kernels::GradOut;
 
-// Larger ones, for the f32 kernels: several chunks of positions, tiles of every width.
+// --- Shapes -------------------------------------------------------------------------------------
+
+// Each is here for a reason; generated ones follow: `count` in all.
+std::vector<Conv1dDims> small_dims(int count) {
+  std::vector<Conv1dDims> all = {
+      {1, 1, 1, 1, 1, 0},     // the smallest
+      {2, 1, 3, 2, 5, 2},     // one position, shorter than the kernel
+      {1, 2, 2, 3, 5, 4},     // l < k with the widest padding: more outputs than inputs
+      {3, 3, 1, 4, 5, 2},     // l < k, one input channel
+      {2, 4, 5, 1, 7, 6},     // l < k, one output channel
+      {2, 5, 3, 3, 5, 0},     // valid, one output position
+      {2, 11, 4, 6, 5, 0},    // valid
+      {2, 13, 7, 5, 3, 1},    // primes
+      {1, 17, 16, 16, 5, 2},  // whole vectors
+      {1, 9, 17, 33, 3, 1},   // one channel more than whole vectors
+      {1, 9, 15, 31, 3, 1},   // one fewer
+      {2, 7, 1, 33, 5, 2},    // the first layer's kind: one channel in
+      {2, 7, 33, 1, 5, 2},    // the last layer's kind: one channel out
+      {2, 12, 8, 8, 4, 1},    // an even kernel: the two sides differ
+      {2, 12, 8, 8, 4, 3},    //
+  };
+  Draw draw(2024);
+  while (static_cast<int>(all.size()) < count) {
+    Conv1dDims dims{};
+    do {
+      dims.batch = draw.integer(1, 3);
+      dims.length = draw.pick({1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 16});
+      dims.channels_in = draw.pick({1, 1, 2, 3, 4, 5, 7, 8, 9});
+      dims.channels_out = draw.pick({1, 1, 2, 3, 4, 5, 7, 8, 9, 17});
+      dims.kernel_size = draw.integer(1, 7);
+      dims.padding = draw.integer(0, dims.kernel_size - 1);
+    } while (dims.length_out() < 1);
+    all.push_back(dims);
+  }
+  return all;
+}
+
+// Larger ones: several chunks of positions, tiles of every width.
 const std::vector<Conv1dDims> kLargeDims = {
     {3, 131, 5, 7, 5, 2},
     {2, 200, 32, 32, 5, 2},
@@ -45,244 +89,460 @@ const std::vector<Conv1dDims> kLargeDims = {
     {4, 601, 32, 32, 5, 2},  // all slices of the weight gradient, each of more than one chunk
 };
 
+// For the tiles of the CUDA kernels that take any shape: 64 positions x 32 columns, steps of 8
+// channels and 8 taps; weight gradients of 32 x 32 channels and chunks of 64 positions; one channel
+// on a side: runs of 4 positions, 8 lanes, groups of 5 taps, chunks of 128 positions.
+const std::vector<Conv1dDims> kTileDims = {
+    {1, 64, 8, 32, 8, 3},    // whole tiles everywhere, an even kernel
+    {2, 65, 9, 33, 9, 4},    // one more everywhere
+    {2, 63, 7, 31, 7, 3},    // one fewer
+    {1, 130, 33, 65, 3, 1},  // several tiles of each kind
+    {1, 20, 5, 6, 17, 9},    // three steps of taps, nearly as many as positions
+    {3, 2, 4, 4, 21, 20},    // far more taps than positions
+    {1, 129, 1, 64, 5, 2},   // first layer, 16-byte accesses, one more than a chunk
+    {2, 130, 64, 1, 5, 2},   // last layer
+    {2, 9, 1, 6, 11, 5},     // one channel in: three groups of taps, no 16-byte accesses
+    {2, 12, 6, 1, 11, 0},    // one channel out, valid: two outputs
+    {2, 11, 1, 1, 5, 2},     // one channel on both sides
+    {1, 3, 1, 40, 5, 4},     // l < k, more channels than a warp
+    {1, 3, 40, 1, 5, 4},     //
+    {70, 4, 2, 3, 3, 1},     // more samples than splits have room for
+};
+
+// For the CUDA kernels made for h = 32 and h = 64 and 5 or 3 taps: tiles of 32, 64 and 160 positions,
+// chunks of 64, products of 8.
+const std::vector<Conv1dDims> kHiddenDims = {
+    {1, 160, 64, 64, 5, 2},  // one whole tile
+    {2, 64, 32, 32, 5, 2},   // the demo's layers
+    {1, 161, 64, 64, 5, 2},  // one position more: two tiles of half the size
+    {1, 161, 32, 32, 5, 2},  //
+    {2, 77, 64, 64, 5, 0},   // valid; no multiple of 4 or 8
+    {2, 77, 32, 32, 5, 0},   //
+    {3, 1, 64, 64, 5, 2},    // one position
+    {3, 1, 32, 32, 5, 2},    //
+    {2, 3, 64, 64, 5, 4},    // l < k, the widest padding: more outputs than inputs
+    {2, 3, 32, 32, 5, 4},    //
+    {2, 5, 64, 64, 5, 0},    // valid, one output position
+    {1, 130, 64, 64, 5, 1},  // uneven padding: one output fewer than 129 positions
+    {1, 130, 32, 32, 5, 3},  //
+    {70, 9, 64, 64, 5, 2},   // more chunks than splits: several chunks of different samples in one
+    {140, 9, 32, 32, 5, 2},  //
+    {1, 161, 64, 64, 3, 1},  // 3 taps: two tiles
+    {1, 161, 32, 32, 3, 1},  //
+    {2, 77, 64, 64, 3, 0},   // valid
+    {2, 77, 32, 32, 3, 0},   //
+    {2, 3, 64, 64, 3, 2},    // the widest padding
+    {2, 3, 32, 32, 3, 2},    //
+    {70, 9, 64, 64, 3, 1},   // more chunks than splits
+    {140, 9, 32, 32, 3, 1},  //
+};
+
+std::string text(const Conv1dDims& d) {
+  return fmt::format("N={} L={} C_in={} C_out={} k={} padding={}", d.batch, d.length, d.channels_in,
+                     d.channels_out, d.kernel_size, d.padding);
+}
+
+// --- The definition -----------------------------------------------------------------------------
+
+// The buffers of a convolution, its operands drawn, and its calls on them.
+template <class Backend, class T>
+struct Buffers {
+  Conv1dDims dims;
+  Draw draw;
+  BufferOn<Backend, T> x, w, b, dy, y, dx, dw, db;
+
+  explicit Buffers(const Conv1dDims& d)
+      : dims(d),
+        draw(7),
+        x(draw.normals<T>(d.batch * d.length * d.channels_in)),
+        w(draw.normals<T>(d.kernel_size * d.channels_in * d.channels_out)),
+        b(draw.normals<T>(d.channels_out)),
+        dy(draw.normals<T>(d.batch * d.length_out() * d.channels_out)),
+        y(d.batch * d.length_out() * d.channels_out),
+        dx(d.batch * d.length * d.channels_in),
+        dw(d.kernel_size * d.channels_in * d.channels_out),
+        db(d.channels_out) {}
+
+  Conv1dForward<T> forward() {
+    return {.dims = dims, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()};
+  }
+  Conv1dBackwardInput<T> backward_input(GradOut<T> to) {
+    return {.dims = dims, .dy = dy.data(), .w = w.data(), .dx = to};
+  }
+  Conv1dBackwardParams<T> backward_params(GradOut<T> to_w, GradOut<T> to_b) {
+    return {.dims = dims, .x = x.data(), .dy = dy.data(), .dw = to_w, .db = to_b};
+  }
+};
+
+// 11 significant bits.
+double to_tf32(double x) {
+  auto value = static_cast<float>(x);
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  bits = (bits + 0x1000u) & ~0x1fffu;
+  std::memcpy(&value, &bits, sizeof bits);
+  return value;
+}
+
+// The three sums of the definition, term by term. With `tf32`, of rounded factors: their products
+// are exact in fp32 (11 + 11 bits), so that only the sums' roundings count.
+struct References {
+  Reference y, dx, dw, db;
+
+  template <class Buffers>
+  References(const Buffers& buffers, bool tf32)
+      : y(static_cast<std::int64_t>(buffers.y.values().size())),
+        dx(static_cast<std::int64_t>(buffers.x.values().size())),
+        dw(static_cast<std::int64_t>(buffers.w.values().size())),
+        db(buffers.dims.channels_out) {
+    const Conv1dDims& d = buffers.dims;
+    const auto factors = [&](const auto& buffer) {
+      std::vector<double> values = widened(buffer.values());
+      if (tf32) std::transform(values.begin(), values.end(), values.begin(), to_tf32);
+      return values;
+    };
+    const std::vector<double> x = factors(buffers.x), w = factors(buffers.w),
+                              dy_factor = factors(buffers.dy), b = widened(buffers.b.values()),
+                              dy = widened(buffers.dy.values());
+    const auto at = [](const std::vector<double>& v, std::int64_t i) {
+      return v[static_cast<std::size_t>(i)];
+    };
+    for (std::int64_t n = 0; n < d.batch; ++n) {
+      for (std::int64_t l = 0; l < d.length_out(); ++l) {
+        for (std::int64_t co = 0; co < d.channels_out; ++co) {
+          const std::int64_t out = (n * d.length_out() + l) * d.channels_out + co;
+          y.add(out, at(b, co));
+          db.add(co, at(dy, out));
+          for (std::int64_t t = 0; t < d.kernel_size; ++t) {
+            const std::int64_t position = l + t - d.padding;
+            if (position < 0 || position >= d.length) continue;
+            for (std::int64_t ci = 0; ci < d.channels_in; ++ci) {
+              const std::int64_t in = (n * d.length + position) * d.channels_in + ci;
+              const std::int64_t tap = (t * d.channels_in + ci) * d.channels_out + co;
+              y.add(out, at(x, in) * at(w, tap));
+              dx.add(in, at(dy_factor, out) * at(w, tap));
+              dw.add(tap, at(dy_factor, out) * at(x, in));
+            }
+          }
+        }
+      }
+    }
+  }
+};
+
+using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
 // The matrices of minimal filtering with `outputs` outputs and 9 - outputs taps at the points 0, 1,
 // -1, 2, -2, 1/2, -1/2 and infinity (Winograd 1980, as in Lavin & Gray 2016), absolute values.
 struct Filtering {
   static constexpr int kPoints = 8;
-  double out[5][kPoints] = {};     // |A^T|
-  double filter[kPoints][5] = {};  // |G|
-  double in[kPoints][kPoints] = {};
+  Matrix out, filter, in;  // |A^T|, |G|, |B^T|
 
-  explicit Filtering(int outputs) {
+  explicit Filtering(int outputs)
+      : out(Matrix::Zero(outputs, kPoints)),
+        filter(Matrix::Zero(kPoints, kPoints + 1 - outputs)),
+        in(Matrix::Zero(kPoints, kPoints)) {
     const std::array<double, 7> points{0, 1, -1, 2, -2, 0.5, -0.5};
-    for (std::size_t i = 0; i < points.size(); ++i) {
+    for (int i = 0; i < kPoints - 1; ++i) {
+      const double point = points[static_cast<std::size_t>(i)];
       double scale = 1;
-      std::array<double, kPoints> others{1};  // the coefficients of the product of x - p, p != p_i
-      for (std::size_t j = 0; j < points.size(); ++j) {
-        if (j == i) continue;
-        scale *= points[i] - points[j];
-        for (std::size_t k = kPoints - 1; k > 0; --k)
-          others[k] = others[k - 1] - points[j] * others[k];
-        others[0] *= -points[j];
+      in(i, 0) = 1;  // the coefficients of the product of x - p, p != p_i
+      for (const double other : points) {
+        if (other == point) continue;
+        scale *= point - other;
+        for (int k = kPoints - 1; k > 0; --k) in(i, k) = in(i, k - 1) - other * in(i, k);
+        in(i, 0) *= -other;
       }
-      for (int k = 0; k < kPoints; ++k) in[i][k] = std::abs(others[static_cast<std::size_t>(k)]);
-      for (int t = 0; t < outputs; ++t) out[t][i] = std::abs(std::pow(points[i], t));
-      for (int t = 0; t < kPoints + 1 - outputs; ++t)
-        filter[i][t] = std::abs(std::pow(points[i], t) / scale);
+      for (int t = 0; t < outputs; ++t) out(t, i) = std::pow(point, t);
+      for (int t = 0; t < filter.cols(); ++t) filter(i, t) = std::pow(point, t) / scale;
     }
-    // x (x^2 - 1) (x^2 - 4) (x^2 - 1/4)
-    const std::array<double, kPoints> all{0, 1, 0, 5.25, 0, 5.25, 0, 1};
-    std::copy(all.begin(), all.end(), in[kPoints - 1]);
-    out[outputs - 1][kPoints - 1] = 1;
-    filter[kPoints - 1][kPoints - outputs] = 1;
+    in.row(kPoints - 1) << 0, 1, 0, 5.25, 0, 5.25, 0, 1;  // x (x^2 - 1) (x^2 - 4) (x^2 - 1/4)
+    out(outputs - 1, kPoints - 1) = 1;
+    filter(kPoints - 1, kPoints - outputs) = 1;
+    for (Matrix* matrix : {&out, &filter, &in}) *matrix = matrix->cwiseAbs();
   }
 };
 
 // What minimal filtering may be off by: the sum of the absolute values of its terms, which are not
 // those of the definition. Tiles hold four positions of y, from the first on.
-void widen_for_filtering(const Conv1dDims& d, const std::vector<double>& x,
-                         const std::vector<double>& w, const std::vector<double>& dy,
-                         harness::Conv1dReferences& r) {
+template <class Buffers>
+void widen_for_filtering(const Buffers& b, References& r) {
   constexpr int kPoints = Filtering::kPoints;
-  const auto at = [](const std::vector<double>& v, std::int64_t sample, std::int64_t length,
-                     std::int64_t position, std::int64_t channels, std::int64_t c) {
-    if (position < 0 || position >= length) return 0.0;
-    return std::abs(v[static_cast<std::size_t>((sample * length + position) * channels + c)]);
+  const Conv1dDims& d = b.dims;
+  // |values| of a sample at `count` positions; 0 outside of its `length`.
+  const auto tile = [](const auto& values, std::int64_t sample, std::int64_t length,
+                       std::int64_t channels, std::int64_t first, std::int64_t count) {
+    Matrix all = Matrix::Zero(count, channels);
+    for (std::int64_t i = 0; i < count * channels; ++i) {
+      const std::int64_t position = first + i / channels;
+      if (position < 0 || position >= length) continue;
+      const std::int64_t at = (sample * length + position) * channels + i % channels;
+      all.data()[i] = std::abs(double(values[static_cast<std::size_t>(at)]));
+    }
+    return all;
   };
-  const auto transform = [](const auto& matrix, int point, int count, const auto& value) {
-    double sum = 0;
-    for (int k = 0; k < count; ++k) sum += matrix[point][k] * value(k);
-    return sum;
-  };
-  const Filtering four(4);
-  std::fill(r.dx.magnitude.begin(), r.dx.magnitude.end(), 0.0);
-  std::vector<double> filters;  // [points, C_out, C_in] of the flipped weights
-  for (int point = 0; point < kPoints; ++point) {
-    for (std::int64_t co = 0; co < d.channels_out; ++co) {
-      for (std::int64_t ci = 0; ci < d.channels_in; ++ci) {
-        filters.push_back(transform(four.filter, point, 5, [&](int t) {
-          const std::int64_t tap = ((4 - t) * d.channels_in + ci) * d.channels_out + co;
-          return std::abs(w[static_cast<std::size_t>(tap)]);
-        }));
-      }
+  const auto x = b.x.values(), w = b.w.values(), dy = b.dy.values();
+  const Filtering four(4), five(5);
+  std::vector<Matrix> filters, sums;  // of each point [C_in, C_out]: of the flipped weights; of dw
+  for (int i = 0; i < kPoints; ++i) {
+    filters.push_back(Matrix::Zero(d.channels_in, d.channels_out));
+    sums.push_back(filters.back());
+    for (int t = 0; t < 5; ++t) {
+      filters.back() +=
+          four.filter(i, t) * tile(w, 4 - t, d.channels_in, d.channels_out, 0, d.channels_in);
     }
   }
   for (std::int64_t n = 0; n < d.batch; ++n) {
     for (std::int64_t l = 0; l < d.length; l += 4) {
-      for (int point = 0; point < kPoints; ++point) {
-        std::vector<double> product(static_cast<std::size_t>(d.channels_in));
-        for (std::int64_t co = 0; co < d.channels_out; ++co) {
-          const double in = transform(four.in, point, kPoints, [&](int k) {
-            return at(dy, n, d.length_out(), l + k - 4 + d.padding, d.channels_out, co);
-          });
-          for (std::int64_t ci = 0; ci < d.channels_in; ++ci) {
-            product[static_cast<std::size_t>(ci)] +=
-                in * filters[static_cast<std::size_t>(
-                         (point * d.channels_out + co) * d.channels_in + ci)];
-          }
-        }
-        for (std::int64_t row = 0; row < std::min<std::int64_t>(4, d.length - l); ++row) {
-          for (std::int64_t ci = 0; ci < d.channels_in; ++ci) {
-            r.dx.magnitude[static_cast<std::size_t>((n * d.length + l + row) * d.channels_in +
-                                                    ci)] +=
-                four.out[row][point] * product[static_cast<std::size_t>(ci)];
-          }
-        }
+      const Matrix in =
+          four.in * tile(dy, n, d.length_out(), d.channels_out, l - 4 + d.padding, kPoints);
+      Matrix products(kPoints, d.channels_in);
+      for (int i = 0; i < kPoints; ++i) {
+        products.row(i) = in.row(i) * filters[static_cast<std::size_t>(i)].transpose();
+      }
+      const Matrix out = four.out * products;
+      const std::int64_t rows = std::min<std::int64_t>(4, d.length - l);
+      std::copy_n(out.data(), rows * d.channels_in,
+                  &r.dx.magnitude[static_cast<std::size_t>((n * d.length + l) * d.channels_in)]);
+    }
+    for (std::int64_t l = 0; l < d.length_out(); l += 4) {
+      const Matrix in = five.in * tile(x, n, d.length, d.channels_in, l - d.padding, kPoints);
+      const Matrix filter = five.filter * tile(dy, n, d.length_out(), d.channels_out, l, 4);
+      for (int i = 0; i < kPoints; ++i) {
+        sums[static_cast<std::size_t>(i)] += in.row(i).transpose() * filter.row(i);
       }
     }
   }
-  const Filtering five(5);
-  std::fill(r.dw.magnitude.begin(), r.dw.magnitude.end(), 0.0);
-  for (int point = 0; point < kPoints; ++point) {
-    std::vector<double> sums(static_cast<std::size_t>(d.channels_in * d.channels_out));
-    for (std::int64_t n = 0; n < d.batch; ++n) {
-      for (std::int64_t l = 0; l < d.length_out(); l += 4) {
-        std::vector<double> filter;
-        for (std::int64_t co = 0; co < d.channels_out; ++co) {
-          filter.push_back(transform(five.filter, point, 4, [&](int k) {
-            return at(dy, n, d.length_out(), l + k, d.channels_out, co);
-          }));
-        }
-        for (std::int64_t ci = 0; ci < d.channels_in; ++ci) {
-          const double in = transform(five.in, point, kPoints, [&](int k) {
-            return at(x, n, d.length, l + k - d.padding, d.channels_in, ci);
-          });
-          for (std::int64_t co = 0; co < d.channels_out; ++co) {
-            sums[static_cast<std::size_t>(ci * d.channels_out + co)] +=
-                in * filter[static_cast<std::size_t>(co)];
-          }
-        }
-      }
-    }
-    for (std::size_t t = 0; t < 5; ++t) {
-      for (std::size_t i = 0; i < sums.size(); ++i)
-        r.dw.magnitude[t * sums.size() + i] += five.out[t][point] * sums[i];
-    }
+  for (int t = 0; t < 5; ++t) {
+    Matrix tap = Matrix::Zero(d.channels_in, d.channels_out);
+    for (int i = 0; i < kPoints; ++i) tap += five.out(t, i) * sums[static_cast<std::size_t>(i)];
+    std::copy_n(tap.data(), tap.size(), &r.dw.magnitude[static_cast<std::size_t>(t * tap.size())]);
   }
 }
 
-template <class T>
-void check_kernels(const Conv1dDims& d) {
+// --- Kernels ------------------------------------------------------------------------------------
+
+// A kernel that can compute a call.
+template <class Call>
+struct Kernel {
+  std::string name;
+  std::function<void(const Call&)> compute;
+
+  bool takes_tf32() const { return name.starts_with("TF32"); }
+};
+
+template <class Call>
+std::vector<Kernel<Call>> kernels_for(CpuQueue& queue, const Call&) {
+  return {{"", [&queue](const Call& call) { run(queue, call); }}};
+}
+#if SIDECHANNEL_HAS_CUDA
+// In TF32 those that take it, where there are any: the others are the same in fp32.
+template <class Call>
+std::vector<Kernel<Call>> kernels_for(kernels::CudaQueue& queue, const Call& call) {
+  std::vector<Kernel<Call>> all, in_tf32;
+  for (const std::string& name : variants_of(queue.info(), queue.precision(), call)) {
+    const bool chosen = all.empty();  // which takes no name
+    all.push_back({name, [&queue, name, chosen](const Call& c) {
+                     run(queue, c, chosen ? nullptr : name.c_str());
+                   }});
+    if (all.back().takes_tf32()) in_tf32.push_back(all.back());
+  }
+  return in_tf32.empty() ? all : in_tf32;
+}
+#endif
+
+template <class Backend, class T>
+void check_kernels(auto& queue, const Conv1dDims& d) {
+  using Buffer = BufferOn<Backend, T>;
   SCOPED_TRACE(text(d));
-  CpuQueue& queue = harness::queue(2);
-  Draw draw(7);
-  const auto x = draw.normals<T>(d.batch * d.length * d.channels_in);
-  const auto w = draw.normals<T>(d.kernel_size * d.channels_in * d.channels_out);
-  const auto b = draw.normals<T>(d.channels_out);
-  const auto dy = draw.normals<T>(d.batch * d.length_out() * d.channels_out);
-  const auto wide = [](const std::vector<T>& v) { return std::vector<double>(v.begin(), v.end()); };
-  harness::Conv1dReferences r = brute_force(d, wide(x), wide(w), wide(b), wide(dy));
-  // Where vectors of some width fill the channels, gradients may come by minimal filtering. A term
-  // then passes up to 16 roundings more, in the transforms and in the sum of slices.
-  const bool filtered = std::is_same_v<T, float> && d.kernel_size == 5 && d.channels_in % 4 == 0 &&
-                        d.channels_out % 4 == 0;
-  if (filtered) widen_for_filtering(d, wide(x), wide(w), wide(dy), r);
+  Buffers<Backend, T> b(d);
+  // All passes of a layer have kernels in TF32, or none has. Tensor cores cut off where others
+  // round: twice the error, at most.
+  const bool tf32 = kernels_for(queue, b.forward())[0].takes_tf32();
+  const std::int64_t factor = tf32 ? 2 : 1, positions = d.batch * d.length_out();
+  References r(b, tf32);
+  // On the CPU, where vectors of some width fill the channels, gradients may come by minimal
+  // filtering. A term then passes up to 16 roundings more, in the transforms and in the sum of
+  // slices.
+  const bool filtered = std::is_same_v<Backend, harness::OnCpu> && std::is_same_v<T, float> &&
+                        d.kernel_size == 5 && d.channels_in % 4 == 0 && d.channels_out % 4 == 0;
+  if (filtered) widen_for_filtering(b, r);
   const std::int64_t more = filtered ? 16 : 0;
-  const Walled<T> in(x), weight(w), bias(b), gradient(dy);
 
-  Walled<T> y(static_cast<std::int64_t>(r.y.value.size()));
-  run(queue, kernels::Conv1dForward<T>{
-                 .dims = d, .x = in.data(), .w = weight.data(), .b = bias.data(), .y = y.data()});
-  harness::expect_near<T>("y", y.values(), r.y, d.kernel_size * d.channels_in + 1);
-  EXPECT_TRUE(y.walls_stand());
-
-  const auto backward_input = [&](GradOut<T> dx) {
-    run(queue, kernels::Conv1dBackwardInput<T>{
-                   .dims = d, .dy = gradient.data(), .w = weight.data(), .dx = dx});
-  };
-  const auto backward_params = [&](GradOut<T> dw, GradOut<T> db) {
-    run(queue, kernels::Conv1dBackwardParams<T>{
-                   .dims = d, .x = in.data(), .dy = gradient.data(), .dw = dw, .db = db});
-  };
-  const std::int64_t positions = d.batch * d.length_out();
-  harness::expect_gradient<T>("dx", r.dx, d.kernel_size * d.channels_out + more, backward_input);
-  harness::expect_gradient<T>("dw", r.dw, positions + more,
-                              [&](GradOut<T> dw) { backward_params(dw, {}); });
-  harness::expect_gradient<T>("db", r.db, positions,
-                              [&](GradOut<T> db) { backward_params({}, db); });
-  // Both at once, each with its own way of writing.
-  Walled<T> dw(static_cast<std::int64_t>(r.dw.value.size()));
-  harness::expect_gradient<T>("db beside dw", r.db, positions,
-                              [&](GradOut<T> db) { backward_params({dw.data()}, db); });
-  harness::expect_near<T>("dw beside db", dw.values(), r.dw, positions + more);
-  EXPECT_TRUE(dw.walls_stand());
+  for (const auto& kernel : kernels_for(queue, b.forward())) {
+    SCOPED_TRACE(kernel.name);
+    b.y = Buffer(static_cast<std::int64_t>(r.y.value.size()));  // NaN again
+    kernel.compute(b.forward());
+    expect_near<T>("y", b.y.values(), r.y, factor * (d.kernel_size * d.channels_in + 1));
+    EXPECT_TRUE(b.y.walls_stand());
+  }
+  for (const auto& kernel : kernels_for(queue, b.backward_input({}))) {
+    SCOPED_TRACE(kernel.name);
+    harness::expect_gradient<Buffer>("dx", r.dx, factor * d.kernel_size * d.channels_out + more,
+                                     [&](GradOut<T> dx) { kernel.compute(b.backward_input(dx)); });
+  }
+  for (const auto& kernel : kernels_for(queue, b.backward_params({}, {}))) {
+    SCOPED_TRACE(kernel.name);
+    harness::expect_gradient<Buffer>("dw", r.dw, factor * positions + more, [&](GradOut<T> dw) {
+      kernel.compute(b.backward_params(dw, {}));
+    });
+    harness::expect_gradient<Buffer>(
+        "db", r.db, positions, [&](GradOut<T> db) { kernel.compute(b.backward_params({}, db)); });
+    // Both at once, each with its own way of writing.
+    b.dw = Buffer(static_cast<std::int64_t>(r.dw.value.size()));
+    harness::expect_gradient<Buffer>("db beside dw", r.db, positions, [&](GradOut<T> db) {
+      kernel.compute(b.backward_params({b.dw.data()}, db));
+    });
+    expect_near<T>("dw beside db", b.dw.values(), r.dw, factor * positions + more);
+    EXPECT_TRUE(b.dw.walls_stand());
+  }
   // Nobody asks for anything: nothing happens.
-  backward_input({});
-  backward_params({}, {});
+  const std::int64_t launches = Backend::launches(queue);
+  run(queue, b.backward_input({}));
+  run(queue, b.backward_params({}, {}));
+  EXPECT_EQ(Backend::launches(queue), launches);
 }
 
-TEST(Conv1d, KernelsAgreeWithTheDefinition) {
-  for (const Conv1dDims& dims : conv1d_dims(150)) check_kernels<float>(dims);
-  for (const Conv1dDims& dims : kLargeDims) check_kernels<float>(dims);
-}
-
-TEST(Conv1d, KernelsAgreeWithTheDefinitionInDouble) {
-  for (const Conv1dDims& dims : conv1d_dims(60)) check_kernels<double>(dims);
-  for (const Conv1dDims& dims : kLargeDims) check_kernels<double>(dims);
-}
-
-TEST(Conv1d, SameBitsWithAnyNumberOfThreads) {
-  for (const Conv1dDims& d : kLargeDims) {
-    Draw draw(3);
-    const auto x = draw.normals<float>(d.batch * d.length * d.channels_in);
-    const auto w = draw.normals<float>(d.kernel_size * d.channels_in * d.channels_out);
-    const auto b = draw.normals<float>(d.channels_out);
-    const auto dy = draw.normals<float>(d.batch * d.length_out() * d.channels_out);
-    harness::expect_same_bits(text(d) + " y", [&](CpuQueue& queue) {
-      std::vector<float> y(dy.size());
-      run(queue, kernels::Conv1dForward<float>{
-                     .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
-      return y;
+BACKEND_TEST(Conv1d, AgreesWithTheDefinition) {
+  Backend::for_precisions([]<class T>(auto& queue) {
+    for (const auto& list : {small_dims(150), kLargeDims, kTileDims}) {
+      for (const Conv1dDims& dims : list) check_kernels<Backend, T>(queue, dims);
+    }
+    // Kernels of 16-byte accesses leave the rest to others.
+    Backend::for_alignments([&] {
+      for (const Conv1dDims& dims :
+           {Conv1dDims{2, 20, 64, 64, 5, 2}, Conv1dDims{2, 20, 1, 32, 5, 2},
+            Conv1dDims{2, 20, 32, 1, 5, 2}}) {
+        check_kernels<Backend, T>(queue, dims);
+      }
     });
-    harness::expect_same_bits(text(d) + " dx", [&](CpuQueue& queue) {
-      std::vector<float> dx(x.size());
-      run(queue, kernels::Conv1dBackwardInput<float>{
-                     .dims = d, .dy = dy.data(), .w = w.data(), .dx = {dx.data()}});
-      return dx;
-    });
-    harness::expect_same_bits(text(d) + " dw, db", [&](CpuQueue& queue) {
-      std::vector<float> both(w.size() + b.size());
-      run(queue, kernels::Conv1dBackwardParams<float>{.dims = d,
-                                                      .x = x.data(),
-                                                      .dy = dy.data(),
-                                                      .dw = {both.data()},
-                                                      .db = {both.data() + w.size()}});
-      return both;
+  });
+}
+
+BACKEND_TEST(Conv1d, HiddenLayersAgreeWithTheDefinition) {
+  Backend::for_precisions([]<class T>(auto& queue) {
+    for (const Conv1dDims& dims : kHiddenDims) check_kernels<Backend, T>(queue, dims);
+  });
+}
+
+BACKEND_TEST(Conv1d, SameBitsEveryTime) {
+  std::vector<Conv1dDims> all = kLargeDims;
+  all.insert(all.end(), {{3, 200, 64, 64, 5, 2},
+                         {6, 64, 32, 32, 5, 2},
+                         {2, 300, 1, 64, 5, 2},
+                         {2, 300, 64, 1, 5, 2}});
+  for (const Conv1dDims& d : all) {
+    Backend::expect_same_bits(text(d), [&](auto& queue) {
+      Buffers<Backend, float> b(d);
+      run(queue, b.forward());
+      run(queue, b.backward_input({b.dx.data()}));
+      run(queue, b.backward_params({b.dw.data()}, {b.db.data()}));
+      return harness::values_of_all({&b.y, &b.dx, &b.dw, &b.db});
     });
   }
 }
 
 // A sequence's output does not depend on what else is in the batch.
-TEST(Conv1d, SameBitsInAnyBatch) {
-  const Conv1dDims d{5, 37, 6, 10, 5, 2};
-  Draw draw(4);
-  const auto x = draw.normals<float>(d.batch * d.length * d.channels_in);
-  const auto w = draw.normals<float>(d.kernel_size * d.channels_in * d.channels_out);
-  const auto b = draw.normals<float>(d.channels_out);
-  const std::int64_t out = d.length_out() * d.channels_out;
-  std::vector<float> together(static_cast<std::size_t>(d.batch * out));
-  run(harness::queue(2),
-      kernels::Conv1dForward<float>{
-          .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = together.data()});
-  Conv1dDims one = d;
-  one.batch = 1;
-  for (std::int64_t n = 0; n < d.batch; ++n) {
-    std::vector<float> alone(static_cast<std::size_t>(out));
-    run(harness::queue(1),
-        kernels::Conv1dForward<float>{.dims = one,
-                                      .x = x.data() + n * d.length * d.channels_in,
-                                      .w = w.data(),
-                                      .b = b.data(),
-                                      .y = alone.data()});
-    EXPECT_EQ(std::memcmp(alone.data(), together.data() + n * out, alone.size() * sizeof(float)),
-              0);
+BACKEND_TEST(Conv1d, SameBitsInAnyBatch) {
+  Buffers<Backend, float> together({5, 37, 6, 10, 5, 2});
+  run(Backend::queue(), together.forward());
+  const auto expected = together.y.values();
+  for (std::int64_t n = 0; n < 5; ++n) {
+    Buffers<Backend, float> alone({1, 37, 6, 10, 5, 2});
+    Conv1dForward<float> call = together.forward();
+    call.dims.batch = 1;
+    call.x += n * 37 * 6;
+    call.y = alone.y.data();
+    run(Backend::queue(), call);
+    harness::expect_equal_bits("y", alone.y.values(),
+                               expected.subspan(static_cast<std::size_t>(n * 37 * 10), 37 * 10));
   }
 }
+
+// A value that is not a number reaches the outputs that depend on it, and no others.
+BACKEND_TEST(Conv1d, LetsNaNThrough) {
+  Backend::for_precisions([]<class T>(auto& queue) {
+    Buffers<Backend, T> b({2, 40, 64, 64, 5, 2});
+    std::vector<T> x(b.x.values().begin(), b.x.values().end());
+    x[(40 + 17) * 64 + 5] = std::numeric_limits<T>::quiet_NaN();
+    b.x.set(x);
+    for (const auto& kernel : kernels_for(queue, b.forward())) {
+      SCOPED_TRACE(kernel.name);
+      // Zeros, as NaN is what is looked for: one that writes nothing shows.
+      b.y.set(std::vector<T>(x.size()));
+      kernel.compute(b.forward());
+      const auto values = b.y.values();
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const std::size_t position = i / 64;
+        ASSERT_EQ(std::isnan(values[i]), position >= 40 + 15 && position <= 40 + 19) << i;
+      }
+    }
+  });
+}
+
+#if SIDECHANNEL_HAS_CUDA
+// Not of the device at hand, but of any.
+TEST(CudaConv1dChoice, GoesByPrecisionDeviceAndShape) {
+  kernels::CudaDeviceInfo hopper, ampere, turing, small;
+  hopper.compute_capability = 90, hopper.multiprocessors = 132;
+  hopper.shared_per_block = 227 * 1024;
+  ampere.compute_capability = 86, ampere.multiprocessors = 84, ampere.shared_per_block = 99 * 1024;
+  turing.compute_capability = 75, turing.multiprocessors = 40, turing.shared_per_block = 64 * 1024;
+  small = turing;
+  small.shared_per_block = 16 * 1024;
+  const auto chosen = [](const kernels::CudaDeviceInfo& device, kernels::Precision precision,
+                         const auto& call) { return variants_of(device, precision, call)[0]; };
+  const auto fp32 = kernels::Precision::kFp32, tf32 = kernels::Precision::kTf32;
+  using forward = Conv1dForward<float>;
+  using input = Conv1dBackwardInput<float>;
+  using params = Conv1dBackwardParams<float>;
+
+  const Conv1dDims w1{32, 600, 64, 64, 5, 2};  // 128 tiles of 150 positions
+  const auto check_rows = [&](const auto& call) {
+    EXPECT_EQ(chosen(hopper, tf32, call), "TF32 h = 64, 160 positions");
+    EXPECT_EQ(chosen(ampere, tf32, call), "TF32 h = 64, 160 positions");
+    EXPECT_EQ(chosen(turing, tf32, call), "fp32 h = 64, 32 positions");
+    EXPECT_EQ(chosen(small, tf32, call), "any shape");
+    EXPECT_EQ(chosen(hopper, fp32, call), "fp32 h = 64, 160 positions");
+  };
+  check_rows(forward{w1});
+  check_rows(input{w1});
+  EXPECT_EQ(chosen(hopper, tf32, params{w1}), "TF32 h = 64");
+  EXPECT_EQ(chosen(hopper, fp32, params{w1}), "fp32 h = 64");
+  EXPECT_EQ(chosen(turing, tf32, params{w1}), "fp32 h = 64");
+  EXPECT_EQ(chosen(small, tf32, params{w1}), "any shape");
+  // The demo's, and W5's 32 samples of 250 positions: small tiles keep all multiprocessors busy.
+  EXPECT_EQ(chosen(hopper, tf32, forward{{64, 64, 32, 32, 5, 2}}), "TF32 h = 32, 32 positions");
+  EXPECT_EQ(chosen(hopper, fp32, forward{{64, 64, 32, 32, 5, 2}}), "fp32 h = 32, 32 positions");
+  EXPECT_EQ(chosen(hopper, tf32, forward{{32, 250, 64, 64, 5, 2}}), "TF32 h = 64, 64 positions");
+  EXPECT_EQ(chosen(hopper, tf32, input{{32, 250, 64, 64, 5, 0}}), "TF32 h = 64, 64 positions");
+
+  EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 1, 64, 5, 2}}), "one input channel");
+  EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 64, 1, 5, 2}}), "one output channel");
+  EXPECT_EQ(chosen(hopper, tf32, input{{2, 9, 64, 1, 5, 2}}), "one input channel");
+  EXPECT_EQ(chosen(hopper, tf32, input{{2, 9, 1, 64, 5, 2}}), "one output channel");
+  EXPECT_EQ(chosen(hopper, tf32, params{{2, 9, 1, 64, 5, 2}}), "one input channel");
+  EXPECT_EQ(chosen(hopper, tf32, params{{2, 9, 64, 1, 5, 2}}), "one output channel");
+  EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 64, 64, 3, 1}}),
+            "TF32 h = 64, 3 taps, 32 positions");
+  EXPECT_EQ(chosen(hopper, fp32, params{{2, 9, 32, 32, 3, 1}}), "fp32 h = 32, 3 taps");
+  EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 64, 64, 7, 3}}), "any shape");
+  EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 32, 64, 5, 2}}), "any shape");
+  EXPECT_EQ(chosen(hopper, tf32, params{{2, 9, 48, 48, 5, 2}}), "any shape");
+}
+
+class CudaConv1dVariants : public harness::CudaTest {};
+
+TEST_F(CudaConv1dVariants, RefuseWhatTheyCannotCompute) {
+  Buffers<harness::OnCuda, float> b({1, 4, 2, 2, 3, 1});
+  EXPECT_THROW(run(harness::cuda_queue(), b.forward(), "one input channel"), std::logic_error);
+}
+#endif
 
 TEST(Conv1d, Gradients) {
   Draw draw(1);
   std::uint64_t seed = 0;
-  for (const Conv1dDims& d : conv1d_dims(150)) {
+  for (const Conv1dDims& d : small_dims(150)) {
     const std::vector<Tensor> inputs = {draw.tensor({d.batch, d.length, d.channels_in}),
                                         draw.tensor({d.kernel_size, d.channels_in, d.channels_out}),
                                         draw.tensor({d.channels_out})};

@@ -15,7 +15,7 @@
 namespace sidechannel {
 namespace {
 
-using harness::numbers_of;
+using harness::values_of;
 using enum kernels::Activation;
 
 // Runs f on tensors of these shapes, all 0.5, forward and backward with a cotangent of ones, once
@@ -41,14 +41,14 @@ void check_empty(const Device& device, DType dtype, const std::string& name,
       in.push_back(tape.parameter(*input));
     }
     const Var y = f(in);
-    for (const double value : numbers_of(y.value())) ASSERT_EQ(value, expected);
+    for (const double value : values_of(y.value())) ASSERT_EQ(value, expected);
     const Tensor ones(device, dtype, y.shape());
     ones.fill(1);
     tape.backward(y, ones, write);
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       const double before = write == kernels::Write::kAccumulate ? 7 : 0;
       const double gradient = i < expected_gradients.size() ? expected_gradients[i] : 0;
-      for (const double value : numbers_of(inputs[i]->grad)) {
+      for (const double value : values_of(inputs[i]->grad)) {
         ASSERT_EQ(value, before + gradient) << "gradient of input " << i;
       }
     }
@@ -92,8 +92,8 @@ void check_empty_operations(const Device& device, DType dtype) {
         options.update = &running;
         check("norm_relu, running", std::vector{x, of_channels, of_channels},
               [&](In in) { return norm_relu(in[0], in[1], in[2], options); });
-        for (const double value : numbers_of(running.mean)) EXPECT_EQ(value, 3);
-        for (const double value : numbers_of(running.variance)) EXPECT_EQ(value, 4);
+        for (const double value : values_of(running.mean)) EXPECT_EQ(value, 3);
+        for (const double value : values_of(running.variance)) EXPECT_EQ(value, 4);
         check("norm_relu_population", std::vector{x, of_channels, of_channels}, [&](In in) {
           return norm_relu_population(in[0], in[1], in[2], running.mean, running.variance, options);
         });

@@ -134,9 +134,9 @@ void check_linear(auto& queue, const LinearDims& d, std::int64_t operand_roundin
   };
   const std::int64_t of_dx = d.out + operand_roundings;
   const std::int64_t of_dw = d.rows + operand_roundings;
-  expect_gradient<T, Buffer>("dx", dx, of_dx, [&](Out a) { backward(a, {}, {}); });
-  expect_gradient<T, Buffer>("dw", dw, of_dw, [&](Out a) { backward({}, a, {}); });
-  expect_gradient<T, Buffer>("db", db, d.rows, [&](Out a) { backward({}, {}, a); });
+  expect_gradient<Buffer<T>>("dx", dx, of_dx, [&](Out a) { backward(a, {}, {}); });
+  expect_gradient<Buffer<T>>("dw", dw, of_dw, [&](Out a) { backward({}, a, {}); });
+  expect_gradient<Buffer<T>>("db", db, d.rows, [&](Out a) { backward({}, {}, a); });
   Buffer<T> all_x(d.rows * d.in), all_w(d.out * d.in), all_b(d.out);
   backward({all_x.data()}, {all_w.data()}, {all_b.data()});
   expect_near<T>("dx", all_x.values(), dx, of_dx);
@@ -229,7 +229,7 @@ TEST(Linear, KernelsAgreeWithEigen) {
 
 BACKEND_TEST(Linear, SameBitsEveryTime) {
   for (const LinearDims& d : kLargeDims) {
-    using Buffer = typename Backend::template Buffer<float>;
+    using Buffer = harness::BufferOn<Backend, float>;
     const LinearCase c = make_linear_case<float>(d, 3);
     const Buffer x(narrowed<float>(c.x)), w(narrowed<float>(c.w)), b(narrowed<float>(c.b)),
         dy(narrowed<float>(c.dy));
@@ -255,7 +255,7 @@ BACKEND_TEST(Linear, LetsNaNThrough) {
   Backend::for_types([]<class T>(auto& queue) {
     for (const std::int64_t out : {1, 6}) {
       for (const kernels::Activation activation : {kNone, kRelu}) {
-        using Buffer = typename Backend::template Buffer<T>;
+        using Buffer = harness::BufferOn<Backend, T>;
         const Buffer x(std::vector<T>{1, std::numeric_limits<T>::quiet_NaN()}),
             w(std::vector<T>(static_cast<std::size_t>(2 * out), 1)),
             b(std::vector<T>(static_cast<std::size_t>(out), 0));

@@ -2,17 +2,15 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
-
 #include "engine/moments.h"
-#include "tests/harness/op_check.h"
+#include "tests/harness/backends.h"
 
 namespace sidechannel {
 namespace {
 
+using harness::BufferOn;
 using harness::Draw;
 using harness::error_of;
-using harness::Walled;
 
 // Mean and sum of squared deviations of everything, in two passes over extended precision.
 struct Exact {
@@ -22,6 +20,7 @@ struct Exact {
 template <class T>
 Exact two_pass(const std::vector<T>& x, std::int64_t length) {
   Exact exact;
+  if (length == 0) return exact;
   const std::size_t samples = x.size() / static_cast<std::size_t>(length);
   for (std::size_t l = 0; l < static_cast<std::size_t>(length); ++l) {
     long double sum = 0;
@@ -39,61 +38,94 @@ Exact two_pass(const std::vector<T>& x, std::int64_t length) {
   return exact;
 }
 
+// The moments so far in a backend's memory, and what is added to them.
+template <class Backend, class T>
+struct Stream {
+  std::int64_t length;
+  BufferOn<Backend, std::int64_t> count;
+  BufferOn<Backend, double> mean, m2;
+  const std::int64_t* halted = nullptr;
+
+  explicit Stream(std::int64_t l, std::int64_t counted = 0, double mean_so_far = 0,
+                  double m2_so_far = 0)
+      : length(l),
+        count(std::vector{counted}),
+        mean(std::vector<double>(static_cast<std::size_t>(l), mean_so_far)),
+        m2(std::vector<double>(static_cast<std::size_t>(l), m2_so_far)) {}
+
+  void add(auto& queue, std::int64_t samples, const T* x) {
+    run(queue, kernels::MomentsUpdate<T>{.samples = samples,
+                                         .length = length,
+                                         .x = x,
+                                         .halted = halted,
+                                         .count = count.data(),
+                                         .mean = mean.data(),
+                                         .m2 = m2.data()});
+    EXPECT_TRUE(mean.walls_stand() && m2.walls_stand() && count.walls_stand());
+  }
+};
+
 // Merges x in batches of the given sizes. A mean of n values of size M is off by e <= g(n) M, of a
 // batch as of all; m2 sums n squares (a relative error of g(n), each deviation being off by e) and
 // merges terms (difference of two means)^2 count, each mean off by e:
 //   |m2 error| <= g(2n) m2 + 4 n e deviation + 4 n e^2
-template <class T>
+template <class Backend, class T>
 void check_merged(const std::vector<T>& x, std::int64_t length,
-                  const std::vector<std::int64_t>& batches, int threads) {
-  Walled<double> mean(std::vector<double>(static_cast<std::size_t>(length)));
-  Walled<double> m2 = mean;
-  std::int64_t count = 0;
-  std::int64_t total = 0;
-  kernels::MomentsUpdate<T> call{
-      .length = length, .count = &count, .mean = mean.data(), .m2 = m2.data()};
-  for (std::int64_t samples : batches) {
-    call.samples = samples;
-    call.x = x.data() + count * length;
-    run(harness::queue(threads), call);
-    ASSERT_EQ(count, total += samples);
-  }
-  ASSERT_EQ(count * length, static_cast<std::int64_t>(x.size()));
-  EXPECT_TRUE(mean.walls_stand() && m2.walls_stand());
+                  const std::vector<std::int64_t>& batches) {
+  SCOPED_TRACE(testing::Message() << "length=" << length << " batches=" << batches.size());
+  const BufferOn<Backend, T> in(x);
   const Exact exact = two_pass(x, length);
-  const auto n = static_cast<double>(count);
-  for (std::size_t l = 0; l < exact.mean.size(); ++l) {
-    const double size = std::abs(exact.mean[l]) + exact.deviation[l];
-    const double e = harness::gamma_of<double>(count + 4) * size;
-    ASSERT_NEAR(mean.values()[l], exact.mean[l], e) << l;
-    ASSERT_NEAR(m2.values()[l], exact.m2[l],
-                harness::gamma_of<double>(2 * count + 10) * exact.m2[l] +
-                    4 * n * e * exact.deviation[l] + 4 * n * e * e)
-        << l;
-  }
+  Backend::expect_same_bits("moments", [&](auto& queue) {
+    Stream<Backend, T> stream(length);
+    std::int64_t total = 0;
+    for (const std::int64_t samples : batches) {
+      stream.add(queue, samples, in.data() + total * length);
+      EXPECT_EQ(stream.count.value(), total += samples);
+    }
+    const auto n = static_cast<double>(total);
+    const auto mean = stream.mean.values(), m2 = stream.m2.values();
+    for (std::size_t l = 0; l < exact.mean.size(); ++l) {
+      const double size = std::abs(exact.mean[l]) + exact.deviation[l];
+      const double e = harness::gamma_of<double>(total + 4) * size;
+      EXPECT_NEAR(mean[l], exact.mean[l], e) << l;
+      EXPECT_NEAR(m2[l], exact.m2[l],
+                  harness::gamma_of<double>(2 * total + 10) * exact.m2[l] +
+                      4 * n * e * exact.deviation[l] + 4 * n * e * e)
+          << l;
+    }
+    return harness::values_of_all({&stream.mean, &stream.m2});
+  });
 }
 
-TEST(Moments, MergedBatchesAgreeWithTwoPassesOverEverything) {
-  for (std::int64_t length : {1, 5, 16, 37, 100}) {
-    const auto x = Draw(1).normals<float>(101 * length, 0.3, 2);
-    for (int threads : {1, 2, 3}) {
-      check_merged(x, length, {101}, threads);
-      check_merged(x, length, {1, 99, 1}, threads);
-      check_merged(x, length, {0, 40, 0, 61}, threads);
-      check_merged(x, length, {7, 13, 2, 30, 49}, threads);
-      check_merged(x, length, std::vector<std::int64_t>(101, 1), threads);
+// A window's loss, a probe each, the noise of a batch; one block of 32 positions, exactly and one
+// more; fewer samples than its 8 warps, as many, and one more.
+BACKEND_TEST(Moments, MergedBatchesAgreeWithTwoPassesOverEverything) {
+  Backend::for_types([]<class T>(auto&) {
+    for (const std::int64_t length : {0, 1, 5, 16, 31, 32, 33, 37, 64, 100, 600}) {
+      for (const double mean : {0.3, 100.0}) {
+        const auto x = Draw(1).normals<T>(101 * length, mean, 2);
+        for (const std::vector<std::int64_t>& batches : {std::vector<std::int64_t>{101},
+                                                         {1, 99, 1},
+                                                         {0, 40, 0, 61},
+                                                         {7, 13, 2, 30, 49},
+                                                         {8, 9, 32, 52},
+                                                         std::vector<std::int64_t>(101, 1)}) {
+          const bool takes_long = length == 600 && batches.size() > 100;
+          if (!takes_long) check_merged<Backend>(x, length, batches);
+        }
+      }
     }
-  }
-  check_merged(Draw(2).normals<double>(64 * 9), 9, {10, 54}, 2);
+  });
 }
 
 // Mean 1e6 and deviation 1e-3: squares of 1e12 have a spacing of 1e-4, the variance is 1e-6. The
 // bound above allows a relative error of 1e-5; E[x^2] - mean^2 does not even find its size.
 TEST(Moments, StayAccurateFarFromZero) {
   const auto x = Draw(3).normals<double>(500 * 3, 1e6, 1e-3);
-  check_merged(x, 3, {500}, 1);
-  check_merged(x, 3, {100, 1, 399}, 1);
-  check_merged(x, 3, std::vector<std::int64_t>(500, 1), 1);
+  for (const std::vector<std::int64_t>& batches :
+       {std::vector<std::int64_t>{500}, {100, 1, 399}, std::vector<std::int64_t>(500, 1)}) {
+    check_merged<harness::OnCpu>(x, 3, batches);
+  }
   double sum = 0, squares = 0;
   for (std::size_t n = 0; n < 500; ++n) {
     sum += x[3 * n] / 500;
@@ -103,89 +135,55 @@ TEST(Moments, StayAccurateFarFromZero) {
   EXPECT_GT(std::abs((squares - sum * sum) / exact - 1), 0.5);
 }
 
-TEST(Moments, OfAConstantHaveNoVarianceAtAll) {
-  const std::vector<float> x(60, 0.1f);
-  std::vector<double> mean(3), m2(3);
-  std::int64_t count = 0;
-  for (std::int64_t samples : {7, 1, 12}) {
-    run(harness::queue(), kernels::MomentsUpdate<float>{.samples = samples,
-                                                        .length = 3,
-                                                        .x = x.data(),
-                                                        .count = &count,
-                                                        .mean = mean.data(),
-                                                        .m2 = m2.data()});
-  }
-  for (std::size_t l = 0; l < 3; ++l) {
-    EXPECT_NEAR(mean[l], double(0.1f), 1e-16);
-    EXPECT_LE(m2[l], 1e-30);
-  }
-}
-
-TEST(Moments, SameBitsWithAnyNumberOfThreads) {
-  const auto x = Draw(4).normals<float>(50 * 203);
-  harness::expect_same_bits("moments", [&](kernels::CpuQueue& queue) {
-    std::vector<double> mean(203), m2(203);
-    std::int64_t count = 0;
-    for (std::int64_t samples : {20, 30}) {
-      run(queue, kernels::MomentsUpdate<float>{.samples = samples,
-                                               .length = 203,
-                                               .x = x.data() + count * 203,
-                                               .count = &count,
-                                               .mean = mean.data(),
-                                               .m2 = m2.data()});
+BACKEND_TEST(Moments, OfAConstantHaveNoVarianceAtAll) {
+  Backend::for_types([]<class T>(auto& queue) {
+    const BufferOn<Backend, T> x(std::vector<T>(60, T(0.1)));
+    Stream<Backend, T> stream(3);
+    for (const std::int64_t samples : {7, 1, 12}) stream.add(queue, samples, x.data());
+    for (std::size_t l = 0; l < 3; ++l) {
+      EXPECT_NEAR(stream.mean.values()[l], double(T(0.1)), 1e-16);
+      EXPECT_LE(stream.m2.values()[l], 1e-30);
     }
-    std::vector<float> bits(4 * 203);
-    std::memcpy(bits.data(), mean.data(), 203 * sizeof(double));
-    std::memcpy(bits.data() + 2 * 203, m2.data(), 203 * sizeof(double));
-    return bits;
   });
 }
 
 // Also a count that is written before all positions have read it: positions would disagree.
-TEST(Moments, CountSamplesForAllPositionsAlike) {
-  const std::int64_t length = 203;
-  const std::vector<float> x(7 * length, 2.5f);
-  for (int threads : {1, 3}) {
-    std::vector<double> mean(length, -1), m2(length, 6);
-    std::int64_t count = 3;
-    run(harness::queue(threads), kernels::MomentsUpdate<float>{.samples = 7,
-                                                               .length = length,
-                                                               .x = x.data(),
-                                                               .count = &count,
-                                                               .mean = mean.data(),
-                                                               .m2 = m2.data()});
-    EXPECT_EQ(count, 10);
-    for (std::size_t l = 0; l < length; ++l) {
-      EXPECT_NEAR(mean[l], 0.3 * -1 + 0.7 * 2.5, 1e-15);
-      EXPECT_NEAR(m2[l], 6 + 3.5 * 3.5 * 2.1, 1e-13);
-    }
-  }
+BACKEND_TEST(Moments, CountSamplesForAllPositionsAlike) {
+  const BufferOn<Backend, float> x(std::vector<float>(7 * 203, 2.5f));
+  Backend::expect_same_bits("moments", [&](auto& queue) {
+    Stream<Backend, float> stream(203, 3, -1, 6);
+    stream.add(queue, 7, x.data());
+    EXPECT_EQ(stream.count.value(), 10);
+    for (const double mean : stream.mean.values()) EXPECT_NEAR(mean, 0.3 * -1 + 0.7 * 2.5, 1e-15);
+    for (const double m2 : stream.m2.values()) EXPECT_NEAR(m2, 6 + 3.5 * 3.5 * 2.1, 1e-13);
+    return harness::values_of_all({&stream.mean, &stream.m2});
+  });
 }
 
-TEST(Moments, NothingIsAddedOnceHalted) {
-  const auto x = Draw(6).normals<float>(5 * 3);
-  std::vector<double> mean(3, 1), m2(3, 2);
-  std::int64_t count = 4;
-  const std::int64_t halted = 1;
-  run(harness::queue(), kernels::MomentsUpdate<float>{.samples = 5,
-                                                      .length = 3,
-                                                      .x = x.data(),
-                                                      .halted = &halted,
-                                                      .count = &count,
-                                                      .mean = mean.data(),
-                                                      .m2 = m2.data()});
-  EXPECT_EQ(count, 4);
-  EXPECT_EQ(mean, std::vector<double>(3, 1));
-  EXPECT_EQ(m2, std::vector<double>(3, 2));
-  const std::int64_t running = 0;
-  run(harness::queue(), kernels::MomentsUpdate<float>{.samples = 5,
-                                                      .length = 3,
-                                                      .x = x.data(),
-                                                      .halted = &running,
-                                                      .count = &count,
-                                                      .mean = mean.data(),
-                                                      .m2 = m2.data()});
-  EXPECT_EQ(count, 9);
+BACKEND_TEST(Moments, NoSamplesAreNothing) {
+  BufferOn<Backend, std::int64_t> count(std::vector<std::int64_t>{5});
+  run(Backend::queue(),
+      kernels::MomentsUpdate<float>{.samples = 0, .length = 3, .count = count.data()});
+  EXPECT_EQ(count.value(), 5);
+}
+
+BACKEND_TEST(Moments, NothingIsAddedOnceHalted) {
+  Backend::for_types([]<class T>(auto& queue) {
+    // On CUDA the count is moved in the same launch, and in one of its own.
+    for (const std::int64_t length : {1, 3, 70}) {
+      const BufferOn<Backend, T> x(Draw(6).normals<T>(4 * length));
+      Stream<Backend, T> stream(length, 5, 2.5, 2.5);
+      for (const std::int64_t halted : {1, 0}) {
+        const BufferOn<Backend, std::int64_t> flag(std::vector{halted});
+        stream.halted = flag.data();
+        stream.add(queue, 4, x.data());
+        EXPECT_EQ(stream.count.value(), halted == 1 ? 5 : 9);
+        for (const auto* part : {&stream.mean, &stream.m2}) {
+          for (const double value : part->values()) EXPECT_EQ(value == 2.5, halted == 1);
+        }
+      }
+    }
+  });
 }
 
 TEST(StreamingMoments, GiveTheUnbiasedVariance) {

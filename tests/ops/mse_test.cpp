@@ -28,7 +28,7 @@ void check_kernels(auto& queue, const MseDims& dims) {
     loss.add(0, error * error / static_cast<double>(dims.size));
     dy.add(i, double(dloss[0]) * 2 / static_cast<double>(dims.size) * error);
   }
-  using Buffer = typename Backend::template Buffer<T>;
+  using Buffer = harness::BufferOn<Backend, T>;
   const Buffer prediction(y), goal(target), scale(dloss);
   Buffer out(1);
   run(queue, kernels::MseForward<T>{
@@ -40,7 +40,7 @@ void check_kernels(auto& queue, const MseDims& dims) {
       .dims = dims, .y = prediction.data(), .target = goal.data(), .dloss = scale.data()};
   run(queue, call);  // nobody asked
   // y - target, the scale's product and quotient with a rounded size, the product with both.
-  harness::expect_gradient<T, Backend::template Buffer>("dy", dy, 5, [&](GradOut<T> to) {
+  harness::expect_gradient<Buffer>("dy", dy, 5, [&](GradOut<T> to) {
     call.dy = to;
     run(queue, call);
   });
@@ -63,7 +63,7 @@ BACKEND_TEST(Mse, AgreesWithTheDefinition) {
 
 template <class Backend>
 void check_same_bits(const MseDims& dims) {
-  using Buffer = typename Backend::template Buffer<float>;
+  using Buffer = harness::BufferOn<Backend, float>;
   const Buffer y(Draw(1).normals<float>(dims.size)),
       target(Draw(2).normals<float>(dims.target_size));
   Backend::expect_same_bits("mse", [&](auto& queue) {
@@ -87,7 +87,7 @@ BACKEND_TEST(Mse, LetsNaNThrough) {
   Backend::for_types([]<class T>(auto& queue) {
     auto values = Draw(5).normals<T>(40000);
     values[39999] = std::numeric_limits<T>::quiet_NaN();
-    using Buffer = typename Backend::template Buffer<T>;
+    using Buffer = harness::BufferOn<Backend, T>;
     const Buffer y(values), target(std::vector<T>{1});
     Buffer loss(std::vector<T>{0});
     run(queue,

@@ -8,80 +8,143 @@
 namespace sidechannel {
 namespace {
 
-using harness::check_norm_backward;
-using harness::check_norm_forward;
 using harness::Draw;
 using harness::error_of;
+using harness::make_norm_case;
+using harness::NormBuffers;
 using harness::NormCase;
-using kernels::CpuQueue;
 using kernels::NormDims;
 using enum kernels::Activation;
 
-TEST(NormRelu, KernelsAgreeWithTheDefinition) {
-  std::vector<NormDims> all = harness::norm_dims(140);
-  for (const NormDims& dims : harness::large_norm_dims()) all.push_back(dims);
-  std::uint64_t seed = 0;
-  for (const NormDims& dims : all) {
-    const auto c = harness::make_norm_case<float>(dims, ++seed);
-    SCOPED_TRACE(c.text());
-    check_norm_forward<float>(harness::queue(2), c);
-    check_norm_backward<float>(harness::queue(2), c);
-  }
+constexpr double kEpsilon = 1e-5;
+
+template <class Backend, class T>
+void check_norm(auto& queue, const NormDims& dims, std::uint64_t seed) {
+  const NormCase c = make_norm_case<T>(dims, seed);
+  SCOPED_TRACE(c.text());
+  check_norm_forward<Backend, T>(queue, c);
+  check_norm_backward<Backend, T>(queue, c);
 }
 
-TEST(NormRelu, KernelsAgreeWithTheDefinitionInDouble) {
-  std::uint64_t seed = 0;
-  for (const NormDims& dims : harness::norm_dims(70)) {
-    const auto c = harness::make_norm_case<double>(dims, ++seed);
-    SCOPED_TRACE(c.text());
-    check_norm_forward<double>(harness::queue(2), c);
-    check_norm_backward<double>(harness::queue(2), c);
-  }
+BACKEND_TEST(NormRelu, AgreesWithTheDefinition) {
+  Backend::for_types([]<class T>(auto& queue) {
+    std::uint64_t seed = 0;
+    for (const NormDims& dims : harness::all_norm_dims()) {
+      check_norm<Backend, T>(queue, dims, ++seed);
+    }
+    Backend::for_alignments([&] {
+      check_norm<Backend, T>(queue, {2, 70, 32, 1, 1, kEpsilon, kRelu}, 3);
+      check_norm<Backend, T>(queue, {2, 300, 64, 64, 1, kEpsilon, kRelu}, 3);
+    });
+  });
 }
 
-TEST(NormRelu, SameBitsWithAnyNumberOfThreads) {
+BACKEND_TEST(NormRelu, SameBitsEveryTime) {
   for (const NormDims& dims : harness::large_norm_dims()) {
-    const auto c = harness::make_norm_case<float>(dims, 5);
-    harness::expect_same_bits(c.text(), [&](CpuQueue& queue) {
-      harness::NormBuffers<float> b(c);
+    const NormCase c = make_norm_case<float>(dims, 5);
+    Backend::expect_same_bits(c.text(), [&](auto& queue) {
+      NormBuffers<Backend, float> b(c);
       run(queue, b.forward());
       run(queue, b.backward());
-      std::vector<float> all;
-      for (const auto* part : {&b.y, &b.dx, &b.mean, &b.rest, &b.rstd, &b.dgamma, &b.dbeta}) {
-        all.insert(all.end(), part->values().begin(), part->values().end());
-      }
-      return all;
+      return harness::values_of_all({&b.y, &b.mean, &b.rest, &b.rstd, &b.dx, &b.dgamma, &b.dbeta});
     });
   }
 }
 
-// A value that is not a number spoils its set, and nothing else.
-TEST(NormRelu, LetsNaNThrough) {
-  for (const kernels::Activation activation : {kNone, kRelu}) {
-    const NormDims dims{2, 9, 20, 1, 1, 1e-5, activation};
-    auto x = Draw(1).normals<double>(2 * 9 * 20);
-    x[3 * 20 + 6] = std::numeric_limits<float>::quiet_NaN();
-    harness::NormBuffers<float> b(
-        NormCase{dims, x, std::vector<double>(20, 1), std::vector<double>(20, -0.1), {}});
-    run(harness::queue(), b.forward());
+// y[i] is not a number where spoiled(i), after one x that is none: channel 6 of position 3.
+template <class Backend>
+void check_nan(const NormDims& dims, const std::function<bool(std::int64_t)>& spoiled) {
+  NormCase c{dims,
+             Draw(1).normals<double>(dims.size()),
+             std::vector<double>(20, 1),
+             std::vector<double>(20, -0.1),
+             {}};
+  SCOPED_TRACE(c.text());
+  c.x[3 * 20 + 6] = std::numeric_limits<double>::quiet_NaN();
+  Backend::for_types([&]<class T>(auto& queue) {
+    NormBuffers<Backend, T> b(c);
+    run(queue, b.forward());
     const auto y = b.y.values();
     for (std::size_t i = 0; i < y.size(); ++i) {
-      EXPECT_EQ(std::isnan(y[i]), i < 9 * 20 && i % 20 == 6) << i;
+      ASSERT_EQ(std::isnan(y[i]), spoiled(static_cast<std::int64_t>(i))) << i;
+    }
+  });
+}
+
+// It spoils its set, and nothing else; whole sets and, on CUDA, chunks.
+BACKEND_TEST(NormRelu, LetsNaNThrough) {
+  for (const std::int64_t length : {9, 9000}) {
+    for (const kernels::Activation activation : {kNone, kRelu}) {
+      check_nan<Backend>({2, length, 20, 1, 1, kEpsilon, activation},
+                         [&](std::int64_t i) { return i < length * 20 && i % 20 == 6; });
     }
   }
 }
 
 // Sets of one position carry nothing to another.
-TEST(NormRelu, SetsOfOnePositionKeepNaNToThemselves) {
-  const NormDims dims{2, 9, 20, 20, 1, 1e-5, kRelu, 1};
-  auto x = Draw(1).normals<double>(2 * 9 * 20);
-  x[3 * 20 + 6] = std::numeric_limits<float>::quiet_NaN();
-  harness::NormBuffers<float> b(
-      NormCase{dims, x, std::vector<double>(20, 1), std::vector<double>(20, -0.1), {}});
-  run(harness::queue(), b.forward());
-  const auto y = b.y.values();
-  for (std::size_t i = 0; i < y.size(); ++i) EXPECT_EQ(std::isnan(y[i]), i / 20 == 3) << i;
+BACKEND_TEST(NormRelu, SetsOfOnePositionKeepNaNToThemselves) {
+  check_nan<Backend>({2, 9, 20, 20, 1, kEpsilon, kRelu, 1},
+                     [](std::int64_t i) { return i / 20 == 3; });
 }
+
+// Where the value before the ReLU is exactly 0, no gradient passes, as in PyTorch: gamma and beta
+// 0. Whole sets, chunks, a population.
+BACKEND_TEST(NormRelu, NothingPassesAtTheKink) {
+  for (const NormDims& dims :
+       {NormDims{2, 37, 8, 1, 1, kEpsilon, kRelu}, NormDims{1, 600, 64, 64, 1, kEpsilon, kRelu}}) {
+    const std::vector<double> zeros(static_cast<std::size_t>(dims.channels), 0),
+        ones(zeros.size(), 1);
+    const NormCase c{dims,  Draw(1).normals<double>(dims.size()), zeros,
+                     zeros, Draw(2).normals<double>(dims.size()), ones,
+                     ones};
+    SCOPED_TRACE(c.text());
+    Backend::for_types([&]<class T>(auto& queue) {
+      NormBuffers<Backend, T> b(c);
+      const auto expect_zeros = [&] {
+        for (const auto* part : {&b.dx, &b.dgamma, &b.dbeta}) {
+          for (const T value : part->values()) ASSERT_EQ(value, 0);
+        }
+      };
+      run(queue, b.forward());
+      run(queue, b.backward());
+      expect_zeros();
+      for (auto* part : {&b.dx, &b.dgamma, &b.dbeta}) {
+        part->set(std::vector<T>(part->values().size(), 1));
+      }
+      run(queue, b.population_backward());
+      expect_zeros();
+    });
+  }
+}
+
+#if SIDECHANNEL_HAS_CUDA
+class CudaNormReluLaunches : public harness::CudaTest {};
+
+// One launch where a block holds the sets, three where it does not: what the shapes above rely on.
+TEST_F(CudaNormReluLaunches, LargeSetsGoInChunks) {
+  const auto launches = [](const NormDims& dims, bool backward) {
+    const std::vector<double> x = Draw(1).normals<double>(dims.size());
+    const std::vector<double> ones(static_cast<std::size_t>(dims.channels), 1);
+    NormBuffers<harness::OnCuda, float> b(NormCase{dims, x, ones, ones, x});
+    kernels::CudaQueue& queue = harness::cuda_queue();
+    const std::int64_t before = queue.counters().launches;
+    run(queue, b.forward());
+    const std::int64_t between = queue.counters().launches;
+    kernels::NormBackward<float> call = b.backward();
+    call.dgamma = call.dbeta = {};
+    run(queue, call);
+    return backward ? queue.counters().launches - between : between - before;
+  };
+  EXPECT_EQ(launches({2, 600, 64, 1, 1, kEpsilon, kRelu}, false), 1);
+  EXPECT_EQ(launches({2, 600, 64, 1, 1, kEpsilon, kRelu}, true), 1);
+  EXPECT_EQ(launches({1, 4097, 8, 1, 1, kEpsilon, kRelu}, false), 1);
+  EXPECT_EQ(launches({1, 4097, 8, 1, 1, kEpsilon, kRelu}, true), 3);
+  EXPECT_EQ(launches({1, 8193, 4, 1, 1, kEpsilon, kRelu}, false), 3);
+  EXPECT_EQ(launches({1, 600, 64, 64, 1, kEpsilon, kRelu}, false), 3);
+  EXPECT_EQ(launches({1, 600, 64, 64, 1, kEpsilon, kRelu}, true), 3);
+}
+
+#endif
 
 NormOptions options_of(const NormDims& dims) {
   NormOptions options;
@@ -102,7 +165,7 @@ std::vector<Tensor> inputs_of(const NormCase& c) {
 TEST(NormRelu, Gradients) {
   std::uint64_t seed = 0;
   for (const NormDims& dims : harness::norm_dims(210)) {  // 30 of each kind
-    const auto c = harness::make_norm_case<double>(dims, ++seed);
+    const auto c = make_norm_case<double>(dims, ++seed);
     GradientCheckOptions options;
     options.seed = seed;
     const GradientCheck check = check_gradients(
@@ -118,7 +181,7 @@ TEST(NormRelu, Gradients) {
 // a relative error of zero means nothing: the differences vanish exactly, and the rule's three
 // terms cancel to the rounding errors of numbers as large as rstd = 1 / sqrt(epsilon) = 316.
 TEST(NormRelu, SetsOfOneValueHaveNoGradient) {
-  const auto c = harness::make_norm_case<double>({3, 1, 4, 1, 1, 1e-5, kRelu}, 8);
+  const auto c = make_norm_case<double>({3, 1, 4, 1, 1, 1e-5, kRelu}, 8);
   const GradientCheck check = check_gradients(
       [&](Tape&, std::span<const Var> in) {
         return norm_relu(in[0], in[1], in[2], options_of(c.dims));
@@ -137,7 +200,7 @@ TEST(NormRelu, IsItsComposition) {
   std::uint64_t seed = 0;
   for (NormDims dims : harness::norm_dims(60)) {
     dims.activation = kRelu;
-    const auto c = harness::make_norm_case<double>(dims, ++seed);
+    const auto c = make_norm_case<double>(dims, ++seed);
     NormOptions options = options_of(dims);
     const auto run = [&](bool fused) {
       Tape tape(harness::device(), DType::kF64);

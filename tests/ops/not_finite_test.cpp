@@ -16,7 +16,7 @@ namespace sidechannel {
 namespace {
 
 using harness::Draw;
-using harness::numbers_of;
+using harness::values_of;
 using enum kernels::Activation;
 
 void check_not_finite(const Device& device, DType dtype) {
@@ -42,13 +42,13 @@ void check_not_finite(const Device& device, DType dtype) {
   const auto check = [&](const std::string& name, const Var& x, const Var& y,
                          const Spoiled& spoiled, const Spoiled& spoiled_gradient = nullptr) {
     SCOPED_TRACE(name + " " + x.shape().str() + " on " + device.name());
-    const std::vector<double> values = numbers_of(y.value());
+    const std::vector<double> values = values_of(y.value());
     for (std::size_t i = 0; i < values.size(); ++i) {
       ASSERT_EQ(std::isnan(values[i]), spoiled(static_cast<std::int64_t>(i))) << "y[" << i << "]";
     }
     if (!spoiled_gradient) return;
     y.tape().backward(y, tensor(y.shape(), 9));
-    const std::vector<double> gradient = numbers_of(x.tape().gradient(x));
+    const std::vector<double> gradient = values_of(x.tape().gradient(x));
     for (std::size_t i = 0; i < gradient.size(); ++i) {
       ASSERT_EQ(std::isnan(gradient[i]), spoiled_gradient(static_cast<std::int64_t>(i)))
           << "dx[" << i << "]";
@@ -100,7 +100,7 @@ void check_not_finite(const Device& device, DType dtype) {
       const Var y = relu(x);
       check("relu", x, y, [&](std::int64_t i) { return i == place && std::isnan(value); });
       if (std::isinf(value)) {
-        EXPECT_EQ(numbers_of(y.value())[static_cast<std::size_t>(place)], std::max(value, 0.0));
+        EXPECT_EQ(values_of(y.value())[static_cast<std::size_t>(place)], std::max(value, 0.0));
       }
     }
   }

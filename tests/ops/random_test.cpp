@@ -8,26 +8,45 @@
 
 #include "engine/tape.h"
 #include "kernels/normal.h"
-#include "tests/harness/op_check.h"
+#include "tests/harness/backends.h"
 
 namespace sidechannel {
 namespace {
 
-using kernels::CpuQueue;
+using harness::BufferOn;
 using kernels::RandomPosition;
 using kernels::RandomStream;
 
 constexpr RandomStream kStream{20250131, 1};
 constexpr std::uint32_t kStep = 7;
 
-std::vector<float> normals(const RandomStream& random, const RandomPosition& at,
-                           std::int64_t samples, std::int64_t length, int threads = 1) {
-  harness::Walled<float> out(samples * length);
-  run(harness::queue(threads),
-      kernels::NormalFill<float>{
-          .random = random, .at = &at, .samples = samples, .length = length, .out = out.data()});
+template <class Backend, class T = float>
+std::vector<T> normals(auto& queue, const RandomStream& random, const RandomPosition& position,
+                       std::int64_t samples, std::int64_t length) {
+  const BufferOn<Backend, RandomPosition> at(std::vector{position});
+  BufferOn<Backend, T> out(samples * length);
+  run(queue, kernels::NormalFill<T>{.random = random,
+                                    .at = at.data(),
+                                    .samples = samples,
+                                    .length = length,
+                                    .out = out.data()});
   EXPECT_TRUE(out.walls_stand());
-  return {out.values().begin(), out.values().end()};
+  return harness::values_of_all({&out});
+}
+// On the CPU, by one thread.
+std::vector<float> normals(const RandomStream& random, const RandomPosition& position,
+                           std::int64_t samples, std::int64_t length) {
+  return normals<harness::OnCpu>(harness::queue(), random, position, samples, length);
+}
+
+template <class Backend, class T = float>
+std::vector<T> uniforms(auto& queue, const RandomStream& random, std::uint32_t step, double bound,
+                        std::int64_t size) {
+  BufferOn<Backend, T> out(size);
+  run(queue, kernels::UniformFill<T>{
+                 .random = random, .step = step, .bound = bound, .size = size, .out = out.data()});
+  EXPECT_TRUE(out.walls_stand());
+  return harness::values_of_all({&out});
 }
 
 // --- The generator's bits -----------------------------------------------------------------------
@@ -60,59 +79,84 @@ std::uint64_t hash_of(const std::vector<float>& values) {
 // Stored bits: a change of compiler, flags, processor or backend that moves any of them breaks the
 // promise that a seed names the same run everywhere. The bits are those of a second implementation
 // too, in Python with NumPy's float32, which rounds after every operation.
-TEST(Normal, DrawsTheStoredBits) {
+BACKEND_TEST(Normal, DrawsTheStoredBits) {
   const std::vector<std::uint32_t> stored = {
       0xbf4dc1a5, 0x3f7ba0cc, 0x3f7959ed, 0xbe40a9f8, 0x3f810841, 0x3e41dd72, 0x3cddeb45,
       0x3faffd6e, 0x4009ab75, 0x3eec4b84, 0xbf84ff2c, 0xbfdc362d, 0x3e920041, 0xbdea6ce8,
       0xbd5bff5a, 0x3f2150e2, 0xbf50cc21, 0x3fa4e9dd, 0xbfa12bad, 0xbfffb33f};
-  const auto values = normals(kStream, {kStep, 3}, 2, 10);
+  const auto draw = [](const auto&... what) { return normals<Backend>(Backend::queue(), what...); };
   std::vector<std::uint32_t> bits;
-  for (float value : values) bits.push_back(std::bit_cast<std::uint32_t>(value));
+  for (const float value : draw(kStream, RandomPosition{kStep, 3}, 2, 10)) {
+    bits.push_back(std::bit_cast<std::uint32_t>(value));
+  }
   EXPECT_EQ(bits, stored) << fmt::format("{:#010x}", fmt::join(bits, ", "));
-  EXPECT_EQ(hash_of(normals({1, 4}, {0, 0}, 500, 601)), 8576096083556125235u);
-  EXPECT_EQ(hash_of(normals({0xfedcba9876543210, 1}, {99999, 4000000000}, 3, 5)),
-            6928434359623379406u);
+  EXPECT_EQ(hash_of(draw(RandomStream{1, 4}, RandomPosition{0, 0}, 500, 601)),
+            8576096083556125235u);
+  EXPECT_EQ(
+      hash_of(draw(RandomStream{0xfedcba9876543210, 1}, RandomPosition{99999, 4000000000}, 3, 5)),
+      6928434359623379406u);
 }
 
-TEST(Uniform, DrawsTheStoredBits) {
-  std::vector<float> values(10001);
-  run(harness::queue(2),
-      kernels::UniformFill<float>{
-          .random = {5, 0}, .step = 3, .bound = 0.25, .size = 10001, .out = values.data()});
+BACKEND_TEST(Uniform, DrawsTheStoredBits) {
+  const auto values = uniforms<Backend>(Backend::queue(), {5, 0}, 3, 0.25, 10001);
   EXPECT_EQ(std::bit_cast<std::uint32_t>(values[0]), 3189814810u);
   EXPECT_EQ(hash_of(values), 4891574343632545335u);
 }
 
-TEST(Normal, DependsOnItsPlaceAlone) {
-  const std::int64_t length = 37;  // no multiple of the generator's four
-  const auto whole = normals(kStream, {kStep, 10}, 9, length);
-  for (int threads : {1, 2, 3}) {
-    EXPECT_EQ(normals(kStream, {kStep, 10}, 9, length, threads), whole) << threads;
-    for (std::int64_t first = 0; first < 9; ++first) {  // one sample at a time
-      const auto one =
-          normals(kStream, {kStep, static_cast<std::uint32_t>(10 + first)}, 1, length, threads);
-      EXPECT_TRUE(std::equal(one.begin(), one.end(), whole.begin() + first * length));
-    }
-  }
-  const auto shorter = normals(kStream, {kStep, 10}, 1, 22);  // a prefix of a longer sequence
-  EXPECT_TRUE(std::equal(shorter.begin(), shorter.end(), whole.begin()));
-  harness::expect_same_bits("normal", [](CpuQueue& queue) {
-    std::vector<float> out(300 * 61);
-    const RandomPosition at{kStep, 0};
-    run(queue, kernels::NormalFill<float>{
-                   .random = kStream, .at = &at, .samples = 300, .length = 61, .out = out.data()});
-    return out;
+// In f64 too: the same numbers.
+template <class Backend>
+void check_bits_of_normals(const RandomStream& random, const RandomPosition& at,
+                           std::int64_t samples, std::int64_t length) {
+  SCOPED_TRACE(testing::Message() << samples << " x " << length);
+  const auto expected = normals(random, at, samples, length);
+  Backend::for_types([&]<class T>(auto& queue) {
+    const std::vector<T> wide(expected.begin(), expected.end());
+    harness::expect_equal_bits("normals", normals<Backend, T>(queue, random, at, samples, length),
+                               wide);
   });
 }
 
-TEST(Normal, InDoubleAreTheSameNumbers) {
-  const auto single = normals(kStream, {kStep, 0}, 3, 21);
-  std::vector<double> values(63);
-  const RandomPosition at{kStep, 0};
-  run(harness::queue(),
-      kernels::NormalFill<double>{
-          .random = kStream, .at = &at, .samples = 3, .length = 21, .out = values.data()});
-  EXPECT_EQ(values, harness::widened(single));
+// Lengths that do and do not fill a counter's four numbers, several blocks of threads, and counters
+// near the ends of their ranges, which wrap around.
+BACKEND_TEST(Normal, HasTheBitsOfOneCpuThread) {
+  const RandomStream random{0x123456789abcdef0, 3};
+  for (const std::int64_t length : {1, 2, 3, 4, 5, 21, 64, 129, 600}) {
+    Backend::for_alignments([&] { check_bits_of_normals<Backend>(random, {17, 1000}, 5, length); });
+  }
+  check_bits_of_normals<Backend>({~std::uint64_t{0}, ~0u}, {~0u, ~0u - 7}, 32, 600);
+  check_bits_of_normals<Backend>({0, 0}, {0, 0}, 1, 40000);
+  // Every path of the logarithm and of the quarter turns: a million numbers.
+  check_bits_of_normals<Backend>({42, 1}, {0, 0}, 64, 16384);
+}
+
+BACKEND_TEST(Uniform, HasTheBitsOfOneCpuThread) {
+  for (const std::int64_t size : {1, 3, 4, 5, 1024, 1025, 4097}) {
+    const auto expected = uniforms<harness::OnCpu>(harness::queue(), {7, 2}, 5, 0.125, size);
+    Backend::for_types([&]<class T>(auto& queue) {
+      Backend::for_alignments([&] {
+        const std::vector<T> wide(expected.begin(), expected.end());
+        harness::expect_equal_bits("uniforms", uniforms<Backend, T>(queue, {7, 2}, 5, 0.125, size),
+                                   wide);
+      });
+    });
+  }
+}
+
+BACKEND_TEST(Normal, DependsOnItsPlaceAlone) {
+  const std::int64_t length = 37;  // no multiple of the generator's four
+  const auto whole = normals(kStream, {kStep, 10}, 9, length);
+  Backend::expect_same_bits("normal", [&](auto& queue) {
+    EXPECT_EQ(normals<Backend>(queue, kStream, {kStep, 10}, 9, length), whole);
+    for (std::int64_t first = 0; first < 9; ++first) {  // one sample at a time
+      const auto one = normals<Backend>(queue, kStream,
+                                        {kStep, static_cast<std::uint32_t>(10 + first)}, 1, length);
+      EXPECT_TRUE(std::equal(one.begin(), one.end(), whole.begin() + first * length));
+    }
+    // A prefix of a longer sequence.
+    const auto shorter = normals<Backend>(queue, kStream, {kStep, 10}, 1, 22);
+    EXPECT_TRUE(std::equal(shorter.begin(), shorter.end(), whole.begin()));
+    return normals<Backend>(queue, kStream, {kStep, 0}, 300, 61);
+  });
 }
 
 TEST(Normal, OnTheTapeAreIndexedBySampleToo) {
@@ -134,21 +178,18 @@ TEST(Normal, OnTheTapeAreIndexedBySampleToo) {
 
 // --- Positions ----------------------------------------------------------------------------------
 
-bool operator==(const RandomPosition& a, const RandomPosition& b) {
-  return a.step == b.step && a.first_sample == b.first_sample;
-}
-
-TEST(RandomPosition, AdvancesCounterByCounterAndWraps) {
-  RandomPosition at{7, 100};
-  run(harness::queue(), kernels::RandomAdvance{.at = &at, .by = {1, 0}});
-  EXPECT_TRUE((at == RandomPosition{8, 100}));
-  run(harness::queue(), kernels::RandomAdvance{.at = &at, .by = {0, 32}});
-  EXPECT_TRUE((at == RandomPosition{8, 132}));
-  run(harness::queue(), kernels::RandomAdvance{.at = &at, .by = {2, 3}});
-  EXPECT_TRUE((at == RandomPosition{10, 135}));
-  at = {0xffffffff, 0xfffffffe};
-  run(harness::queue(), kernels::RandomAdvance{.at = &at, .by = {1, 5}});
-  EXPECT_TRUE((at == RandomPosition{0, 3}));
+BACKEND_TEST(RandomPosition, AdvancesCounterByCounterAndWraps) {
+  const auto after = [](const RandomPosition& start, const RandomPosition& by) {
+    BufferOn<Backend, RandomPosition> at(std::vector{start});
+    run(Backend::queue(), kernels::RandomAdvance{.at = at.data(), .by = by});
+    EXPECT_TRUE(at.walls_stand());
+    return std::pair(at.value().step, at.value().first_sample);
+  };
+  EXPECT_EQ(after({7, 100}, {1, 0}), std::pair(8u, 100u));
+  EXPECT_EQ(after({8, 100}, {0, 32}), std::pair(8u, 132u));
+  EXPECT_EQ(after({8, 132}, {2, 3}), std::pair(10u, 135u));
+  EXPECT_EQ(after({0xffffffff, 0xfffffffe}, {1, 5}), std::pair(0u, 3u));
+  EXPECT_EQ(after({0xffffffff, 10}, {2, 32}), std::pair(1u, 42u));
 }
 
 // A body that draws and advances, repeated without a number from the host, gives what a seek to
@@ -262,10 +303,7 @@ TEST(Normal, NumbersOfDifferentCountersAreIndependent) {
 }
 
 TEST(Uniform, IsUniformWithinItsBound) {
-  std::vector<float> values(1000003);
-  run(harness::queue(2),
-      kernels::UniformFill<float>{
-          .random = {46, 0}, .step = 0, .bound = 0.25, .size = 1000003, .out = values.data()});
+  auto values = uniforms<harness::OnCpu>(harness::queue(2), {46, 0}, 0, 0.25, 1000003);
   const auto n = static_cast<double>(values.size());
   double mean = 0;
   for (float value : values) mean += value / n;

@@ -37,28 +37,28 @@ BACKEND_TEST(Relu, AgreesWithTheDefinition) {
           forward.add(i, x[at] > 0 ? x[at] : 0);
           backward.add(i, x[at] > 0 ? dy[at] : 0);
         }
-        const typename Backend::template Buffer<T> in(x), gradient(dy);
-        typename Backend::template Buffer<T> y(size);
+        using Buffer = harness::BufferOn<Backend, T>;
+        const Buffer in(x), gradient(dy);
+        Buffer y(size);
         run(queue, kernels::ReluForward<T>{.size = size, .x = in.data(), .y = y.data()});
         harness::expect_near<T>("y", y.values(), forward, 0);
         EXPECT_TRUE(y.walls_stand());
         kernels::ReluBackward<T> call{.size = size, .y = y.data(), .dy = gradient.data()};
         run(queue, call);  // nobody asked
-        harness::expect_gradient<T, Backend::template Buffer>("dx", backward, 0,
-                                                              [&](GradOut<T> dx) {
-                                                                call.dx = dx;
-                                                                run(queue, call);
-                                                              });
+        harness::expect_gradient<Buffer>("dx", backward, 0, [&](GradOut<T> dx) {
+          call.dx = dx;
+          run(queue, call);
+        });
       });
     }
   });
 }
 
 BACKEND_TEST(Relu, SameBitsEveryTime) {
-  const typename Backend::template Buffer<float> x(Draw(1).normals<float>(30011)),
-      dy(Draw(2).normals<float>(30011));
+  using Buffer = harness::BufferOn<Backend, float>;
+  const Buffer x(Draw(1).normals<float>(30011)), dy(Draw(2).normals<float>(30011));
   Backend::expect_same_bits("relu", [&](auto& queue) {
-    typename Backend::template Buffer<float> y(30011), dx(30011);
+    Buffer y(30011), dx(30011);
     run(queue, kernels::ReluForward<float>{.size = 30011, .x = x.data(), .y = y.data()});
     run(queue, kernels::ReluBackward<float>{
                    .size = 30011, .y = y.data(), .dy = dy.data(), .dx = {dx.data()}});
@@ -68,17 +68,17 @@ BACKEND_TEST(Relu, SameBitsEveryTime) {
 
 BACKEND_TEST(Relu, LetsNaNThrough) {
   Backend::for_types([]<class T>(auto& queue) {
-    const typename Backend::template Buffer<T> x(
-        std::vector<T>{1, std::numeric_limits<T>::quiet_NaN(), -1});
-    typename Backend::template Buffer<T> y(3);
+    using Buffer = harness::BufferOn<Backend, T>;
+    const Buffer x(std::vector<T>{1, std::numeric_limits<T>::quiet_NaN(), -1});
+    Buffer y(3);
     run(queue, kernels::ReluForward<T>{.size = 3, .x = x.data(), .y = y.data()});
     const auto values = y.values();
     EXPECT_EQ(values[0], 1);
     EXPECT_TRUE(std::isnan(values[1]));
     EXPECT_EQ(values[2], 0);
     // As PyTorch has it for a mask by y > 0.
-    const typename Backend::template Buffer<T> dy(std::vector<T>{2, 2, 2});
-    typename Backend::template Buffer<T> dx(3);
+    const Buffer dy(std::vector<T>{2, 2, 2});
+    Buffer dx(3);
     run(queue,
         kernels::ReluBackward<T>{.size = 3, .y = y.data(), .dy = dy.data(), .dx = {dx.data()}});
     EXPECT_EQ(dx.values()[0], 2);

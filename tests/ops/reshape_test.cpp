@@ -53,9 +53,10 @@ BACKEND_TEST(Copy, OverwritesOrAdds) {
         const auto x = Draw(3).normals<T>(size);
         Reference expected(size);
         for (std::int64_t i = 0; i < size; ++i) expected.add(i, x[static_cast<std::size_t>(i)]);
-        const typename Backend::template Buffer<T> in(x);
-        harness::expect_gradient<T, Backend::template Buffer>(
-            "y", expected, 0, [&](GradOut<T> y) { copy(queue, size, in.data(), y); });
+        using Buffer = harness::BufferOn<Backend, T>;
+        const Buffer in(x);
+        harness::expect_gradient<Buffer>("y", expected, 0,
+                                         [&](GradOut<T> y) { copy(queue, size, in.data(), y); });
         copy(queue, size, in.data(), GradOut<T>{});  // nobody asked
       });
     }

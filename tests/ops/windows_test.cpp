@@ -64,7 +64,7 @@ BACKEND_TEST(Windows, AgreesWithTheDefinition) {
                                  {2, 4, 5, 7},
                                  {5, 1, 1, 0},
                                  {64, 2, 129, 65}}) {
-    using Buffer = typename Backend::template Buffer<float>;
+    using Buffer = harness::BufferOn<Backend, float>;
     Backend::for_alignments([&] {
       const auto x = Draw(2).normals<float>(dims.samples * dims.extent());
       const auto dy = Draw(3).normals<float>(dims.size());
@@ -82,11 +82,11 @@ BACKEND_TEST(Windows, AgreesWithTheDefinition) {
         }
         kernels::WindowsBackward<float> call{.dims = dims, .dy = cotangent.data()};
         run(queue, call);  // nobody asked
-        harness::expect_gradient<float, Backend::template Buffer>(
-            "dx", scattered(dims, dy), dims.count, [&](GradOut<float> dx) {
-              call.dx = dx;
-              run(queue, call);
-            });
+        harness::expect_gradient<Buffer>("dx", scattered(dims, dy), dims.count,
+                                         [&](GradOut<float> dx) {
+                                           call.dx = dx;
+                                           run(queue, call);
+                                         });
         Buffer dx(dims.samples * dims.extent());
         call.dx = {dx.data()};
         run(queue, call);
