@@ -22,6 +22,11 @@ Tensor tensor_of(const std::vector<double>& values, Shape shape) {
   return Tensor::from(device(), HostArray::from<double>(values, shape));
 }
 
+HostArray array_of(const std::vector<double>& values, DType dtype, Shape shape) {
+  if (dtype == DType::kF64) return HostArray::from<double>(values, shape);
+  return HostArray::from<float>(narrowed<float>(values), shape);
+}
+
 std::vector<double> values_of(const Tensor& tensor) {
   const HostArray array = tensor.to_host();
   return array.dtype == DType::kF32 ? widened(array.as<float>()) : widened(array.as<double>());

@@ -57,7 +57,8 @@ class Draw {
   std::mt19937_64 random_;
 };
 
-Tensor tensor_of(const std::vector<double>& values, Shape shape);
+Tensor tensor_of(const std::vector<double>& values, Shape shape);  // in f64
+HostArray array_of(const std::vector<double>& values, DType dtype, Shape shape);
 std::vector<double> values_of(const Tensor& tensor);  // of either type
 template <class Values>
 std::vector<double> widened(const Values& values) {

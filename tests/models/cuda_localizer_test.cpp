@@ -9,6 +9,7 @@
 namespace sidechannel {
 namespace {
 
+using harness::array_of;
 using harness::Draw;
 using harness::relative_difference;
 using harness::values_of;
@@ -33,12 +34,6 @@ struct Answers {
   std::map<std::string, std::vector<double>> running;
 };
 
-HostArray as_type(const std::vector<double>& values, DType dtype, Shape shape) {
-  if (dtype == DType::kF64) return HostArray::from<double>(values, shape);
-  const std::vector<float> narrow(values.begin(), values.end());
-  return HostArray::from<float>(narrow, shape);
-}
-
 Answers answers_of(const Device& device, DType dtype, const LocalizerConfig& config,
                    std::int64_t batch, std::int64_t length) {
   Localizer net(device, dtype, config, 3);
@@ -54,7 +49,7 @@ Answers answers_of(const Device& device, DType dtype, const LocalizerConfig& con
     if (parameter.name.ends_with("norm.weight")) {
       for (double& value : values) value += 1;
     }
-    parameter.value.copy_from(as_type(values, dtype, parameter.value.shape()));
+    parameter.value.copy_from(array_of(values, dtype, parameter.value.shape()));
   }
   const auto exact = [&](std::int64_t size) {
     std::vector<double> values = draw.normals<double>(size);
@@ -62,8 +57,8 @@ Answers answers_of(const Device& device, DType dtype, const LocalizerConfig& con
     return values;
   };
   const Shape shape{batch, length, 1};
-  const Tensor x = Tensor::from(device, as_type(exact(batch * length), dtype, shape));
-  const Tensor cotangent = Tensor::from(device, as_type(exact(batch * length), dtype, shape));
+  const Tensor x = Tensor::from(device, array_of(exact(batch * length), dtype, shape));
+  const Tensor cotangent = Tensor::from(device, array_of(exact(batch * length), dtype, shape));
   Tape tape(device, dtype);
   Answers answers;
   const Var y = net(tape.constant(x), Statistics::kTraining);
@@ -169,7 +164,7 @@ TEST_F(CudaLocalizer, ProbesAnswerAsOnTheCpu) {
     std::vector<double> values = draw.normals<double>(rows * 32);
     for (double& value : values) value = std::round(256 * value) / 256;
     Tape tape(device, dtype);
-    const Var z = tape.leaf(Tensor::from(device, as_type(values, dtype, {2, rows / 2, 32})));
+    const Var z = tape.leaf(Tensor::from(device, array_of(values, dtype, {2, rows / 2, 32})));
     const Var y = probe(z);
     tape.backward(mse(y, Tensor::zeros(device, dtype, {2, rows / 2, 1})));
     std::vector<double> all = values_of(y.value());

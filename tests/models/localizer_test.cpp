@@ -194,16 +194,14 @@ TEST(Localizer, Gradients) {
         if (composition.nearest > 1e-3) break;
       } while (true);
 
-      GradientCheckOptions options;
-      options.seed = i;
       const GradientCheck parameters = check_gradients(
           [&](Tape& tape) { return (*net)(tape.constant(x), Statistics::kMinibatch); },
-          net->parameters(), options);
+          net->parameters(), {.seed = i});
       EXPECT_TRUE(parameters.passed()) << name_of(kind) << " " << shape.str() << "\n"
                                        << parameters.message();
       const GradientCheck input = check_gradients(
           [&](Tape&, std::span<const Var> in) { return (*net)(in[0], Statistics::kMinibatch); },
-          std::vector{x}, options);
+          std::vector{x}, {.seed = i});
       EXPECT_TRUE(input.passed()) << name_of(kind) << " " << shape.str() << "\n" << input.message();
     }
   }

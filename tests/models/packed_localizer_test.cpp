@@ -214,13 +214,11 @@ TEST(PackedLocalizer, Gradients) {
       x = draw.tensor(shape);
       brute_force(*net, values_of(x), &nearest);
     }
-    GradientCheckOptions options;
-    options.seed = i;
     const GradientCheck parameters = check_gradients(
-        [&](Tape& tape) { return (*net)(tape.constant(x)); }, net->parameters(), options);
+        [&](Tape& tape) { return (*net)(tape.constant(x)); }, net->parameters(), {.seed = i});
     EXPECT_TRUE(parameters.passed()) << shape.str() << "\n" << parameters.message();
     const GradientCheck input = check_gradients(
-        [&](Tape&, std::span<const Var> in) { return (*net)(in[0]); }, std::vector{x}, options);
+        [&](Tape&, std::span<const Var> in) { return (*net)(in[0]); }, std::vector{x}, {.seed = i});
     EXPECT_TRUE(input.passed()) << shape.str() << "\n" << input.message();
   }
 }

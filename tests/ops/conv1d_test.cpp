@@ -546,12 +546,9 @@ TEST(Conv1d, Gradients) {
     const std::vector<Tensor> inputs = {draw.tensor({d.batch, d.length, d.channels_in}),
                                         draw.tensor({d.kernel_size, d.channels_in, d.channels_out}),
                                         draw.tensor({d.channels_out})};
-    GradientCheckOptions options;
-    options.seed = ++seed;
-    options.max_elements = 48;  // and random directions over all of them
     const GradientCheck check = check_gradients(
         [&](Tape&, std::span<const Var> in) { return conv1d(in[0], in[1], in[2], d.padding); },
-        inputs, options);
+        inputs, {.seed = ++seed, .max_elements = 48});  // and random directions over all of them
     EXPECT_TRUE(check.passed()) << text(d) << "\n" << check.message();
   }
 }

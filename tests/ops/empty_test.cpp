@@ -78,10 +78,9 @@ void check_empty_operations(const Device& device, DType dtype) {
     for (const kernels::Activation activation : {kNone, kRelu}) {
       for (const auto& [set_channels, set_samples] :
            {std::pair{1, 1}, std::pair{2, 1}, std::pair{4, 1}, std::pair{1, 2}}) {
-        NormOptions options;
-        options.channels_per_set = set_channels;
-        options.samples_per_set = set_samples;
-        options.activation = activation;
+        NormOptions options = {.channels_per_set = set_channels,
+                               .samples_per_set = set_samples,
+                               .activation = activation};
         check("norm_relu", std::vector{x, of_channels, of_channels},
               [&](In in) { return norm_relu(in[0], in[1], in[2], options); });
         if (set_channels > 1) continue;

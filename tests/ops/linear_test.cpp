@@ -12,6 +12,7 @@
 namespace sidechannel {
 namespace {
 
+using harness::BufferOn;
 using harness::clear_of;
 using harness::Draw;
 using harness::error_of;
@@ -19,7 +20,6 @@ using harness::expect_gradient;
 using harness::expect_near;
 using harness::narrowed;
 using harness::Reference;
-using kernels::CpuQueue;
 using kernels::GradOut;
 using kernels::LinearDims;
 using enum kernels::Activation;
@@ -55,17 +55,47 @@ std::string text(const LinearDims& d) {
 
 // Contents whose outputs stay clear of the ReLU's kink, by the choice of the bias.
 struct LinearCase {
+  LinearDims dims;
   std::vector<double> x, w, b, dy;
+};
+
+// The buffers of such a case, and its calls on them.
+template <class Backend, class T>
+struct Buffers {
+  LinearDims dims;
+  BufferOn<Backend, T> x, w, b, dy, y, dx, dw, db;
+
+  explicit Buffers(const LinearCase& c)
+      : dims(c.dims),
+        x(narrowed<T>(c.x)),
+        w(narrowed<T>(c.w)),
+        b(narrowed<T>(c.b)),
+        dy(narrowed<T>(c.dy)),
+        y(dims.rows * dims.out),
+        dx(dims.rows * dims.in),
+        dw(dims.out * dims.in),
+        db(dims.out) {}
+
+  kernels::LinearForward<T> forward() {
+    return {.dims = dims, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()};
+  }
+  kernels::LinearBackward<T> backward(GradOut<T> to_x, GradOut<T> to_w, GradOut<T> to_b) {
+    return {.dims = dims,
+            .x = x.data(),
+            .w = w.data(),
+            .y = y.data(),
+            .dy = dy.data(),
+            .dx = to_x,
+            .dw = to_w,
+            .db = to_b};
+  }
 };
 
 template <class T>
 LinearCase make_linear_case(const LinearDims& d, std::uint64_t seed) {
   Draw draw(seed);
-  const auto rounded = [&](std::int64_t size) {
-    const auto values = draw.normals<T>(size);
-    return std::vector<double>(values.begin(), values.end());
-  };
-  LinearCase c{rounded(d.rows * d.in), rounded(d.out * d.in), {}, rounded(d.rows * d.out)};
+  const auto rounded = [&](std::int64_t size) { return harness::widened(draw.normals<T>(size)); };
+  LinearCase c{d, rounded(d.rows * d.in), rounded(d.out * d.in), {}, rounded(d.rows * d.out)};
   for (std::int64_t o = 0; o < d.out; ++o) {
     std::vector<double> negated;
     for (std::int64_t r = 0; r < d.rows; ++r) {
@@ -83,7 +113,7 @@ LinearCase make_linear_case(const LinearDims& d, std::uint64_t seed) {
 
 // `operand_roundings`: how many roundings of T it counts for that products are taken of rounded
 // factors.
-template <class T, template <class> class Buffer>
+template <class Backend, class T>
 void check_linear(auto& queue, const LinearDims& d, std::int64_t operand_roundings = 0) {
   SCOPED_TRACE(text(d));
   const LinearCase c = make_linear_case<T>(d, 7);
@@ -100,16 +130,15 @@ void check_linear(auto& queue, const LinearDims& d, std::int64_t operand_roundin
       if (d.activation == kRelu) value = std::max(value, 0.0);
     }
   }
-  const Buffer<T> x(narrowed<T>(c.x)), w(narrowed<T>(c.w)), b(narrowed<T>(c.b)),
-      dy(narrowed<T>(c.dy));
-  Buffer<T> out(d.rows * d.out);
-  run(queue, kernels::LinearForward<T>{
-                 .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = out.data()});
-  expect_near<T>("y", out.values(), y, d.in + 1 + operand_roundings);
-  EXPECT_TRUE(out.walls_stand());
+  using Buffer = BufferOn<Backend, T>;
+  using Out = GradOut<T>;
+  Buffers<Backend, T> b(c);
+  run(queue, b.forward());
+  expect_near<T>("y", b.y.values(), y, d.in + 1 + operand_roundings);
+  EXPECT_TRUE(b.y.walls_stand());
 
   // The mask is that of the kernel's own output: rounded factors may move it across the kink.
-  const auto out_values = out.values();
+  const auto out_values = b.y.values();
   for (std::int64_t r = 0; r < d.rows; ++r) {
     for (std::int64_t o = 0; o < d.out; ++o) {
       const auto at = static_cast<std::size_t>(r * d.out + o);
@@ -121,28 +150,19 @@ void check_linear(auto& queue, const LinearDims& d, std::int64_t operand_roundin
       }
     }
   }
-  using Out = GradOut<T>;
   const auto backward = [&](Out to_x, Out to_w, Out to_b) {
-    run(queue, kernels::LinearBackward<T>{.dims = d,
-                                          .x = x.data(),
-                                          .w = w.data(),
-                                          .y = out.data(),
-                                          .dy = dy.data(),
-                                          .dx = to_x,
-                                          .dw = to_w,
-                                          .db = to_b});
+    run(queue, b.backward(to_x, to_w, to_b));
   };
   const std::int64_t of_dx = d.out + operand_roundings;
   const std::int64_t of_dw = d.rows + operand_roundings;
-  expect_gradient<Buffer<T>>("dx", dx, of_dx, [&](Out a) { backward(a, {}, {}); });
-  expect_gradient<Buffer<T>>("dw", dw, of_dw, [&](Out a) { backward({}, a, {}); });
-  expect_gradient<Buffer<T>>("db", db, d.rows, [&](Out a) { backward({}, {}, a); });
-  Buffer<T> all_x(d.rows * d.in), all_w(d.out * d.in), all_b(d.out);
-  backward({all_x.data()}, {all_w.data()}, {all_b.data()});
-  expect_near<T>("dx", all_x.values(), dx, of_dx);
-  expect_near<T>("dw", all_w.values(), dw, of_dw);
-  expect_near<T>("db", all_b.values(), db, d.rows);
-  EXPECT_TRUE(all_x.walls_stand() && all_w.walls_stand() && all_b.walls_stand());
+  expect_gradient<Buffer>("dx", dx, of_dx, [&](Out a) { backward(a, {}, {}); });
+  expect_gradient<Buffer>("dw", dw, of_dw, [&](Out a) { backward({}, a, {}); });
+  expect_gradient<Buffer>("db", db, d.rows, [&](Out a) { backward({}, {}, a); });
+  backward({b.dx.data()}, {b.dw.data()}, {b.db.data()});
+  expect_near<T>("dx", b.dx.values(), dx, of_dx);
+  expect_near<T>("dw", b.dw.values(), dw, of_dw);
+  expect_near<T>("db", b.db.values(), db, d.rows);
+  EXPECT_TRUE(b.dx.walls_stand() && b.dw.walls_stand() && b.db.walls_stand());
   backward({}, {}, {});
 }
 
@@ -150,11 +170,11 @@ BACKEND_TEST(Linear, AgreesWithTheDefinition) {
   Backend::for_types([]<class T>(auto& queue) {
     std::vector<LinearDims> all = small_dims(120);
     all.insert(all.end(), kLargeDims.begin(), kLargeDims.end());
-    for (const LinearDims& dims : all) check_linear<T, Backend::template Buffer>(queue, dims);
+    for (const LinearDims& dims : all) check_linear<Backend, T>(queue, dims);
     Backend::for_alignments([&] {
       for (const LinearDims& dims : {LinearDims{50, 64, 32, kRelu}, LinearDims{50, 32, 1, kRelu},
                                      LinearDims{50, 32, 8, kNone}}) {
-        check_linear<T, Backend::template Buffer>(queue, dims);
+        check_linear<Backend, T>(queue, dims);
       }
     });
   });
@@ -169,8 +189,8 @@ TEST_F(CudaLinearInTf32, AgreesWithTheDefinition) {
   std::vector<LinearDims> all = small_dims(60);
   all.insert(all.end(), kLargeDims.begin(), kLargeDims.end());
   for (const LinearDims& dims : all) {
-    check_linear<float, harness::DeviceBuffer>(harness::cuda_queue(kernels::Precision::kTf32), dims,
-                                               2 << 14);
+    check_linear<harness::OnCuda, float>(harness::cuda_queue(kernels::Precision::kTf32), dims,
+                                         2 << 14);
   }
 }
 #endif
@@ -188,8 +208,8 @@ TEST(Linear, KernelsAgreeWithEigen) {
   };
   const Matrix x = drawn(d.rows, d.in), w = drawn(d.out, d.in), b = drawn(1, d.out),
                dy = drawn(d.rows, d.out);
-  const auto as_float = [](const Matrix& m) {
-    return narrowed<float>(std::vector<double>(m.data(), m.data() + m.size()));
+  const auto numbers = [](const Matrix& m) {
+    return std::vector<double>(m.data(), m.data() + m.size());
   };
   const auto reference = [](const Matrix& value, const Matrix& magnitude) {
     harness::Reference result(value.size());
@@ -200,52 +220,27 @@ TEST(Linear, KernelsAgreeWithEigen) {
   const auto product = [&](const Matrix& left, const Matrix& right) {
     return reference(left * right, left.cwiseAbs() * right.cwiseAbs());
   };
-  std::vector<float> y(static_cast<std::size_t>(dy.size())), dx(static_cast<std::size_t>(x.size())),
-      dw(static_cast<std::size_t>(w.size())), db(static_cast<std::size_t>(b.size()));
-  CpuQueue& queue = harness::queue(2);
-  run(queue, kernels::LinearForward<float>{.dims = d,
-                                           .x = as_float(x).data(),
-                                           .w = as_float(w).data(),
-                                           .b = as_float(b).data(),
-                                           .y = y.data()});
-  run(queue, kernels::LinearBackward<float>{.dims = d,
-                                            .x = as_float(x).data(),
-                                            .w = as_float(w).data(),
-                                            .y = y.data(),
-                                            .dy = as_float(dy).data(),
-                                            .dx = {dx.data()},
-                                            .dw = {dw.data()},
-                                            .db = {db.data()}});
+  Buffers<harness::OnCpu, float> on({d, numbers(x), numbers(w), numbers(b), numbers(dy)});
+  run(harness::queue(2), on.forward());
+  run(harness::queue(2), on.backward({on.dx.data()}, {on.dw.data()}, {on.db.data()}));
   const Matrix ones = Matrix::Ones(d.rows, 1);
-  harness::expect_near<float>(
-      "y", y,
-      reference(x * w.transpose() + ones * b,
-                x.cwiseAbs() * w.transpose().cwiseAbs() + ones * b.cwiseAbs()),
-      d.in + 1);
-  harness::expect_near<float>("dx", dx, product(dy, w), d.out);
-  harness::expect_near<float>("dw", dw, product(dy.transpose(), x), d.rows);
-  harness::expect_near<float>("db", db, product(ones.transpose(), dy), d.rows);
+  expect_near<float>("y", on.y.values(),
+                     reference(x * w.transpose() + ones * b,
+                               x.cwiseAbs() * w.transpose().cwiseAbs() + ones * b.cwiseAbs()),
+                     d.in + 1);
+  expect_near<float>("dx", on.dx.values(), product(dy, w), d.out);
+  expect_near<float>("dw", on.dw.values(), product(dy.transpose(), x), d.rows);
+  expect_near<float>("db", on.db.values(), product(ones.transpose(), dy), d.rows);
 }
 
 BACKEND_TEST(Linear, SameBitsEveryTime) {
   for (const LinearDims& d : kLargeDims) {
-    using Buffer = harness::BufferOn<Backend, float>;
     const LinearCase c = make_linear_case<float>(d, 3);
-    const Buffer x(narrowed<float>(c.x)), w(narrowed<float>(c.w)), b(narrowed<float>(c.b)),
-        dy(narrowed<float>(c.dy));
     Backend::expect_same_bits(text(d), [&](auto& queue) {
-      Buffer y(d.rows * d.out), dx(d.rows * d.in), dw(d.out * d.in), db(d.out);
-      run(queue, kernels::LinearForward<float>{
-                     .dims = d, .x = x.data(), .w = w.data(), .b = b.data(), .y = y.data()});
-      run(queue, kernels::LinearBackward<float>{.dims = d,
-                                                .x = x.data(),
-                                                .w = w.data(),
-                                                .y = y.data(),
-                                                .dy = dy.data(),
-                                                .dx = {dx.data()},
-                                                .dw = {dw.data()},
-                                                .db = {db.data()}});
-      return harness::values_of_all({&y, &dx, &dw, &db});
+      Buffers<Backend, float> b(c);
+      run(queue, b.forward());
+      run(queue, b.backward({b.dx.data()}, {b.dw.data()}, {b.db.data()}));
+      return harness::values_of_all({&b.y, &b.dx, &b.dw, &b.db});
     });
   }
 }
@@ -255,17 +250,14 @@ BACKEND_TEST(Linear, LetsNaNThrough) {
   Backend::for_types([]<class T>(auto& queue) {
     for (const std::int64_t out : {1, 6}) {
       for (const kernels::Activation activation : {kNone, kRelu}) {
-        using Buffer = harness::BufferOn<Backend, T>;
-        const Buffer x(std::vector<T>{1, std::numeric_limits<T>::quiet_NaN()}),
-            w(std::vector<T>(static_cast<std::size_t>(2 * out), 1)),
-            b(std::vector<T>(static_cast<std::size_t>(out), 0));
-        Buffer y(out);
-        run(queue, kernels::LinearForward<T>{.dims = {1, 2, out, activation},
-                                             .x = x.data(),
-                                             .w = w.data(),
-                                             .b = b.data(),
-                                             .y = y.data()});
-        for (const T value : y.values()) EXPECT_TRUE(std::isnan(value));
+        const auto size = static_cast<std::size_t>(out);
+        Buffers<Backend, T> b({{1, 2, out, activation},
+                               {1, std::numeric_limits<double>::quiet_NaN()},
+                               std::vector<double>(2 * size, 1),
+                               std::vector<double>(size, 0),
+                               {}});
+        run(queue, b.forward());
+        for (const T value : b.y.values()) EXPECT_TRUE(std::isnan(value));
       }
     }
   });
@@ -275,13 +267,11 @@ TEST(Linear, Gradients) {
   std::uint64_t seed = 0;
   for (const LinearDims& d : small_dims(150)) {
     const LinearCase c = make_linear_case<double>(d, ++seed);
-    GradientCheckOptions options;
-    options.seed = seed;
     const GradientCheck check = check_gradients(
         [&](Tape&, std::span<const Var> in) { return linear(in[0], in[1], in[2], d.activation); },
         std::vector{harness::tensor_of(c.x, {d.rows, d.in}), harness::tensor_of(c.w, {d.out, d.in}),
                     harness::tensor_of(c.b, {d.out})},
-        options);
+        {.seed = seed});
     EXPECT_TRUE(check.passed()) << text(d) << "\n" << check.message();
   }
 }

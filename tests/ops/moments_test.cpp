@@ -110,7 +110,7 @@ BACKEND_TEST(Moments, MergedBatchesAgreeWithTwoPassesOverEverything) {
                                                          {7, 13, 2, 30, 49},
                                                          {8, 9, 32, 52},
                                                          std::vector<std::int64_t>(101, 1)}) {
-          const bool takes_long = length == 600 && batches.size() > 100;
+          const bool takes_long = batches.size() > 100 && (length == 600 || mean == 100);
           if (!takes_long) check_merged<Backend>(x, length, batches);
         }
       }

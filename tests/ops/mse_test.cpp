@@ -104,11 +104,9 @@ TEST(Mse, Gradients) {
     const std::int64_t length = draw.integer(1, 30);
     const bool shared = draw.integer(0, 1) == 1;
     const Tensor target = draw.tensor(shared ? Shape{length} : Shape{samples, length, 1});
-    GradientCheckOptions options;
-    options.seed = i;
     const GradientCheck check =
         check_gradients([&](Tape&, std::span<const Var> in) { return mse(in[0], target); },
-                        std::vector{draw.tensor({samples, length, 1})}, options);
+                        std::vector{draw.tensor({samples, length, 1})}, {.seed = i});
     EXPECT_TRUE(check.passed()) << check.message();
   }
 }

@@ -147,13 +147,11 @@ TEST_F(CudaNormReluLaunches, LargeSetsGoInChunks) {
 #endif
 
 NormOptions options_of(const NormDims& dims) {
-  NormOptions options;
-  options.channels_per_set = dims.channels_per_set;
-  options.samples_per_set = dims.samples_per_set;
-  options.positions_per_set = dims.positions_per_set;
-  options.epsilon = dims.epsilon;
-  options.activation = dims.activation;
-  return options;
+  return {.channels_per_set = dims.channels_per_set,
+          .samples_per_set = dims.samples_per_set,
+          .epsilon = dims.epsilon,
+          .activation = dims.activation,
+          .positions_per_set = dims.positions_per_set};
 }
 
 std::vector<Tensor> inputs_of(const NormCase& c) {
@@ -166,13 +164,11 @@ TEST(NormRelu, Gradients) {
   std::uint64_t seed = 0;
   for (const NormDims& dims : harness::norm_dims(210)) {  // 30 of each kind
     const auto c = make_norm_case<double>(dims, ++seed);
-    GradientCheckOptions options;
-    options.seed = seed;
     const GradientCheck check = check_gradients(
         [&](Tape&, std::span<const Var> in) {
           return norm_relu(in[0], in[1], in[2], options_of(dims));
         },
-        inputs_of(c), options);
+        inputs_of(c), {.seed = seed});
     EXPECT_TRUE(check.passed()) << c.text() << "\n" << check.message();
   }
 }

@@ -312,17 +312,14 @@ TEST(NormPopulation, Gradients) {
     const auto channels = Shape{dims.channels};
     const Tensor mean = harness::tensor_of(c.population_mean, channels);
     const Tensor variance = harness::tensor_of(c.population_variance, channels);
-    GradientCheckOptions options;
-    options.seed = seed;
-    NormOptions norm;
-    norm.activation = dims.activation;
+    const NormOptions norm = {.activation = dims.activation};
     const GradientCheck check = check_gradients(
         [&](Tape&, std::span<const Var> in) {
           return norm_relu_population(in[0], in[1], in[2], mean, variance, norm);
         },
         std::vector{harness::tensor_of(c.x, {dims.batch, dims.length, dims.channels}),
                     harness::tensor_of(c.gamma, channels), harness::tensor_of(c.beta, channels)},
-        options);
+        {.seed = seed});
     EXPECT_TRUE(check.passed()) << c.text() << "\n" << check.message();
   }
 }

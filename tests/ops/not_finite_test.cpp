@@ -23,19 +23,9 @@ void check_not_finite(const Device& device, DType dtype) {
   constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const auto tensor = [&](Shape shape, std::uint64_t seed, std::int64_t at = -1, double value = 0) {
-    HostArray array(DType::kF64, shape);
-    Draw draw(seed);
-    std::vector<double> values = draw.normals<double>(shape.size());
+    std::vector<double> values = Draw(seed).normals<double>(shape.size());
     if (at >= 0) values[static_cast<std::size_t>(at)] = value;
-    if (dtype == DType::kF64) {
-      std::copy(values.begin(), values.end(), array.as<double>().begin());
-      return Tensor::from(device, array);
-    }
-    HostArray narrow(DType::kF32, shape);
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      narrow.as<float>()[i] = static_cast<float>(values[i]);
-    }
-    return Tensor::from(device, narrow);
+    return Tensor::from(device, harness::array_of(values, dtype, shape));
   };
   // y, and behind it the gradient of the first input, are NaN where `spoiled` says so.
   using Spoiled = std::function<bool(std::int64_t)>;
@@ -68,9 +58,8 @@ void check_not_finite(const Device& device, DType dtype) {
             const Var x = tape.leaf(tensor(shape, 1, place, value));
             const Var gamma = tape.constant(tensor({channels}, 2));
             const Var beta = tape.constant(tensor({channels}, 3));
-            NormOptions options;
-            options.activation = activation;
-            options.channels_per_set = layer ? channels : 1;
+            const NormOptions options = {.channels_per_set = layer ? channels : 1,
+                                         .activation = activation};
             const auto in_set = [&](std::int64_t i) {
               return i / channels >= length && (layer || i % channels == place % channels);
             };
@@ -81,8 +70,7 @@ void check_not_finite(const Device& device, DType dtype) {
           const Tensor mean = tensor({channels}, 4);
           Tensor variance(device, dtype, {channels});
           variance.fill(2);
-          NormOptions options;
-          options.activation = activation;
+          const NormOptions options = {.activation = activation};
           const Var y =
               norm_relu_population(x, tape.constant(tensor({channels}, 2)),
                                    tape.constant(tensor({channels}, 3)), mean, variance, options);

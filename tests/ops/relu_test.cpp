@@ -94,11 +94,9 @@ TEST(Relu, Gradients) {
                         : i % 3 == 1
                             ? Shape{draw.integer(1, 9), draw.integer(1, 17)}
                             : Shape{draw.integer(1, 3), draw.integer(1, 11), draw.integer(1, 7)};
-    GradientCheckOptions options;
-    options.seed = i;
     const GradientCheck check = check_gradients(
         [](Tape&, std::span<const Var> in) { return relu(in[0]); },
-        std::vector{harness::tensor_of(clear_of_zero(draw, shape.size()), shape)}, options);
+        std::vector{harness::tensor_of(clear_of_zero(draw, shape.size()), shape)}, {.seed = i});
     EXPECT_TRUE(check.passed()) << check.message();
   }
 }

@@ -28,11 +28,9 @@ TEST(Reshape, Gradients) {
     const Shape to = i % 3 == 0   ? Shape{a * b, c}
                      : i % 3 == 1 ? Shape{a * b * c}
                                   : Shape{c, 1, b, a};
-    GradientCheckOptions options;
-    options.seed = i;
     const GradientCheck check =
         check_gradients([&](Tape&, std::span<const Var> in) { return reshape(in[0], to); },
-                        std::vector{draw.tensor({a, b, c})}, options);
+                        std::vector{draw.tensor({a, b, c})}, {.seed = i});
     EXPECT_TRUE(check.passed()) << check.message();
   }
 }
