@@ -66,7 +66,7 @@ class House(unittest.TestCase):
         page = (ROOT / "docs/adding-an-operation.md").read_text()
         self.assertIn("Five new files and one edited line;", page)
         *files, benchmark = re.findall(r"^## \d+\. .*?`([^`]+)`", page, re.MULTILINE)
-        self.assertEqual(benchmark, "bench/bench_kernels.cpp")
+        self.assertEqual(benchmark, "bench/cases.h")
         self.assertEqual(len([file for file in files if not (ROOT / file).exists()]), 5)
         self.assertEqual([file for file in files if (ROOT / file).exists()], ["engine/ops.h"])
 
