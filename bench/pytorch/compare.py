@@ -35,7 +35,7 @@ except ImportError:
     sys.exit("compare.py: not run (this Python has no torch)")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path += [str(pathlib.Path(__file__).parent), str(ROOT / "bench"),
+sys.path += [str(pathlib.Path(__file__).parent), str(ROOT / "bench" / "tools"),
              str(ROOT / "experiments" / "figures")]
 import output  # noqa: E402
 import source  # noqa: E402

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The tables of docs/performance.md, from bench/results/*.json.
 
-    python3 bench/tables.py [--check]
+    python3 bench/tools/tables.py [--check]
 
-Rewrites what stands between a line `<!-- bench/tables.py: NAME -->` and the next `<!-- end -->`.
+Rewrites what stands between a line `<!-- bench/tools/tables.py: NAME -->` and the next `<!-- end -->`.
 Figures that no result holds are "not measured"; what was predicted for them stands beside them.
 --check rewrites nothing, and fails where something would change.
 """
@@ -15,7 +15,7 @@ import re
 import statistics
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "bench" / "results"
 NOT_MEASURED = "not measured"
@@ -306,9 +306,9 @@ def rewrite(text, results=RESULTS):
         name = match.group(1)
         if name not in TABLES:
             raise SystemExit(f"tables.py: there is no table {name}; there are {', '.join(TABLES)}")
-        return f"<!-- bench/tables.py: {name} -->\n{TABLES[name](cpu, gpu)}\n<!-- end -->"
+        return f"<!-- bench/tools/tables.py: {name} -->\n{TABLES[name](cpu, gpu)}\n<!-- end -->"
 
-    return re.sub(r"<!-- bench/tables\.py: (\S+) -->\n(?:.*?\n)??<!-- end -->", replace, text,
+    return re.sub(r"<!-- bench/tools/tables\.py: (\S+) -->\n(?:.*?\n)??<!-- end -->", replace, text,
                   flags=re.DOTALL)
 
 
@@ -319,7 +319,7 @@ def main():
     before = DOCUMENT.read_text()
     after = rewrite(before)
     if arguments.check and after != before:
-        sys.exit("docs/performance.md is not what bench/results says; python3 bench/tables.py "
+        sys.exit("docs/performance.md is not what bench/results says; python3 bench/tools/tables.py "
                  "rewrites it")
     if not arguments.check and after != before:
         DOCUMENT.write_text(after)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The libraries that a build needs, in a folder: what ./run bundle calls, from the project's root.
 
-    python3 bench/bundle.py [FOLDER]
+    python3 bench/tools/bundle.py [FOLDER]
 
 FOLDER (build/bundle) then works as CMAKE_PREFIX_PATH on another machine of this processor family,
 without network or root. It holds headers, GoogleTest as static libraries, Google Benchmark as a
@@ -16,10 +16,9 @@ import shutil
 import subprocess
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from gpu import commit  # noqa: E402
+from binaries import commit
+from processes import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 CXX = os.environ.get("CXX", "c++")
 
 # Folders of headers that are taken whole, each with one that tells where it is.
