@@ -22,6 +22,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -83,23 +84,17 @@ class Bench {
     add("between_two_events_us", peaks_.between_two_events * 1e6);
   }
 
-  void add(const CudaCase& c) {
-    for_precisions(c, [&](const std::string& name, Precision precision) {
-      if (precision == Precision::kTf32 && peaks_.tf32 == 0) return;
-      for (const bool warm : {false, true}) {
-        add_benchmark(name + (warm ? "/warm" : "/cold"), [=, this, &c](benchmark::State& state) {
-          const Device& device = precision == Precision::kFp32 ? fp32_ : tf32_;
-          CudaQueue& queue = device.cuda_queue();
-          run_case(state, c, Memory(device, queue), floor_of(c.cost, precision, peaks_),
-                   [&](const std::function<void()>& launch) {
-                     launch();  // the second finds its scratch memory and its algorithms
-                     launch();
-                     return warm ? measure_warm(queue, launch) : measure_cold(queue, launch);
-                   });
-        });
-      }
-    });
+  void measure(benchmark::State& state, const CudaCase& c, Precision precision, bool warm) {
+    const Device& device = precision == Precision::kFp32 ? fp32_ : tf32_;
+    CudaQueue& queue = device.cuda_queue();
+    run_case(state, c, Memory(device, queue), floor_of(c.cost, precision, peaks_),
+             [&](const std::function<void()>& launch) {
+               launch();  // the second finds its scratch memory and its algorithms
+               launch();
+               return warm ? measure_warm(queue, launch) : measure_cold(queue, launch);
+             });
   }
+  bool has_tf32() const { return peaks_.tf32 > 0; }
 
  private:
   Samples measure_cold(CudaQueue& queue, const std::function<void()>& launch) {
@@ -147,8 +142,7 @@ class Bench {
 // What a GPU of these peaks could do, for one to come.
 void predict(const CudaPeaks& peaks) {
   nlohmann::ordered_json kernels;
-  const Cases<CudaQueue> cases;
-  for (const CudaCase& c : cases.list()) {
+  for (const CudaCase& c : Cases<CudaQueue>().list()) {
     for_precisions(c, [&](const std::string& name, Precision precision) {
       const Floor floor = floor_of(c.cost, precision, peaks);
       kernels[name] = {{"floor_us", std::round(floor.seconds * 1e9) * 1e-3},
@@ -162,43 +156,39 @@ void predict(const CudaPeaks& peaks) {
   std::puts(prediction.dump(2).c_str());
 }
 
-int main_of(int argc, char** argv) {
+// [TFLOP/s, TFLOP/s, TB/s]
+int predict_for(const char* text) {
   CudaPeaks assumed;
-  if (argc == 3 && std::string(argv[1]) == "--predict") {
-    if (std::sscanf(argv[2], "%lf,%lf,%lf", &assumed.ffma, &assumed.tf32, &assumed.copy) != 3) {
-      std::fprintf(stderr, "--predict FFMA,TF32,COPY in TFLOP/s, TFLOP/s and TB/s\n");
-      return 2;
-    }
-    assumed.ffma *= 1e12;
-    assumed.tf32 *= 1e12;
-    assumed.copy *= 1e12;
-    predict(assumed);
-    return 0;
+  if (std::sscanf(text, "%lf,%lf,%lf", &assumed.ffma, &assumed.tf32, &assumed.copy) != 3) {
+    std::fprintf(stderr, "--predict FFMA,TF32,COPY in TFLOP/s, TFLOP/s and TB/s\n");
+    return 2;
   }
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-  std::string why;
-  if (cuda_devices(&why).empty()) {
-    std::fprintf(stderr, "bench_cuda: not run (%s)\n", why.c_str());
-    return 1;
-  }
-  const Cases<CudaQueue> cases;
-  Bench bench;
-  bench.describe();
-  for (const CudaCase& c : cases.list()) bench.add(c);
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
+  for (double* peak : {&assumed.ffma, &assumed.tf32, &assumed.copy}) *peak *= 1e12;
+  predict(assumed);
   return 0;
+}
+
+void add_all() {
+  std::string why;
+  if (cuda_devices(&why).empty()) throw Error("not run (" + why + ")");
+  const auto bench = std::make_shared<Bench>();
+  bench->describe();
+  for (const CudaCase& c : Cases<CudaQueue>().list()) {
+    for_precisions(c, [&](const std::string& name, Precision precision) {
+      if (precision == Precision::kTf32 && !bench->has_tf32()) return;
+      for (const bool warm : {false, true}) {
+        add_benchmark(name + (warm ? "/warm" : "/cold"),
+                      [=](benchmark::State& state) { bench->measure(state, c, precision, warm); });
+      }
+    });
+  }
 }
 
 }  // namespace
 }  // namespace sidechannel::bench
 
 int main(int argc, char** argv) {
-  try {
-    return sidechannel::bench::main_of(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "bench_cuda: %s\n", error.what());
-    return 1;
-  }
+  using namespace sidechannel::bench;
+  if (argc == 3 && std::string(argv[1]) == "--predict") return predict_for(argv[2]);
+  return run_benchmarks("bench_cuda", argc, argv, add_all);
 }

@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 
 #include "bench/peak.h"
 #include "bench/report.h"
@@ -34,13 +33,10 @@ Samples measure(const std::function<void()>& launch) {
   return sample(kBlocks, [&] { return seconds_of(calls); });
 }
 
-int main_of(int argc, char** argv) {
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-  const Cases<CpuQueue> cases;
+void add_all() {
   const Device device = Device::cpu(1);
-  for (const Case<CpuQueue>& c : cases.list()) {
-    add_benchmark(c.name, [&](benchmark::State& state) {
+  for (const Case<CpuQueue>& c : Cases<CpuQueue>().list()) {
+    add_benchmark(c.name, [=](benchmark::State& state) {
       Floor floor{0, "memory"};
       if (c.cost.products) {
         const double peak = fma_peak(1);
@@ -50,19 +46,12 @@ int main_of(int argc, char** argv) {
       run_case(state, c, Memory(device, device.cpu_queue()), floor, measure);
     });
   }
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return 0;
 }
 
 }  // namespace
 }  // namespace sidechannel::bench
 
 int main(int argc, char** argv) {
-  try {
-    return sidechannel::bench::main_of(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "bench_kernels: %s\n", error.what());
-    return 1;
-  }
+  using namespace sidechannel::bench;
+  return run_benchmarks("bench_kernels", argc, argv, add_all);
 }

@@ -1,6 +1,7 @@
 // A whole training step: noise, forward, loss, backward, finiteness check, Adam, averages.
 //
 //   bench_step [--device cpu|cuda[:N]] [--benchmark_...]
+//   bench_step --workloads    prints their settings, which bench/pytorch measures the same with
 //
 // On the CPU, on all cores, in fp32. On a GPU in both precisions, each with all launches of a step
 // made by the host (eager) and replayed as one recorded step; the time is the median over runs of
@@ -21,6 +22,7 @@
 #include <vector>
 
 #include "bench/peak.h"
+#include "bench/program.h"
 #include "bench/samples.h"
 #include "bench/workloads.h"
 #include "experiments/localization/training.h"
@@ -175,13 +177,9 @@ void add_gpu_steps(const std::string& device) {
       for (const bool replayed : {true, false}) {
         const std::string name = fmt::format("training_step/{}/{}/{}", workload.name,
                                              name_of(precision), replayed ? "replayed" : "eager");
-        const auto run = [=, &workload](benchmark::State& state) {
-          skip_on_error(state, [&] { gpu_step(state, workload, device, precision, replayed); });
-        };
-        benchmark::RegisterBenchmark(name.c_str(), run)
-            ->UseManualTime()
-            ->Iterations(1)
-            ->Unit(benchmark::kMicrosecond);
+        add_benchmark(name, [=](benchmark::State& state) {
+          gpu_step(state, workload, device, precision, replayed);
+        });
       }
     }
   }
@@ -203,6 +201,22 @@ void add_cpu_steps() {
   }
 }
 
+void print_workloads() {
+  Json all;
+  for (const Workload& workload : kWorkloads) {
+    with_settings(workload, [&](const auto& s) {
+      const Sizes sizes = sizes_of(s);
+      Json& json = all[workload.name] = experiments::to_json(s);
+      json["norm"] = workload.norm;
+      json["sequences"] = sizes.sequences;
+      json["length"] = sizes.length;
+      json["parameters"] =
+          Localizer(Device::cpu(1), DType::kF32, sizes.network, 0).parameters().size();
+    });
+  }
+  std::puts(all.dump(2).c_str());
+}
+
 // Takes --device out of the arguments.
 std::string take_device(int& argc, char** argv) {
   std::string device = "cpu";
@@ -219,30 +233,23 @@ std::string take_device(int& argc, char** argv) {
   return device;
 }
 
-int main_of(int argc, char** argv) {
-  const std::string name = take_device(argc, argv);
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-  const Device device = Device::from_name(name);
-  if (device.is_cuda()) {
-    benchmark::AddCustomContext("gpu", device.description());
-    add_gpu_steps(device.name());
-  } else {
-    add_cpu_steps();
-  }
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return 0;
-}
-
 }  // namespace
 }  // namespace sidechannel::bench
 
 int main(int argc, char** argv) {
-  try {
-    return sidechannel::bench::main_of(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "bench_step: %s\n", error.what());
-    return 1;
+  using namespace sidechannel;
+  if (argc == 2 && std::string(argv[1]) == "--workloads") {
+    bench::print_workloads();
+    return 0;
   }
+  const std::string name = bench::take_device(argc, argv);
+  return bench::run_benchmarks("bench_step", argc, argv, [&] {
+    const Device device = Device::from_name(name);
+    if (device.is_cuda()) {
+      benchmark::AddCustomContext("gpu", device.description());
+      bench::add_gpu_steps(device.name());
+    } else {
+      bench::add_cpu_steps();
+    }
+  });
 }

@@ -8,7 +8,9 @@
 // once.
 
 #include <functional>
+#include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -90,13 +92,10 @@ struct Case {
   std::function<Timed(Memory<Queue>&)> library;  // empty where none has it
 };
 
-template <class Call>
-std::string kernel_of(const CpuQueue&, const Call&) {
-  return {};
-}
-template <class Call>
-std::string kernel_of([[maybe_unused]] const CudaQueue& queue, [[maybe_unused]] const Call& call) {
-  if constexpr (requires { call.dims.kernel_size; }) {
+// Which of conv1d's kernels on a GPU computes a call.
+template <class Queue, class Call>
+std::string kernel_of([[maybe_unused]] const Queue& queue, [[maybe_unused]] const Call& call) {
+  if constexpr (std::is_same_v<Queue, CudaQueue> && requires { call.dims.kernel_size; }) {
     return variants_of(queue.info(), queue.precision(), call).front();
   }
   return {};
@@ -124,51 +123,50 @@ class Cases {
     probe("demo");
   }
 
-  const std::vector<Case<Queue>>& list() const { return list_; }
+  // A copy, which outlives the builder in a loop over Cases<Queue>().list().
+  std::vector<Case<Queue>> list() const { return list_; }
 
  private:
   // One kernel: `make(memory)` returns the call. Its library's counterpart, if there is one, is on
-  // the same call, or on the one that `make_theirs` returns.
+  // the same call; a convolution's is the product that it is of an unfolded matrix.
   template <class Make>
-  void add(const std::string& name, const Cost& cost, const Make& make) {
-    add(name, cost, make, make);
-  }
-  template <class Make, class MakeTheirs>
   void add(const std::string& name, const Cost& cost, const Make& make,
-           const MakeTheirs& make_theirs) {
+           const std::optional<MatmulDims>& unfolded = {}) {
+    using Call = std::invoke_result_t<Make, Memory<Queue>&>;
     Case<Queue> added{name, cost, {}, {}};
     added.ours = [make](Memory<Queue>& m) -> Timed {
-      auto call = make(m);
+      const Call call = make(m);
       return {[&queue = m.queue(), call] { run(queue, call); }, kernel_of(m.queue(), call)};
     };
-    using Theirs = std::invoke_result_t<MakeTheirs, Memory<Queue>&>;
-    if constexpr (requires(Queue & queue, const Theirs& call) { library(queue, call); }) {
-      added.library = [make_theirs](Memory<Queue>& m) -> Timed {
-        auto call = make_theirs(m);
-        const char* by = bench::library(m.queue(), call);
-        return {[&queue = m.queue(), call] { bench::library(queue, call); }, by};
-      };
+    if (unfolded) {
+      added.library = theirs([dims = *unfolded](auto& m) {
+        return Product{dims, m.random(dims.m * dims.k), m.random(dims.k * dims.n),
+                       m.random(dims.m * dims.n)};
+      });
+    } else if constexpr (requires(Queue & queue, const Call& call) { library(queue, call); }) {
+      added.library = theirs(make);
     }
     list_.push_back(std::move(added));
   }
-
-  static Product product(Memory<Queue>& m, const MatmulDims& dims) {
-    return {dims, m.random(dims.m * dims.k), m.random(dims.k * dims.n), m.random(dims.m * dims.n)};
+  template <class Make>
+  static auto theirs(const Make& make) {
+    return [make](Memory<Queue>& m) -> Timed {
+      return {[&queue = m.queue(), call = make(m)] { library(queue, call); },
+              library_of(m.queue())};
+    };
   }
 
   // --- The problems
 
-  static Sizes sizes(std::string_view name) {
-    for (const Workload& workload : kWorkloads) {
-      if (name == workload.name) {
-        return with_settings(workload, [](const auto& s) { return sizes_of(s); });
-      }
+  // A workload's, perhaps with another kind of normalization.
+  static Sizes sizes(std::string_view name, const char* norm = nullptr) {
+    for (Workload workload : kWorkloads) {
+      if (name != workload.name) continue;
+      if (norm) workload.norm = norm;
+      return with_settings(workload, [](const auto& s) { return sizes_of(s); });
     }
     throw Error("bench: there is no workload " + std::string(name));
   }
-
-  // A hidden layer's values in one step.
-  static std::int64_t hidden(const Sizes& s) { return s.sequences * s.length * s.network.channels; }
 
   void conv1d(const std::string& name, const Conv1dDims& dims, bool middle, bool input_gradient) {
     const std::int64_t positions = dims.batch * dims.length;
@@ -186,9 +184,7 @@ class Cases {
           return Conv1dForward<float>{
               .dims = dims, .x = m.random(x), .w = m.random(w), .b = m.random(b), .y = m.random(y)};
         },
-        [=](auto& m) {
-          return product(m, {positions_out, dims.channels_out, window_in});
-        });
+        MatmulDims{positions_out, dims.channels_out, window_in});
     if (input_gradient) {
       add(
           "conv1d_backward_input/" + name, {flops, x + w + y, middle},
@@ -196,9 +192,7 @@ class Cases {
             return Conv1dBackwardInput<float>{
                 .dims = dims, .dy = m.random(y), .w = m.random(w), .dx = {m.random(x)}};
           },
-          [=](auto& m) {
-            return product(m, {positions, dims.channels_in, window_out});
-          });
+          MatmulDims{positions, dims.channels_in, window_out});
     }
     add(
         "conv1d_backward_params/" + name, {flops, x + y + w + b, middle},
@@ -209,9 +203,7 @@ class Cases {
                                              .dw = {m.random(w)},
                                              .db = {m.random(b)}};
         },
-        [=](auto& m) {
-          return product(m, {window_in, dims.channels_out, positions_out, true, false});
-        });
+        MatmulDims{window_in, dims.channels_out, positions_out, true});
   }
 
   // Of valid convolutions the first, which is the largest.
@@ -226,21 +218,14 @@ class Cases {
     conv1d(name + "/last", dims(h, 1), false, true);
   }
 
-  static NormDims norm_dims(const Sizes& s, NormKind kind) {
-    LocalizerConfig network = s.network;
-    network.norm = kind;
-    const NormOptions sets = network.norm_options();
-    return {s.sequences,          s.length,     network.channels, sets.channels_per_set,
-            sets.samples_per_set, sets.epsilon, Activation::kRelu};
+  static NormDims norm_dims(const Sizes& s) {
+    const NormOptions sets = s.network.norm_options();
+    return {s.sequences,          s.length,     s.network.channels, sets.channels_per_set,
+            sets.samples_per_set, sets.epsilon, sets.activation};
   }
 
   void norm(const std::string& kind, const std::string& name) {
-    Sizes s = sizes(name);
-    if (kind == "group") {
-      s = sizes_of(
-          experiments::settings_from_preset<experiments::LocalizationSettings>(name, kind));
-    }
-    const NormDims dims = norm_dims(s, kind == "pack" ? NormKind::kPack : norm_kind_from(kind));
+    const NormDims dims = norm_dims(sizes(name, kind.c_str()));
     const std::int64_t size = dims.size(), c = dims.channels, statistics = dims.groups() * c;
     add("norm_relu_forward/" + kind + "/" + name, {0, 2 * size}, [=](auto& m) {
       return NormForward<float>{
@@ -266,8 +251,7 @@ class Cases {
   }
 
   void population_norm(const std::string& name) {
-    const Sizes s = sizes(name);
-    const NormDims dims = norm_dims(s, s.network.norm);
+    const NormDims dims = norm_dims(sizes(name));
     const std::int64_t size = dims.size(), c = dims.channels, statistics = dims.groups() * c;
     add("norm_relu_population_forward/" + name, {0, 2 * size}, [=](auto& m) {
       return NormPopulationForward<float>{.dims = dims,
@@ -301,7 +285,7 @@ class Cases {
   }
 
   void elementwise(const std::string& name) {
-    const std::int64_t size = hidden(sizes(name));
+    const std::int64_t size = norm_dims(sizes(name)).size();
     add("relu_forward/" + name, {0, 2 * size}, [=](auto& m) {
       return ReluForward<float>{.size = size, .x = m.random(size), .y = m.random(size)};
     });

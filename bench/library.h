@@ -1,9 +1,8 @@
 #pragma once
 
 // What libraries have for the same work, for the column beside each kernel: Eigen on the CPU,
-// cuBLASLt on a GPU. library(queue, call) runs theirs on the call's buffers and returns its name; a
-// call without such a function has no counterpart, or is the library's own (a sum of squares on a
-// GPU is CUB's).
+// cuBLASLt on a GPU. library(queue, call) runs theirs on the call's buffers; a call without such a
+// function has no counterpart (or is a library's own: a sum of squares on a GPU is CUB's).
 //
 // A convolution's is the one product that it is (implicit GEMM), of a matrix that is unfolded
 // already: [positions, taps C_in] x [taps C_in, C_out]. Neither unfolding nor bias is counted. A
@@ -61,29 +60,34 @@ void run(Queue& queue, const AdamStep& call) {
   run(queue, call.update);
 }
 
-const char* library(CpuQueue& queue, const Product& call);
-const char* library(CpuQueue& queue, const Copy& call);
-const char* library(CpuQueue& queue, const Fill& call);
-const char* library(CpuQueue& queue, const AdamStep& call);
-const char* library(CpuQueue& queue, const kernels::ReluForward<float>& call);
-const char* library(CpuQueue& queue, const kernels::ReluBackward<float>& call);
-const char* library(CpuQueue& queue, const kernels::MseForward<float>& call);
-const char* library(CpuQueue& queue, const kernels::MseBackward<float>& call);
-const char* library(CpuQueue& queue, const kernels::SumOfSquares<float>& call);
+constexpr const char* library_of(const CpuQueue&) {
+  return "Eigen";
+}
+constexpr const char* library_of(const CudaQueue&) {
+  return "cuBLASLt";
+}
 
-const char* library(CudaQueue& queue, const Product& call);
-const char* library(CudaQueue& queue, const Copy& call);
+void library(CudaQueue& queue, const Product& call);
+void library(CpuQueue& queue, const Product& call);
+void library(CpuQueue& queue, const Copy& call);
+void library(CpuQueue& queue, const Fill& call);
+void library(CpuQueue& queue, const AdamStep& call);
+void library(CpuQueue& queue, const kernels::ReluForward<float>& call);
+void library(CpuQueue& queue, const kernels::ReluBackward<float>& call);
+void library(CpuQueue& queue, const kernels::MseForward<float>& call);
+void library(CpuQueue& queue, const kernels::MseBackward<float>& call);
+void library(CpuQueue& queue, const kernels::SumOfSquares<float>& call);
 
 template <class Queue>
-const char* library(Queue& queue, const kernels::LinearForward<float>& call) {
+void library(Queue& queue, const kernels::LinearForward<float>& call) {
   const auto& [rows, in, out, activation] = call.dims;
-  return library(queue, Product{{rows, out, in, false, true}, call.x, call.w, call.y});
+  library(queue, Product{{rows, out, in, false, true}, call.x, call.w, call.y});
 }
 template <class Queue>
-const char* library(Queue& queue, const kernels::LinearBackward<float>& call) {
+void library(Queue& queue, const kernels::LinearBackward<float>& call) {
   const auto& [rows, in, out, activation] = call.dims;
   library(queue, Product{{rows, in, out}, call.dy, call.w, call.dx.data});
-  return library(queue, Product{{out, in, rows, true}, call.dy, call.x, call.dw.data});
+  library(queue, Product{{out, in, rows, true}, call.dy, call.x, call.dw.data});
 }
 
 }  // namespace sidechannel::bench

@@ -34,27 +34,24 @@ auto sequences(const MseDims& dims, const float* data) {
 
 }  // namespace
 
-const char* library(CpuQueue&, const Product& call) {
+void library(CpuQueue&, const Product& call) {
   const MatmulDims& dims = call.dims;
   with_factor(call.a, dims.m, dims.k, dims.transpose_a, [&](const auto& a) {
     with_factor(call.b, dims.k, dims.n, dims.transpose_b, [&](const auto& b) {
       Eigen::Map<Matrix>(call.c, dims.m, dims.n).noalias() = a * b;
     });
   });
-  return "Eigen";
 }
 
-const char* library(CpuQueue&, const Copy& call) {
+void library(CpuQueue&, const Copy& call) {
   array(call.y, call.size) = array(call.x, call.size);
-  return "Eigen";
 }
 
-const char* library(CpuQueue&, const Fill& call) {
+void library(CpuQueue&, const Fill& call) {
   array(call.x, call.size) = 1.0f;
-  return "Eigen";
 }
 
-const char* library(CpuQueue&, const AdamStep& call) {
+void library(CpuQueue&, const AdamStep& call) {
   const AdamRule& rule = call.update.rule;
   const std::int64_t size = call.update.size;
   *call.begin.state = begin_step(rule, *call.begin.state, *call.begin.sum_of_squares,
@@ -69,37 +66,31 @@ const char* library(CpuQueue&, const AdamStep& call) {
   m = beta1 * m + (1 - beta1) * g;
   v = beta2 * v + (1 - beta2) * g.square();
   p -= rate * m / (correction * v.sqrt() + epsilon);
-  return "Eigen";
 }
 
-const char* library(CpuQueue&, const ReluForward<float>& call) {
+void library(CpuQueue&, const ReluForward<float>& call) {
   array(call.y, call.size) = array(call.x, call.size).max(0.0f);
-  return "Eigen";
 }
 
-const char* library(CpuQueue&, const ReluBackward<float>& call) {
+void library(CpuQueue&, const ReluBackward<float>& call) {
   const auto y = array(call.y, call.size);
   array(call.dx.data, call.size) = (y > 0).select(array(call.dy, call.size), 0.0f);
-  return "Eigen";
 }
 
-const char* library(CpuQueue&, const MseForward<float>& call) {
+void library(CpuQueue&, const MseForward<float>& call) {
   const auto target = array(call.target, call.dims.target_size);
   *call.loss = (sequences(call.dims, call.y).colwise() - target).square().mean();
-  return "Eigen";
 }
 
-const char* library(CpuQueue&, const MseBackward<float>& call) {
+void library(CpuQueue&, const MseBackward<float>& call) {
   const auto y = sequences(call.dims, call.y);
   const auto target = array(call.target, call.dims.target_size);
   const float factor = *call.dloss * 2 / static_cast<float>(call.dims.size);
   Eigen::Map<Eigen::ArrayXXf>(call.dy.data, y.rows(), y.cols()) = factor * (y.colwise() - target);
-  return "Eigen";
 }
 
-const char* library(CpuQueue&, const SumOfSquares<float>& call) {
+void library(CpuQueue&, const SumOfSquares<float>& call) {
   *call.result = array(call.x, call.size).cast<double>().square().sum();
-  return "Eigen";
 }
 
 }  // namespace sidechannel::bench

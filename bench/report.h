@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "bench/cases.h"
+#include "bench/program.h"
 #include "bench/samples.h"
 
 namespace sidechannel::bench {
@@ -50,16 +51,6 @@ void run_case(benchmark::State& state, const Case<Queue>& c, Memory<Queue> memor
     label += ", beside " + library.by;
   }
   state.SetLabel(label);
-}
-
-// Registers run(state), once, with a time of its own.
-template <class Run>
-void add_benchmark(const std::string& name, const Run& run) {
-  benchmark::RegisterBenchmark(
-      name.c_str(), [run](benchmark::State& state) { skip_on_error(state, [&] { run(state); }); })
-      ->UseManualTime()
-      ->Iterations(1)
-      ->Unit(benchmark::kMicrosecond);
 }
 
 }  // namespace sidechannel::bench

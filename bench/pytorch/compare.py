@@ -32,7 +32,7 @@ import time
 try:
     import torch
 except ImportError:
-    sys.exit("compare.py: not run (this Python has no torch)")
+    sys.exit(f"{pathlib.Path(sys.argv[0]).name}: not run (this Python has no torch)")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path += [str(pathlib.Path(__file__).parent), str(ROOT / "bench" / "tools"),
@@ -41,11 +41,6 @@ import output  # noqa: E402
 import source  # noqa: E402
 from localizer import Localizer, PackedLocalizer  # noqa: E402
 
-# The steps of bench_step: their presets and norms.
-STEPS = {"demo": ("localization", "demo", "instance"),
-         "paper": ("localization", "paper", "instance"),
-         "paper-batch-norm": ("localization", "paper", "batch"),
-         "overlap": ("overlap", "paper", "pack")}
 COMPILED = {"compile": "reduce-overhead", "max-autotune": "max-autotune"}
 
 
@@ -55,13 +50,13 @@ def run(command, library_path):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout
 
 
-def load_step(name, programs, library_path):
-    experiment, preset, norm = STEPS[name]
-    command = [programs / experiment, "settings", "--preset", preset]
-    if norm != "pack":
-        command += ["--norm", norm]
-    settings = json.loads(run(command, library_path))
-    return {"samples_per_set": 1, **settings, "norm": norm, "name": name}
+def workloads(program, library_path):
+    """What bench_step trains: {name: settings and sizes}."""
+    if not os.access(program, os.X_OK):
+        sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {program} is not there; ./run bench builds it")
+    found = json.loads(run([program, "--workloads"], library_path))
+    return {name: {"name": name, "samples_per_set": 1, "groups": 1, **settings}
+            for name, settings in found.items()}
 
 
 class Ours:
@@ -96,16 +91,15 @@ class TorchStep:
         self.device, self.precision, self.mode = device, precision, mode
         self.parts = micro_batches
         use_precision(precision)
-        self.batch = step["batch"] // micro_batches
+        self.batch, self.length = step["batch"] // micro_batches, step["length"]
         if step["norm"] == "pack":
             network = PackedLocalizer(step["depth"], step["channels"], step["kernel_size"])
-            self.length = 1 + 2 * (step["kernel_size"] // 2) * step["depth"]
-            self.overlap = self.length // 2
+            self.overlap = step["length"] // 2
             self.target = torch.tensor([-1.0, 1.0]).repeat(self.batch)[:, None, None].to(device)
         else:
             network = Localizer(step["depth"], step["channels"], step["kernel_size"], step["norm"],
-                                step.get("groups", 1), step["samples_per_set"])
-            self.length, self.overlap = step["length"], None
+                                step["groups"], step["samples_per_set"])
+            self.overlap = None
             self.target = torch.linspace(-0.5, 0.5, self.length, device=device)[:, None] \
                 .expand(self.batch, self.length, 1)
         network = network.to(device)
@@ -260,7 +254,7 @@ def show(rows, device):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--steps", help=f"of {','.join(STEPS)} (default: the first two on the CPU)")
+    parser.add_argument("--steps", help="of bench_step's (default: all on a GPU, the first two on the CPU)")
     parser.add_argument("--modes", help="default: eager on the CPU; eager,graph on a GPU")
     parser.add_argument("--precisions", default="tf32,fp32", help="on a GPU")
     parser.add_argument("--rounds", type=int, help="default: 3 on the CPU, 2 on a GPU")
@@ -269,16 +263,15 @@ def main():
     parser.add_argument("--json", help="also write the results to this file, as they come")
     arguments = parser.parse_args()
     device = arguments.device
-    if not os.access(arguments.program, os.X_OK):
-        sys.exit(f"compare.py: {arguments.program} is not there; ./run bench builds it")
     if device == "cuda" and not torch.cuda.is_available():
         sys.exit("compare.py: not run (this PyTorch finds no GPU)")
-    programs = pathlib.Path(arguments.program).parent
-    for name in ("localization", "overlap"):
-        if not os.access(programs / name, os.X_OK):
-            sys.exit(f"compare.py: {programs / name} is not there; ./run bench builds it")
-    steps = [load_step(name, programs, arguments.library_path) for name in
-             (arguments.steps or ",".join(STEPS if device == "cuda" else ["demo", "paper"])).split(",")]
+    known = workloads(arguments.program, arguments.library_path)
+    names = arguments.steps.split(",") if arguments.steps else list(known)
+    if device == "cpu" and not arguments.steps:
+        names = names[:2]
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"--steps {unknown[0]}: expected of {', '.join(known)}")
+    steps = [known[name] for name in names]
     modes = (arguments.modes or ("eager,graph" if device == "cuda" else "eager")).split(",")
 
     cores = len(os.sched_getaffinity(0))

@@ -122,7 +122,7 @@ def kernels(gpu, until):
         found = json.loads(text)
     except ValueError:  # stopped in the middle: what is there, up to the last whole entry
         found = json.loads(text[:text.rindex("}")] + "}]}")
-    keep = ("label", "min_us", "spread", "GB/s", "TFLOP/s", "floor_us", "share")
+    keep = ("label", "min_us", "spread", "GB/s", "TFLOP/s", "floor_us", "share", "library_us")
     kernels, errors = {}, []
     for result in found["benchmarks"]:
         name = result["name"].split("/iterations")[0]
@@ -135,24 +135,35 @@ def kernels(gpu, until):
                               "results": kernels}
     if errors and outcome.status == "passed":
         outcome = failed(f"{len(errors)}: {errors[0][:300]}")
+    if outcome.status == "passed" and python_with_torch():  # what is there when time is up is kept
+        theirs, _ = beside_pytorch(gpu, "kernels", until)
+        gpu.results["kernels"]["pytorch"] = theirs or {}
+        outcome = passed(f"PyTorch: {len(theirs or {})} of its kernels measured")
     return outcome._replace(details={"command": "bench_cuda", "errors": errors,
                                      "measured": len(kernels)})
 
 
-def compare(gpu, name, until, *options):
-    out = processes.LOGS / f"{name}.json"
+def beside_pytorch(gpu, script, until, *options, log=""):
+    """What a script of bench/pytorch measured, None where it did not, and its outcome."""
+    log = log or f"pytorch-{script}"
+    out = processes.LOGS / f"{log}.json"
     out.unlink(missing_ok=True)
     env = {"SIDECHANNEL_COMMIT": gpu.results["commit"], "PYTHONUNBUFFERED": "1"}
     if "LD_LIBRARY_PATH" in gpu.env:  # for ours alone: PyTorch finds its own libraries
         options += ("--library-path", gpu.env["LD_LIBRARY_PATH"])
+    program = Program([python_with_torch(), f"bench/pytorch/{script}.py", "--device", "cuda",
+                       "--program", gpu.bin / "bench_step", "--json", out, *options], log, env)
+    outcome = outcome_of(program, until)
+    return json.loads(out.read_text()) if out.exists() else None, \
+        outcome._replace(details={"command": shlex.join(program.command[1:])})
+
+
+def compare(gpu, name, until, *options):
     with Clocks() as clocks:
-        program = Program([python_with_torch(), "bench/pytorch/compare.py", "--device", "cuda",
-                           "--program", gpu.bin / "bench_step", "--json", out, *options],
-                          name, env)
-        outcome = outcome_of(program, until)
-    if out.exists():
-        gpu.results[name] = {**json.loads(out.read_text()), "clocks": clocks.summary()}
-    return outcome._replace(details={"command": shlex.join(program.command[1:])})
+        found, outcome = beside_pytorch(gpu, "compare", until, *options, log=name)
+    if found:
+        gpu.results[name] = {**found, "clocks": clocks.summary()}
+    return outcome
 
 
 def steps(gpu, until):
@@ -276,7 +287,7 @@ def keep_run(gpu, folder, name):
 
 # In this order, the most worth first: seconds at most. With prebuilt programs all but the last two fit
 # into ten minutes.
-STAGES = {"build": (build, 420), "tests": (tests, 70), "kernels": (kernels, 40), "steps": (steps, 130),
+STAGES = {"build": (build, 420), "tests": (tests, 70), "kernels": (kernels, 70), "steps": (steps, 130),
           "profile": (profile, 60), "programs": (programs, 150), "sanitizers": (sanitizers, 80),
           "compile": (compile, 240), "paper": (paper, 24 * 3600)}
 # What may run out of time without being a failure.

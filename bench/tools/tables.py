@@ -169,7 +169,9 @@ def gpu_peaks(_, gpu, prediction=None):
 
 
 def kernel_rows(gpu, prediction, wanted=lambda name: True):
-    results = (gpu or {}).get("kernels", {}).get("results", {})
+    kernels = (gpu or {}).get("kernels", {})
+    results, pytorch = kernels.get("results", {}), kernels.get("pytorch", {})
+    column = any("library_us" in result for result in results.values())
     names = list(prediction.get("kernels", {}))
     names += [name for name in dict.fromkeys(key.rsplit("/", 1)[0] for key in results)
               if name not in names]
@@ -178,10 +180,11 @@ def kernel_rows(gpu, prediction, wanted=lambda name: True):
         expected = prediction.get("kernels", {}).get(name)
         cold, warm = results.get(f"{name}/cold"), results.get(f"{name}/warm")
         label = (warm or cold or {}).get("label", expected["limit"] if expected else "")
+        label, _, library = label.partition(", beside ")
         limit, _, kernel = label.partition(", by ")
         row = [name, limit, f"{number(expected['floor_us'])} µs" if expected else ""]
         if not warm and not cold:
-            rows.append(row + [NOT_MEASURED, "", "", "", ""])
+            rows.append(row + [NOT_MEASURED, "", "", "", "", "", ""])
             continue
         for result in (cold, warm):
             row.append(f"{number(result['us'])} µs" if result else NOT_MEASURED)
@@ -189,14 +192,20 @@ def kernel_rows(gpu, prediction, wanted=lambda name: True):
         best = warm or cold
         rate = f"{number(best['TFLOP/s'])} TFLOP/s" if "TFLOP/s" in best and limit != "memory" \
             else f"{number(best['GB/s'])} GB/s"
-        rows.append(row + [rate + (f", `{kernel}`" if kernel else "")])
+        row.append(rate + (f", `{kernel}`" if kernel else ""))
+        theirs = (warm or {}).get("library_us")
+        row.append(f"{number(theirs)} µs, {library}" if theirs else "" if column else NOT_MEASURED)
+        theirs = pytorch.get(name)
+        row.append(f"{number(theirs)} µs" if theirs else "" if pytorch else NOT_MEASURED)
+        rows.append(row)
     return rows
 
 
 def gpu_kernels(_, gpu, prediction=None):
     prediction = prediction or load("predicted-*.json") or {}
     return table(["kernel", "bound by", "predicted floor", "cold", "of the floor", "warm",
-                  "of the floor", "warm"], kernel_rows(gpu, prediction))
+                  "of the floor", "warm", "a library, warm", "PyTorch, warm"],
+                 kernel_rows(gpu, prediction))
 
 
 def gpu_rows(gpu):
@@ -279,7 +288,7 @@ def kernel_summary(gpu):
     """The paper's kernels in a few lines."""
     rows = kernel_rows(gpu, load("predicted-*.json") or {},
                        lambda name: "demo" not in name and "batch-norm/" not in name)
-    head = [["kernel", "bound by", "predicted", "cold", "", "warm", "", ""]]
+    head = [["kernel", "bound by", "predicted", "cold", "", "warm", "", "", "a library", "PyTorch"]]
     return "\n" + plain(head + rows)
 
 
