@@ -39,6 +39,7 @@ sys.path += [str(pathlib.Path(__file__).parent), str(ROOT / "bench" / "tools"),
              str(ROOT / "experiments" / "figures")]
 import output  # noqa: E402
 import source  # noqa: E402
+import tables  # noqa: E402
 from localizer import Localizer, PackedLocalizer  # noqa: E402
 
 COMPILED = {"compile": "reduce-overhead", "max-autotune": "max-autotune"}
@@ -59,23 +60,12 @@ def workloads(program, library_path):
             for name, settings in found.items()}
 
 
-class Ours:
-    """One round of bench_step: seconds and counters of all steps."""
-
-    def __init__(self, program, device, steps, seconds, library_path):
-        command = [program, "--benchmark_format=json", f"--benchmark_min_time={seconds}",
-                   f"--benchmark_filter=training_step/({'|'.join(steps)})/"]
-        if device == "cuda":
-            command += ["--device", "cuda"]
-        self.benchmarks = json.loads(run(command, library_path))["benchmarks"]
-
-    def find(self, *parts):
-        """(seconds, counters) of one step, or None where it did not run."""
-        prefix = "/".join(("training_step",) + parts) + "/"
-        for result in self.benchmarks:
-            if result["name"].startswith(prefix) and not result.get("error_occurred"):
-                return result["real_time"] * {"us": 1e-6, "ms": 1e-3}[result["time_unit"]], result
-        return None
+def run_ours(arguments, device, names):
+    """One round of bench_step."""
+    return json.loads(run([
+        arguments.program, "--benchmark_format=json", "--benchmark_min_time=1",
+        f"--benchmark_filter=training_step/({'|'.join(names)})/",
+        *(["--device", "cuda"] if device == "cuda" else [])], arguments.library_path))
 
 
 def use_precision(precision):
@@ -199,21 +189,7 @@ def compare(arguments, device, steps, precisions, modes, write):
         for precision in precisions:
             rows.append({"preset": step["name"], "precision": precision, "ours_seconds": []})
     for round_number in range(arguments.rounds or (2 if gpu else 3)):
-        ours = Ours(arguments.program, device, [step["name"] for step in steps], 1,
-                    arguments.library_path)
-        for row in rows:
-            place = (row["preset"], row["precision"]) if gpu else (row["preset"],)
-            found = ours.find(*place, "replayed") if gpu else ours.find(*place)
-            if found:
-                row["ours_seconds"].append(found[0])
-                for counter in ("share", "arena_MB", "peak_memory_MB", "launches", "graph_launches",
-                                "allocations", "synchronizations"):
-                    if counter in found[1]:
-                        row.setdefault(counter, []).append(found[1][counter])
-            eager = ours.find(*place, "eager") if gpu else None
-            if eager:
-                row.setdefault("ours_eager_seconds", []).append(eager[0])
-                row["launches_eager"] = eager[1]["launches"]
+        tables.step_rows(run_ours(arguments, device, [step["name"] for step in steps]), rows)
         write(rows)
         for mode in modes:
             for step in steps:
@@ -254,7 +230,7 @@ def show(rows, device):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--steps", help="of bench_step's (default: all on a GPU, the first two on the CPU)")
+    parser.add_argument("--steps", help="default: the first two on the CPU, all on a GPU")
     parser.add_argument("--modes", help="default: eager on the CPU; eager,graph on a GPU")
     parser.add_argument("--precisions", default="tf32,fp32", help="on a GPU")
     parser.add_argument("--rounds", type=int, help="default: 3 on the CPU, 2 on a GPU")

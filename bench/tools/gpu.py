@@ -8,7 +8,7 @@ others:
 
     build         unless programs that ./run bundle --binaries built run here
     tests         those of the CUDA kernels, in several processes at once
-    kernels       bench_cuda: every kernel beside what the GPU could do at most
+    kernels       bench_cuda: every kernel beside what the GPU could do at most, and beside libraries
     steps         training steps, beside PyTorch where there is one: eager and as CUDA graphs
     profile       Nsight Compute on each kernel of one paper-scale step: what it waits for
     programs      all other tests, as on the CPU

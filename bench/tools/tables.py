@@ -69,26 +69,30 @@ def load(pattern, folder=RESULTS):
     return {**result, "file": name}
 
 
-def step_rows(found):
-    """bench_step's own JSON in compare.py's form, for where there is no PyTorch."""
-    rows = {}
+COUNTERS = ("share", "arena_MB", "peak_memory_MB", "launches", "graph_launches", "allocations",
+            "synchronizations")
+
+
+def step_rows(found, rows=()):
+    """What bench_step's JSON says of each step and precision; added to rows, where those are given."""
+    by_key = {(row["preset"], row["precision"]): row for row in rows}
     for result in found["benchmarks"]:
-        _, step, precision, how = result["name"].split("/")[:4]
-        if result.get("error_occurred"):
+        _, step, *more = result["name"].split("/")
+        precision, how = more[:2] if more[0] in ("tf32", "fp32") else ("fp32", "")
+        if result.get("error_occurred") or (rows and (step, precision) not in by_key):
             continue
-        row = rows.setdefault((step, precision),
-                              {"preset": step, "precision": precision, "ours_seconds": []})
+        row = by_key.setdefault((step, precision),
+                                {"preset": step, "precision": precision, "ours_seconds": []})
         seconds = result["real_time"] * {"us": 1e-6, "ms": 1e-3}[result["time_unit"]]
         if how == "eager":
-            row["ours_eager_seconds"] = [seconds]
+            row.setdefault("ours_eager_seconds", []).append(seconds)
             row["launches_eager"] = result["launches"]
             continue
-        row["ours_seconds"] = [seconds]
-        for counter in ("share", "arena_MB", "peak_memory_MB", "launches", "graph_launches",
-                        "allocations", "synchronizations"):
+        row["ours_seconds"].append(seconds)
+        for counter in COUNTERS:
             if counter in result:
-                row[counter] = [result[counter]]
-    return list(rows.values())
+                row.setdefault(counter, []).append(result[counter])
+    return list(by_key.values())
 
 
 def milliseconds(row, key):
