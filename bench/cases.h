@@ -105,7 +105,7 @@ template <class Queue>
 class Cases {
  public:
   Cases() {
-    for (const char* name : {"paper", "demo", "paper-batch-norm", "overlap"}) convolutions(name);
+    for (const Workload& workload : kWorkloads) convolutions(workload.name);
     norm("instance", "paper");
     norm("group", "paper");
     norm("layer", "paper");
@@ -301,8 +301,8 @@ class Cases {
 
   // The network's output [sequences, length], its noise, its loss and what is averaged over it.
   void ends(const std::string& name) {
-    const auto [sequences, length, network] = sizes(name);
-    const std::int64_t size = sequences * length;
+    const Sizes s = sizes(name);
+    const std::int64_t sequences = s.sequences, length = s.length, size = sequences * length;
     const MseDims dims{size, length};
     add("normal_fill/" + name, {0, size}, [=](auto& m) {
       return NormalFill<float>{.random = {1, 1},
