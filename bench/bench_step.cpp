@@ -1,6 +1,7 @@
 // A whole training step: noise, forward, loss, backward, finiteness check, Adam, averages.
 //
 //   bench_step [--device cpu|cuda[:N]] [--benchmark_...]
+//   bench_step --workloads    prints their settings, which bench/pytorch measures the same with
 //
 // On the CPU, on all cores, in fp32. On a GPU in both precisions, each with all launches of a step
 // made by the host (eager) and replayed as one recorded step; the time is the median over runs of
@@ -21,7 +22,9 @@
 #include <vector>
 
 #include "bench/peak.h"
+#include "bench/program.h"
 #include "bench/samples.h"
+#include "bench/workloads.h"
 #include "experiments/localization/training.h"
 #include "experiments/overlap/distinguish.h"
 
@@ -38,61 +41,51 @@ namespace {
 
 // Operations of the convolutions of one training step: three times those of a forward pass, with
 // the gradients of weights and of inputs, which the first layer has none of.
-double step_flops(std::int64_t sequences, std::int64_t length, std::int64_t depth,
-                  std::int64_t channels, std::int64_t kernel_size, bool padded) {
+double step_flops(const Sizes& sizes) {
+  const LocalizerConfig& network = sizes.network;
+  std::int64_t length = sizes.length;
   double flops = 0;
-  for (std::int64_t layer = 0; layer < depth; ++layer) {
-    if (!padded) length -= kernel_size - 1;
-    const std::int64_t in = layer == 0 ? 1 : channels;
-    const std::int64_t out = layer == depth - 1 ? 1 : channels;
+  for (std::int64_t layer = 0; layer < network.depth; ++layer) {
+    if (!network.padded) length -= network.kernel_size - 1;
+    const std::int64_t in = layer == 0 ? 1 : network.channels;
+    const std::int64_t out = layer == network.depth - 1 ? 1 : network.channels;
     flops += (layer == 0 ? 2 : 3) * 2.0 *
-             static_cast<double>(sequences * length * in * out * kernel_size);
+             static_cast<double>(sizes.sequences * length * in * out * network.kernel_size);
   }
   return flops;
+}
+
+using StepPointer = std::unique_ptr<experiments::TrainingStep>;
+
+StepPointer step_of(Localizer& network, const experiments::LocalizationSettings& s) {
+  return std::make_unique<experiments::LocalizationStep>(network, s.training_rate(), s.batch,
+                                                         s.length, 0);
+}
+// Pairs that share half of their positions.
+StepPointer step_of(Localizer& network, const experiments::OverlapSettings& s) {
+  return std::make_unique<experiments::DistinguishStep>(network, s.training_rate(), s.batch,
+                                                        s.length() / 2, 0);
 }
 
 // A step with the network that it trains.
 struct Training {
   double flops;
-  std::shared_ptr<void> network;
-  std::unique_ptr<experiments::TrainingStep> step;
+  std::unique_ptr<Localizer> network;
+  StepPointer step;
 };
 
-Training localization(const Device& device, const char* preset, const char* norm) {
-  const auto s = experiments::settings_from_preset<experiments::LocalizationSettings>(preset, norm);
-  const auto network = std::make_shared<Localizer>(device, DType::kF32, s.network(), 0);
-  return {step_flops(s.batch, s.length, s.depth, s.channels, s.kernel_size, true), network,
-          std::make_unique<experiments::LocalizationStep>(*network, s.training_rate(), s.batch,
-                                                          s.length, 0)};
+Training make_training(const Device& device, const Workload& workload) {
+  return with_settings(workload, [&](const auto& s) {
+    const Sizes sizes = sizes_of(s);
+    auto network = std::make_unique<Localizer>(device, DType::kF32, sizes.network, 0);
+    StepPointer step = step_of(*network, s);
+    return Training{step_flops(sizes), std::move(network), std::move(step)};
+  });
 }
 
-// Pairs that share half of their positions.
-Training overlap(const Device& device, const char* preset) {
-  const auto s = experiments::settings_from_preset<experiments::OverlapSettings>(preset);
-  const auto network = std::make_shared<Localizer>(device, DType::kF32, s.network(), 0);
-  return {step_flops(2 * s.batch, s.length(), s.depth, s.channels, s.kernel_size, false), network,
-          std::make_unique<experiments::DistinguishStep>(*network, s.training_rate(), s.batch,
-                                                         s.length() / 2, 0)};
-}
-
-struct Step {
-  const char* name;
-  Training (*make)(const Device& device);
-};
-
-constexpr Step kSteps[] = {
-    {"demo", [](const Device& device) { return localization(device, "demo", "instance"); }},
-    {"paper", [](const Device& device) { return localization(device, "paper", "instance"); }},
-    // In groups of four, as Figure 4 trains.
-    {"paper-batch-norm",
-     [](const Device& device) { return localization(device, "paper", "batch"); }},
-    // Figure 3.
-    {"overlap", [](const Device& device) { return overlap(device, "paper"); }},
-};
-
-void cpu_step(benchmark::State& state, const Step& what) {
+void cpu_step(benchmark::State& state, const Workload& workload) {
   const Device device = Device::cpu();
-  const Training training = what.make(device);
+  const Training training = make_training(device, workload);
   experiments::TrainingStep& step = *training.step;
   const int threads = device.cpu_queue().threads();
   const double peak = fma_peak(threads);
@@ -131,7 +124,7 @@ double seconds_of(const Device& device, experiments::TrainingStep& step, int ste
   return std::chrono::duration<double>(Clock::now() - start).count() / steps;
 }
 
-void gpu_step(benchmark::State& state, const Step& what, const std::string& name,
+void gpu_step(benchmark::State& state, const Workload& workload, const std::string& name,
               Precision precision, bool replayed) {
   setenv("SIDECHANNEL_REPLAY", replayed ? "on" : "off", 1);
   const Device device = Device::from_name(name, 0, precision);
@@ -141,7 +134,7 @@ void gpu_step(benchmark::State& state, const Step& what, const std::string& name
     return;
   }
   const double peak = gpu_peak(name, precision);
-  const Training training = what.make(device);
+  const Training training = make_training(device, workload);
   experiments::TrainingStep& step = *training.step;
   seconds_of(device, step, 5);  // recorded in the third at the latest
 
@@ -179,18 +172,14 @@ void gpu_step(benchmark::State& state, const Step& what, const std::string& name
 }
 
 void add_gpu_steps(const std::string& device) {
-  for (const Step& what : kSteps) {
+  for (const Workload& workload : kWorkloads) {
     for (const Precision precision : {Precision::kTf32, Precision::kFp32}) {
       for (const bool replayed : {true, false}) {
-        const std::string name = fmt::format("training_step/{}/{}/{}", what.name,
+        const std::string name = fmt::format("training_step/{}/{}/{}", workload.name,
                                              name_of(precision), replayed ? "replayed" : "eager");
-        const auto run = [=, &what](benchmark::State& state) {
-          skip_on_error(state, [&] { gpu_step(state, what, device, precision, replayed); });
-        };
-        benchmark::RegisterBenchmark(name.c_str(), run)
-            ->UseManualTime()
-            ->Iterations(1)
-            ->Unit(benchmark::kMicrosecond);
+        add_benchmark(name, [=](benchmark::State& state) {
+          gpu_step(state, workload, device, precision, replayed);
+        });
       }
     }
   }
@@ -203,12 +192,29 @@ void add_gpu_steps(const std::string&) {}  // never reached: no device is a GPU
 #endif
 
 void add_cpu_steps() {
-  for (const Step& what : kSteps) {
-    benchmark::RegisterBenchmark(fmt::format("training_step/{}", what.name).c_str(),
-                                 [&what](benchmark::State& state) { cpu_step(state, what); })
+  for (const Workload& workload : kWorkloads) {
+    benchmark::RegisterBenchmark(
+        fmt::format("training_step/{}", workload.name).c_str(),
+        [&workload](benchmark::State& state) { cpu_step(state, workload); })
         ->UseRealTime()
         ->Unit(benchmark::kMicrosecond);
   }
+}
+
+void print_workloads() {
+  Json all;
+  for (const Workload& workload : kWorkloads) {
+    with_settings(workload, [&](const auto& s) {
+      const Sizes sizes = sizes_of(s);
+      Json& json = all[workload.name] = experiments::to_json(s);
+      json["norm"] = workload.norm;
+      json["sequences"] = sizes.sequences;
+      json["length"] = sizes.length;
+      json["parameters"] =
+          Localizer(Device::cpu(1), DType::kF32, sizes.network, 0).parameters().size();
+    });
+  }
+  std::puts(all.dump(2).c_str());
 }
 
 // Takes --device out of the arguments.
@@ -227,30 +233,23 @@ std::string take_device(int& argc, char** argv) {
   return device;
 }
 
-int main_of(int argc, char** argv) {
-  const std::string name = take_device(argc, argv);
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-  const Device device = Device::from_name(name);
-  if (device.is_cuda()) {
-    benchmark::AddCustomContext("gpu", device.description());
-    add_gpu_steps(device.name());
-  } else {
-    add_cpu_steps();
-  }
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return 0;
-}
-
 }  // namespace
 }  // namespace sidechannel::bench
 
 int main(int argc, char** argv) {
-  try {
-    return sidechannel::bench::main_of(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "bench_step: %s\n", error.what());
-    return 1;
+  using namespace sidechannel;
+  if (argc == 2 && std::string(argv[1]) == "--workloads") {
+    bench::print_workloads();
+    return 0;
   }
+  const std::string name = bench::take_device(argc, argv);
+  return bench::run_benchmarks("bench_step", argc, argv, [&] {
+    const Device device = Device::from_name(name);
+    if (device.is_cuda()) {
+      benchmark::AddCustomContext("gpu", device.description());
+      bench::add_gpu_steps(device.name());
+    } else {
+      bench::add_cpu_steps();
+    }
+  });
 }

@@ -128,6 +128,10 @@ double copy_peak(CudaQueue& queue) {
   return 2.0 * static_cast<double>(bytes) / seconds;
 }
 
+void launch_nothing(CudaQueue& queue) {
+  launch(queue, "nothing", nothing, kernels::Launch{1, 32});
+}
+
 void launch_costs(CudaQueue& queue, CudaPeaks& peaks) {
   constexpr int kMany = 200;
   const auto waited = [&](const auto& run) {
@@ -170,10 +174,6 @@ void launch_costs(CudaQueue& queue, CudaPeaks& peaks) {
 }
 
 }  // namespace
-
-void launch_nothing(CudaQueue& queue) {
-  launch(queue, "nothing", nothing, kernels::Launch{1, 32});
-}
 
 CudaPeaks cuda_peaks(CudaQueue& queue) {
   CudaPeaks peaks;

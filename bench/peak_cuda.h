@@ -19,7 +19,4 @@ struct CudaPeaks {
 
 CudaPeaks cuda_peaks(kernels::CudaQueue& queue);
 
-// Launches a kernel that does nothing.
-void launch_nothing(kernels::CudaQueue& queue);
-
 }  // namespace sidechannel::bench

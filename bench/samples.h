@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <exception>
 #include <vector>
 
 namespace sidechannel::bench {
@@ -28,16 +27,6 @@ Samples sample(int count, const Measure& measure) {
   Samples samples;
   for (int i = 0; i < count; ++i) samples.seconds.push_back(measure());
   return samples;
-}
-
-// Runs one benchmark. What goes wrong in it is its result, and no end of the others.
-template <class State, class Run>
-void skip_on_error(State& state, const Run& run) {
-  try {
-    run();
-  } catch (const std::exception& error) {
-    state.SkipWithError(error.what());
-  }
 }
 
 }  // namespace sidechannel::bench

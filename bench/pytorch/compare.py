@@ -32,20 +32,16 @@ import time
 try:
     import torch
 except ImportError:
-    sys.exit("compare.py: not run (this Python has no torch)")
+    sys.exit(f"{pathlib.Path(sys.argv[0]).name}: not run (this Python has no torch)")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path += [str(pathlib.Path(__file__).parent), str(ROOT / "bench"),
+sys.path += [str(pathlib.Path(__file__).parent), str(ROOT / "bench" / "tools"),
              str(ROOT / "experiments" / "figures")]
 import output  # noqa: E402
 import source  # noqa: E402
+import tables  # noqa: E402
 from localizer import Localizer, PackedLocalizer  # noqa: E402
 
-# The steps of bench_step: their presets and norms.
-STEPS = {"demo": ("localization", "demo", "instance"),
-         "paper": ("localization", "paper", "instance"),
-         "paper-batch-norm": ("localization", "paper", "batch"),
-         "overlap": ("overlap", "paper", "pack")}
 COMPILED = {"compile": "reduce-overhead", "max-autotune": "max-autotune"}
 
 
@@ -55,32 +51,21 @@ def run(command, library_path):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout
 
 
-def load_step(name, programs, library_path):
-    experiment, preset, norm = STEPS[name]
-    command = [programs / experiment, "settings", "--preset", preset]
-    if norm != "pack":
-        command += ["--norm", norm]
-    settings = json.loads(run(command, library_path))
-    return {"samples_per_set": 1, **settings, "norm": norm, "name": name}
+def workloads(program, library_path):
+    """What bench_step trains: {name: settings and sizes}."""
+    if not os.access(program, os.X_OK):
+        sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {program} is not there; ./run bench builds it")
+    found = json.loads(run([program, "--workloads"], library_path))
+    return {name: {"name": name, "samples_per_set": 1, "groups": 1, **settings}
+            for name, settings in found.items()}
 
 
-class Ours:
-    """One round of bench_step: seconds and counters of all steps."""
-
-    def __init__(self, program, device, steps, seconds, library_path):
-        command = [program, "--benchmark_format=json", f"--benchmark_min_time={seconds}",
-                   f"--benchmark_filter=training_step/({'|'.join(steps)})/"]
-        if device == "cuda":
-            command += ["--device", "cuda"]
-        self.benchmarks = json.loads(run(command, library_path))["benchmarks"]
-
-    def find(self, *parts):
-        """(seconds, counters) of one step, or None where it did not run."""
-        prefix = "/".join(("training_step",) + parts) + "/"
-        for result in self.benchmarks:
-            if result["name"].startswith(prefix) and not result.get("error_occurred"):
-                return result["real_time"] * {"us": 1e-6, "ms": 1e-3}[result["time_unit"]], result
-        return None
+def run_ours(arguments, device, names):
+    """One round of bench_step."""
+    return json.loads(run([
+        arguments.program, "--benchmark_format=json", "--benchmark_min_time=1",
+        f"--benchmark_filter=training_step/({'|'.join(names)})/",
+        *(["--device", "cuda"] if device == "cuda" else [])], arguments.library_path))
 
 
 def use_precision(precision):
@@ -96,16 +81,15 @@ class TorchStep:
         self.device, self.precision, self.mode = device, precision, mode
         self.parts = micro_batches
         use_precision(precision)
-        self.batch = step["batch"] // micro_batches
+        self.batch, self.length = step["batch"] // micro_batches, step["length"]
         if step["norm"] == "pack":
             network = PackedLocalizer(step["depth"], step["channels"], step["kernel_size"])
-            self.length = 1 + 2 * (step["kernel_size"] // 2) * step["depth"]
-            self.overlap = self.length // 2
+            self.overlap = step["length"] // 2
             self.target = torch.tensor([-1.0, 1.0]).repeat(self.batch)[:, None, None].to(device)
         else:
             network = Localizer(step["depth"], step["channels"], step["kernel_size"], step["norm"],
-                                step.get("groups", 1), step["samples_per_set"])
-            self.length, self.overlap = step["length"], None
+                                step["groups"], step["samples_per_set"])
+            self.overlap = None
             self.target = torch.linspace(-0.5, 0.5, self.length, device=device)[:, None] \
                 .expand(self.batch, self.length, 1)
         network = network.to(device)
@@ -205,21 +189,7 @@ def compare(arguments, device, steps, precisions, modes, write):
         for precision in precisions:
             rows.append({"preset": step["name"], "precision": precision, "ours_seconds": []})
     for round_number in range(arguments.rounds or (2 if gpu else 3)):
-        ours = Ours(arguments.program, device, [step["name"] for step in steps], 1,
-                    arguments.library_path)
-        for row in rows:
-            place = (row["preset"], row["precision"]) if gpu else (row["preset"],)
-            found = ours.find(*place, "replayed") if gpu else ours.find(*place)
-            if found:
-                row["ours_seconds"].append(found[0])
-                for counter in ("share", "arena_MB", "peak_memory_MB", "launches", "graph_launches",
-                                "allocations", "synchronizations"):
-                    if counter in found[1]:
-                        row.setdefault(counter, []).append(found[1][counter])
-            eager = ours.find(*place, "eager") if gpu else None
-            if eager:
-                row.setdefault("ours_eager_seconds", []).append(eager[0])
-                row["launches_eager"] = eager[1]["launches"]
+        tables.step_rows(run_ours(arguments, device, [step["name"] for step in steps]), rows)
         write(rows)
         for mode in modes:
             for step in steps:
@@ -260,7 +230,7 @@ def show(rows, device):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--steps", help=f"of {','.join(STEPS)} (default: the first two on the CPU)")
+    parser.add_argument("--steps", help="default: the first two on the CPU, all on a GPU")
     parser.add_argument("--modes", help="default: eager on the CPU; eager,graph on a GPU")
     parser.add_argument("--precisions", default="tf32,fp32", help="on a GPU")
     parser.add_argument("--rounds", type=int, help="default: 3 on the CPU, 2 on a GPU")
@@ -269,16 +239,15 @@ def main():
     parser.add_argument("--json", help="also write the results to this file, as they come")
     arguments = parser.parse_args()
     device = arguments.device
-    if not os.access(arguments.program, os.X_OK):
-        sys.exit(f"compare.py: {arguments.program} is not there; ./run bench builds it")
     if device == "cuda" and not torch.cuda.is_available():
         sys.exit("compare.py: not run (this PyTorch finds no GPU)")
-    programs = pathlib.Path(arguments.program).parent
-    for name in ("localization", "overlap"):
-        if not os.access(programs / name, os.X_OK):
-            sys.exit(f"compare.py: {programs / name} is not there; ./run bench builds it")
-    steps = [load_step(name, programs, arguments.library_path) for name in
-             (arguments.steps or ",".join(STEPS if device == "cuda" else ["demo", "paper"])).split(",")]
+    known = workloads(arguments.program, arguments.library_path)
+    names = arguments.steps.split(",") if arguments.steps else list(known)
+    if device == "cpu" and not arguments.steps:
+        names = names[:2]
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"--steps {unknown[0]}: expected of {', '.join(known)}")
+    steps = [known[name] for name in names]
     modes = (arguments.modes or ("eager,graph" if device == "cuda" else "eager")).split(",")
 
     cores = len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""Tests of bench/*.py: python3 -m unittest discover -s tests/bench"""
+"""Tests of bench/tools: python3 -m unittest discover -s tests/bench"""
 
 import contextlib
 import io
@@ -13,9 +13,13 @@ import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "bench"))
+sys.path.insert(0, str(ROOT / "bench" / "tools"))
 
+import binaries  # noqa: E402
 import gpu  # noqa: E402
+import machine  # noqa: E402
+import processes  # noqa: E402
+import stages  # noqa: E402
 import tables  # noqa: E402
 
 STEP = {"preset": "paper", "precision": "tf32", "ours_seconds": [9e-4, 8e-4, 7e-4],
@@ -31,8 +35,10 @@ GPU = {"commit": "abc1234", "date": "2026-01-02 03:04 UTC", "command": "./run gp
        "stages": [{"name": "tests", "status": "passed", "seconds": 34.2, "reason": "500 tests"}],
        "kernels": {"context": {"ffma_TFLOP_s": "61.2", "copy_GB_s": "4310"},
                    "clocks": {"clocks.sm": {"min": 345, "max": 1980}},
+                   "pytorch": {"conv1d_forward/paper/tf32": 7.0},
                    "results": {"conv1d_forward/paper/tf32/warm":
-                               {"us": 5.25, "label": "TF32 mma.sync, by tf32_mma_64",
+                               {"us": 5.25, "library_us": 6.5,
+                                "label": "TF32 mma.sync, by tf32_mma_64, beside cuBLASLt",
                                 "TFLOP/s": 149.8, "GB/s": 1900.0, "share": 0.61},
                                "fill/new/cold": {"us": 4.5, "label": "memory", "GB/s": 2000.0,
                                                  "share": 0.5}}},
@@ -47,15 +53,15 @@ class Tables(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             for name, result in results.items():
                 (Path(folder) / name).write_text(json.dumps(result))
-            text = "".join(f"before\n<!-- bench/tables.py: {name} -->\nstale\n<!-- end -->\nafter\n"
-                           for name in tables.TABLES)
+            text = "".join(f"before\n<!-- bench/tools/tables.py: {name} -->\n"
+                           "stale\n<!-- end -->\nafter\n" for name in tables.TABLES)
             return tables.rewrite(text, Path(folder))
 
     def test_the_document_is_up_to_date(self):
         before = tables.DOCUMENT.read_text()
-        self.assertEqual(tables.rewrite(before), before, "python3 bench/tables.py rewrites it")
+        self.assertEqual(tables.rewrite(before), before, "python3 bench/tools/tables.py rewrites it")
         for name in tables.TABLES:
-            self.assertIn(f"<!-- bench/tables.py: {name} -->", before)
+            self.assertIn(f"<!-- bench/tools/tables.py: {name} -->", before)
 
     def test_without_results_everything_is_not_measured(self):
         text = self.document({})
@@ -72,7 +78,8 @@ class Tables(unittest.TestCase):
 
     def test_an_empty_region_is_filled(self):
         with tempfile.TemporaryDirectory() as folder:
-            text = tables.rewrite("<!-- bench/tables.py: gpu-peaks -->\n<!-- end -->\n", Path(folder))
+            text = tables.rewrite("<!-- bench/tools/tables.py: gpu-peaks -->\n<!-- end -->\n",
+                                  Path(folder))
         self.assertIn("TFLOP/s", text)
 
     def test_results_of_a_gpu(self):
@@ -82,8 +89,9 @@ class Tables(unittest.TestCase):
         self.assertIn("| tests | passed | 34 s | 500 tests |", text)
         self.assertIn("61.2 TFLOP/s |", text)
         self.assertIn("4.31 TB/s |", text)
-        self.assertIn("| 5.25 µs | 61 % | 150 TFLOP/s, `tf32_mma_64` |", text)
-        self.assertIn("| fill/new | memory |  | 4.5 µs | 50 % | not measured |  | 2,000 GB/s |", text)
+        self.assertIn("| 5.25 µs | 61 % | 150 TFLOP/s, `tf32_mma_64` | 6.5 µs, cuBLASLt | 7 µs |", text)
+        self.assertIn("| fill/new | memory |  | 4.5 µs | 50 % | not measured |  | 2,000 GB/s |  |  |",
+                      text)
         # The median of the rounds; twice as fast as the fastest of PyTorch's ways.
         self.assertIn("| ≤ 1.1 ms | 0.8 ms | 36 % | 3 ms |", text)
         self.assertIn("| 6 ms |", text)
@@ -105,7 +113,7 @@ class Tables(unittest.TestCase):
 
     def test_an_unknown_table_is_an_error(self):
         with self.assertRaises(SystemExit):
-            tables.rewrite("<!-- bench/tables.py: nonsense -->\n<!-- end -->\n")
+            tables.rewrite("<!-- bench/tools/tables.py: nonsense -->\n<!-- end -->\n")
 
     def test_steps_without_pytorch(self):
         found = {"benchmarks": [
@@ -130,10 +138,11 @@ class FakeGpu(unittest.TestCase):
         self.folder = Path(temporary.name)
         self.programs = self.folder / "bin"
         self.programs.mkdir()
-        for name, value in (("LOGS", self.folder / "logs"), ("BUNDLE", self.folder / "bundle")):
-            self.addCleanup(setattr, gpu, name, getattr(gpu, name))
-            setattr(gpu, name, value)
-        gpu.LOGS.mkdir()
+        for module, name, value in ((processes, "LOGS", self.folder / "logs"),
+                                    (binaries, "BUNDLE", self.folder / "bundle")):
+            self.addCleanup(setattr, module, name, getattr(module, name))
+            setattr(module, name, value)
+        processes.LOGS.mkdir()
         out = os.environ.get("OUT")
         os.environ["OUT"] = str(self.folder)
         self.addCleanup(lambda: os.environ.pop("OUT") if out is None
@@ -154,7 +163,7 @@ class FakeGpu(unittest.TestCase):
     def outcome_of(self, output, code=0, limit=20):
         """What the stage makes of a test program that prints this."""
         self.program("sidechannel_tests", f"cat <<'END'\n{output}\nEND\nexit {code}\n")
-        return self.gpu().tests(time.monotonic() + limit)
+        return stages.tests(self.gpu(), time.monotonic() + limit)
 
     def test_tests_pass(self):
         outcome = self.outcome_of("""
@@ -198,7 +207,7 @@ echo "[ RUN      ] CudaThing.Hangs"
 exec sleep 60
 """)
         start = time.monotonic()
-        outcome = self.gpu().tests(start + 2)
+        outcome = stages.tests(self.gpu(), start + 2)
         self.assertLess(time.monotonic() - start, 30)
         self.assertEqual(outcome.status, "FAILED")
         self.assertIn("CudaThing.Hangs (ran out of time)", outcome.reason)
@@ -207,13 +216,13 @@ exec sleep 60
 
     def test_programs_that_start_late_have_the_time_that_is_left(self):
         self.program("bench_cuda", "sleep 1\n")
-        program = gpu.Program([self.programs / "bench_cuda"], "late")
+        program = processes.Program([self.programs / "bench_cuda"], "late")
         time.sleep(0.6)
         self.assertEqual(program.wait(time.monotonic() + 2), 0)
 
     def test_what_hangs_is_stopped(self):
         self.program("bench_cuda", "sleep 60\n")
-        outcome = self.gpu().kernels(time.monotonic() + 1)
+        outcome = stages.kernels(self.gpu(), time.monotonic() + 1)
         self.assertEqual(outcome.status, "timed out")
 
     def test_kernels_keep_what_was_measured(self):
@@ -225,13 +234,13 @@ exec sleep 60
         (self.folder / "kernels.json").write_text(found)
         self.program("bench_cuda", f'cp {self.folder}/kernels.json "${{1#--benchmark_out=}}"\n')
         this = self.gpu()
-        outcome = this.kernels(time.monotonic() + 20)
+        outcome = stages.kernels(this, time.monotonic() + 20)
         self.assertEqual(outcome.status, "FAILED")  # one of them
         self.assertEqual(this.results["kernels"]["results"]["fill/paper/warm"]["us"], 2.5)
         # Stopped in the middle of its report.
         (self.folder / "kernels.json").write_text(found[:-10])
         this = self.gpu()
-        this.kernels(time.monotonic() + 20)
+        stages.kernels(this, time.monotonic() + 20)
         self.assertIn("fill/paper/warm", this.results["kernels"]["results"])
 
     def test_results_are_written_after_every_stage(self):
@@ -250,17 +259,17 @@ exec sleep 60
         self.assertEqual(this.results["stages"][0]["reason"], "no time left")
 
     def test_prebuilt_programs_of_another_source_are_not_taken(self):
-        gpu.BUNDLE.mkdir()
-        self.programs.rename(gpu.BUNDLE / "bin")
-        self.programs = gpu.BUNDLE / "bin"
-        for name in gpu.PROGRAMS:
+        binaries.BUNDLE.mkdir()
+        self.programs.rename(binaries.BUNDLE / "bin")
+        self.programs = binaries.BUNDLE / "bin"
+        for name in binaries.PROGRAMS:
             self.program(name, "exit 0\n")
-        (gpu.BUNDLE / "SOURCE").write_text("another\n")
-        self.assertEqual(gpu.prebuilt(), (None, "they are of another source"))
-        (gpu.BUNDLE / "SOURCE").write_text(gpu.source_digest() + "\n")
-        self.assertEqual(gpu.prebuilt(), (self.programs, {}))
+        (binaries.BUNDLE / "SOURCE").write_text("another\n")
+        self.assertEqual(binaries.prebuilt(), (None, "they are of another source"))
+        (binaries.BUNDLE / "SOURCE").write_text(binaries.source_digest() + "\n")
+        self.assertEqual(binaries.prebuilt(), (self.programs, {}))
         self.program("bench_cuda", "echo no such luck >&2\nexit 1\n")
-        self.assertEqual(gpu.prebuilt(), (None, "bench_cuda: no such luck"))
+        self.assertEqual(binaries.prebuilt(), (None, "bench_cuda: no such luck"))
 
     def test_sanitizers_say_what_they_found(self):
         self.program("compute-sanitizer", """
@@ -274,7 +283,7 @@ esac
         path = os.environ["PATH"]
         os.environ["PATH"] = f"{self.programs}:{path}"
         self.addCleanup(os.environ.update, PATH=path)
-        outcome = self.gpu().sanitizers(time.monotonic() + 3)
+        outcome = stages.sanitizers(self.gpu(), time.monotonic() + 3)
         tools = outcome.details["tools"]
         self.assertEqual(outcome.status, "FAILED")
         self.assertEqual(tools["memcheck"], "nothing found in 1 tests")
@@ -295,13 +304,13 @@ esac
         os.environ["PATH"] = f"{self.programs}:{path}"
         self.addCleanup(os.environ.update, PATH=path)
         this = self.gpu()
-        outcome = this.profile(time.monotonic() + 10)
+        outcome = stages.profile(this, time.monotonic() + 10)
         self.assertEqual(outcome.status, "passed", outcome.reason)
         self.assertEqual(this.results["profile"],
                          [{"kernel": "mma_rows_kernel", "us": 10.1, "registers": 212.0,
                            "stalls": {"long_scoreboard": 2.5, "barrier": 0.5}}])
         self.program("ncu", "echo no counters\n")
-        self.assertEqual(self.gpu().profile(time.monotonic() + 10).status, "FAILED")
+        self.assertEqual(stages.profile(self.gpu(), time.monotonic() + 10).status, "FAILED")
 
     def test_paper_runs_are_kept_without_their_checkpoints(self):
         run = self.folder / "run"
@@ -310,7 +319,7 @@ esac
                      "probes.safetensors", "map.npy"):
             (run / name).write_text(name)
         this = self.gpu()
-        this.keep_run(run, "paper-none")
+        stages.keep_run(this, run, "paper-none")
         with tarfile.open(this.folder / "paper-none.tar.gz") as archive:
             self.assertEqual(sorted(archive.getnames()),
                              ["paper-none", "paper-none/map.npy", "paper-none/model.safetensors"])
@@ -318,10 +327,10 @@ esac
 
 class Scripts(unittest.TestCase):
     def test_no_gpu_is_said_in_words(self):
-        if gpu.gpu_fields("name"):
+        if machine.gpu_fields("name"):
             self.skipTest("there is a GPU")
-        result = subprocess.run([sys.executable, ROOT / "bench" / "gpu.py"], capture_output=True,
-                                text=True, check=False)
+        result = subprocess.run([sys.executable, ROOT / "bench" / "tools" / "gpu.py"],
+                                capture_output=True, text=True, check=False)
         self.assertEqual(result.returncode, 1)
         self.assertEqual(result.stdout, "gpu: not run (there is no NVIDIA GPU here)\n")
 

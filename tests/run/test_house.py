@@ -66,9 +66,19 @@ class House(unittest.TestCase):
         page = (ROOT / "docs/adding-an-operation.md").read_text()
         self.assertIn("Five new files and one edited line;", page)
         *files, benchmark = re.findall(r"^## \d+\. .*?`([^`]+)`", page, re.MULTILINE)
-        self.assertEqual(benchmark, "bench/bench_kernels.cpp")
+        self.assertEqual(benchmark, "bench/cases.h")
         self.assertEqual(len([file for file in files if not (ROOT / file).exists()]), 5)
         self.assertEqual([file for file in files if (ROOT / file).exists()], ["engine/ops.h"])
+
+    def test_every_kernel_has_a_benchmark(self):
+        """One case for both devices; what moves counters is no work."""
+        cases = "".join(text for name, text in sources("bench")
+                        if name in ("bench/cases.h", "bench/library.h"))
+        calls = {call for _, text in sources("kernels")
+                 for call in re.findall(r"void run\(CpuQueue& queue, const (\w+)(?:<T>)?& call\);", text)}
+        self.assertGreater(len(calls), 20)
+        self.assertEqual({call for call in calls if not re.search(rf"\b{call}\b", cases)},
+                         {"RandomAdvance"})
 
     def test_one_place_each(self):
         self.assertEqual(files_with(r"CUDA_EMULATION|CUDA_EMULATED", *ROOMS), set())

@@ -30,16 +30,16 @@ class FolderTest(unittest.TestCase):
 
 
 class WorkingFolderTest(FolderTest):
-    """`./run gpu` starts bench/gpu.py in the checkout; here that says where it is."""
+    """`./run gpu` starts bench/tools/gpu.py in the checkout; here that says where it is."""
 
     NAMES = ("plain", "with space", "gl[ob]*", "-dash", "do$lar", "q'uote", "new\nline")
 
     def checkout(self, name):
         path = self.folder / name
-        (path / "bench").mkdir(parents=True)
+        (path / "bench" / "tools").mkdir(parents=True)
         (path / "build" / "bundle").mkdir(parents=True)  # nothing is to be installed
         shutil.copy(ROOT / "run", path / "run")
-        (path / "bench" / "gpu.py").write_text("import os; print(os.getcwd())\n")
+        (path / "bench" / "tools" / "gpu.py").write_text("import os; print(os.getcwd())\n")
         return path
 
     def test_is_where_the_script_stands(self):
@@ -142,7 +142,7 @@ class CommitTest(FolderTest):
 
     def sources(self, folder):
         for name in (".gitattributes", ".git_archival.txt", "experiments/git_commit.cmake",
-                     "bench/source.py"):
+                     "bench/tools/source.py"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
         return folder
@@ -163,7 +163,7 @@ class CommitTest(FolderTest):
         self.assertEqual(done.returncode, 0, done.stderr)
         words = [line.split()[2].strip('"') for line in header.read_text().splitlines()[1:]]
         bench = self.call("python3", "-B", "-c", "import source; print(source.commit())",
-                          cwd=folder / "bench", env={**self.own, **env})
+                          cwd=folder / "bench" / "tools", env={**self.own, **env})
         return words, bench.stdout.strip()
 
     def test_of_the_own_checkout_with_what_has_changed(self):
@@ -175,7 +175,7 @@ class CommitTest(FolderTest):
         for env in ({}, {"GIT_DIR": str(other / ".git")}, {"GIT_DIR": ".git", "GIT_WORK_TREE": "/"},
                     {"GIT_INDEX_FILE": str(other / ".git" / "index")}):
             self.assertEqual(self.said(source, **env), ([commit, "false"], commit[:7]))
-        with open(source / "bench" / "source.py", "a") as file:
+        with open(source / "bench" / "tools" / "source.py", "a") as file:
             file.write("# changed\n")
         self.assertEqual(self.said(source), ([commit, "true"], f"{commit[:7]}-dirty"))
         tree = self.folder / "tree"

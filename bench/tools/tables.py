@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The tables of docs/performance.md, from bench/results/*.json.
 
-    python3 bench/tables.py [--check]
+    python3 bench/tools/tables.py [--check]
 
-Rewrites what stands between a line `<!-- bench/tables.py: NAME -->` and the next `<!-- end -->`.
+Rewrites what stands between a line `<!-- bench/tools/tables.py: NAME -->` and the next `<!-- end -->`.
 Figures that no result holds are "not measured"; what was predicted for them stands beside them.
 --check rewrites nothing, and fails where something would change.
 """
@@ -15,7 +15,7 @@ import re
 import statistics
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "bench" / "results"
 NOT_MEASURED = "not measured"
@@ -69,26 +69,30 @@ def load(pattern, folder=RESULTS):
     return {**result, "file": name}
 
 
-def step_rows(found):
-    """bench_step's own JSON in compare.py's form, for where there is no PyTorch."""
-    rows = {}
+COUNTERS = ("share", "arena_MB", "peak_memory_MB", "launches", "graph_launches", "allocations",
+            "synchronizations")
+
+
+def step_rows(found, rows=()):
+    """What bench_step's JSON says of each step and precision; added to rows, where those are given."""
+    by_key = {(row["preset"], row["precision"]): row for row in rows}
     for result in found["benchmarks"]:
-        _, step, precision, how = result["name"].split("/")[:4]
-        if result.get("error_occurred"):
+        _, step, *more = result["name"].split("/")
+        precision, how = more[:2] if more[0] in ("tf32", "fp32") else ("fp32", "")
+        if result.get("error_occurred") or (rows and (step, precision) not in by_key):
             continue
-        row = rows.setdefault((step, precision),
-                              {"preset": step, "precision": precision, "ours_seconds": []})
+        row = by_key.setdefault((step, precision),
+                                {"preset": step, "precision": precision, "ours_seconds": []})
         seconds = result["real_time"] * {"us": 1e-6, "ms": 1e-3}[result["time_unit"]]
         if how == "eager":
-            row["ours_eager_seconds"] = [seconds]
+            row.setdefault("ours_eager_seconds", []).append(seconds)
             row["launches_eager"] = result["launches"]
             continue
-        row["ours_seconds"] = [seconds]
-        for counter in ("share", "arena_MB", "peak_memory_MB", "launches", "graph_launches",
-                        "allocations", "synchronizations"):
+        row["ours_seconds"].append(seconds)
+        for counter in COUNTERS:
             if counter in result:
-                row[counter] = [result[counter]]
-    return list(rows.values())
+                row.setdefault(counter, []).append(result[counter])
+    return list(by_key.values())
 
 
 def milliseconds(row, key):
@@ -169,7 +173,9 @@ def gpu_peaks(_, gpu, prediction=None):
 
 
 def kernel_rows(gpu, prediction, wanted=lambda name: True):
-    results = (gpu or {}).get("kernels", {}).get("results", {})
+    kernels = (gpu or {}).get("kernels", {})
+    results, pytorch = kernels.get("results", {}), kernels.get("pytorch", {})
+    column = any("library_us" in result for result in results.values())
     names = list(prediction.get("kernels", {}))
     names += [name for name in dict.fromkeys(key.rsplit("/", 1)[0] for key in results)
               if name not in names]
@@ -178,10 +184,11 @@ def kernel_rows(gpu, prediction, wanted=lambda name: True):
         expected = prediction.get("kernels", {}).get(name)
         cold, warm = results.get(f"{name}/cold"), results.get(f"{name}/warm")
         label = (warm or cold or {}).get("label", expected["limit"] if expected else "")
+        label, _, library = label.partition(", beside ")
         limit, _, kernel = label.partition(", by ")
         row = [name, limit, f"{number(expected['floor_us'])} µs" if expected else ""]
         if not warm and not cold:
-            rows.append(row + [NOT_MEASURED, "", "", "", ""])
+            rows.append(row + [NOT_MEASURED, "", "", "", "", "", ""])
             continue
         for result in (cold, warm):
             row.append(f"{number(result['us'])} µs" if result else NOT_MEASURED)
@@ -189,14 +196,20 @@ def kernel_rows(gpu, prediction, wanted=lambda name: True):
         best = warm or cold
         rate = f"{number(best['TFLOP/s'])} TFLOP/s" if "TFLOP/s" in best and limit != "memory" \
             else f"{number(best['GB/s'])} GB/s"
-        rows.append(row + [rate + (f", `{kernel}`" if kernel else "")])
+        row.append(rate + (f", `{kernel}`" if kernel else ""))
+        theirs = (warm or {}).get("library_us")
+        row.append(f"{number(theirs)} µs, {library}" if theirs else "" if column else NOT_MEASURED)
+        theirs = pytorch.get(name)
+        row.append(f"{number(theirs)} µs" if theirs else "" if pytorch else NOT_MEASURED)
+        rows.append(row)
     return rows
 
 
 def gpu_kernels(_, gpu, prediction=None):
     prediction = prediction or load("predicted-*.json") or {}
     return table(["kernel", "bound by", "predicted floor", "cold", "of the floor", "warm",
-                  "of the floor", "warm"], kernel_rows(gpu, prediction))
+                  "of the floor", "warm", "a library, warm", "PyTorch, warm"],
+                 kernel_rows(gpu, prediction))
 
 
 def gpu_rows(gpu):
@@ -279,7 +292,7 @@ def kernel_summary(gpu):
     """The paper's kernels in a few lines."""
     rows = kernel_rows(gpu, load("predicted-*.json") or {},
                        lambda name: "demo" not in name and "batch-norm/" not in name)
-    head = [["kernel", "bound by", "predicted", "cold", "", "warm", "", ""]]
+    head = [["kernel", "bound by", "predicted", "cold", "", "warm", "", "", "a library", "PyTorch"]]
     return "\n" + plain(head + rows)
 
 
@@ -306,9 +319,9 @@ def rewrite(text, results=RESULTS):
         name = match.group(1)
         if name not in TABLES:
             raise SystemExit(f"tables.py: there is no table {name}; there are {', '.join(TABLES)}")
-        return f"<!-- bench/tables.py: {name} -->\n{TABLES[name](cpu, gpu)}\n<!-- end -->"
+        return f"<!-- bench/tools/tables.py: {name} -->\n{TABLES[name](cpu, gpu)}\n<!-- end -->"
 
-    return re.sub(r"<!-- bench/tables\.py: (\S+) -->\n(?:.*?\n)??<!-- end -->", replace, text,
+    return re.sub(r"<!-- bench/tools/tables\.py: (\S+) -->\n(?:.*?\n)??<!-- end -->", replace, text,
                   flags=re.DOTALL)
 
 
@@ -319,7 +332,7 @@ def main():
     before = DOCUMENT.read_text()
     after = rewrite(before)
     if arguments.check and after != before:
-        sys.exit("docs/performance.md is not what bench/results says; python3 bench/tables.py "
+        sys.exit("docs/performance.md is not what bench/results says; python3 bench/tools/tables.py "
                  "rewrites it")
     if not arguments.check and after != before:
         DOCUMENT.write_text(after)

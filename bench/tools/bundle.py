@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The libraries that a build needs, in a folder: what ./run bundle calls, from the project's root.
 
-    python3 bench/bundle.py [FOLDER]
+    python3 bench/tools/bundle.py [FOLDER]
 
 FOLDER (build/bundle) then works as CMAKE_PREFIX_PATH on another machine of this processor family,
 without network or root. It holds headers, GoogleTest as static libraries, Google Benchmark as a
@@ -16,45 +16,32 @@ import shutil
 import subprocess
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from gpu import commit  # noqa: E402
+from binaries import commit
+from processes import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 CXX = os.environ.get("CXX", "c++")
 
 # Folders of headers that are taken whole, each with one that tells where it is.
 HEADERS = {"fmt": "format.h", "hwy": "highway.h", "CLI": "CLI.hpp", "nlohmann": "json.hpp",
            "Random123": "philox.h", "gtest": "gtest.h", "benchmark": "benchmark.h"}
 
+# Packages of headers alone: their target, where in include/ they are, and what else there is to say.
+HEADER_ONLY = {
+    "fmt": ("fmt::fmt", "", "set_property(TARGET fmt::fmt PROPERTY\n"
+                            "  INTERFACE_COMPILE_DEFINITIONS FMT_HEADER_ONLY=1)\n"),
+    "Eigen3": ("Eigen3::Eigen", "/eigen3", ""),
+    "nlohmann_json": ("nlohmann_json::nlohmann_json", "", ""),
+    "CLI11": ("CLI11::CLI11", "", ""),
+    "Boost": ("Boost::headers", "", 'set(Boost_INCLUDE_DIRS "${prefix}/include")\n'),
+}
+
 # Packages: the target that shows that one was found already, and what makes it.
 CONFIGURATIONS = {
-    "fmt": ("fmt::fmt", """
-add_library(fmt::fmt INTERFACE IMPORTED)
-set_target_properties(fmt::fmt PROPERTIES
-  INTERFACE_INCLUDE_DIRECTORIES "${prefix}/include"
-  INTERFACE_COMPILE_DEFINITIONS FMT_HEADER_ONLY=1)
-"""),
-    "Eigen3": ("Eigen3::Eigen", """
-add_library(Eigen3::Eigen INTERFACE IMPORTED)
-set_target_properties(Eigen3::Eigen PROPERTIES
-  INTERFACE_INCLUDE_DIRECTORIES "${prefix}/include/eigen3")
-"""),
-    "nlohmann_json": ("nlohmann_json::nlohmann_json", """
-add_library(nlohmann_json::nlohmann_json INTERFACE IMPORTED)
-set_target_properties(nlohmann_json::nlohmann_json PROPERTIES
-  INTERFACE_INCLUDE_DIRECTORIES "${prefix}/include")
-"""),
-    "CLI11": ("CLI11::CLI11", """
-add_library(CLI11::CLI11 INTERFACE IMPORTED)
-set_target_properties(CLI11::CLI11 PROPERTIES
-  INTERFACE_INCLUDE_DIRECTORIES "${prefix}/include")
-"""),
-    "Boost": ("Boost::headers", """
-add_library(Boost::headers INTERFACE IMPORTED)
-set_target_properties(Boost::headers PROPERTIES
-  INTERFACE_INCLUDE_DIRECTORIES "${prefix}/include")
-set(Boost_INCLUDE_DIRS "${prefix}/include")
-"""),
+    **{package: (target, f"""
+add_library({target} INTERFACE IMPORTED)
+set_target_properties({target} PROPERTIES
+  INTERFACE_INCLUDE_DIRECTORIES "${{prefix}}/include{folder}")
+{more}""") for package, (target, folder, more) in HEADER_ONLY.items()},
     "GTest": ("GTest::gtest", """
 find_package(Threads REQUIRED)
 foreach(name gtest gtest_main)

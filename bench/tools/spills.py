@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compiles every kernel for every architecture, and fails where one spills registers.
 
-usage: tests/spills.py [--arch 75,80,...] [--jobs N] [FILE.cu ... | --log FILE]
+usage: bench/tools/spills.py [--arch 75,80,...] [--jobs N] [FILE.cu ... | --log FILE]
 
 Prints for each kernel the registers and the bytes of static shared memory that it takes, by
 architecture. A stack frame or a spill means that a kernel keeps values in (slow) local memory that
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 ARCHITECTURES = "75,80,86,89,90"  # as CMAKE_CUDA_ARCHITECTURES in CMakeLists.txt
 
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\w+)'")

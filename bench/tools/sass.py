@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the machine code of the kernels consists of: a prediction of their speed without a GPU.
 
-usage: bench/sass.py [--arch 90] FILE.cu ...
+usage: bench/tools/sass.py [--arch 90] FILE.cu ...
 
 Compiles each file and prints, for each kernel, its registers and its hottest loop: the innermost one with
 the most fused multiply-adds (FFMA) or tensor core products (HMMA). A scheduler issues one instruction a
@@ -20,10 +20,7 @@ import sys
 import tempfile
 from collections import Counter
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-from spills import compile_command, find_nvcc, readable  # noqa: E402
+from spills import compile_command, find_nvcc, readable
 
 WORK = ("HMMA", "FFMA")
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)([^;]*);")
