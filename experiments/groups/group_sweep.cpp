@@ -259,12 +259,21 @@ GroupSweep read_plan(const fs::path& path) {
 Sweep cells_of(const fs::path& path, const GroupSweep& plan) {
   std::vector<std::string> ids;
   for (const GroupSweep::Cell& cell : plan.cells) ids.push_back(cell.id);
-  return {path, std::move(ids), [plan](std::size_t cell) {
-            Json settings = to_json(plan.settings_of(cell));
-            // What the device computes in is known when it works.
-            if (settings["precision"] == "auto") settings.erase("precision");
-            return settings;
-          }};
+  const std::filesystem::path folder = path / "cells";
+  return {
+      path,
+      {.program = "groups",
+       .folder = folder,
+       .ids = ids,
+       .settings =
+           [plan](std::size_t cell) {
+             Json settings = to_json(plan.settings_of(cell));
+             // What the device computes in is known when it works.
+             if (settings["precision"] == "auto") settings.erase("precision");
+             return settings;
+           },
+       .results = "summary.json",
+       .has_results = [folder, ids](std::size_t cell) { return has_summary(folder / ids[cell]); }}};
 }
 
 double spearman(const std::vector<double>& x, const std::vector<double>& y) {

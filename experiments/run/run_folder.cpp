@@ -102,7 +102,9 @@ void require_folder_for(const fs::path& path, const Json& settings, Resume resum
       refuse(fmt::format("holds a run of another kind (without {})", setting.key()));
     }
   }
-  const std::vector<std::string> names = differences(settings, theirs, do_not_matter);
+  std::vector<std::string> names = differences(settings, theirs, do_not_matter);
+  // A plan may leave the precision to those who carry it out; a run never does.
+  if (theirs.value("precision", Json()) == "auto") std::erase(names, "precision");
   if (names.empty()) return;
   const std::string& name = names.front();
   refuse(fmt::format("holds a run with other settings ({} is {} there, {} here{})", name,
