@@ -21,9 +21,6 @@
 namespace sidechannel::experiments {
 namespace {
 
-// Settings that only say how the work is done, so that each `run` may say it anew.
-const std::vector<std::string> kHow = {"device", "threads", "checkpoint_every", "stop_after"};
-
 struct Arguments {
   std::string preset;
   std::string out;
@@ -172,10 +169,11 @@ int collect_results(const Arguments& arguments) {
 }
 
 // What stands between commas, each as the flag of one setting says.
-Json list_of(const SettingFlag& setting, const std::string& flag, const std::string& text) {
+Json list_of(const Setting& setting, const std::string& flag, const std::string& text) {
   Json list = Json::array();
   std::istringstream parts(text + ",");
-  for (std::string part; std::getline(parts, part, ',');) list.push_back(setting.read(flag, part));
+  for (std::string part; std::getline(parts, part, ',');)
+    list.push_back(read_flag(setting, flag, part));
   return list;
 }
 
@@ -184,7 +182,7 @@ void add_plan_flags(CLI::App& app, Arguments& arguments) {
   for (const auto& [name, of, help] :
        {std::tuple{"groups", "groups", "numbers of groups G: 1,2,4"},
         {"learning_rates", "learning_rate", "learning rates: 1e-3,2e-3"}}) {
-    const SettingFlag setting = setting_flags<LocalizationSettings>({of}).front();
+    const Setting setting = settings_named<LocalizationSettings>({of}).front();
     app.add_option_function<std::string>(
            flag_of(name),
            [&arguments, name = name, setting](const std::string& text) {
@@ -194,14 +192,12 @@ void add_plan_flags(CLI::App& app, Arguments& arguments) {
         ->take_last()
         ->type_name("N,N,...");
   }
-  add_setting_flags(app, {setting_flag("seeds", Whole{1, kMostCells}, "how many, from 0")},
+  add_setting_flags(app, {Setting{"seeds", "how many, from 0", Whole{1, kMostCells}}},
                     arguments.given);
-  std::vector<SettingFlag> shared = setting_flags<LocalizationSettings>();
-  std::erase_if(shared, [](const SettingFlag& flag) {
-    const std::string name = flag.name;
-    return name == "norm" || name == "groups" || name == "seed" || name == "learning_rate" ||
-           std::find(kHow.begin(), kHow.end(), name) != kHow.end();
-  });
+  const std::vector<Setting> shared =
+      settings_that<LocalizationSettings>([](const Setting& setting) {
+        return !setting.how && std::find(kAxes.begin(), kAxes.end(), setting.name) == kAxes.end();
+      });
   add_setting_flags(app, shared, arguments.given);
 }
 
@@ -235,11 +231,14 @@ int main_program(int argc, char** argv) {
   add_cell_flag(*run_command, arguments.sweep);
   add_setting_flags(
       *run_command,
-      {setting_flag("jobs", Whole{0, kMostThreads},
-                    "cells at once, 0 for one for each core, or GPU; they share --threads, and "
-                    "--device cuda spreads them over the GPUs")},
+      {{"jobs",
+        "cells at once, 0 for one for each core, or GPU; they share --threads, and --device cuda "
+        "spreads them over the GPUs",
+        Whole{0, kMostThreads}}},
       arguments.crew);
-  add_setting_flags(*run_command, setting_flags<LocalizationSettings>(kHow), arguments.how);
+  add_setting_flags(*run_command,
+                    settings_that<LocalizationSettings>([](const Setting& s) { return s.how; }),
+                    arguments.how);
   add_unfinished_flag(*status_command, arguments.sweep);
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
   if (*run_command) return run(arguments);

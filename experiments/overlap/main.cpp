@@ -101,16 +101,16 @@ std::int64_t jobs_of(const OverlapSettings& settings, const Device& device, std:
   return std::min(std::ssize(settings.overlap_list()), settings.jobs > 0 ? settings.jobs : suits);
 }
 
-// Those of the sweep in the folder, with what `how` says of how they are carried out.
+// Those of the sweep in the folder, carried out as `how` says.
 OverlapSettings planned(const fs::path& folder, const Json& how) {
   require_plan(folder, "overlap", kConfigFile);
   const std::string source = (folder / kConfigFile).string();
   Json theirs = object_member(read_json(source), "settings", source);
   OverlapSettings settings;
   settings.preset = field<std::string>(theirs, "preset", source);
-  theirs.erase("preset");
+  for (const std::string& name : do_not_matter()) theirs.erase(name);
   apply(theirs, source, settings);
-  const std::vector<std::string> may = OverlapSettings::do_not_matter();
+  const std::vector<std::string> may = do_not_matter<OverlapSettings>();
   for (const auto& [name, value] : how.items()) {
     require(std::find(may.begin(), may.end(), name) != may.end(),
             fmt::format("{} {}: is not for one --cell to set", flag_of(name), flag_text(value)));
@@ -149,7 +149,7 @@ int plan(const Arguments& arguments) {
     return 0;
   }
   const RunFolder folder(out, to_json(settings), Device::cpu(1), Resume::kAuto,
-                         OverlapSettings::do_not_matter());
+                         do_not_matter<OverlapSettings>());
   say("{}: {} cells\n", folder.file(kConfigFile).string(), cells);
   return 0;
 }
@@ -180,12 +180,12 @@ int run(const Arguments& arguments) {
   const fs::path out = folder_of(arguments, settings.preset, settings.seed);
   const Resume resume = arguments.run.resume_policy();
   if (arguments.run.check) {
-    require_folder_for(out, to_json(settings), resume, OverlapSettings::do_not_matter());
+    require_folder_for(out, to_json(settings), resume, do_not_matter<OverlapSettings>());
     say("{}\n", checked_memory(memory, device.is_cuda()));
     return 0;
   }
   require_memory(memory, device);
-  const RunFolder folder(out, to_json(settings), device, resume, OverlapSettings::do_not_matter());
+  const RunFolder folder(out, to_json(settings), device, resume, do_not_matter<OverlapSettings>());
   const std::vector<std::int64_t> overlaps = settings.overlap_list();
   const Sweep cells = cells_of(settings, out, overlaps);
   std::vector<std::size_t> todo;
@@ -200,7 +200,7 @@ int run(const Arguments& arguments) {
     return 0;
   }
   if (device.is_cuda() && jobs > 1) {
-    run_cells(cells, worker_devices(settings.device, jobs), arguments.run.given,
+    run_cells(cells, worker_devices(settings.device, jobs), to_json(settings),
               {"--overlaps", settings.overlaps});
   } else {
     std::mutex mutex;  // of summary.json
@@ -240,7 +240,7 @@ int main_program(int argc, char** argv) {
       "many positions\nand hear each other through normalization alone (the paper's Section 3.2, "
       "Figure 3)."};
   app.require_subcommand(1);
-  const std::vector<SettingFlag> settings = setting_flags<OverlapSettings>();
+  const std::vector<Setting>& settings = all_settings<OverlapSettings>();
   CLI::App& run_command = *app.add_subcommand("run", "train and test a network for each overlap");
   add_run_flags(run_command, settings, "runs/PRESET-overlap-seedN", flags);
   add_cell_flag(run_command, arguments.sweep);
@@ -254,9 +254,8 @@ int main_program(int argc, char** argv) {
         ->add_option_function<std::string>(
             "--overlap",
             [&flags](const std::string& text) {
-              const Json overlap =
-                  setting_flag("overlap", Whole{0, kMostLength}, "").read("--overlap", text);
-              flags.given["overlaps"] = overlap.dump();
+              const Setting one{"overlap", "", Whole{0, kMostLength}};
+              flags.given["overlaps"] = read_flag(one, "--overlap", text).dump();
             },
             "a single overlap, as --overlaps would")
         ->type_name("N")
@@ -266,7 +265,7 @@ int main_program(int argc, char** argv) {
   CLI::App& collect_command = *app.add_subcommand(
       "collect", "summary.json and overlap.npy from the cells that are finished");
   for (CLI::App* command : {&status, &collect_command}) {
-    add_preset_flags(*command, setting_flags<OverlapSettings>({"seed"}), flags);
+    add_preset_flags(*command, settings_named<OverlapSettings>({"seed"}), flags);
   }
   for (CLI::App* command : {&plan_command, &status, &collect_command}) {
     command->add_option("--out", flags.out, "folder of the sweep");

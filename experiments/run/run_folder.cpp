@@ -73,7 +73,7 @@ void write_json(const fs::path& path, const Json& json) {
 }
 
 void require_folder_for(const fs::path& path, const Json& settings, Resume resume,
-                        const std::vector<std::string>& do_not_matter) {
+                        const std::vector<std::string>& except) {
   const auto refuse = [&](const std::string& what) {
     throw UsageError(fmt::format("{} {}; choose another --out", path.string(), what));
   };
@@ -102,7 +102,7 @@ void require_folder_for(const fs::path& path, const Json& settings, Resume resum
       refuse(fmt::format("holds a run of another kind (without {})", setting.key()));
     }
   }
-  std::vector<std::string> names = differences(settings, theirs, do_not_matter);
+  std::vector<std::string> names = differences(settings, theirs, except);
   // A plan may leave the precision to those who carry it out; a run never does.
   if (theirs.value("precision", Json()) == "auto") std::erase(names, "precision");
   if (names.empty()) return;
@@ -123,12 +123,12 @@ bool holds_run_of(const fs::path& path, const Json& settings) {
 }
 
 RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, Resume resume,
-                     const std::vector<std::string>& do_not_matter, const Json& origin)
+                     const std::vector<std::string>& except, const Json& origin)
     : path_(std::move(path)) {
-  require_folder_for(path_, settings, resume, do_not_matter);
+  require_folder_for(path_, settings, resume, except);
   create_folder(path_);
   lock_.emplace(path_);
-  require_folder_for(path_, settings, resume, do_not_matter);  // nobody changes it from here on
+  require_folder_for(path_, settings, resume, except);  // nobody changes it from here on
   if (has(kConfig)) {
     clear_up_after_writers(path_);
   } else {
@@ -138,7 +138,7 @@ RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, 
   }
   config_ = read_json(kConfig);
   Json matter = settings;
-  for (const std::string& name : do_not_matter) matter.erase(name);
+  for (const std::string& name : except) matter.erase(name);
   identity_ = json_text(matter);
   metrics_.emplace(file(kMetrics));
 }

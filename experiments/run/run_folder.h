@@ -34,7 +34,7 @@ inline constexpr const char* kFailureFile = "failure.txt";  // why a sweep gave 
 // UsageError where the folder holds anything but a run of these settings, or what `resume` asks for
 // is not so. Nothing is written: nothing of anybody's is ever overwritten.
 void require_folder_for(const std::filesystem::path& path, const Json& settings, Resume resume,
-                        const std::vector<std::string>& do_not_matter = kDoNotMatter);
+                        const std::vector<std::string>& except = do_not_matter());
 
 // Whether the folder's config.json is that of a run of these settings: whether its results are.
 bool holds_run_of(const std::filesystem::path& path, const Json& settings);
@@ -47,11 +47,11 @@ std::int64_t number_in(const SafetensorsFile& state, const std::string& key,
 // The folder of a run: config.json, metrics.jsonl, checkpoints, results. Holds one run.
 class RunFolder {
  public:
-  // `settings` are those of a run on `device` (to_json); those named in `do_not_matter` may differ
+  // `settings` are those of a run on `device` (to_json); those named in `except` may differ
   // from what is there. `origin` joins config.json when it is written. UsageError as
   // require_folder_for; FolderInUse while another process has it.
   RunFolder(std::filesystem::path path, const Json& settings, const Device& device, Resume resume,
-            const std::vector<std::string>& do_not_matter = kDoNotMatter,
+            const std::vector<std::string>& except = do_not_matter(),
             const Json& origin = Json::object());
 
   const std::filesystem::path& path() const { return path_; }
