@@ -19,8 +19,6 @@ namespace fs = std::filesystem;
 
 constexpr const char* kPlan = kPlanFile;
 
-// What makes a cell: not part of what the cells share.
-const std::vector<std::string> kAxes = {"norm", "groups", "seed", "learning_rate"};
 // By which cells are judged, as collect() names them.
 const std::vector<std::string> kMeasures = {"localization_distance", "interior_slope",
                                             "localized_fraction", "interior_localized_fraction"};
@@ -96,12 +94,16 @@ Json mean_and_deviation(const std::vector<double>& values) {
 }
 
 // The axes of a sweep, and what each `run` says for itself.
+std::vector<std::string> not_shared() {
+  std::vector<std::string> names = kAxes;
+  for (const std::string& name : do_not_matter()) names.push_back(name);
+  return names;
+}
+
 void refuse_what_is_not_for_plans(const Json& settings, const std::string& source) {
-  for (const auto* names : {&kAxes, &kDoNotMatter}) {
-    for (const std::string& name : *names) {
-      require(!settings.contains(name),
-              fmt::format("{}: {} is not for a sweep to set", source, name));
-    }
+  for (const std::string& name : not_shared()) {
+    require(!settings.contains(name),
+            fmt::format("{}: {} is not for a sweep to set", source, name));
   }
 }
 
@@ -160,8 +162,7 @@ GroupSweep plan_groups(const std::string& preset, const Json& given) {
   GroupSweep sweep;
   sweep.preset = preset;
   sweep.settings = to_json(shared);
-  for (const std::string& name : kAxes) sweep.settings.erase(name);
-  for (const std::string& name : kDoNotMatter) sweep.settings.erase(name);
+  for (const std::string& name : not_shared()) sweep.settings.erase(name);
   for (std::int64_t seed = 0; seed < seeds; ++seed) {
     for (const double rate : rates) {
       for (const std::int64_t g : groups) {
@@ -259,12 +260,21 @@ GroupSweep read_plan(const fs::path& path) {
 Sweep cells_of(const fs::path& path, const GroupSweep& plan) {
   std::vector<std::string> ids;
   for (const GroupSweep::Cell& cell : plan.cells) ids.push_back(cell.id);
-  return {path, std::move(ids), [plan](std::size_t cell) {
-            Json settings = to_json(plan.settings_of(cell));
-            // What the device computes in is known when it works.
-            if (settings["precision"] == "auto") settings.erase("precision");
-            return settings;
-          }};
+  const std::filesystem::path folder = path / "cells";
+  return {
+      path,
+      {.program = "groups",
+       .folder = folder,
+       .ids = ids,
+       .settings =
+           [plan](std::size_t cell) {
+             Json settings = to_json(plan.settings_of(cell));
+             // What the device computes in is known when it works.
+             if (settings["precision"] == "auto") settings.erase("precision");
+             return settings;
+           },
+       .results = "summary.json",
+       .has_results = [folder, ids](std::size_t cell) { return has_summary(folder / ids[cell]); }}};
 }
 
 double spearman(const std::vector<double>& x, const std::vector<double>& y) {

@@ -27,6 +27,9 @@ struct GroupSweep {
   LocalizationSettings settings_of(std::size_t cell) const;
 };
 
+// What makes a cell: not part of what the cells share.
+inline const std::vector<std::string> kAxes = {"norm", "groups", "seed", "learning_rate"};
+
 // Cells of a sweep at most: each is a folder and a line of the plan.
 inline constexpr std::int64_t kMostCells = 10'000;
 

@@ -14,15 +14,12 @@
 #include "experiments/groups/group_sweep.h"
 #include "experiments/localization/localize.h"
 #include "experiments/localization/memory.h"
+#include "experiments/run/crew.h"
 #include "experiments/run/device_choice.h"
-#include "experiments/run/flags.h"
-#include "experiments/run/interrupt.h"
+#include "experiments/run/sweep_commands.h"
 
 namespace sidechannel::experiments {
 namespace {
-
-// Settings that only say how the work is done, so that each `run` may say it anew.
-const std::vector<std::string> kHow = {"device", "threads", "checkpoint_every", "stop_after"};
 
 struct Arguments {
   std::string preset;
@@ -30,9 +27,7 @@ struct Arguments {
   Json given = Json::object();  // of the plan
   Json how = Json::object();    // of this call
   Json crew = Json::object();   // of this call: how many work
-  std::string cell;
-  std::string output;
-  bool unfinished = false;
+  SweepFlags sweep;
   bool check = false;
 };
 
@@ -57,24 +52,8 @@ GroupSweep plan_of(const Arguments& arguments) {
 }
 
 GroupSweep existing_plan(const Arguments& arguments) {
-  const std::filesystem::path path = folder_of(arguments);
-  SC_CHECK(has_plan(path), "{} holds no plan of a sweep; run `groups plan` first", path.string());
-  return read_plan(path);
-}
-
-// A cell by its number or its id.
-std::size_t find_cell(const GroupSweep& sweep, const std::string& name) {
-  const auto count = static_cast<std::int64_t>(sweep.cells.size());
-  const std::optional<std::int64_t> number = whole_number(name);
-  if (number && *number >= 0 && *number < count) return static_cast<std::size_t>(*number);
-  const auto found = std::find_if(sweep.cells.begin(), sweep.cells.end(),
-                                  [&](const GroupSweep::Cell& cell) { return cell.id == name; });
-  if (found == sweep.cells.end()) {
-    throw UsageError(
-        fmt::format("--cell {}: expected a whole number from 0 to {}, or an id in plan.json",
-                    shown(name), count - 1));
-  }
-  return static_cast<std::size_t>(found - sweep.cells.begin());
+  require_plan(folder_of(arguments), "groups", kPlanFile);
+  return read_plan(folder_of(arguments));
 }
 
 LocalizationSettings settings_of(const GroupSweep& sweep, std::size_t cell, const Json& how) {
@@ -84,80 +63,49 @@ LocalizationSettings settings_of(const GroupSweep& sweep, std::size_t cell, cons
   return settings;
 }
 
-int run_cell(const GroupSweep& sweep, const Sweep& cells, std::size_t cell, const Json& how) {
-  try {
+int run_one(const GroupSweep& sweep, const Sweep& cells, std::size_t cell, const Json& how) {
+  return run_cell(cells, cell, [&] {
     LocalizationSettings settings = settings_of(sweep, cell, how);
     const Device device = choose_device(settings);
     require_memory(memory_of(settings, LocalizationPhases::kAll), device);
     RunFolder folder(cells.folder(cell), to_json(settings), device, Resume::kAuto);
-    cells.clear_failure(cell);
-    if (cells.finished(cell)) {  // asked while we hold the folder: nobody finishes it meanwhile
-      say("{}: done already, see summary.json\n", cells.folder(cell).string());
-      return 0;
-    }
+    if (done_already(cells, cell)) return;
     const Json summary = run_localization(settings, folder, device);
     say("{}: localization distance {}, interior slope {}\n", cells.id(cell),
         summary["localization_distance"].dump(), three_digits(summary["interior_slope"]));
-    return 0;
-  } catch (const FolderInUse& error) {
-    note("groups: {}\n", error.what());
-    return kExitInterrupted;  // nothing is wrong with the cell; come back later
-  } catch (const std::exception& error) {
-    cells.set_failure(cell, error.what());
-    throw;
-  }
+  });
 }
 
 int run(const Arguments& arguments) {
-  require(arguments.cell.empty() || arguments.crew.empty(), "--jobs: has no effect with --cell");
+  const bool one = !arguments.sweep.cell.empty();
+  require(!one || arguments.crew.empty(), "--jobs: has no effect with --cell");
   const GroupSweep sweep = plan_of(arguments);
-  const std::size_t first = arguments.cell.empty() ? 0 : find_cell(sweep, arguments.cell);
-  Workers workers;
-  if (arguments.cell.empty()) {
-    workers.devices = worker_devices(arguments.how.value("device", "auto"),
-                                     arguments.crew.value("jobs", std::int64_t{0}));
+  const Sweep cells = cells_of(folder_of(arguments), sweep);
+  const std::size_t first = one ? cells.find(arguments.sweep.cell, "in plan.json") : 0;
+  std::vector<std::string> devices;
+  if (!one) {
+    devices = worker_devices(arguments.how.value("device", "auto"),
+                             arguments.crew.value("jobs", std::int64_t{0}));
   }
   // All that is refused is refused before the plan is written.
   LocalizationSettings settings = settings_of(sweep, first, arguments.how);
-  if (!workers.devices.empty()) settings.device = workers.devices.front();
+  if (!one) settings.device = devices.front();
   const Device device = choose_device(settings, true);  // who works there says why
   const MemoryNeed memory = memory_of(settings, LocalizationPhases::kAll);
   // A GPU's memory is asked for by who works there.
-  const auto at_once =
-      device.is_cuda() ? 1 : std::max<std::int64_t>(1, std::ssize(workers.devices));
+  const auto at_once = device.is_cuda() || one ? 1 : std::ssize(devices);
   if (arguments.check) {
-    say("{} cells; {}{}\n", sweep.cells.size(), checked_memory(memory, device.is_cuda(), at_once),
+    say("{} cells; {}{}\n", cells.size(), checked_memory(memory, device.is_cuda(), at_once),
         at_once > 1 ? fmt::format(" for {} cells at once", at_once) : "");
     return 0;
   }
   require_memory(memory, device, at_once);
   write_plan(folder_of(arguments), sweep);
-  const Sweep cells = cells_of(folder_of(arguments), sweep);
-  if (!arguments.cell.empty()) return run_cell(sweep, cells, first, arguments.how);
-  const std::string threads = std::to_string(
-      threads_each(arguments.how.value("threads", std::int64_t{0}), workers.devices.size()));
-  workers.command = [&](std::size_t cell, const std::string& worker) {
-    std::vector<std::string> words{"groups",    "run",
-                                   "--out",     folder_of(arguments).string(),
-                                   "--cell",    std::to_string(cell),
-                                   "--device",  worker,
-                                   "--threads", threads};
-    for (const char* name : {"checkpoint_every", "stop_after"}) {
-      if (!arguments.how.contains(name)) continue;
-      words.insert(words.end(), {flag_of(name), arguments.how[name].dump()});
-    }
-    return words;
-  };
-  const std::vector<std::size_t> failed = run_workers(cells, workers);
-  if (failed.empty()) {
-    say("{}: all {} cells are finished; `groups collect` makes results.json\n",
-        cells.path().string(), cells.size());
-    return 0;
-  }
-  throw Error(
-      fmt::format("{}: {} of {} cells failed; `groups status` says why, and the same "
-                  "command tries them again",
-                  cells.path().string(), failed.size(), cells.size()));
+  if (one) return run_one(sweep, cells, first, arguments.how);
+  run_cells(cells, devices, arguments.how);
+  say("{}: all {} cells are finished; `groups collect` makes results.json\n", cells.path().string(),
+      cells.size());
+  return 0;
 }
 
 int plan(const Arguments& arguments) {
@@ -173,42 +121,13 @@ int plan(const Arguments& arguments) {
   return 0;
 }
 
-int status(const Arguments& arguments) {
-  const GroupSweep sweep = existing_plan(arguments);
-  const Sweep cells = cells_of(folder_of(arguments), sweep);
-  std::map<CellState, std::vector<std::size_t>> by_state;
-  std::vector<std::size_t> unfinished;
-  for (std::size_t cell = 0; cell < cells.size(); ++cell) {
-    const CellState state = cells.state(cell);
-    by_state[state].push_back(cell);
-    if (state != CellState::kFinished) unfinished.push_back(cell);
-  }
-  if (arguments.unfinished) {
-    say("{}\n", ranges(unfinished));
-    return 0;
-  }
-  say("{}: {} cells\n", cells.path().string(), cells.size());
-  for (const auto& [state, name] : {std::pair{CellState::kFinished, "finished"},
-                                    {CellState::kRunning, "running"},
-                                    {CellState::kUnfinished, "interrupted"},
-                                    {CellState::kFailed, "failed"},
-                                    {CellState::kWaiting, "waiting"}}) {
-    const std::vector<std::size_t>& found = by_state[state];
-    if (!found.empty()) say("{:>12} {:>4}  ({})\n", name, found.size(), ranges(found));
-  }
-  for (const std::size_t cell : by_state[CellState::kFailed]) {
-    say("failed: {} {}: {}\n", cell, cells.id(cell), cells.failure(cell));
-  }
-  return 0;
-}
-
 // Writes what was collected, and returns the name of the file; that of the sweep where its folder
 // may only be read.
 std::string write_results(const Arguments& arguments, const Json& results) {
-  if (!arguments.output.empty()) {
+  if (!arguments.sweep.output.empty()) {
     const std::string text = json_text(results, 2) + "\n";
-    write_output(arguments.output, std::as_bytes(std::span(text)));
-    return arguments.output;
+    write_output(arguments.sweep.output, std::as_bytes(std::span(text)));
+    return arguments.sweep.output;
   }
   const std::filesystem::path path = folder_of(arguments);
   std::string file = (path / "results.json").string();
@@ -228,7 +147,7 @@ int collect_results(const Arguments& arguments) {
   const GroupSweep sweep = existing_plan(arguments);
   const Json results = collect(folder_of(arguments), sweep);
   const std::string where = write_results(arguments, results);
-  if (arguments.output == "-") return 0;
+  if (arguments.sweep.output == "-") return 0;
   say("   G  seeds  distance  interior slope  localized\n");
   const auto mean = [](const Json& row, const char* name, int digits) {
     const Json& value = row[name]["mean"];
@@ -250,10 +169,11 @@ int collect_results(const Arguments& arguments) {
 }
 
 // What stands between commas, each as the flag of one setting says.
-Json list_of(const SettingFlag& setting, const std::string& flag, const std::string& text) {
+Json list_of(const Setting& setting, const std::string& flag, const std::string& text) {
   Json list = Json::array();
   std::istringstream parts(text + ",");
-  for (std::string part; std::getline(parts, part, ',');) list.push_back(setting.read(flag, part));
+  for (std::string part; std::getline(parts, part, ',');)
+    list.push_back(read_flag(setting, flag, part));
   return list;
 }
 
@@ -262,7 +182,7 @@ void add_plan_flags(CLI::App& app, Arguments& arguments) {
   for (const auto& [name, of, help] :
        {std::tuple{"groups", "groups", "numbers of groups G: 1,2,4"},
         {"learning_rates", "learning_rate", "learning rates: 1e-3,2e-3"}}) {
-    const SettingFlag setting = setting_flags<LocalizationSettings>({of}).front();
+    const Setting setting = settings_named<LocalizationSettings>({of}).front();
     app.add_option_function<std::string>(
            flag_of(name),
            [&arguments, name = name, setting](const std::string& text) {
@@ -272,14 +192,12 @@ void add_plan_flags(CLI::App& app, Arguments& arguments) {
         ->take_last()
         ->type_name("N,N,...");
   }
-  add_setting_flags(app, {setting_flag("seeds", Whole{1, kMostCells}, "how many, from 0")},
+  add_setting_flags(app, {Setting{"seeds", "how many, from 0", Whole{1, kMostCells}}},
                     arguments.given);
-  std::vector<SettingFlag> shared = setting_flags<LocalizationSettings>();
-  std::erase_if(shared, [](const SettingFlag& flag) {
-    const std::string name = flag.name;
-    return name == "norm" || name == "groups" || name == "seed" || name == "learning_rate" ||
-           std::find(kHow.begin(), kHow.end(), name) != kHow.end();
-  });
+  const std::vector<Setting> shared =
+      settings_that<LocalizationSettings>([](const Setting& setting) {
+        return !setting.how && std::find(kAxes.begin(), kAxes.end(), setting.name) == kAxes.end();
+      });
   add_setting_flags(app, shared, arguments.given);
 }
 
@@ -307,22 +225,26 @@ int main_program(int argc, char** argv) {
   for (CLI::App* command : {status_command, collect_command}) {
     command->add_option("--preset", arguments.preset, "whose default folder to look in");
   }
-  collect_command->add_option("--output", arguments.output,
+  collect_command->add_option("--output", arguments.sweep.output,
                               "where to write instead of results.json in the sweep; - for standard "
                               "output, without the table");
-  run_command->add_option("--cell", arguments.cell, "only this cell, by number or id");
+  add_cell_flag(*run_command, arguments.sweep);
   add_setting_flags(
       *run_command,
-      {setting_flag("jobs", Whole{0, kMostThreads},
-                    "cells at once, 0 for one for each core, or GPU; they share --threads, and "
-                    "--device cuda spreads them over the GPUs")},
+      {{"jobs",
+        "cells at once, 0 for one for each core, or GPU; they share --threads, and --device cuda "
+        "spreads them over the GPUs",
+        Whole{0, kMostThreads}}},
       arguments.crew);
-  add_setting_flags(*run_command, setting_flags<LocalizationSettings>(kHow), arguments.how);
-  status_command->add_flag("--unfinished", arguments.unfinished,
-                           "print only the numbers of the cells that are not finished, as 0-3,7");
+  add_setting_flags(*run_command,
+                    settings_that<LocalizationSettings>([](const Setting& s) { return s.how; }),
+                    arguments.how);
+  add_unfinished_flag(*status_command, arguments.sweep);
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
   if (*run_command) return run(arguments);
-  if (*status_command) return status(arguments);
+  if (*status_command) {
+    return print_status(cells_of(folder_of(arguments), existing_plan(arguments)), arguments.sweep);
+  }
   if (*collect_command) return collect_results(arguments);
   return plan(arguments);
 }

@@ -50,7 +50,7 @@ int run(const Arguments& arguments, Phases phases) {
     say("{}\n", checked_memory(memory, device.is_cuda()));
     return 0;
   }
-  RunFolder folder(out, to_json(settings), device, arguments.run.resume_policy(), kDoNotMatter,
+  RunFolder folder(out, to_json(settings), device, arguments.run.resume_policy(), do_not_matter(),
                    origin);
   if (phases == Phases::kAll && arguments.model.empty() && folder.has("summary.json") &&
       fault_of_localization(folder.path()).empty()) {
@@ -160,7 +160,7 @@ int main_program(int argc, char** argv) {
   CLI::App* map = app.add_subcommand("map", "test which indices are localized, layer by layer");
   CLI::App* all = app.add_subcommand("run", "train, probe and map in turn");
   for (CLI::App* command : {train, probe, map, all}) {
-    add_run_flags(*command, setting_flags<LocalizationSettings>(), "runs/PRESET-NORM-seedN",
+    add_run_flags(*command, all_settings<LocalizationSettings>(), "runs/PRESET-NORM-seedN",
                   arguments.run);
   }
   for (CLI::App* command : {probe, map, all}) {
@@ -175,12 +175,10 @@ int main_program(int argc, char** argv) {
                    "predictions [n, l], .npy, f32; - for standard output")
       ->required();
   add_setting_flags(
-      *apply,
-      setting_flags<LocalizationSettings>({"norm", "groups", "samples_per_set", "eval_statistics",
-                                           "device", "precision", "threads"}),
+      *apply, settings_that<LocalizationSettings>([](const Setting& s) { return s.predicts; }),
       arguments.run.given);
   CLI::App* settings = app.add_subcommand("settings", "print what a preset and flags come to");
-  add_preset_flags(*settings, setting_flags<LocalizationSettings>(), arguments.run);
+  add_preset_flags(*settings, all_settings<LocalizationSettings>(), arguments.run);
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
   if (*settings) return print_settings<LocalizationSettings>(arguments.run);
   if (*train) return run(arguments, Phases::kTrain);

@@ -10,10 +10,6 @@ constexpr double kDouble = 8;
 constexpr const char* kWeights = "the network's weights";
 constexpr const char* kNetwork = "--channels, --depth or --kernel-size";
 
-double d(std::int64_t value) {
-  return static_cast<double>(value);
-}
-
 double parameters_of_probe(double h, double width) {
   return h * width + width + width * width + width + width + 1;
 }

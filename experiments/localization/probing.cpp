@@ -1,16 +1,15 @@
 #include "experiments/localization/probing.h"
 
+#include <algorithm>
 #include <cmath>
-#include <optional>
 
-#include "engine/finite.h"
 #include "engine/io/npy.h"
-#include "engine/moments.h"
-#include "engine/optim/adam.h"
-#include "engine/replay.h"
 #include "experiments/localization/input.h"
 #include "experiments/localization/training.h"
 #include "experiments/localization/welch.h"
+#include "experiments/run/evaluation_loop.h"
+#include "experiments/run/progress.h"
+#include "experiments/run/training_loop.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -18,246 +17,113 @@ namespace {
 constexpr std::int64_t kMapBatch = 32;           // sequences in one forward pass of the map
 constexpr std::int64_t kSamplePredictions = 32;  // predictions kept for the figure
 
-class ProbeTraining {
+// One forward pass of the frozen network feeds all probes.
+class ProbeStep : public TrainingStep {
  public:
-  ProbeTraining(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
-                RunFolder& folder)
-      : settings_(settings),
+  ProbeStep(const LocalizationSettings& settings, const Localizer& network, Probes& probes)
+      : TrainingStep(probes.parameters(), settings.probe_rate(),
+                     static_cast<std::uint64_t>(settings.seed), {&network.parameters()}),
+        settings_(settings),
         network_(network),
         probes_(probes),
-        folder_(folder),
-        device_(probes.parameters().device()),
-        tape_(device_),
-        random_(device_, static_cast<std::uint64_t>(settings.seed)),
-        input_(device_, input_from(settings.input), settings.probe_batch, settings.length,
-               kProbeNoise),
-        adam_(probes.parameters(), {settings.probe_rate()}),
-        target_(Tensor::from(device_, target_positions(settings.length))),
-        losses_(device_, DType::kF32, {1, static_cast<std::int64_t>(probes.size())}),
-        window_(device_, losses_.size()),
-        replay_(device_) {}
-
-  double run() {
-    Phase phase(settings_, "probe", "probes_checkpoint.safetensors", "it",
-                settings_.probe_iterations);
-    phase.save = [this](SafetensorsFile& state) {
-      look();
-      probes_.parameters().save(state.tensors);
-      adam_.save(state.tensors, "adam");
-      window_.save(state.tensors, "window");
-    };
-    phase.load = [this](const SafetensorsFile& state, const std::string& source,
-                        std::int64_t step) {
-      probes_.parameters().load(state.tensors, source, LoadUnknown::kIgnore);
-      adam_.load(state.tensors, source, "adam", step, step);
-      window_.load(state.tensors, source, "window",
-                   steps_since_line(step, settings_.probe_iterations, settings_.log_every));
-      random_.seek(static_cast<std::uint32_t>(step));
-    };
-    phase.step = [this](std::int64_t step) { do_step(step); };
-    phase.details = [this] {
-      look();
-      if (probes_.size() == 0) return std::string("no hidden layers");
-      const std::vector<double> losses = window_.count() > 0 ? mean_losses() : shown_;
-      return fmt::format("loss {} at the first layer, {} at the last",
-                         number_text(losses.front(), 4), number_text(losses.back(), 4));
-    };
-    return run_phase(folder_, phase);
+        input_(probes.parameters().device(), input_from(settings.input), settings.probe_batch,
+               settings.length, kProbeNoise),
+        target_(Tensor::from(probes.parameters().device(), target_positions(settings.length))),
+        losses_(target_.device(), DType::kF32, {1, static_cast<std::int64_t>(probes.size())}),
+        window_(target_.device(), losses_.size()) {
+    set_averages({{"window", &window_, 1}});
   }
 
- private:
-  std::vector<double> mean_losses() const {
+  // The probes' losses.
+  std::vector<double> measures() const override {
     const HostArray means = window_.mean();
     const auto values = means.as<double>();
     return {values.begin(), values.end()};
   }
-
-  // Whether all steps so far could be made: asked before anything of them is shown or kept.
-  void look() {
-    const AdamState adam = adam_.state();
-    if (adam.halted == 0) return;
-    random_.seek(static_cast<std::uint32_t>(adam.steps));
-    const std::string what = first_not_finite(
-        tape_, {&network_.parameters(), &probes_.parameters()}, [this] { run_step(); });
-    throw Error(fmt::format("probe step {}: gradient norm {}{}; stopped before the update",
-                            adam.steps, number_text(std::abs(adam.gradient_norm()), 5),
-                            what.empty() ? ", whose square is beyond f32" : "; first " + what));
+  Json line(const std::vector<double>& losses, const AdamState& /*adam*/) const override {
+    Json line;
+    line["losses"] = losses;
+    return line;
+  }
+  std::string words(const std::vector<double>& losses) const override {
+    return fmt::format("loss {} at the first layer, {} at the last", number_text(losses.front(), 4),
+                       number_text(losses.back(), 4));
   }
 
-  // What repeats itself (see Replay).
-  void run_step() {
-    tape_.reset();
+ private:
+  void compute(Tape& tape, const Random& random, Adam& adam) override {
     std::vector<Var> hidden;
     {
-      const NoGrad frozen(tape_);
-      const Var x = input_(tape_, random_, settings_.probe_batch);
+      const NoGrad frozen(tape);
+      const Var x = input_(tape, random, settings_.probe_batch);
       network_(x, settings_.evaluation_statistics(), &hidden);
     }
-    const Tape::Mark mark = tape_.mark();
+    const Tape::Mark mark = tape.mark();
     for (std::size_t probe = 0; probe < probes_.size(); ++probe) {
       const Var loss = mse(probes_[probe](probes_.input(probe, hidden)), target_);
-      tape_.backward(loss);
+      tape.backward(loss);
       losses_.slice(static_cast<std::int64_t>(probe), 1).copy_from(loss.value());
-      tape_.rewind(mark);
+      tape.rewind(mark);
     }
-    adam_.step();
-    window_.add(losses_, adam_.halted_flag());
-    random_.advance(1);
-  }
-
-  void do_step(std::int64_t step) {
-    replay_([this] { run_step(); });
-    const std::int64_t done = step + 1;
-    if (done % settings_.log_every != 0 && done != settings_.probe_iterations) return;
-    look();
-    shown_ = mean_losses();
-    Json line;
-    line["phase"] = "probe";
-    line["step"] = done;
-    line["losses"] = shown_;
-    folder_.log(line);
-    window_.clear();
+    adam.step();
+    window_.add(losses_, adam.halted_flag());
   }
 
   const LocalizationSettings& settings_;
   const Localizer& network_;
   Probes& probes_;
-  RunFolder& folder_;
-  Device device_;
-  Tape tape_;
-  Random random_;
   InputSource input_;
-  Adam adam_;
   Tensor target_;
   Tensor losses_;            // of the last step, [1, probes]
-  StreamingMoments window_;  // their averages since the last line of metrics.jsonl
-  Replay replay_;
-  std::vector<double> shown_;  // the averages in that line
+  StreamingMoments window_;  // of them
 };
 
-// Streams the moments of every layer's predictions.
-class Map {
+// Sequences in a batch of the map: whole sets of those that share statistics.
+std::int64_t map_batch(const LocalizationSettings& settings) {
+  const LocalizerConfig config = settings.network();
+  const std::int64_t per_set = config.norm == NormKind::kBatch ? config.samples_per_set : 1;
+  return (kMapBatch + per_set - 1) / per_set * per_set;
+}
+
+// Streams the moments of every layer's predictions: of the probed z(i), then of the output.
+class Map : public EvaluationLoop {
  public:
   Map(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
       RunFolder& folder)
-      : settings_(settings),
+      : EvaluationLoop(settings, folder, "map", "map_checkpoint.safetensors",
+                       {.samples = settings.map_samples,
+                        .batch = map_batch(settings),
+                        .looked = settings.depth + static_cast<std::int64_t>(probes.size()),
+                        .frozen = {&network.parameters(), &probes.parameters()}}),
+        settings_(settings),
         network_(network),
         probes_(probes),
-        folder_(folder),
-        device_(probes.parameters().device()),
-        tape_(device_),
-        random_(device_, static_cast<std::uint64_t>(settings.seed)),
-        finite_(device_, settings.depth + static_cast<std::int64_t>(probes.size())),
-        replay_(device_) {
-    const LocalizerConfig config = settings.network();
-    const std::int64_t per_set = config.norm == NormKind::kBatch ? config.samples_per_set : 1;
-    batch_ = (kMapBatch + per_set - 1) / per_set * per_set;
-    input_.emplace(device_, input_from(settings.input), batch_, settings.length, kEvaluationNoise);
-    kept_ = std::min(kSamplePredictions, settings.map_samples);
-    samples_ = HostArray(DType::kF32, {kept_, settings.length});
-    layers_ = settings.probed_layers();
-    layers_.push_back(config.depth);
-    for (std::size_t row = 0; row < layers_.size(); ++row) {
-      moments_.emplace_back(device_, settings.length);
+        input_(device(), input_from(settings.input), map_batch(settings), settings.length,
+               kEvaluationNoise),
+        samples_(DType::kF32,
+                 {std::min(kSamplePredictions, settings.map_samples), settings.length}) {
+    for (const std::int64_t layer : settings.probed_layers()) {
+      add_moments(fmt::format("layers.{}", layer), settings.length);
     }
+    add_moments(fmt::format("layers.{}", settings.depth), settings.length);
   }
 
-  double run() {
-    Phase phase(settings_, "map", "map_checkpoint.safetensors", "batches",
-                (settings_.map_samples + batch_ - 1) / batch_);
-    phase.save = [this](SafetensorsFile& state) {
-      state.tensors["samples"] = samples_;
-      for (std::size_t row = 0; row < moments_.size(); ++row) {
-        moments_[row].save(state.tensors, fmt::format("layers.{}", layers_[row]));
-      }
-    };
-    phase.load = [this](const SafetensorsFile& state, const std::string& source,
-                        std::int64_t step) {
-      samples_ =
-          tensor_in(state.tensors, source, "samples", DType::kF32, {kept_, settings_.length});
-      const std::int64_t count = std::min(step * batch_, settings_.map_samples);
-      for (std::size_t row = 0; row < moments_.size(); ++row) {
-        moments_[row].load(state.tensors, source, fmt::format("layers.{}", layers_[row]), count);
-      }
-      random_.seek(0, static_cast<std::uint32_t>(count));
-    };
-    phase.step = [this](std::int64_t step) { do_step(step); };
-    phase.details = [this] { return fmt::format("{} sequences", moments_.back().count()); };
-    const double seconds = run_phase(folder_, phase);
-    write();
-    return seconds;
-  }
-
- private:
-  void do_step(std::int64_t step) {
-    const std::int64_t count = count_of(step);
-    if (count == batch_) {
-      replay_([this] { add(batch_); });
-    } else {
-      add(count);  // the last batch, a smaller one, is not a repetition
-    }
-    look(step);
-    if (step * batch_ < kept_) keep(step * batch_, predictions_.to_host());
-  }
-
-  // Sequences in a batch.
-  std::int64_t count_of(std::int64_t step) const {
-    return std::min(batch_, settings_.map_samples - step * batch_);
-  }
-
-  // Error, where a layer's activations or predictions are not finite: nothing of them is to be
-  // counted. What the output does not show counts too: a ReLU makes 0 of an infinity.
-  void look(std::int64_t step) {
-    if (finite_.finite()) return;
-    random_.seek(0, static_cast<std::uint32_t>(step * batch_));
-    throw Error(fmt::format("map, batch {}: {}; nothing is mapped", step,
-                            first_not_finite(tape_, {&network_.parameters(), &probes_.parameters()},
-                                             [&] { add(count_of(step)); })));
-  }
-
-  void add(std::int64_t count) {
-    tape_.reset();
-    const NoGrad frozen(tape_);
-    std::vector<Var> hidden;
-    const Var x = (*input_)(tape_, random_, count);
-    const Var y = network_(x, settings_.evaluation_statistics(), &hidden);
-    predictions_ = y.value();
-    moments_.back().add(predictions_);
-    std::int64_t looked = 0;
-    for (const Var& z : hidden) finite_.look(looked++, z.value());
-    finite_.look(looked++, predictions_);
-    const Tape::Mark mark = tape_.mark();
-    for (std::size_t probe = 0; probe < probes_.size(); ++probe) {
-      const Var answers = probes_[probe](probes_.input(probe, hidden));
-      moments_[probe].add(answers.value());
-      finite_.look(looked++, answers.value());
-      tape_.rewind(mark);
-    }
-    random_.advance(0, static_cast<std::uint32_t>(count));
-  }
-
-  void keep(std::int64_t first, const HostArray& predictions) {
-    const auto from = predictions.as<float>();
-    const auto to =
-        samples_.as<float>().subspan(static_cast<std::size_t>(first * settings_.length));
-    std::copy_n(from.begin(), std::min(from.size(), to.size()), to.begin());
-  }
-
+  // The map, from the moments of all samples.
   void write() {
-    const auto rows = static_cast<std::int64_t>(moments_.size());
+    const auto rows = static_cast<std::int64_t>(probes_.size()) + 1;
     const Shape shape{rows, settings_.length};
     HostArray mean(DType::kF64, shape);
     HostArray variance(DType::kF64, shape);
     HostArray p_max(DType::kF64, shape);
     HostArray localized(DType::kBool, shape);
-    for (std::size_t row = 0; row < moments_.size(); ++row) {
-      const HostArray row_mean = moments_[row].mean();
-      const HostArray row_variance = moments_[row].variance();
+    for (std::size_t row = 0; row <= probes_.size(); ++row) {
+      const HostArray row_mean = moments(row).mean();
+      const HostArray row_variance = moments(row).variance();
       std::vector<SampleMoments> indices;
       for (std::int64_t i = 0; i < settings_.length; ++i) {
         const auto at = static_cast<std::size_t>(i);
         indices.push_back({row_mean.as<double>()[at], row_variance.as<double>()[at],
-                           static_cast<double>(moments_[row].count())});
+                           static_cast<double>(moments(row).count())});
       }
       const std::vector<double> p = largest_p_values(indices);
       for (std::size_t i = 0; i < p.size(); ++i) {
@@ -268,30 +134,59 @@ class Map {
         localized.as<bool>()[at] = p[i] < settings_.p_threshold;
       }
     }
-    write_npy(folder_.file("layer_mean.npy"), mean);
-    write_npy(folder_.file("layer_variance.npy"), variance);
-    write_npy(folder_.file("p_max.npy"), p_max);
-    write_npy(folder_.file("predictions_mean.npy"), moments_.back().mean());
-    write_npy(folder_.file("predictions_sample.npy"), samples_);
-    write_npy(folder_.file("localized.npy"), localized);
+    write_npy(folder().file("layer_mean.npy"), mean);
+    write_npy(folder().file("layer_variance.npy"), variance);
+    write_npy(folder().file("p_max.npy"), p_max);
+    write_npy(folder().file("predictions_mean.npy"), moments(probes_.size()).mean());
+    write_npy(folder().file("predictions_sample.npy"), samples_);
+    write_npy(folder().file("localized.npy"), localized);
+  }
+
+ private:
+  // What the output does not show is looked at, too: a ReLU makes 0 of an infinity.
+  void answer(Tape& tape, const Random& random, std::int64_t count, FiniteCheck& finite) override {
+    std::vector<Var> hidden;
+    const Var x = input_(tape, random, count);
+    predictions_ = network_(x, settings_.evaluation_statistics(), &hidden).value();
+    moments(probes_.size()).add(predictions_);
+    std::int64_t looked = 0;
+    for (const Var& z : hidden) finite.look(looked++, z.value());
+    finite.look(looked++, predictions_);
+    const Tape::Mark mark = tape.mark();
+    for (std::size_t probe = 0; probe < probes_.size(); ++probe) {
+      const Var answers = probes_[probe](probes_.input(probe, hidden));
+      moments(probe).add(answers.value());
+      finite.look(looked++, answers.value());
+      tape.rewind(mark);
+    }
+  }
+
+  void keep(std::int64_t first) override {
+    if (first >= samples_.shape[0]) return;
+    const HostArray predictions = predictions_.to_host();
+    const auto from = predictions.as<float>();
+    const auto to =
+        samples_.as<float>().subspan(static_cast<std::size_t>(first * settings_.length));
+    std::copy_n(from.begin(), std::min(from.size(), to.size()), to.begin());
+  }
+  void save_kept(TensorMap& tensors) const override { tensors["samples"] = samples_; }
+  void load_kept(const TensorMap& tensors, const std::string& source) override {
+    samples_ = tensor_in(tensors, source, "samples", DType::kF32, samples_.shape);
+  }
+
+  std::string details() override {
+    return fmt::format("{} sequences", moments(probes_.size()).count());
+  }
+  std::string failure(std::int64_t batch, const std::string& what) const override {
+    return fmt::format("map, batch {}: {}; nothing is mapped", batch, what);
   }
 
   const LocalizationSettings& settings_;
   const Localizer& network_;
   Probes& probes_;
-  RunFolder& folder_;
-  Device device_;
-  Tape tape_;
-  Random random_;
-  std::optional<InputSource> input_;
-  FiniteCheck finite_;  // of the last batch: z(1) .. z(d-1), the output, the probes' answers
-  Replay replay_;
+  InputSource input_;
   Tensor predictions_;  // the network's, of the last batch
-  std::int64_t batch_ = 0;
-  std::int64_t kept_ = 0;
-  HostArray samples_;                      // the first predictions, [kept_, length]
-  std::vector<std::int64_t> layers_;       // i of each row: the probed z(i), then d, the output
-  std::vector<StreamingMoments> moments_;  // of each row's predictions
+  HostArray samples_;   // the first of them, [n, length]
 };
 
 // The share of true values in row `row`, indices [begin, end).
@@ -329,7 +224,16 @@ Probes::Probes(const LocalizationSettings& settings, const Device& device)
 
 double train_probes(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
                     RunFolder& folder) {
-  const double seconds = ProbeTraining(settings, network, probes, folder).run();
+  TrainingLoop loop(settings, folder,
+                    {.name = "probe",
+                     .phase = "probe",
+                     .state_file = "probes_checkpoint.safetensors",
+                     .steps = settings.probe_iterations,
+                     .keeps_failure = false,
+                     .make_step = [&](std::int64_t /*first*/) {
+                       return std::make_unique<ProbeStep>(settings, network, probes);
+                     }});
+  const double seconds = loop.run();
   SafetensorsFile file;
   probes.parameters().save(file.tensors);
   file.metadata["format"] = "pt";
@@ -339,7 +243,10 @@ double train_probes(const LocalizationSettings& settings, const Localizer& netwo
 
 double make_map(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
                 RunFolder& folder) {
-  return Map(settings, network, probes, folder).run();
+  Map map(settings, network, probes, folder);
+  const double seconds = map.run();
+  map.write();
+  return seconds;
 }
 
 Json summarize(const LocalizationSettings& settings, RunFolder& folder, double seconds) {

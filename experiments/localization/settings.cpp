@@ -2,36 +2,21 @@
 
 namespace sidechannel::experiments {
 
-std::span<const OnlyWhen<LocalizationSettings>> LocalizationSettings::only_when() {
-  using S = LocalizationSettings;
-  constexpr auto group = [](const S& s) { return s.norm == "group"; };
-  constexpr auto batch = [](const S& s) { return s.norm == "batch"; };
-  constexpr auto curriculum = [](const S& s) { return s.curriculum_iterations > 0; };
-  // Not the settings of probes: scripts that have them switch probes off with one flag more.
-  static constexpr OnlyWhen<S> kRules[] = {
-      {"groups", "--norm group", group},
-      {"samples_per_set", "--norm batch", batch},
-      {"curriculum_length", "--curriculum-iterations", curriculum},
-      {"curriculum_learning_rate", "--curriculum-iterations", curriculum},
-  };
-  return kRules;
-}
-
 void LocalizationSettings::check() const {
-  check_domains(*this);
+  check_domains(all_settings<LocalizationSettings>(), *this);
   require(total_iterations() <= kMostSteps,
           fmt::format("--iterations {}: with --curriculum-iterations {} more than {} in all",
                       iterations, curriculum_iterations, kMostSteps));
-  if (curriculum_iterations > 0) {
+  if (has_curriculum()) {
     require(curriculum_length > 0, "--curriculum-length 0: expected at least 1 for a curriculum");
     require(curriculum_learning_rate > 0,
             "--curriculum-learning-rate 0: expected more than 0 for a curriculum");
   }
-  if (norm == "group") {
+  if (has_groups()) {
     require(channels % groups == 0,
             fmt::format("--groups {}: expected a divisor of --channels {}", groups, channels));
   }
-  if (norm == "batch") {
+  if (has_sets()) {
     const auto fits = [&](const char* flag, std::int64_t value) {
       require(value % samples_per_set == 0,
               fmt::format("{} {}: expected a multiple of --samples-per-set {}", flag, value,
@@ -55,17 +40,17 @@ LocalizerConfig LocalizationSettings::network() const {
   return config;
 }
 
-kernels::LearningRate LocalizationSettings::curriculum_rate() const {
-  kernels::LearningRate rate;
+LearningRate LocalizationSettings::curriculum_rate() const {
+  LearningRate rate;
   rate.base = curriculum_learning_rate;
   return rate;
 }
 
-kernels::LearningRate LocalizationSettings::training_rate() const {
+LearningRate LocalizationSettings::training_rate() const {
   return learning_rate_from(learning_rate, schedule, warmup, iterations);
 }
 
-kernels::LearningRate LocalizationSettings::probe_rate() const {
+LearningRate LocalizationSettings::probe_rate() const {
   return learning_rate_from(probe_learning_rate, probe_schedule, 0, probe_iterations);
 }
 

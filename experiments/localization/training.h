@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "experiments/localization/input.h"
 #include "experiments/localization/settings.h"
@@ -20,10 +21,18 @@ HostArray target_positions(std::int64_t length);
 double interior_slope(const HostArray& mean, std::int64_t radius);
 
 // A step of training for Problem 2.1: `network` is taught to answer target_positions(length).
-class LocalizationStep : public TrainingStep {
+class LocalizationStep : public RegressionStep {
  public:
   LocalizationStep(Localizer& network, const LearningRate& rate, std::int64_t batch,
                    std::int64_t length, std::uint64_t seed, Input input = Input::kNoise);
+
+  // The interior slope of the mean output, the outputs' mean deviation between samples, the loss.
+  std::vector<double> measures() const override;
+  Json line(const std::vector<double>& measures, const AdamState& adam) const override;
+  std::string words(const std::vector<double>& measures) const override;
+
+ private:
+  std::int64_t radius_;
 };
 
 // A trained network and how it came about.

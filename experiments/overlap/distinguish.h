@@ -24,7 +24,7 @@ class PairSource {
 };
 
 // A step of training to tell the two apart: `network` is taught to answer -1 and 1.
-class DistinguishStep : public TrainingStep {
+class DistinguishStep : public RegressionStep {
  public:
   DistinguishStep(Localizer& network, const LearningRate& rate, std::int64_t pairs,
                   std::int64_t overlap, std::uint64_t seed);

@@ -4,50 +4,70 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <mutex>
-#include <optional>
+#include <numeric>
 #include <string>
-#include <system_error>
-#include <thread>
 
 #include "engine/io/npy.h"
 #include "engine/say.h"
 #include "experiments/overlap/distinguish.h"
 #include "experiments/overlap/memory.h"
+#include "experiments/run/crew.h"
 #include "experiments/run/device_choice.h"
-#include "experiments/run/flags.h"
-#include "experiments/run/interrupt.h"
 #include "experiments/run/progress.h"
 #include "experiments/run/summary.h"
+#include "experiments/run/sweep_commands.h"
 
 namespace sidechannel::experiments {
 namespace {
 
+namespace fs = std::filesystem;
+
 constexpr const char* kSummary = "summary.json";
 
-std::filesystem::path folder_of(const RunFolder& folder, std::int64_t overlap) {
-  return folder.file(fmt::format("overlap-{:03}", overlap));
+struct Arguments {
+  RunFlags run;
+  SweepFlags sweep;
+};
+
+std::string name_of(std::int64_t overlap) {
+  return fmt::format("overlap-{:03}", overlap);
 }
 
 // Those of the folder of one overlap.
 Json settings_of(const OverlapSettings& settings, std::int64_t overlap) {
   Json json = to_json(settings);
   for (const char* name : {"overlaps", "jobs"}) json.erase(name);
+  if (settings.precision == "auto") json.erase("precision");  // known when it is made
   json["overlap"] = overlap;
   return json;
 }
 
-bool finished(const OverlapSettings& settings, const RunFolder& folder, std::int64_t overlap) {
-  const std::filesystem::path path = folder_of(folder, overlap);
-  return has_result(path, overlap) && holds_run_of(path, settings_of(settings, overlap));
+// A cell for each of the overlaps.
+Sweep cells_of(const OverlapSettings& settings, const fs::path& folder,
+               const std::vector<std::int64_t>& overlaps) {
+  std::vector<std::string> ids;
+  for (const std::int64_t overlap : overlaps) ids.push_back(name_of(overlap));
+  return {folder,
+          {.program = "overlap",
+           .folder = folder,
+           .ids = std::move(ids),
+           .settings = [=](std::size_t cell) { return settings_of(settings, overlaps[cell]); },
+           .results = "result.json",
+           .has_results =
+               [=](std::size_t cell) {
+                 return has_result(folder / name_of(overlaps[cell]), overlaps[cell]);
+               }}};
 }
 
 // summary.json and overlap.npy [points, 2] (overlap, mean squared error) of all overlaps that are
 // finished, those of earlier calls included.
-Json collect(const OverlapSettings& settings, const RunFolder& folder) {
+Json collect(const OverlapSettings& settings, const fs::path& folder) {
+  std::vector<std::int64_t> all(static_cast<std::size_t>(settings.length() + 1));
+  std::iota(all.begin(), all.end(), std::int64_t{0});
+  const Sweep cells = cells_of(settings, folder, all);
   std::vector<Json> points;
-  for (std::int64_t overlap = 0; overlap <= settings.length(); ++overlap) {
-    if (!finished(settings, folder, overlap)) continue;
-    points.push_back(read_result(folder_of(folder, overlap), overlap));
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (cells.finished(i)) points.push_back(read_result(cells.folder(i), all[i]));
   }
   HostArray array(DType::kF64, {static_cast<std::int64_t>(points.size()), 2});
   for (std::size_t i = 0; i < points.size(); ++i) {
@@ -62,170 +82,205 @@ Json collect(const OverlapSettings& settings, const RunFolder& folder) {
   json["iterations"] = settings.iterations;
   json["batch"] = settings.batch;
   json["points"] = points;
-  const bool written = folder.has(kSummary) &&
-                       text_of(read_file(folder.file(kSummary))) == json_text(json, 2) + "\n";
+  const bool written = fs::exists(folder / kSummary) &&
+                       text_of(read_file(folder / kSummary)) == json_text(json, 2) + "\n";
   if (written) return json;  // a finished sweep stays as it is
-  write_npy(folder.file("overlap.npy"), array);
-  folder.write_json(kSummary, json);
+  write_npy(folder / "overlap.npy", array);
+  write_json(folder / kSummary, json);
   return json;
 }
 
-// How many networks train at once: a core each, for small networks lose more by sharing cores than
-// by sharing caches.
-std::int64_t jobs_of(const OverlapSettings& settings, const Device& device) {
+// How many networks train at once: on a CPU a core each, for small networks lose more by sharing
+// cores than by sharing caches; a GPU each, where there are several.
+std::int64_t jobs_of(const OverlapSettings& settings, const Device& device, std::int64_t gpus) {
   if (device.is_cuda()) {
-    require(settings.jobs <= 1,
+    require(settings.jobs <= gpus,
             fmt::format("--jobs {}: a GPU trains one network at a time", settings.jobs));
-    return 1;
   }
-  const auto most = static_cast<std::int64_t>(settings.overlap_list().size());
-  return std::min(most, settings.jobs > 0 ? settings.jobs : device.cpu_queue().threads());
+  const std::int64_t suits = device.is_cuda() ? gpus : device.cpu_queue().threads();
+  return std::min(std::ssize(settings.overlap_list()), settings.jobs > 0 ? settings.jobs : suits);
 }
 
-// Networks of several overlaps train next to each other, each in a folder of its own on threads of
-// its own. One that fails does not stop the others.
-class Sweep {
- public:
-  Sweep(const OverlapSettings& settings, const RunFolder& folder, const Device& device)
-      : settings_(settings), folder_(folder), device_(device) {
-    for (const std::int64_t overlap : settings.overlap_list()) {
-      const std::string fault = fault_of_result(folder_of(folder, overlap), overlap);
-      if (!fault.empty()) note("{}; it is made again\n", fault);
-      if (!finished(settings, folder, overlap)) todo_.push_back(overlap);
-    }
+// Those of the sweep in the folder, carried out as `how` says.
+OverlapSettings planned(const fs::path& folder, const Json& how) {
+  require_plan(folder, "overlap", kConfigFile);
+  const std::string source = (folder / kConfigFile).string();
+  Json theirs = object_member(read_json(source), "settings", source);
+  OverlapSettings settings;
+  settings.preset = field<std::string>(theirs, "preset", source);
+  for (const std::string& name : do_not_matter()) theirs.erase(name);
+  apply(theirs, source, settings);
+  const std::vector<std::string> may = do_not_matter<OverlapSettings>();
+  for (const auto& [name, value] : how.items()) {
+    require(std::find(may.begin(), may.end(), name) != may.end(),
+            fmt::format("{} {}: is not for one --cell to set", flag_of(name), flag_text(value)));
   }
+  apply(how, "", settings);
+  settings.check();
+  return settings;
+}
 
-  const std::vector<std::int64_t>& todo() const { return todo_; }
+fs::path folder_of(const Arguments& arguments, const std::string& preset, std::int64_t seed) {
+  if (!arguments.run.out.empty()) return arguments.run.out;
+  return default_folder(preset, fmt::format("overlap-seed{}", seed));
+}
+fs::path folder_of(const Arguments& arguments) {
+  return folder_of(arguments, arguments.run.preset,
+                   arguments.run.given.value("seed", std::int64_t{0}));
+}
 
-  void run() {
-    const std::int64_t jobs =
-        std::min(static_cast<std::int64_t>(todo_.size()), jobs_of(settings_, device_));
-    if (jobs <= 1) {
-      work(device_);
-    } else {
-      const int threads = std::max(1, device_.cpu_queue().threads() / static_cast<int>(jobs));
-      std::vector<std::jthread> workers;
-      try {
-        while (std::ssize(workers) < jobs) {
-          workers.emplace_back([this, threads] { work_on_own_threads(threads); });
-        }
-      } catch (const std::system_error&) {  // a limit of the user, the group or the system
-        note("overlap: {} jobs instead of {}, since the system makes no more threads\n",
-             std::max<std::size_t>(workers.size(), 1), jobs);
-        if (workers.empty()) work(device_);
-      }
-    }
-    if (interrupted_) throw Interrupted();
-    if (failures_.empty()) return;
-    throw Error(fmt::format("{} of {} overlaps failed; {}", failures_.size(), todo_.size(),
-                            failures_.front()));
+void say_points(const fs::path& folder, const Json& summary) {
+  say("{}: mean squared error", folder.string());
+  const char* separator = " ";
+  for (const Json& point : summary["points"]) {
+    say("{}{} at {}", separator, number_text(point["mse"].get<double>(), 3),
+        point["overlap"].get<std::int64_t>());
+    separator = ", ";
   }
+  say(" of {} shared positions\n", summary["length"].get<std::int64_t>());
+}
 
- private:
-  void work_on_own_threads(int threads) {
-    try {
-      work(Device::cpu(threads));
-    } catch (const std::exception& error) {
-      const std::lock_guard lock(mutex_);
-      failures_.emplace_back(error.what());
-    }
+int plan(const Arguments& arguments) {
+  const auto settings = resolve<OverlapSettings>(arguments.run);
+  const fs::path out = folder_of(arguments, settings.preset, settings.seed);
+  const std::size_t cells = settings.overlap_list().size();
+  if (arguments.run.check) {
+    say("{} cells; {} each\n", cells, checked_memory(memory_of(settings, 1), false));
+    return 0;
   }
+  const RunFolder folder(out, to_json(settings), Device::cpu(1), Resume::kAuto,
+                         do_not_matter<OverlapSettings>());
+  say("{}: {} cells\n", folder.file(kConfigFile).string(), cells);
+  return 0;
+}
 
-  void work(const Device& device) {
-    while (const std::optional<std::int64_t> overlap = next()) {
-      try {
-        RunFolder folder(folder_of(folder_, *overlap), settings_of(settings_, *overlap), device,
-                         Resume::kAuto);
-        distinguish(settings_, *overlap, folder, device);
-        const std::lock_guard lock(mutex_);
-        collect(settings_, folder_);
-      } catch (const Interrupted&) {
-        const std::lock_guard lock(mutex_);
-        interrupted_ = true;
-      } catch (const std::exception& error) {
-        const std::lock_guard lock(mutex_);
-        failures_.push_back(fmt::format("overlap {}: {}", *overlap, error.what()));
-      }
-    }
+int run_one(const Arguments& arguments) {
+  const fs::path out = folder_of(arguments);
+  OverlapSettings settings = planned(out, arguments.run.given);
+  const std::vector<std::int64_t> overlaps = settings.overlap_list();
+  const Sweep cells = cells_of(settings, out, overlaps);
+  const std::size_t cell = cells.find(arguments.sweep.cell, "such as overlap-003");
+  return run_cell(cells, cell, [&] {
+    const Device device = choose_device(settings);
+    require_memory(memory_of(settings, 1), device);
+    RunFolder folder(cells.folder(cell), settings_of(settings, overlaps[cell]), device,
+                     Resume::kAuto);
+    if (done_already(cells, cell)) return;
+    const Json result = distinguish(settings, overlaps[cell], folder, device);
+    say("{}: mean squared error {}\n", cells.id(cell), number_text(result["mse"].get<double>(), 3));
+  });
+}
+
+int run(const Arguments& arguments) {
+  auto settings = resolve<OverlapSettings>(arguments.run);
+  const Device device = choose_device(settings, arguments.run.check);
+  const auto gpus = device.is_cuda() ? std::ssize(worker_devices(settings.device, 0)) : 0;
+  const std::int64_t jobs = jobs_of(settings, device, gpus);
+  const MemoryNeed memory = memory_of(settings, device.is_cuda() ? 1 : jobs);
+  const fs::path out = folder_of(arguments, settings.preset, settings.seed);
+  const Resume resume = arguments.run.resume_policy();
+  if (arguments.run.check) {
+    require_folder_for(out, to_json(settings), resume, do_not_matter<OverlapSettings>());
+    say("{}\n", checked_memory(memory, device.is_cuda()));
+    return 0;
   }
-
-  std::optional<std::int64_t> next() {
-    const std::lock_guard lock(mutex_);
-    if (interrupted_ || interrupt_requested() || taken_ == todo_.size()) return std::nullopt;
-    return todo_[taken_++];
+  require_memory(memory, device);
+  const RunFolder folder(out, to_json(settings), device, resume, do_not_matter<OverlapSettings>());
+  const std::vector<std::int64_t> overlaps = settings.overlap_list();
+  const Sweep cells = cells_of(settings, out, overlaps);
+  std::vector<std::size_t> todo;
+  for (std::size_t cell = 0; cell < cells.size(); ++cell) {
+    const std::string fault = fault_of_result(cells.folder(cell), overlaps[cell]);
+    if (!fault.empty()) note("{}; it is made again\n", fault);
+    if (!cells.finished(cell)) todo.push_back(cell);
   }
+  if (todo.empty()) {
+    collect(settings, out);  // a kill may have come between the last result and this
+    say("{}: done already, see summary.json\n", out.string());
+    return 0;
+  }
+  if (device.is_cuda() && jobs > 1) {
+    run_cells(cells, worker_devices(settings.device, jobs), to_json(settings),
+              {"--overlaps", settings.overlaps});
+  } else {
+    std::mutex mutex;  // of summary.json
+    const auto failures = run_threads(
+        cells, todo, device, std::min(jobs, std::ssize(todo)),
+        [&](std::size_t cell, const Device& on) {
+          const std::int64_t overlap = overlaps[cell];
+          try {
+            RunFolder its(cells.folder(cell), settings_of(settings, overlap), on, Resume::kAuto);
+            distinguish(settings, overlap, its, on);
+            const std::lock_guard lock(mutex);
+            collect(settings, out);
+          } catch (const std::exception& error) {
+            throw Error(fmt::format("overlap {}: {}", overlap, error.what()));
+          }
+        });
+    SC_CHECK(failures.empty(), "{} of {} overlaps failed; {}", failures.size(), todo.size(),
+             failures.front());
+  }
+  say_points(out, collect(settings, out));
+  return 0;
+}
 
-  const OverlapSettings& settings_;
-  const RunFolder& folder_;
-  Device device_;
-  std::vector<std::int64_t> todo_;
-  std::mutex mutex_;  // of what follows, and of summary.json
-  std::size_t taken_ = 0;
-  bool interrupted_ = false;
-  std::vector<std::string> failures_;
-};
+int collect_results(const Arguments& arguments) {
+  const fs::path out = folder_of(arguments);
+  const OverlapSettings settings = planned(out, Json::object());
+  const SweepLock lock(out);
+  say_points(out, collect(settings, out));
+  return 0;
+}
 
 int main_program(int argc, char** argv) {
-  RunFlags flags;
+  Arguments arguments;
+  RunFlags& flags = arguments.run;
   CLI::App app{
       "Trains a network, one for each overlap, to tell two sequences of noise apart that share so "
       "many positions\nand hear each other through normalization alone (the paper's Section 3.2, "
       "Figure 3)."};
   app.require_subcommand(1);
-  CLI::App& run = *app.add_subcommand("run", "train and test a network for each overlap");
-  add_run_flags(run, setting_flags<OverlapSettings>(), "runs/PRESET-overlap-seedN", flags);
+  const std::vector<Setting>& settings = all_settings<OverlapSettings>();
+  CLI::App& run_command = *app.add_subcommand("run", "train and test a network for each overlap");
+  add_run_flags(run_command, settings, "runs/PRESET-overlap-seedN", flags);
+  add_cell_flag(run_command, arguments.sweep);
   CLI::App& print = *app.add_subcommand("settings", "print what a preset and flags come to");
-  add_preset_flags(print, setting_flags<OverlapSettings>(), flags);
-  for (CLI::App* command : {&run, &print}) {
+  add_preset_flags(print, settings, flags);
+  CLI::App& plan_command = *app.add_subcommand("plan", "write config.json, for `run --cell`");
+  add_preset_flags(plan_command, settings, flags);
+  add_check_flag(plan_command, flags.check);
+  for (CLI::App* command : {&run_command, &print, &plan_command}) {
     command
         ->add_option_function<std::string>(
             "--overlap",
             [&flags](const std::string& text) {
-              const Json overlap =
-                  setting_flag("overlap", Whole{0, kMostLength}, "").read("--overlap", text);
-              flags.given["overlaps"] = overlap.dump();
+              const Setting one{"overlap", "", Whole{0, kMostLength}};
+              flags.given["overlaps"] = read_flag(one, "--overlap", text).dump();
             },
             "a single overlap, as --overlaps would")
         ->type_name("N")
         ->excludes(command->get_option("--overlaps"));
   }
+  CLI::App& status = *app.add_subcommand("status", "how far the sweep is, and what failed");
+  CLI::App& collect_command = *app.add_subcommand(
+      "collect", "summary.json and overlap.npy from the cells that are finished");
+  for (CLI::App* command : {&status, &collect_command}) {
+    add_preset_flags(*command, settings_named<OverlapSettings>({"seed"}), flags);
+  }
+  for (CLI::App* command : {&plan_command, &status, &collect_command}) {
+    command->add_option("--out", flags.out, "folder of the sweep");
+  }
+  add_unfinished_flag(status, arguments.sweep);
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
   if (print) return print_settings<OverlapSettings>(flags);
-
-  auto settings = resolve<OverlapSettings>(flags);
-  const Device device = choose_device(settings, flags.check);
-  const MemoryNeed memory = memory_of(settings, jobs_of(settings, device));
-  const std::filesystem::path out =
-      flags.out.empty()
-          ? default_folder(settings.preset, fmt::format("overlap-seed{}", settings.seed))
-          : flags.out;
-  if (flags.check) {
-    require_folder_for(out, to_json(settings), flags.resume_policy(),
-                       OverlapSettings::do_not_matter());
-    say("{}\n", checked_memory(memory, device.is_cuda()));
-    return 0;
+  if (plan_command) return plan(arguments);
+  if (collect_command) return collect_results(arguments);
+  if (status) {
+    const fs::path out = folder_of(arguments);
+    const OverlapSettings plan = planned(out, Json::object());
+    return print_status(cells_of(plan, out, plan.overlap_list()), arguments.sweep);
   }
-  require_memory(memory, device);
-  RunFolder folder(out, to_json(settings), device, flags.resume_policy(),
-                   OverlapSettings::do_not_matter());
-  const std::string where = folder.path().string();
-  Sweep sweep(settings, folder, device);
-  if (sweep.todo().empty()) {
-    collect(settings, folder);  // a kill may have come between the last result and this
-    say("{}: done already, see summary.json\n", where);
-    return 0;
-  }
-  sweep.run();
-  const Json all = collect(settings, folder);
-  say("{}: mean squared error", where);
-  const char* separator = " ";
-  for (const Json& point : all["points"]) {
-    say("{}{} at {}", separator, number_text(point["mse"].get<double>(), 3),
-        point["overlap"].get<std::int64_t>());
-    separator = ", ";
-  }
-  say(" of {} shared positions\n", settings.length());
-  return 0;
+  return arguments.sweep.cell.empty() ? run(arguments) : run_one(arguments);
 }
 
 }  // namespace

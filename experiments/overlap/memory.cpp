@@ -1,14 +1,6 @@
 #include "experiments/overlap/memory.h"
 
 namespace sidechannel::experiments {
-namespace {
-
-double d(std::int64_t value) {
-  return static_cast<double>(value);
-}
-
-}  // namespace
-
 MemoryNeed memory_of(const OverlapSettings& s, std::int64_t jobs) {
   const double h = d(s.channels);
   const double k = d(s.kernel_size);

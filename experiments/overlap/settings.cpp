@@ -20,14 +20,8 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
 
 }  // namespace
 
-std::vector<std::string> OverlapSettings::do_not_matter() {
-  std::vector<std::string> names = kDoNotMatter;
-  names.insert(names.end(), {"overlaps", "jobs"});
-  return names;
-}
-
 void OverlapSettings::check() const {
-  check_domains(*this);
+  check_domains(all_settings<OverlapSettings>(), *this);
   require(length() <= kMostLength,
           fmt::format("--depth {} with --kernel-size {}: sequences of {}, expected at most {}",
                       depth, kernel_size, length(), kMostLength));

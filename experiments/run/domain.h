@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "engine/io/file.h"
@@ -19,6 +20,7 @@ std::optional<double> real_number(std::string_view text);
 // and says in words what does: "a whole number from 1 to 64".
 
 struct Whole {
+  using Value = std::int64_t;
   std::int64_t least = 0;
   std::int64_t most = 0;
   bool odd = false;
@@ -29,6 +31,7 @@ struct Whole {
 };
 
 struct Real {
+  using Value = double;
   double least = 0;
   double most = 0;
   bool least_too = false;
@@ -40,6 +43,7 @@ struct Real {
 };
 
 struct OneOf {
+  using Value = std::string;
   std::vector<const char*> names;
 
   static std::optional<std::string> read(std::string_view text) { return std::string(text); }
@@ -49,6 +53,7 @@ struct OneOf {
 
 // Text of a form of its own; without `fits` it is checked where it is read.
 struct Text {
+  using Value = std::string;
   const char* form;
   bool (*fits)(const std::string& value) = nullptr;
 
@@ -56,6 +61,8 @@ struct Text {
   bool holds(const std::string& value) const { return fits == nullptr || fits(value); }
   std::string words() const { return form; }
 };
+
+using Domain = std::variant<Whole, Real, OneOf, Text>;
 
 // Bounds that several settings share. No product of settings within theirs wraps where it is made
 // from 64-bit numbers; whether the memory is there is asked of require_memory().

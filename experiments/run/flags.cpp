@@ -28,6 +28,13 @@ std::string names_of(const std::vector<CLI::App*>& commands) {
   return names;
 }
 
+// For --help.
+const char* type_of(const Setting& setting) {
+  return std::holds_alternative<Whole>(setting.domain)  ? "N"
+         : std::holds_alternative<Real>(setting.domain) ? "NUMBER"
+                                                        : "TEXT";
+}
+
 // How many letters must be changed, added or taken away to make `b` of `a`.
 std::size_t edits(const std::string& a, const std::string& b) {
   std::vector<std::size_t> row(b.size() + 1);
@@ -95,17 +102,28 @@ Resume RunFlags::resume_policy() const {
   return resume == "only" ? Resume::kOnly : resume == "never" ? Resume::kNever : Resume::kAuto;
 }
 
-void add_setting_flags(CLI::App& app, const std::vector<SettingFlag>& settings, Json& given) {
-  for (const SettingFlag& setting : settings) {
+Json read_flag(const Setting& setting, const std::string& flag, const std::string& text) {
+  return std::visit(
+      [&](const auto& domain) -> Json {
+        const auto value = domain.read(text);
+        require(value && domain.holds(*value),
+                fmt::format("{} {}: expected {}", flag, shown(text), domain.words()));
+        return *value;
+      },
+      setting.domain);
+}
+
+void add_setting_flags(CLI::App& app, const std::vector<Setting>& settings, Json& given) {
+  for (const Setting& setting : settings) {
     const std::string flag = flag_of(setting.name);
     app.add_option_function<std::string>(
            flag,
            [&given, setting, flag](const std::string& text) {
-             given[setting.name] = setting.read(flag, text);
+             given[setting.name] = read_flag(setting, flag, text);
            },
-           fmt::format("{}: {}", setting.help, setting.domain))
+           fmt::format("{}: {}", setting.help, words_of(setting.domain)))
         ->take_last()  // of a flag given twice, so that scripts can append
-        ->type_name(setting.type);
+        ->type_name(type_of(setting));
   }
 }
 
@@ -123,12 +141,12 @@ void add_preset_flag(CLI::App& app, RunFlags& flags) {
 
 }  // namespace
 
-void add_preset_flags(CLI::App& app, const std::vector<SettingFlag>& settings, RunFlags& flags) {
+void add_preset_flags(CLI::App& app, const std::vector<Setting>& settings, RunFlags& flags) {
   add_preset_flag(app, flags);
   add_setting_flags(app, settings, flags.given);
 }
 
-void add_run_flags(CLI::App& app, const std::vector<SettingFlag>& settings,
+void add_run_flags(CLI::App& app, const std::vector<Setting>& settings,
                    const std::string& default_out, RunFlags& flags) {
   add_preset_flag(app, flags);
   app.add_option("--out", flags.out, fmt::format("folder of the run (default: {})", default_out));

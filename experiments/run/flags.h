@@ -29,55 +29,35 @@ struct RunFlags {
   Resume resume_policy() const;
 };
 
-// A setting as a flag.
-struct SettingFlag {
-  const char* name;
-  const char* type;    // for --help
-  std::string domain;  // in words
-  const char* help;
-  // What the text after the flag says; UsageError where it says nothing that the setting may be.
-  std::function<Json(const std::string& flag, const std::string& text)> read;
-};
-
-template <class Domain>
-SettingFlag setting_flag(const char* name, const Domain& domain, const char* help) {
-  using T = typename decltype(domain.read(""))::value_type;
-  return {name,
-          std::is_same_v<T, std::string> ? "TEXT"
-          : std::is_same_v<T, double>    ? "NUMBER"
-                                         : "N",
-          domain.words(), help, [domain](const std::string& flag, const std::string& text) {
-            const std::optional<T> value = domain.read(text);
-            require(value && domain.holds(*value),
-                    fmt::format("{} {}: expected {}", flag, shown(text), domain.words()));
-            return Json(*value);
-          }};
-}
-
-// The settings of S, or those of them that `only` names.
+// The settings of S, or those of them that `is` picks.
 template <class S>
-std::vector<SettingFlag> setting_flags(const std::vector<std::string>& only = {}) {
-  std::vector<SettingFlag> flags;
-  const S settings;
-  S::for_each(settings, [&](const char* name, const auto&, const auto& domain, const char* help) {
-    if (!only.empty() && std::find(only.begin(), only.end(), name) == only.end()) return;
-    flags.push_back(setting_flag(name, domain, help));
-  });
-  return flags;
+std::vector<Setting> settings_that(const std::function<bool(const Setting&)>& is) {
+  std::vector<Setting> settings = all_settings<S>();
+  std::erase_if(settings, [&](const Setting& setting) { return !is(setting); });
+  return settings;
 }
+template <class S>
+std::vector<Setting> settings_named(const std::vector<std::string>& names) {
+  return settings_that<S>([&](const Setting& setting) {
+    return std::find(names.begin(), names.end(), setting.name) != names.end();
+  });
+}
+
+// What the text after `flag` says of a setting; UsageError where it says nothing that it may be.
+Json read_flag(const Setting& setting, const std::string& flag, const std::string& text);
 
 // Flags that leave what they are given in `given`.
-void add_setting_flags(CLI::App& app, const std::vector<SettingFlag>& settings, Json& given);
+void add_setting_flags(CLI::App& app, const std::vector<Setting>& settings, Json& given);
 
 // --check
 void add_check_flag(CLI::App& app, bool& check);
 
 // --preset and a flag for each setting.
-void add_preset_flags(CLI::App& app, const std::vector<SettingFlag>& settings, RunFlags& flags);
+void add_preset_flags(CLI::App& app, const std::vector<Setting>& settings, RunFlags& flags);
 
 // The same with --out, --resume and --check. `default_out` says in --help where a run
 // goes without --out.
-void add_run_flags(CLI::App& app, const std::vector<SettingFlag>& settings,
+void add_run_flags(CLI::App& app, const std::vector<Setting>& settings,
                    const std::string& default_out, RunFlags& flags);
 
 // The preset, then its choices for the kind of norm, then the flags; checked.

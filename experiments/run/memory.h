@@ -24,6 +24,11 @@ struct MemoryPart {
 using MemoryPhase = std::vector<MemoryPart>;
 using MemoryNeed = std::vector<MemoryPhase>;
 
+// A setting as a factor: what is multiplied here may be more than 64 bits hold.
+inline double d(std::int64_t setting) {
+  return static_cast<double>(setting);
+}
+
 // Parameters of a stack of `depth` convolutions from one channel over h to one, with kernels of k
 // and `norm` parameters a channel between them.
 double stack_parameters(double depth, double h, double k, double norm);

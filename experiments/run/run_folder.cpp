@@ -2,13 +2,10 @@
 
 #include <charconv>
 #include <cmath>
-#include <limits>
 #include <span>
 
-#include "engine/finite.h"
 #include "engine/say.h"
 #include "experiments/run/build_info.h"
-#include "experiments/run/interrupt.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -19,8 +16,6 @@ constexpr const char* kConfig = kConfigFile;
 constexpr const char* kMetrics = "metrics.jsonl";
 constexpr const char* kMetricsBytes = "metrics_bytes";  // in a state's metadata
 constexpr const char* kSettings = "settings";           // likewise
-constexpr double kCheckpointSeconds = 30;
-constexpr std::int64_t kMostMilliseconds = 10'000'000'000'000;  // 300 years
 
 Json describe(const Json& settings, const Device& device) {
   const BuildInfo build = build_info();
@@ -56,9 +51,10 @@ void check_finite(const Json& json, const std::string& source) {
            json.get<double>());
 }
 
-// A whole number from 0 to `most` in a state's metadata.
-std::int64_t number(const SafetensorsFile& state, const std::string& key, const std::string& source,
-                    std::int64_t most = std::numeric_limits<std::int64_t>::max()) {
+}  // namespace
+
+std::int64_t number_in(const SafetensorsFile& state, const std::string& key,
+                       const std::string& source, std::int64_t most) {
   const auto found = state.metadata.find(key);
   SC_CHECK(found != state.metadata.end(), "{}: has no {}, so it is no state of a run", source, key);
   const std::string& text = found->second;
@@ -70,8 +66,6 @@ std::int64_t number(const SafetensorsFile& state, const std::string& key, const 
   return value;
 }
 
-}  // namespace
-
 void write_json(const fs::path& path, const Json& json) {
   check_finite(json, path.string());
   const std::string text = json_text(json, 2) + "\n";
@@ -79,7 +73,7 @@ void write_json(const fs::path& path, const Json& json) {
 }
 
 void require_folder_for(const fs::path& path, const Json& settings, Resume resume,
-                        const std::vector<std::string>& do_not_matter) {
+                        const std::vector<std::string>& except) {
   const auto refuse = [&](const std::string& what) {
     throw UsageError(fmt::format("{} {}; choose another --out", path.string(), what));
   };
@@ -108,7 +102,9 @@ void require_folder_for(const fs::path& path, const Json& settings, Resume resum
       refuse(fmt::format("holds a run of another kind (without {})", setting.key()));
     }
   }
-  const std::vector<std::string> names = differences(settings, theirs, do_not_matter);
+  std::vector<std::string> names = differences(settings, theirs, except);
+  // A plan may leave the precision to those who carry it out; a run never does.
+  if (theirs.value("precision", Json()) == "auto") std::erase(names, "precision");
   if (names.empty()) return;
   const std::string& name = names.front();
   refuse(fmt::format("holds a run with other settings ({} is {} there, {} here{})", name,
@@ -127,12 +123,12 @@ bool holds_run_of(const fs::path& path, const Json& settings) {
 }
 
 RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, Resume resume,
-                     const std::vector<std::string>& do_not_matter, const Json& origin)
+                     const std::vector<std::string>& except, const Json& origin)
     : path_(std::move(path)) {
-  require_folder_for(path_, settings, resume, do_not_matter);
+  require_folder_for(path_, settings, resume, except);
   create_folder(path_);
   lock_.emplace(path_);
-  require_folder_for(path_, settings, resume, do_not_matter);  // nobody changes it from here on
+  require_folder_for(path_, settings, resume, except);  // nobody changes it from here on
   if (has(kConfig)) {
     clear_up_after_writers(path_);
   } else {
@@ -142,7 +138,7 @@ RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, 
   }
   config_ = read_json(kConfig);
   Json matter = settings;
-  for (const std::string& name : do_not_matter) matter.erase(name);
+  for (const std::string& name : except) matter.erase(name);
   identity_ = json_text(matter);
   metrics_.emplace(file(kMetrics));
 }
@@ -169,14 +165,14 @@ void RunFolder::check_state(const SafetensorsFile& state, const std::string& sou
   const auto settings = state.metadata.find(kSettings);
   SC_CHECK(settings != state.metadata.end() && settings->second == identity_,
            "{}: is a state of another run", source);
-  const std::int64_t bytes = number(state, kMetricsBytes, source);
+  const std::int64_t bytes = number_in(state, kMetricsBytes, source);
   SC_CHECK(static_cast<std::uint64_t>(bytes) <= metrics_->size(),
            "{}: was saved after {} bytes of {}, which holds only {}", source, bytes,
            file(kMetrics).string(), metrics_->size());
 }
 
 void RunFolder::rewind_log(const SafetensorsFile& state, const std::string& source) {
-  const std::int64_t bytes = number(state, kMetricsBytes, source);
+  const std::int64_t bytes = number_in(state, kMetricsBytes, source);
   metrics_.reset();
   LineLog::truncate_to(file(kMetrics), static_cast<std::uint64_t>(bytes));
   metrics_.emplace(file(kMetrics));
@@ -187,63 +183,6 @@ void RunFolder::save_state(const std::string& name, SafetensorsFile state) {
   state.metadata[kMetricsBytes] = std::to_string(metrics_->size());
   state.metadata[kSettings] = identity_;
   save_checkpoint(file(name), state);
-}
-
-double run_phase(RunFolder& folder, const Phase& phase) {
-  using Clock = std::chrono::steady_clock;
-  std::int64_t step = 0;
-  double seconds_before = 0;
-  const fs::path state_file = folder.file(phase.state_file);
-  const auto take = [&](const SafetensorsFile& state, const std::string& source) {
-    step = number(state, "step", source, phase.steps);
-    seconds_before =
-        static_cast<double>(number(state, "milliseconds", source, kMostMilliseconds)) / 1000;
-    check_finite(state.tensors, source);
-    folder.check_state(state, source);
-    phase.load(state, source, step);
-    if (step < phase.steps) folder.rewind_log(state, source);
-  };
-  const bool resumed = folder.load_state(phase.state_file, take);
-  if (resumed && step == phase.steps) return seconds_before;
-  const Clock::time_point start = Clock::now();
-  const auto seconds = [&] {
-    return seconds_before + std::chrono::duration<double>(Clock::now() - start).count();
-  };
-  Clock::time_point saved_at = start;
-  const auto save = [&] {
-    SafetensorsFile state;
-    state.metadata["step"] = std::to_string(step);
-    state.metadata["milliseconds"] = std::to_string(static_cast<std::int64_t>(seconds() * 1000));
-    phase.save(state);
-    check_finite(state.tensors, fmt::format("{}, step {}", phase.name, step));
-    const DelaysInterrupts until_saved;  // to look at what the state holds may take longer
-    folder.save_state(phase.state_file, std::move(state));
-    saved_at = Clock::now();
-  };
-  Progress progress(phase.name, phase.steps, phase.unit, step);
-  if (resumed) progress.note(fmt::format("{}: resumed at step {}", phase.name, step));
-  const PollsInterrupts polls;
-  save();
-  const std::int64_t first = step;
-  while (step < phase.steps) {
-    const bool enough = phase.stop_after > 0 && step - first >= phase.stop_after;
-    if (enough || interrupt_requested()) {
-      save();
-      progress.note(fmt::format("{}: stopped at step {}, state saved in {}", phase.name, step,
-                                state_file.string()));
-      throw Interrupted();
-    }
-    phase.step(step);
-    ++step;
-    if (progress.due()) progress.show(step, phase.details());
-    const bool due =
-        phase.checkpoint_every > 0
-            ? step % phase.checkpoint_every == 0
-            : std::chrono::duration<double>(Clock::now() - saved_at).count() > kCheckpointSeconds;
-    if (due || step == phase.steps) save();
-  }
-  progress.finish(step, phase.details());
-  return seconds();
 }
 
 }  // namespace sidechannel::experiments

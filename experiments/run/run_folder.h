@@ -1,8 +1,7 @@
 #pragma once
 
-#include <chrono>
+#include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,7 +10,6 @@
 #include "engine/io/checkpoint.h"
 #include "engine/io/file.h"
 #include "engine/io/folder_lock.h"
-#include "experiments/run/progress.h"
 #include "experiments/run/settings.h"
 
 namespace sidechannel::experiments {
@@ -36,19 +34,24 @@ inline constexpr const char* kFailureFile = "failure.txt";  // why a sweep gave 
 // UsageError where the folder holds anything but a run of these settings, or what `resume` asks for
 // is not so. Nothing is written: nothing of anybody's is ever overwritten.
 void require_folder_for(const std::filesystem::path& path, const Json& settings, Resume resume,
-                        const std::vector<std::string>& do_not_matter = kDoNotMatter);
+                        const std::vector<std::string>& except = do_not_matter());
 
 // Whether the folder's config.json is that of a run of these settings: whether its results are.
 bool holds_run_of(const std::filesystem::path& path, const Json& settings);
 
+// A whole number from 0 to `most` in the metadata of a run's state; Error, which begins with
+// `source`, where there is none.
+std::int64_t number_in(const SafetensorsFile& state, const std::string& key,
+                       const std::string& source, std::int64_t most = INT64_MAX);
+
 // The folder of a run: config.json, metrics.jsonl, checkpoints, results. Holds one run.
 class RunFolder {
  public:
-  // `settings` are those of a run on `device` (to_json); those named in `do_not_matter` may differ
+  // `settings` are those of a run on `device` (to_json); those named in `except` may differ
   // from what is there. `origin` joins config.json when it is written. UsageError as
   // require_folder_for; FolderInUse while another process has it.
   RunFolder(std::filesystem::path path, const Json& settings, const Device& device, Resume resume,
-            const std::vector<std::string>& do_not_matter = kDoNotMatter,
+            const std::vector<std::string>& except = do_not_matter(),
             const Json& origin = Json::object());
 
   const std::filesystem::path& path() const { return path_; }
@@ -82,38 +85,5 @@ class RunFolder {
   std::optional<FolderLock> lock_;  // held as long as this lives: one process works in a folder
   std::optional<LineLog> metrics_;
 };
-
-// One resumable phase of a run: a loop of steps with checkpoints in between.
-struct Phase {
-  // How it is carried out, as the settings say; the functions are still to be given.
-  Phase(const RunSettings& settings, std::string name_, std::string state_file_, std::string unit_,
-        std::int64_t steps_)
-      : name(std::move(name_)),
-        state_file(std::move(state_file_)),
-        unit(std::move(unit_)),
-        steps(steps_),
-        checkpoint_every(settings.checkpoint_every),
-        stop_after(settings.stop_after) {}
-
-  std::string name;                   // for the progress line
-  std::string state_file;             // the checkpoint's name in the folder
-  std::string unit;                   // of a step, for the rate
-  std::int64_t steps = 0;             // to do in all
-  std::int64_t checkpoint_every = 0;  // steps; 0 for every 30 seconds
-  std::int64_t stop_after = 0;        // steps of this call before it stops; 0 for never
-
-  std::function<void(SafetensorsFile&)> save;  // adds the phase's own state
-  // Takes back what belongs to the state after `step` steps; an Error that begins with `source`
-  // where it is not that.
-  std::function<void(const SafetensorsFile&, const std::string& source, std::int64_t step)> load;
-  std::function<void(std::int64_t)> step;  // counted from 0
-  std::function<std::string()> details;    // for the progress line
-};
-
-// Runs what is left of a phase and returns the seconds that it took, those before an interruption
-// included. Writes a state before the first step, so that a disk that cannot be written to shows at
-// once, then regularly, and at the end. A signal ends it with a state and Interrupted; a NaN or an
-// infinity in a state, one that is read or one to be saved, with an Error that names it.
-double run_phase(RunFolder& folder, const Phase& phase);
 
 }  // namespace sidechannel::experiments

@@ -20,9 +20,71 @@ std::string flag_text(const Json& value) {
   return value.is_string() ? shown(value.get<std::string>()) : value.dump();
 }
 
-kernels::LearningRate learning_rate_from(double base, const std::string& schedule,
-                                         std::int64_t warmup, std::int64_t steps) {
-  using Schedule = kernels::LearningRate::Schedule;
+std::vector<Setting> settings_declared_by(void (*make)()) {
+  std::vector<Setting> all;
+  noted_settings = &all;
+  RunSettings();
+  const std::ptrdiff_t common = std::ssize(all);
+  all.clear();
+  make();
+  noted_settings = nullptr;
+  std::rotate(all.begin(), all.begin() + common, all.end());  // a base comes first
+  return all;
+}
+
+std::string words_of(const Domain& domain) {
+  return std::visit([](const auto& of) { return of.words(); }, domain);
+}
+
+void apply(const std::vector<Setting>& all, const Json& json, const std::string& file,
+           RunSettings& settings) {
+  for (const auto& [key, value] : json.items()) {
+    const auto found = std::find_if(all.begin(), all.end(),
+                                    [&](const Setting& setting) { return setting.name == key; });
+    require(found != all.end(), fmt::format("{}: there is no setting {}", file, shown(key)));
+    const bool taken = found->visit([&]<class T>(const auto& domain, T RunSettings::*member) {
+      const std::optional<T> it = value_of<T>(value);
+      if (!it || !domain.holds(*it)) return false;
+      settings.*member = *it;
+      return true;
+    });
+    require(taken, fmt::format("{} {}: expected {}", named(file, key), in_words(value),
+                               words_of(found->domain)));
+  }
+}
+
+void check_domains(const std::vector<Setting>& all, const RunSettings& settings) {
+  for (const Setting& setting : all) {
+    setting.visit([&](const auto& domain, const auto member) {
+      const auto& value = settings.*member;
+      require(domain.holds(value), fmt::format("{} {}: expected {}", flag_of(setting.name),
+                                               shown(fmt::to_string(value)), domain.words()));
+    });
+  }
+}
+
+void check_effects(const std::vector<Setting>& all, const Json& given,
+                   const RunSettings& settings) {
+  for (const Setting& setting : all) {
+    if (setting.needs == nullptr || !given.contains(setting.name)) continue;
+    require((settings.*setting.effective)(),
+            fmt::format("{} {}: has no effect without {}", flag_of(setting.name),
+                        flag_text(given[setting.name]), setting.needs));
+  }
+}
+
+Json to_json(const std::vector<Setting>& all, const RunSettings& settings) {
+  Json json;
+  json["preset"] = settings.preset;
+  for (const Setting& setting : all) {
+    setting.visit([&](const auto&, const auto member) { json[setting.name] = settings.*member; });
+  }
+  return json;
+}
+
+LearningRate learning_rate_from(double base, const std::string& schedule, std::int64_t warmup,
+                                std::int64_t steps) {
+  using Schedule = LearningRate::Schedule;
   return {base, schedule == "tail" ? Schedule::kTail : Schedule::kConstant, warmup, steps};
 }
 

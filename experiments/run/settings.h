@@ -2,68 +2,128 @@
 
 #include <cstdint>
 #include <optional>
-#include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "engine/device.h"
 #include "engine/error.h"
 #include "engine/io/json.h"
+#include "engine/optim/adam.h"
 #include "experiments/run/domain.h"
-#include "kernels/learning_rate.h"
 
 namespace sidechannel::experiments {
 
-// How a run of any experiment is carried out. An experiment's settings derive from this and add
-//
-//   static constexpr const char* kExperiment = "overlap";  // its presets: presets/overlap/*.json
-//   template <class Self, class Visit>
-//   static void for_each(Self& self, const Visit& visit);  // visit(name, member, domain, help)
-//   static std::span<const OnlyWhen<...>> only_when();     // see there
-//   void check() const;                                    // UsageError for what makes no sense
-//
-// where for_each is the one list behind JSON files, flags (with dashes for underscores), --help and
-// docs/settings.md. A setting is text, a number (double) or a whole number (std::int64_t); its
-// domain (see domain.h) says what it may be.
-struct RunSettings {
-  std::string preset = "demo";
-  std::int64_t seed = 0;
-  std::string precision = "auto";
+struct RunSettings;
 
-  // Results do not depend on these, save that `log_every` says what is logged.
-  std::string device = "auto";
-  std::int64_t threads = 0;
-  std::int64_t log_every = 100;
-  std::int64_t checkpoint_every = 0;
-  std::int64_t stop_after = 0;
+// All that is known of a setting. Flags (with dashes for underscores), --help, JSON files,
+// `settings`, config.json and docs/settings.md are made of the list of them, so that one that
+// SETTING declares is in all of these.
+struct Setting {
+  template <class T>
+  using Member = T RunSettings::*;
 
-  template <class Self, class Visit>
-  static void for_each(Self& s, const Visit& visit) {
-    visit("seed", s.seed, Whole{0, INT64_MAX}, "of weights and noise");
-    visit("precision", s.precision, OneOf{{"auto", "fp32", "tf32"}},
-          "of products; tf32 on a GPU alone, where auto takes it");
-    visit("device", s.device, Text{"auto, cpu or cuda[:N]", Device::is_name}, "where to compute");
-    visit("threads", s.threads, Whole{0, kMostThreads}, "CPU threads, 0 for all cores");
-    visit("log_every", s.log_every, Whole{1, kMostSteps}, "steps between lines of metrics.jsonl");
-    visit("checkpoint_every", s.checkpoint_every, Whole{0, kMostSteps},
-          "steps between checkpoints, 0 for every 30 s");
-    visit("stop_after", s.stop_after, Whole{0, kMostSteps},
-          "stop as if interrupted after so many steps, 0 for never");
+  const char* name;
+  const char* help;
+  Domain domain;
+  std::variant<Member<std::int64_t>, Member<double>, Member<std::string>> member = {};
+  bool how = false;       // results do not depend on it: it says how a run is carried out
+  bool predicts = false;  // it is one of `localization predict`, too
+  // It does nothing but where this holds, which `needs` says as a flag and its value.
+  const char* needs = nullptr;
+  bool (RunSettings::*effective)() const = nullptr;
+
+  // visit(domain, member), both of the type that they have.
+  template <class Visit>
+  auto visit(const Visit& visit) const {
+    return std::visit(
+        [&]<class D>(const D& of) {
+          return visit(of, std::get<Member<typename D::Value>>(member));
+        },
+        domain);
   }
 };
 
-// A setting that does nothing unless others are as `needs` says.
+// What SETTING may say of a setting beside its domain.
+inline constexpr bool Setting::*kHow = &Setting::how;
+inline constexpr bool Setting::*kPredicts = &Setting::predicts;
 template <class S>
 struct OnlyWhen {
-  const char* setting;
-  const char* needs;  // a flag and its value, for the message
-  bool (*holds)(const S&);
+  const char* needs;
+  bool (S::*effective)() const;
 };
 
+// Where settings are noted while their list is made (see all_settings).
+inline thread_local std::vector<Setting>* noted_settings = nullptr;
+
+inline void add_to(Setting& setting, bool Setting::*mark) {
+  setting.*mark = true;
+}
+template <class S>
+void add_to(Setting& setting, const OnlyWhen<S>& rule) {
+  setting.needs = rule.needs;
+  setting.effective = static_cast<bool (RunSettings::*)() const>(rule.effective);
+}
+
+template <class T, class S, class... More>
+T declared(T S::*member, const char* name, T value, const char* help, const Domain& domain,
+           const More&... more) {
+  if (noted_settings != nullptr) {
+    Setting setting{name, help, domain, static_cast<Setting::Member<T>>(member)};
+    (add_to(setting, more), ...);
+    noted_settings->push_back(std::move(setting));
+  }
+  return value;
+}
+
+// A member of the settings `Self`: type, name, default, help, domain (see domain.h), and what else
+// there is to say (kHow, kPredicts, OnlyWhen). The one place where a setting stands.
+#define SETTING(type, name, value, help, ...) \
+  type name =                                 \
+      ::sidechannel::experiments::declared(&Self::name, #name, type(value), help, __VA_ARGS__)
+
+// How a run of any experiment is carried out. An experiment's settings derive from this and add
+//
+//   using Self = ...;                                      // and SETTINGs
+//   static constexpr const char* kExperiment = "overlap";  // its presets: presets/overlap/*.json
+//   void check() const;                                    // UsageError for what makes no sense
+struct RunSettings {
+  using Self = RunSettings;
+  std::string preset = "demo";
+  SETTING(std::int64_t, seed, 0, "of weights and noise", Whole{0, INT64_MAX});
+  SETTING(std::string, precision, "auto", "of products; tf32 on a GPU alone, where auto takes it",
+          OneOf{{"auto", "fp32", "tf32"}}, kPredicts);
+  SETTING(std::string, device, "auto", "where to compute",
+          Text{"auto, cpu or cuda[:N]", Device::is_name}, kHow, kPredicts);
+  SETTING(std::int64_t, threads, 0, "CPU threads, 0 for all cores", Whole{0, kMostThreads}, kHow,
+          kPredicts);
+  SETTING(std::int64_t, log_every, 100, "steps between lines of metrics.jsonl",
+          Whole{1, kMostSteps});
+  SETTING(std::int64_t, checkpoint_every, 0, "steps between checkpoints, 0 for every 30 s",
+          Whole{0, kMostSteps}, kHow);
+  SETTING(std::int64_t, stop_after, 0, "stop as if interrupted after so many steps, 0 for never",
+          Whole{0, kMostSteps}, kHow);
+};
+
+// The settings that `make`, which makes an S, declares; those of RunSettings last.
+std::vector<Setting> settings_declared_by(void (*make)());
+template <class S>
+const std::vector<Setting>& all_settings() {
+  static const std::vector<Setting> all = settings_declared_by([] { S(); });
+  return all;
+}
+
 // Names of the settings that results do not depend on.
-inline const std::vector<std::string> kDoNotMatter = {"preset", "device", "threads",
-                                                      "checkpoint_every", "stop_after"};
+template <class S = RunSettings>
+std::vector<std::string> do_not_matter() {
+  std::vector<std::string> names{"preset"};
+  for (const Setting& setting : all_settings<S>()) {
+    if (setting.how) names.push_back(setting.name);
+  }
+  return names;
+}
 
 // Runs f, whose Error is then a UsageError: what it reads was asked for by the user.
 template <class F>
@@ -82,8 +142,8 @@ std::string named(const std::string& file, const std::string& setting);
 std::string flag_text(const Json& value);
 
 // How a learning rate moves over `steps` steps, by a schedule's name ("constant" or "tail").
-kernels::LearningRate learning_rate_from(double base, const std::string& schedule,
-                                         std::int64_t warmup, std::int64_t steps);
+LearningRate learning_rate_from(double base, const std::string& schedule, std::int64_t warmup,
+                                std::int64_t steps);
 
 // A preset of an experiment by name ("demo", "small", "paper") or by the path of a JSON file of the
 // same form. UsageError for an unknown name and for a file that is no JSON object.
@@ -104,43 +164,32 @@ std::optional<T> value_of(const Json& value) {
   return std::nullopt;
 }
 
+// The words for what a setting may be.
+std::string words_of(const Domain& domain);
+
 // Takes the settings that `json` names; they come from `file`, or from flags
 // where that is empty. UsageError for a name that is no setting and for a value outside its domain.
+void apply(const std::vector<Setting>& all, const Json& json, const std::string& file,
+           RunSettings& settings);
 template <class S>
 void apply(const Json& json, const std::string& file, S& settings) {
-  for (const auto& item : json.items()) {
-    const std::string& key = item.key();
-    bool known = false;
-    S::for_each(settings, [&](const char* name, auto& member, const auto& domain, const char*) {
-      if (key != name) return;
-      known = true;
-      const auto value = value_of<std::remove_reference_t<decltype(member)>>(item.value());
-      require(value && domain.holds(*value), fmt::format("{} {}: expected {}", named(file, key),
-                                                         in_words(item.value()), domain.words()));
-      member = *value;
-    });
-    require(known, fmt::format("{}: there is no setting {}", file, shown(key)));
-  }
+  apply(all_settings<S>(), json, file, settings);
 }
 
 // UsageError for the first setting outside its domain.
-template <class S>
-void check_domains(const S& settings) {
-  S::for_each(settings, [&](const char* name, const auto& value, const auto& domain, const char*) {
-    require(domain.holds(value), fmt::format("{} {}: expected {}", flag_of(name),
-                                             shown(fmt::to_string(value)), domain.words()));
-  });
-}
+void check_domains(const std::vector<Setting>& all, const RunSettings& settings);
 
 // UsageError for a setting in `given` that does nothing as the others are.
+void check_effects(const std::vector<Setting>& all, const Json& given, const RunSettings& settings);
 template <class S>
 void check_effects(const Json& given, const S& settings) {
-  for (const OnlyWhen<S>& rule : S::only_when()) {
-    if (!given.contains(rule.setting)) continue;
-    require(rule.holds(settings),
-            fmt::format("{} {}: has no effect without {}", flag_of(rule.setting),
-                        flag_text(given[rule.setting]), rule.needs));
-  }
+  check_effects(all_settings<S>(), given, settings);
+}
+
+Json to_json(const std::vector<Setting>& all, const RunSettings& settings);
+template <class S>
+Json to_json(const S& settings) {
+  return to_json(all_settings<S>(), settings);
 }
 
 // The settings of a preset (see read_preset). In experiments with a choice of normalization its
@@ -174,18 +223,8 @@ S settings_from_preset(const std::string& preset, const std::string& norm = "") 
   return settings;
 }
 
-template <class S>
-Json to_json(const S& settings) {
-  Json json;
-  json["preset"] = settings.preset;
-  S::for_each(settings, [&](const char* name, const auto& member, const auto&, const char*) {
-    json[name] = member;
-  });
-  return json;
-}
-
 // Names of the settings in `mine` that are others in `theirs`, `except` some.
 std::vector<std::string> differences(const Json& mine, const Json& theirs,
-                                     const std::vector<std::string>& except = kDoNotMatter);
+                                     const std::vector<std::string>& except = do_not_matter());
 
 }  // namespace sidechannel::experiments

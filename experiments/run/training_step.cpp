@@ -1,21 +1,19 @@
 #include "experiments/run/training_step.h"
 
-#include <cmath>
+#include <utility>
 
 #include "engine/finite.h"
+#include "experiments/run/progress.h"
 
 namespace sidechannel::experiments {
 
-TrainingStep::TrainingStep(ParameterList& parameters, const HostArray& target, std::int64_t batch,
-                           Predict predict, const LearningRate& rate, std::uint64_t seed)
+TrainingStep::TrainingStep(ParameterList& parameters, const LearningRate& rate, std::uint64_t seed,
+                           std::vector<const ParameterList*> frozen)
     : parameters_(parameters),
-      target_(Tensor::from(parameters.device(), target)),
-      batch_(batch),
-      predict_(std::move(predict)),
+      frozen_(std::move(frozen)),
       tape_(parameters.device()),
       random_(tape_.device(), seed),
       adam_(parameters, {rate}),
-      window_(tape_.device(), target_.size()),
       replay_(tape_.device()) {}
 
 void TrainingStep::operator()() {
@@ -24,56 +22,68 @@ void TrainingStep::operator()() {
 
 void TrainingStep::run() {
   tape_.reset();
-  const Var y = predict_(tape_, random_);
-  const Var loss = mse(y, target_);
-  tape_.backward(loss);
-  adam_.step(loss.value());
-  window_.losses.add(loss.value().reshape({1, 1}), adam_.halted_flag());
-  window_.outputs.add(y.value().reshape({batch_, target_.size()}), adam_.halted_flag());
+  compute(tape_, random_, adam_);
   random_.advance(1);
-  predictions_ = y.value();
+}
+
+void TrainingStep::clear_measures() {
+  for (const Averages& averages : averages_) averages.moments->clear();
 }
 
 std::string TrainingStep::not_finite(std::int64_t step) {
-  return first_not_finite(tape_, {&parameters_}, [&] {
-    seek(step);
-    tape_.reset();
-    tape_.backward(mse(predict_(tape_, random_), target_));
-  });
+  std::vector<const ParameterList*> lists = frozen_;
+  lists.push_back(&parameters_);
+  seek(step);
+  return first_not_finite(tape_, lists, [this] { run(); });
 }
 
 void TrainingStep::save(TensorMap& tensors) const {
   parameters_.save(tensors);
   adam_.save(tensors, "adam");
-  window_.losses.save(tensors, "window.loss");
-  window_.outputs.save(tensors, "window.outputs");
+  for (const Averages& averages : averages_) averages.moments->save(tensors, averages.name);
 }
 
 void TrainingStep::load(const TensorMap& tensors, const std::string& source, std::int64_t steps,
                         std::int64_t windowed) {
   parameters_.load(tensors, source, LoadUnknown::kIgnore);
   adam_.load(tensors, source, "adam", steps, steps);
-  window_.losses.load(tensors, source, "window.loss", windowed);
-  window_.outputs.load(tensors, source, "window.outputs", windowed * batch_);
+  for (const Averages& averages : averages_) {
+    averages.moments->load(tensors, source, averages.name, windowed * averages.rows);
+  }
 }
 
-AdamState look(TrainingStep& step, std::int64_t first, RunFolder& folder,
-               const std::function<void(SafetensorsFile&)>& add_state) {
-  const AdamState adam = step.adam().state();
-  if (adam.halted == 0) return adam;
-  const std::int64_t at = first + adam.steps;
-  SafetensorsFile state;
-  state.metadata["step"] = std::to_string(at);
-  state.metadata["milliseconds"] = "0";
-  add_state(state);
-  folder.save_state("failure.safetensors", std::move(state));
-  const std::string what = step.not_finite(at);
-  throw Error(fmt::format(
-      "step {}: loss {}, gradient norm {}{}; stopped before the update, the "
-      "state is kept in {} (try a lower --learning-rate)",
-      at, number_text(std::abs(adam.loss), 5), number_text(std::abs(adam.gradient_norm()), 5),
-      what.empty() ? ", whose square is beyond f32" : "; first " + what,
-      folder.file("failure.safetensors").string()));
+RegressionStep::RegressionStep(ParameterList& parameters, const HostArray& target,
+                               std::int64_t batch, Predict predict, const LearningRate& rate,
+                               std::uint64_t seed)
+    : TrainingStep(parameters, rate, seed),
+      target_(Tensor::from(parameters.device(), target)),
+      batch_(batch),
+      predict_(std::move(predict)),
+      losses_(parameters.device(), 1),
+      outputs_(parameters.device(), target_.size()) {
+  set_averages({{"window.loss", &losses_, 1}, {"window.outputs", &outputs_, batch}});
+}
+
+void RegressionStep::compute(Tape& tape, const Random& random, Adam& adam) {
+  const Var y = predict_(tape, random);
+  const Var loss = mse(y, target_);
+  tape.backward(loss);
+  adam.step(loss.value());
+  losses_.add(loss.value().reshape({1, 1}), adam.halted_flag());
+  outputs_.add(y.value().reshape({batch_, target_.size()}), adam.halted_flag());
+  predictions_ = y.value();
+}
+
+Json RegressionStep::line(const std::vector<double>& measures, const AdamState& adam) const {
+  Json line;
+  line["loss"] = measures.front();
+  line["learning_rate"] = adam.learning_rate;
+  line["gradient_norm"] = adam.gradient_norm();
+  return line;
+}
+
+std::string RegressionStep::words(const std::vector<double>& measures) const {
+  return "loss " + number_text(measures.front(), 4);
 }
 
 }  // namespace sidechannel::experiments

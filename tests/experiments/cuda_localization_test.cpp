@@ -38,8 +38,8 @@ std::vector<double> loss_curve(const Device& device, const std::string& norm, in
   std::vector<double> losses;
   for (int i = 0; i < steps; ++i) {
     step();
-    losses.push_back(step.window().loss());
-    step.window().clear();
+    losses.push_back(step.loss());
+    step.clear_measures();
   }
   return losses;
 }
@@ -83,7 +83,7 @@ TEST_F(CudaLocalization, ReplayedStepsAreEagerSteps) {
     Localizer network(device, DType::kF32, small_network("instance"), 1);
     LocalizationStep step(network, LearningRate{2e-3}, 4, 24, 1);
     for (int i = 0; i < 8; ++i) step();
-    std::vector<HostArray> state{step.window().outputs.mean()};
+    std::vector<HostArray> state{step.outputs().mean()};
     for (const Parameter& p : network.parameters().parameters()) state.push_back(p.value.to_host());
     states.push_back(state);
   }

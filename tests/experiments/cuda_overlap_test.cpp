@@ -36,9 +36,9 @@ TEST_F(CudaOverlap, AStepIsOneLaunchAndGivesWhatTheCpuGives) {
       EXPECT_EQ(after.synchronizations, before.synchronizations) << i;
     }
     cpu();
-    ASSERT_NEAR(cuda.window().loss(), cpu.window().loss(), 1e-4 * cpu.window().loss()) << i;
-    cuda.window().clear();
-    cpu.window().clear();
+    ASSERT_NEAR(cuda.loss(), cpu.loss(), 1e-4 * cpu.loss()) << i;
+    cuda.clear_measures();
+    cpu.clear_measures();
   }
 }
 

@@ -307,11 +307,13 @@ TEST(Overlap, BadUsageIsOneLineAndExitCode2) {
     arguments.insert(arguments.end(), {"--out", out});
     harness::expect_refusal(run_program("overlap", arguments), "overlap", 2, message);
   };
-  harness::expect_refusal(run_program("overlap", {}), "overlap", 2,
-                          "expected a command: run or settings (see --help)");
+  harness::expect_refusal(
+      run_program("overlap", {}), "overlap", 2,
+      "expected a command: run, settings, plan, status or collect (see --help)");
   harness::expect_refusal(
       run_program("overlap", {"--depth", "4"}), "overlap", 2,
-      "expected a command before --depth: expected run or settings (see --help)");
+      "expected a command before --depth: expected run, settings, plan, status or collect "
+      "(see --help)");
   expect_error({"fly"}, "fly: not expected here (see --help)");
   expect_error({"--norm", "batch"}, "there is no flag --norm (see --help)");
   expect_error({"--preset", "huge"}, "--preset huge: expected demo, small, paper or a .json file");
@@ -331,6 +333,40 @@ TEST(Overlap, BadUsageIsOneLineAndExitCode2) {
   EXPECT_EQ(help.code, 0);
   for (const char* flag : {"--overlap ", "--overlaps", "--jobs", "--resume", "--preset"})
     EXPECT_NE(help.out.find(flag), std::string::npos) << flag;
+}
+
+TEST(Overlap, CellsOfAPlanComeToWhatARunDoes) {
+  const TemporaryFolder folder;
+  const std::string whole = folder / "whole", cells = folder / "cells";
+  ASSERT_EQ(run_program("overlap", tiny(whole)).code, 0);
+  const auto overlap = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), {"--out", cells});
+    return run_program("overlap", arguments);
+  };
+  harness::expect_refusal(overlap({"run", "--cell", "0"}), "overlap", 1,
+                          cells + " holds no plan of a sweep; run `overlap plan` first");
+  auto plan = tiny(cells);
+  plan[0] = "plan";
+  EXPECT_EQ(run_program("overlap", plan).out, cells + "/config.json: 4 cells\n");
+  EXPECT_EQ(overlap({"status"}).out, cells + ": 4 cells\n     waiting    4  (0-3)\n");
+  EXPECT_EQ(overlap({"run", "--cell", "2", "--stop-after", "9"}).code, kInterrupted);
+  EXPECT_EQ(overlap({"run", "--cell", "overlap-009"}).code, 0);
+  EXPECT_EQ(
+      overlap({"status"}).out,
+      cells +
+          ": 4 cells\n    finished    1  (3)\n interrupted    1  (2)\n     waiting    2  (0-1)\n");
+  EXPECT_EQ(overlap({"status", "--unfinished"}).out, "0-2\n");
+  for (const char* cell : {"0", "1", "2"}) EXPECT_EQ(overlap({"run", "--cell", cell}).code, 0);
+  EXPECT_EQ(overlap({"run", "--cell", "2"}).out,
+            cells + "/overlap-006: done already, see result.json\n");
+  EXPECT_EQ(overlap({"collect"}).code, 0);
+  expect_same_results(whole, cells);
+  harness::expect_refusal(overlap({"run", "--cell", "4"}), "overlap", 2,
+                          "--cell 4: expected a whole number from 0 to 3, or an id such as "
+                          "overlap-003");
+  harness::expect_refusal(overlap({"run", "--cell", "0", "--depth", "5"}), "overlap", 2,
+                          "--depth 5: is not for one --cell to set");
+  EXPECT_EQ(run_program("overlap", tiny(cells)).out, cells + ": done already, see summary.json\n");
 }
 
 // A network that answers 0 is worth a word where enough is shared (from 3 l / 4 on, and less than

@@ -173,37 +173,56 @@ TEST(Settings, NumbersAreDecimalAndNothingElse) {
 
 // No value of any setting is taken beyond its domain, by any way in.
 TEST(Settings, EveryDomainHoldsForFlagsAndFiles) {
-  const auto flags = setting_flags<LocalizationSettings>();
   const LocalizationSettings defaults;
-  LocalizationSettings::for_each(
-      defaults, [&](const char* name, const auto& member, const auto& domain, const char*) {
-        using T = std::decay_t<decltype(member)>;
-        EXPECT_TRUE(domain.holds(member)) << name;
-        const auto flag = std::find_if(flags.begin(), flags.end(), [&](const SettingFlag& f) {
-          return f.name == std::string(name);
-        });
-        const auto refused = [&](const std::string& text, const Json& json) {
-          const std::string said = usage_error([&] { flag->read("--x", text); });
-          EXPECT_TRUE(said.starts_with("--x ") && said.ends_with(": expected " + domain.words()))
-              << name << ": " << said;
-          LocalizationSettings settings;
-          Json one;
-          one[name] = json;
-          EXPECT_NE(usage_error([&] { apply(one, "p.json", settings); }), "") << name << text;
-        };
-        if constexpr (std::is_same_v<T, std::int64_t>) {
-          refused(std::to_string(domain.least - 1), domain.least - 1);
-          if (domain.most < INT64_MAX) refused(std::to_string(domain.most + 1), domain.most + 1);
-          refused("1.5", 1.5);
-          refused("01", "1");
-        } else if constexpr (std::is_same_v<T, double>) {
-          refused("-1", -1);
-          refused("1e31", 1e31);
-          refused("nan", Json());
-        } else {
-          refused("nothing of it", 3);
-        }
-      });
+  for (const Setting& setting : all_settings<LocalizationSettings>()) {
+    setting.visit([&]<class T>(const auto& domain, T RunSettings::*member) {
+      EXPECT_TRUE(domain.holds(defaults.*member)) << setting.name;
+      const auto refused = [&](const std::string& text, const Json& json) {
+        const std::string said = usage_error([&] { read_flag(setting, "--x", text); });
+        EXPECT_TRUE(said.starts_with("--x ") && said.ends_with(": expected " + domain.words()))
+            << setting.name << ": " << said;
+        LocalizationSettings settings;
+        Json one;
+        one[setting.name] = json;
+        EXPECT_NE(usage_error([&] { apply(one, "p.json", settings); }), "") << setting.name << text;
+      };
+      if constexpr (std::is_same_v<T, std::int64_t>) {
+        refused(std::to_string(domain.least - 1), domain.least - 1);
+        if (domain.most < INT64_MAX) refused(std::to_string(domain.most + 1), domain.most + 1);
+        refused("1.5", 1.5);
+        refused("01", "1");
+      } else if constexpr (std::is_same_v<T, double>) {
+        refused("-1", -1);
+        refused("1e31", 1e31);
+        refused("nan", Json());
+      } else {
+        refused("nothing of it", 3);
+      }
+    });
+  }
+}
+
+// A setting is its one declaration: nothing else names it but what it is for.
+struct OneMore : LocalizationSettings {
+  using Self = OneMore;
+  SETTING(double, label_noise, 0.5, "noise of the targets", Real{0, 1, true},
+          OnlyWhen{"--input noise", &Self::hears});
+  bool hears() const { return input == "noise"; }
+};
+
+TEST(Settings, OneMoreIsOneDeclaration) {
+  OneMore settings;
+  EXPECT_EQ(to_json(settings)["label_noise"], 0.5);
+  apply({{"label_noise", 0.25}}, "p.json", settings);
+  EXPECT_EQ(settings.label_noise, 0.25);
+  EXPECT_EQ(usage_error([&] {
+              apply({{"label_noise", 2}}, "", settings);
+            }),
+            "--label-noise 2: expected a number of at least 0 and at most 1");
+  RunFlags flags;
+  flags.given = {{"input", "constant"}, {"label_noise", 0.1}};
+  EXPECT_EQ(usage_error([&] { resolve<OneMore>(flags); }),
+            "--label-noise 0.1: has no effect without --input noise");
 }
 
 TEST(Settings, WhatHasNoEffectIsRefusedWhereItIsGivenAndNotInAPreset) {
@@ -233,8 +252,9 @@ template <class S>
 std::string table() {
   std::string text =
       fmt::format("## {}\n\n| flag | what | expected |\n|---|---|---|\n", S::kExperiment);
-  for (const SettingFlag& flag : setting_flags<S>()) {
-    text += fmt::format("| `{}` | {} | {} |\n", flag_of(flag.name), flag.help, flag.domain);
+  for (const Setting& setting : all_settings<S>()) {
+    text += fmt::format("| `{}` | {} | {} |\n", flag_of(setting.name), setting.help,
+                        words_of(setting.domain));
   }
   return text;
 }

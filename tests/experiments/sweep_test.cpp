@@ -1,6 +1,6 @@
 // Sweeps of the groups program whose workers fail, are stopped, killed and resumed.
 
-#include "experiments/run/sweep.h"
+#include "experiments/run/crew.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>

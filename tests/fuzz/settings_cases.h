@@ -72,7 +72,7 @@ class Cases {
   template <class S>
   static std::vector<std::string> names_of() {
     std::vector<std::string> names;
-    for (const auto& flag : experiments::setting_flags<S>()) names.emplace_back(flag.name);
+    for (const auto& flag : experiments::all_settings<S>()) names.emplace_back(flag.name);
     return names;
   }
 

@@ -43,11 +43,10 @@ class House(unittest.TestCase):
                                   f"{name} includes {included}")
 
     def test_experiments_see_only_the_kernels_rules(self):
-        """How a learning rate moves, the cores and the control groups; no operation."""
+        """The cores and the control groups; no operation."""
         seen = {included for _, text in sources("experiments") for included in INCLUDE.findall(text)
                 if included.startswith("kernels/")}
-        self.assertLessEqual(seen, {"kernels/learning_rate.h", "kernels/cpu/cores.h",
-                                    "kernels/cpu/control_groups.h"})
+        self.assertLessEqual(seen, {"kernels/cpu/cores.h", "kernels/cpu/control_groups.h"})
 
     def test_a_kernels_signature_stands_twice(self):
         """Where it is declared, and where it is defined; an instantiation is a line of types."""

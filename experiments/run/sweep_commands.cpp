@@ -1,0 +1,93 @@
+#include "experiments/run/sweep_commands.h"
+
+#include <CLI/CLI.hpp>
+#include <map>
+
+#include "engine/say.h"
+#include "experiments/run/crew.h"
+#include "experiments/run/interrupt.h"
+
+namespace sidechannel::experiments {
+
+void add_cell_flag(CLI::App& run, SweepFlags& flags) {
+  run.add_option("--cell", flags.cell, "only this cell, by number or id");
+}
+
+void add_unfinished_flag(CLI::App& status, SweepFlags& flags) {
+  status.add_flag("--unfinished", flags.unfinished,
+                  "print only the numbers of the cells that are not finished, as 0-3,7");
+}
+
+void require_plan(const std::filesystem::path& path, const char* program, const char* plan) {
+  SC_CHECK(std::filesystem::exists(path / plan), "{} holds no plan of a sweep; run `{} plan` first",
+           path.string(), program);
+}
+
+int run_cell(const Sweep& sweep, std::size_t cell, const std::function<void()>& work) {
+  try {
+    work();
+    return 0;
+  } catch (const FolderInUse& error) {
+    note("{}: {}\n", sweep.program(), error.what());
+    return kExitInterrupted;  // nothing is wrong with the cell; come back later
+  } catch (const std::exception& error) {
+    sweep.set_failure(cell, error.what());
+    throw;
+  }
+}
+
+bool done_already(const Sweep& sweep, std::size_t cell) {
+  sweep.clear_failure(cell);
+  if (!sweep.finished(cell)) return false;
+  say("{}: done already, see {}\n", sweep.folder(cell).string(), sweep.results());
+  return true;
+}
+
+void run_cells(const Sweep& sweep, const std::vector<std::string>& devices, const Json& how,
+               const std::vector<std::string>& more) {
+  const std::string threads =
+      std::to_string(threads_each(how.value("threads", std::int64_t{0}), devices.size()));
+  const auto command = [&](std::size_t cell, const std::string& device) {
+    std::vector<std::string> words{
+        sweep.program(),      "run",      "--out", sweep.path().string(), "--cell",
+        std::to_string(cell), "--device", device,  "--threads",           threads};
+    for (const char* name : {"checkpoint_every", "stop_after"}) {
+      if (how.contains(name)) words.insert(words.end(), {flag_of(name), how[name].dump()});
+    }
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  const std::vector<std::size_t> failed = run_workers(sweep, {devices, command});
+  SC_CHECK(failed.empty(),
+           "{}: {} of {} cells failed; `{} status` says why, and the same command tries them again",
+           sweep.path().string(), failed.size(), sweep.size(), sweep.program());
+}
+
+int print_status(const Sweep& sweep, const SweepFlags& flags) {
+  std::map<CellState, std::vector<std::size_t>> by_state;
+  std::vector<std::size_t> unfinished;
+  for (std::size_t cell = 0; cell < sweep.size(); ++cell) {
+    const CellState state = sweep.state(cell);
+    by_state[state].push_back(cell);
+    if (state != CellState::kFinished) unfinished.push_back(cell);
+  }
+  if (flags.unfinished) {
+    say("{}\n", ranges(unfinished));
+    return 0;
+  }
+  say("{}: {} cells\n", sweep.path().string(), sweep.size());
+  for (const auto& [state, name] : {std::pair{CellState::kFinished, "finished"},
+                                    {CellState::kRunning, "running"},
+                                    {CellState::kUnfinished, "interrupted"},
+                                    {CellState::kFailed, "failed"},
+                                    {CellState::kWaiting, "waiting"}}) {
+    const std::vector<std::size_t>& found = by_state[state];
+    if (!found.empty()) say("{:>12} {:>4}  ({})\n", name, found.size(), ranges(found));
+  }
+  for (const std::size_t cell : by_state[CellState::kFailed]) {
+    say("failed: {} {}: {}\n", cell, sweep.id(cell), sweep.failure(cell));
+  }
+  return 0;
+}
+
+}  // namespace sidechannel::experiments

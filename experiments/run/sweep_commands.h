@@ -1,0 +1,42 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "experiments/run/flags.h"
+#include "experiments/run/sweep.h"
+
+namespace sidechannel::experiments {
+
+// The commands of every program that sweeps, but for what its cells are.
+
+// What stands behind the flags of one.
+struct SweepFlags {
+  std::string cell;         // run --cell
+  std::string output;       // collect --output
+  bool unfinished = false;  // status --unfinished
+};
+void add_cell_flag(CLI::App& run, SweepFlags& flags);
+void add_unfinished_flag(CLI::App& status, SweepFlags& flags);
+
+// Error where a sweep's folder has no `plan`.
+void require_plan(const std::filesystem::path& path, const char* program, const char* plan);
+
+// `run --cell`: `work` takes the cell's folder and, but where done_already() says so, makes it.
+// What it throws is kept as the cell's failure. Returns the exit code.
+int run_cell(const Sweep& sweep, std::size_t cell, const std::function<void()>& work);
+// Asked while one holds the cell's folder: nobody finishes it meanwhile.
+bool done_already(const Sweep& sweep, std::size_t cell);
+
+// `run`: the cells that are left, in processes of this program, one for each of `devices` at a
+// time. `how` holds what this call says of how the work is done; `more` goes to their command
+// lines. Error where cells failed.
+void run_cells(const Sweep& sweep, const std::vector<std::string>& devices, const Json& how,
+               const std::vector<std::string>& more = {});
+
+// `status`: how many cells are in which state, and why some failed; or the numbers of those that
+// are not finished alone.
+int print_status(const Sweep& sweep, const SweepFlags& flags);
+
+}  // namespace sidechannel::experiments
