@@ -243,6 +243,19 @@ exec sleep 60
         stages.kernels(this, time.monotonic() + 20)
         self.assertIn("fill/paper/warm", this.results["kernels"]["results"])
 
+    def test_pytorchs_kernels_stand_beside(self):
+        result = {"name": "fill/paper/warm/iterations:1/manual_time", "real_time": 2.5, "label": "memory"}
+        (self.folder / "kernels.json").write_text(json.dumps({"context": {}, "benchmarks": [result]}))
+        self.program("bench_cuda", f'cp {self.folder}/kernels.json "${{1#--benchmark_out=}}"\n')
+        self.program("python", 'test "$1 $6" = "bench/pytorch/kernels.py --json" && '
+                               'echo \'{"fill/paper": 3.5}\' >"$7"\n')
+        self.addCleanup(setattr, stages, "python_with_torch", stages.python_with_torch)
+        stages.python_with_torch = lambda: self.programs / "python"
+        this = self.gpu()
+        outcome = stages.kernels(this, time.monotonic() + 20)
+        self.assertEqual((outcome.status, outcome.details["measured"]), ("passed", 1))
+        self.assertEqual(this.results["kernels"]["pytorch"], {"fill/paper": 3.5})
+
     def test_results_are_written_after_every_stage(self):
         self.program("bench_cuda", "exit 3\n")
         this = self.gpu()
