@@ -38,7 +38,9 @@ std::string words_of(const Domain& domain) {
 
 void apply(const std::vector<Setting>& all, const Json& json, const std::string& file,
            RunSettings& settings) {
-  for (const auto& [key, value] : json.items()) {
+  for (const auto& item : json.items()) {
+    const std::string& key = item.key();
+    const Json& value = item.value();
     const auto found = std::find_if(all.begin(), all.end(),
                                     [&](const Setting& setting) { return setting.name == key; });
     require(found != all.end(), fmt::format("{}: there is no setting {}", file, shown(key)));

@@ -54,6 +54,8 @@ struct OnlyWhen {
   const char* needs;
   bool (S::*effective)() const;
 };
+template <class S>
+OnlyWhen(const char*, bool (S::*)() const) -> OnlyWhen<S>;  // which clang 14 does not see itself
 
 // Where settings are noted while their list is made (see all_settings).
 inline thread_local std::vector<Setting>* noted_settings = nullptr;
