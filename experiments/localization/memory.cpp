@@ -77,10 +77,10 @@ MemoryNeed memory_of(const LocalizerConfig& network, double n, double l) {
   const double h = d(network.channels);
   const double parameters = stack_parameters(d(network.depth), h, d(network.kernel_size), 4);
   constexpr const char* kInput = "the sequences in --input";
-  return {{kept_parameters(kWeights, kNetwork, parameters),
-           arena_memory("the activations of all sequences", kInput,
-                        activations(network, n, l, false)),
-           {"the sequences", kInput, 2 * kFloat * n * l, 0, 4 * kFloat * n * l}}};
+  return {
+      {kept_parameters(kWeights, kNetwork, parameters),
+       arena_memory("the activations of all sequences", kInput, activations(network, n, l, false)),
+       {"the sequences", kInput, 2 * kFloat * n * l, 0, 4 * kFloat * n * l}}};
 }
 
 }  // namespace sidechannel::experiments

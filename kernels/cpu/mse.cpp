@@ -24,9 +24,13 @@ void run(CpuQueue& queue, const MseBackward<T>& call) {
   const T scale = *call.dloss * T(2) / static_cast<T>(call.dims.size);
   const bool accumulate = dy.write == Write::kAccumulate;
   queue.parallel_for(call.dims.size, 4096, [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const T gradient = scale * (call.y[i] - call.target[i % call.dims.target_size]);
-      dy.data[i] = accumulate ? dy.data[i] + gradient : gradient;
+    const std::int64_t period = call.dims.target_size;
+    for (std::int64_t i = begin; i < end;) {
+      const std::int64_t round = i / period * period;  // one division for all of it
+      for (const std::int64_t last = std::min(end, round + period); i < last; ++i) {
+        const T gradient = scale * (call.y[i] - call.target[i - round]);
+        dy.data[i] = accumulate ? dy.data[i] + gradient : gradient;
+      }
     }
   });
 }

@@ -206,8 +206,9 @@ TEST(CommandLine, ModelsThatSayWhatTheyAreNot) {
             where + ": \"depth\" is null, expected a whole number of at least 2");
   EXPECT_EQ(with("channels", 5), where + " says channels 5, its tensors are of 4");
   EXPECT_EQ(with("kernel_size", 4), where + ": kernel size 4: expected an odd number");
-  EXPECT_EQ(with("norm", "norm\n"),
-            where + ": norm \"norm\\x0a\": expected none, instance, group, layer, position or batch");
+  EXPECT_EQ(
+      with("norm", "norm\n"),
+      where + ": norm \"norm\\x0a\": expected none, instance, group, layer, position or batch");
   EXPECT_EQ(with("norm", "instance"), path + ": has no tensor blocks.0.norm.weight");
   EXPECT_EQ(with("groups", -1),
             where + ": \"groups\" is -1, expected a whole number of at least 1");

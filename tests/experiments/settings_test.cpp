@@ -89,8 +89,9 @@ TEST(Settings, FilesSayWhatIsWrong) {
   const auto kinds = [&](const char* text) {
     return error_of(fmt::format(R"({{"norm": "none", "for_norm": {}}})", text));
   };
-  EXPECT_EQ(kinds(R"({"instnace": {}})"),
-            R"(p.json: for_norm: norm "instnace": expected none, instance, group, layer, position or batch)");
+  EXPECT_EQ(
+      kinds(R"({"instnace": {}})"),
+      R"(p.json: for_norm: norm "instnace": expected none, instance, group, layer, position or batch)");
   EXPECT_EQ(kinds(R"({"group": {"grups": 4}})"),
             "p.json: for_norm group: there is no setting grups");
   EXPECT_EQ(kinds(R"({"group": {"groups": 0}})"),

@@ -109,8 +109,8 @@ const std::vector<Conv1dDims> kTileDims = {
     {70, 4, 2, 3, 3, 1},     // more samples than splits have room for
 };
 
-// For the CUDA kernels made for h = 32 and h = 64 and 5 or 3 taps: tiles of 32, 64 and 160 positions,
-// chunks of 64, products of 8.
+// For the CUDA kernels made for h = 32 and h = 64 and 5 or 3 taps: tiles of 32, 64 and 160
+// positions, chunks of 64, products of 8.
 const std::vector<Conv1dDims> kHiddenDims = {
     {1, 160, 64, 64, 5, 2},  // one whole tile
     {2, 64, 32, 32, 5, 2},   // the demo's layers

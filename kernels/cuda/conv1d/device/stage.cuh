@@ -1,10 +1,10 @@
 #pragma once
 
-// How the specialized kernels of conv1d (C_in = C_out = h, few taps) keep sequences in shared memory:
-// in planes of four channels, [c / 4][position][4 channels]. The next tap is 16 bytes further on,
-// and as the number of positions of a plane is odd, what eight lanes read at once, 16 bytes each
-// (two positions of four planes, or one position of eight), lies in eight different groups of
-// banks.
+// How the specialized kernels of conv1d (C_in = C_out = h, few taps) keep sequences in shared
+// memory: in planes of four channels, [c / 4][position][4 channels]. The next tap is 16 bytes
+// further on, and as the number of positions of a plane is odd, what eight lanes read at once, 16
+// bytes each (two positions of four planes, or one position of eight), lies in eight different
+// groups of banks.
 
 #include <cuda_runtime.h>
 
