@@ -303,7 +303,8 @@ def one_of(names):
 
 def _check_summary(path, summary):
     for key, *of in (
-            ("norm", lambda name: isinstance(name, str), "a text"), ("eval_statistics", *one_of(STATISTICS)),
+            ("norm", lambda name: isinstance(name, str), "a text"),
+            ("eval_statistics", *one_of(STATISTICS)),
             *((key, *whole()) for key in ("length", "depth", "receptive_field")),
             ("receptive_field", lambda reach: reach % summary["depth"] == 0,
              "a multiple of the depth"),

@@ -23,7 +23,7 @@ std::string flag_text(const Json& value) {
 std::vector<Setting> settings_declared_by(void (*make)()) {
   std::vector<Setting> all;
   noted_settings = &all;
-  RunSettings();
+  [[maybe_unused]] const RunSettings base;
   const std::ptrdiff_t common = std::ssize(all);
   all.clear();
   make();
