@@ -3,11 +3,9 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cerrno>
 #include <span>
 #include <sstream>
 #include <string>
-#include <system_error>
 
 #include "engine/io/output_file.h"
 #include "engine/say.h"
@@ -123,30 +121,22 @@ int plan(const Arguments& arguments) {
 
 // Writes what was collected, and returns the name of the file; that of the sweep where its folder
 // may only be read.
-std::string write_results(const Arguments& arguments, const Json& results) {
+std::string write_collected(const Arguments& arguments, const Json& results) {
   if (!arguments.sweep.output.empty()) {
     const std::string text = json_text(results, 2) + "\n";
     write_output(arguments.sweep.output, std::as_bytes(std::span(text)));
     return arguments.sweep.output;
   }
-  const std::filesystem::path path = folder_of(arguments);
-  std::string file = (path / "results.json").string();
-  try {
-    const SweepLock lock(path);
-    write_json(file, results);
-    return file;
-  } catch (const FileError& error) {
-    if (error.code() != EACCES && error.code() != EPERM && error.code() != EROFS) throw;
-    note("groups: {}: not written ({}); --output FILE writes it elsewhere\n", file,
-         std::generic_category().message(error.code()));
-    return path.string();
-  }
+  const std::filesystem::path path = folder_of(arguments), file = path / "results.json";
+  const bool written = write_results(
+      "groups", file, [&] { write_json(file, results); }, "; --output FILE writes it elsewhere");
+  return (written ? file : path).string();
 }
 
 int collect_results(const Arguments& arguments) {
   const GroupSweep sweep = existing_plan(arguments);
   const Json results = collect(folder_of(arguments), sweep);
-  const std::string where = write_results(arguments, results);
+  const std::string where = write_collected(arguments, results);
   if (arguments.sweep.output == "-") return 0;
   say("   G  seeds  distance  interior slope  localized\n");
   const auto mean = [](const Json& row, const char* name, int digits) {

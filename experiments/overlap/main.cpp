@@ -59,20 +59,14 @@ Sweep cells_of(const OverlapSettings& settings, const fs::path& folder,
                }}};
 }
 
-// summary.json and overlap.npy [points, 2] (overlap, mean squared error) of all overlaps that are
-// finished, those of earlier calls included.
-Json collect(const OverlapSettings& settings, const fs::path& folder) {
+// summary.json of all overlaps that are finished, those of earlier calls included.
+Json summary_of(const OverlapSettings& settings, const fs::path& folder) {
   std::vector<std::int64_t> all(static_cast<std::size_t>(settings.length() + 1));
   std::iota(all.begin(), all.end(), std::int64_t{0});
   const Sweep cells = cells_of(settings, folder, all);
   std::vector<Json> points;
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (cells.finished(i)) points.push_back(read_result(cells.folder(i), all[i]));
-  }
-  HostArray array(DType::kF64, {static_cast<std::int64_t>(points.size()), 2});
-  for (std::size_t i = 0; i < points.size(); ++i) {
-    array.as<double>()[2 * i] = points[i].at("overlap");
-    array.as<double>()[2 * i + 1] = points[i].at("mse");
   }
   Json json;
   json["length"] = settings.length();
@@ -82,12 +76,28 @@ Json collect(const OverlapSettings& settings, const fs::path& folder) {
   json["iterations"] = settings.iterations;
   json["batch"] = settings.batch;
   json["points"] = points;
-  const bool written = fs::exists(folder / kSummary) &&
-                       text_of(read_file(folder / kSummary)) == json_text(json, 2) + "\n";
-  if (written) return json;  // a finished sweep stays as it is
-  write_npy(folder / "overlap.npy", array);
-  write_json(folder / kSummary, json);
   return json;
+}
+
+// Writes it, and overlap.npy [points, 2] (overlap, mean squared error).
+void write_summary(const fs::path& folder, const Json& summary) {
+  const bool written = fs::exists(folder / kSummary) &&
+                       text_of(read_file(folder / kSummary)) == json_text(summary, 2) + "\n";
+  if (written) return;  // a finished sweep stays as it is
+  const Json& points = summary["points"];
+  HostArray array(DType::kF64, {static_cast<std::int64_t>(points.size()), 2});
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    array.as<double>()[2 * i] = points[i].at("overlap");
+    array.as<double>()[2 * i + 1] = points[i].at("mse");
+  }
+  write_npy(folder / "overlap.npy", array);
+  write_json(folder / kSummary, summary);
+}
+
+Json collect(const OverlapSettings& settings, const fs::path& folder) {
+  Json summary = summary_of(settings, folder);
+  write_summary(folder, summary);
+  return summary;
 }
 
 // How many networks train at once: on a CPU a core each, for small networks lose more by sharing
@@ -110,7 +120,7 @@ OverlapSettings planned(const fs::path& folder, const Json& how) {
   settings.preset = field<std::string>(theirs, "preset", source);
   for (const std::string& name : do_not_matter()) theirs.erase(name);
   apply(theirs, source, settings);
-  const std::vector<std::string> may = do_not_matter<OverlapSettings>();
+  const std::vector<std::string> may = do_not_matter();  // not which overlaps: cells count those
   for (const auto& [name, value] : how.items()) {
     require(std::find(may.begin(), may.end(), name) != may.end(),
             fmt::format("{} {}: is not for one --cell to set", flag_of(name), flag_text(value)));
@@ -227,8 +237,11 @@ int run(const Arguments& arguments) {
 int collect_results(const Arguments& arguments) {
   const fs::path out = folder_of(arguments);
   const OverlapSettings settings = planned(out, Json::object());
-  const SweepLock lock(out);
-  say_points(out, collect(settings, out));
+  const Json summary = summary_of(settings, out);
+  SC_CHECK(!summary["points"].empty(), "{}: none of {} overlaps is finished", out.string(),
+           settings.overlap_list().size());
+  write_results("overlap", out / kSummary, [&] { write_summary(out, summary); });
+  say_points(out, summary);
   return 0;
 }
 

@@ -1,7 +1,9 @@
 #include "experiments/run/sweep_commands.h"
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <map>
+#include <system_error>
 
 #include "engine/say.h"
 #include "experiments/run/crew.h"
@@ -61,6 +63,20 @@ void run_cells(const Sweep& sweep, const std::vector<std::string>& devices, cons
   SC_CHECK(failed.empty(),
            "{}: {} of {} cells failed; `{} status` says why, and the same command tries them again",
            sweep.path().string(), failed.size(), sweep.size(), sweep.program());
+}
+
+bool write_results(const char* program, const std::filesystem::path& file,
+                   const std::function<void()>& write, const char* hint) {
+  try {
+    const SweepLock lock(file.parent_path());
+    write();
+    return true;
+  } catch (const FileError& error) {
+    if (error.code() != EACCES && error.code() != EPERM && error.code() != EROFS) throw;
+    note("{}: {}: not written ({}){}\n", program, file.string(),
+         std::generic_category().message(error.code()), hint);
+    return false;
+  }
 }
 
 int print_status(const Sweep& sweep, const SweepFlags& flags) {

@@ -35,6 +35,11 @@ bool done_already(const Sweep& sweep, std::size_t cell);
 void run_cells(const Sweep& sweep, const std::vector<std::string>& devices, const Json& how,
                const std::vector<std::string>& more = {});
 
+// `collect`: calls `write`, which writes `file` of a sweep, and holds the sweep meanwhile. Where
+// the folder may only be read, that costs a line, which ends with `hint`, and returns false.
+bool write_results(const char* program, const std::filesystem::path& file,
+                   const std::function<void()>& write, const char* hint = "");
+
 // `status`: how many cells are in which state, and why some failed; or the numbers of those that
 // are not finished alone.
 int print_status(const Sweep& sweep, const SweepFlags& flags);

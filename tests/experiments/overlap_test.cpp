@@ -349,6 +349,8 @@ TEST(Overlap, CellsOfAPlanComeToWhatARunDoes) {
   plan[0] = "plan";
   EXPECT_EQ(run_program("overlap", plan).out, cells + "/config.json: 4 cells\n");
   EXPECT_EQ(overlap({"status"}).out, cells + ": 4 cells\n     waiting    4  (0-3)\n");
+  harness::expect_refusal(overlap({"collect"}), "overlap", 1,
+                          cells + ": none of 4 overlaps is finished");
   EXPECT_EQ(overlap({"run", "--cell", "2", "--stop-after", "9"}).code, kInterrupted);
   EXPECT_EQ(overlap({"run", "--cell", "overlap-009"}).code, 0);
   EXPECT_EQ(
@@ -364,8 +366,10 @@ TEST(Overlap, CellsOfAPlanComeToWhatARunDoes) {
   harness::expect_refusal(overlap({"run", "--cell", "4"}), "overlap", 2,
                           "--cell 4: expected a whole number from 0 to 3, or an id such as "
                           "overlap-003");
-  harness::expect_refusal(overlap({"run", "--cell", "0", "--depth", "5"}), "overlap", 2,
-                          "--depth 5: is not for one --cell to set");
+  for (const std::string flag : {"--depth", "--jobs", "--overlaps"}) {
+    harness::expect_refusal(overlap({"run", "--cell", "0", flag, "5"}), "overlap", 2,
+                            flag + " 5: is not for one --cell to set");
+  }
   EXPECT_EQ(run_program("overlap", tiny(cells)).out, cells + ": done already, see summary.json\n");
 }
 

@@ -189,20 +189,25 @@ TEST_F(OnABadSystem, StatusAndCollectOfASweepNeedNoMoreThanToReadIt) {
   const char* const sweep =
       "run --out sweep --groups 1,2 --seeds 1 --learning-rates 1e-3 --length 16 --depth 3 "
       "--channels 4 --iterations 5 --map-samples 64 --batch 2 --probes none --device cpu";
-  ASSERT_EQ(shell(fmt::format("$BIN/groups {} && $BIN/groups collect --out sweep", sweep)).code, 0);
+  ASSERT_EQ(shell(fmt::format("$BIN/groups {} && $BIN/groups collect --out sweep && $BIN/overlap "
+                              "run --out pairs --overlaps 3 --iterations 5 --test-pairs 64 "
+                              "--device cpu && rm pairs/summary.json",
+                              sweep))
+                .code,
+            0);
   const std::string results = content("sweep/results.json");
   // A copy, since the programs may lie where only root may look.
   const std::string as_reader =
       "nobody=; [ $(id -u) != 0 ] || nobody='setpriv --reuid=65534 --regid=65534 --clear-groups'; "
-      "$nobody ./groups ";
-  ASSERT_EQ(shell("cp $BIN/groups . && chmod a+rx . groups && rm sweep/results.json && "
-                  "chmod -R a-w,a+rX sweep")
+      "$nobody ./";
+  ASSERT_EQ(shell("cp $BIN/groups $BIN/overlap . && chmod a+rx . groups overlap && "
+                  "rm sweep/results.json && chmod -R a-w,a+rX sweep pairs")
                 .code,
             0);
-  const ProgramResult status = shell(as_reader + "status --out sweep");
+  const ProgramResult status = shell(as_reader + "groups status --out sweep");
   EXPECT_EQ(status.code, 0) << status.err;
   EXPECT_NE(status.out.find("finished    2  (0-1)"), std::string::npos) << status.out;
-  const ProgramResult collect = shell(as_reader + "collect --out sweep");
+  const ProgramResult collect = shell(as_reader + "groups collect --out sweep");
   EXPECT_EQ(collect.code, 0) << collect.err;
   EXPECT_EQ(collect.err,
             "groups: sweep/results.json: not written (Permission denied); --output FILE writes it "
@@ -210,7 +215,12 @@ TEST_F(OnABadSystem, StatusAndCollectOfASweepNeedNoMoreThanToReadIt) {
   EXPECT_NE(collect.out.find("sweep: 2 of 2 cells\n"), std::string::npos) << collect.out;
   EXPECT_EQ(shell("$BIN/groups collect --out sweep --output - 2>&1 >results.json").code, 0);
   EXPECT_EQ(content("results.json"), results);
-  ASSERT_EQ(shell("chmod -R u+w sweep").code, 0);
+  EXPECT_EQ(shell(as_reader + "overlap status --out pairs").code, 0);
+  const ProgramResult pairs = shell(as_reader + "overlap collect --out pairs");
+  EXPECT_EQ(pairs.code, 0) << pairs.err;
+  EXPECT_EQ(pairs.err, "overlap: pairs/summary.json: not written (Permission denied)\n");
+  EXPECT_NE(pairs.out.find("mean squared error"), std::string::npos) << pairs.out;
+  ASSERT_EQ(shell("chmod -R u+w sweep pairs").code, 0);
 }
 
 }  // namespace
