@@ -30,15 +30,15 @@ LocalizerConfig config_from_metadata(const std::string& text, const std::string&
 }
 
 // Depth, channels and kernel size by the tensors' shapes.
-LocalizerConfig config_from_shapes(const SafetensorsFile& file, const std::string& source) {
-  const auto first = file.tensors.find("conv_in.weight");
-  SC_CHECK(first != file.tensors.end() && first->second.shape.rank() == 3,
-           "{}: has no conv_in.weight of shape [h, 1, k], so it is no localizer", source);
+LocalizerConfig config_from_shapes(const std::map<std::string, Shape>& shapes) {
+  const auto first = shapes.find("conv_in.weight");
+  SC_CHECK(first != shapes.end() && first->second.rank() == 3,
+           "has no conv_in.weight of shape [h, 1, k], so it is no localizer");
   LocalizerConfig config;
-  config.channels = first->second.shape[0];
-  config.kernel_size = first->second.shape[2];
+  config.channels = first->second[0];
+  config.kernel_size = first->second[2];
   config.depth = 2;
-  while (file.tensors.contains(fmt::format("blocks.{}.conv.weight", config.depth - 2))) {
+  while (shapes.contains(fmt::format("blocks.{}.conv.weight", config.depth - 2))) {
     ++config.depth;
   }
   return config;
@@ -66,13 +66,13 @@ void save_model(const std::filesystem::path& path, const Localizer& network) {
 
 Localizer load_model(const std::filesystem::path& path, const Device& device,
                      const std::string& norm, std::int64_t groups, std::int64_t samples_per_set) {
-  const SafetensorsFile file = read_safetensors(path);
   const std::string source = path.string();
+  LocalizerConfig config, found;
+  const SafetensorsFile file = read_safetensors(
+      path, [&](const SafetensorsHeader& header) { found = config_from_shapes(header.shapes); });
   require(
       !file.metadata.contains(kPackedNetwork),
       fmt::format("{}: a network of the program overlap (norm pack), not of localization", source));
-  LocalizerConfig config;
-  const LocalizerConfig found = config_from_shapes(file, source);
   const auto described = file.metadata.find(kNetwork);
   if (described != file.metadata.end()) {
     config = config_from_metadata(described->second, source);

@@ -209,7 +209,8 @@ std::vector<Slot> checked_slots(const std::map<std::string, Entry>& entries,
   return slots;
 }
 
-SafetensorsFile parse(ByteSource source) {
+SafetensorsFile parse(ByteSource source,
+                      const std::function<void(const SafetensorsHeader&)>& look = {}) {
   SC_CHECK(source.left() >= kLengthBytes, "expected at least {} bytes, got {}", kLengthBytes,
            source.left());
   std::uint64_t length = 0;
@@ -229,6 +230,11 @@ SafetensorsFile parse(ByteSource source) {
   Header header(text);
   const std::vector<Slot> slots = checked_slots(header.entries, source.left());
 
+  if (look) {
+    SafetensorsHeader said{{}, header.metadata};
+    for (const Slot& slot : slots) said.shapes.emplace(slot.name, slot.shape);
+    look(said);
+  }
   SafetensorsFile file{{}, std::move(header.metadata)};
   const auto checksum = file.metadata.find(std::string(kChecksum));
   const bool summed = checksum != file.metadata.end();
@@ -260,8 +266,9 @@ std::string json_text(const json& value) try {
 
 }  // namespace
 
-SafetensorsFile read_safetensors(const std::filesystem::path& path) {
-  return in_context(path.string(), [&] { return parse(ByteSource(path)); });
+SafetensorsFile read_safetensors(const std::filesystem::path& path,
+                                 const std::function<void(const SafetensorsHeader&)>& look) {
+  return in_context(path.string(), [&] { return parse(ByteSource(path), look); });
 }
 
 SafetensorsFile parse_safetensors(std::span<const std::byte> bytes, std::string_view name) {

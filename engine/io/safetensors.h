@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -23,10 +24,17 @@ struct SafetensorsFile {
   std::map<std::string, std::string> metadata;
 };
 
+// What the header says, before the tensors are read.
+struct SafetensorsHeader {
+  std::map<std::string, Shape> shapes;
+  std::map<std::string, std::string> metadata;
+};
+
 // Throws Error, one line that begins with the file's name, on anything but a well-formed file. The
-// header is refused before anything else is read, and never more is allocated than a small multiple
-// of the file's own size.
-SafetensorsFile read_safetensors(const std::filesystem::path& path);
+// header is refused before anything else is read, by `look`, too, where it throws; and never more
+// is allocated than a small multiple of the file's own size.
+SafetensorsFile read_safetensors(const std::filesystem::path& path,
+                                 const std::function<void(const SafetensorsHeader&)>& look = {});
 SafetensorsFile parse_safetensors(std::span<const std::byte> bytes, std::string_view name);
 
 // The same content always gives the same bytes. Throws Error on an array whose bytes do not fill

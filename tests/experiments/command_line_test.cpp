@@ -379,6 +379,23 @@ TEST(Predict, RefusesFlagsThatContradictTheModel) {
   }
 }
 
+// What is no localizer is refused by its header: this one of 6 GiB at once.
+TEST(CommandLine, ModelsAreKnownByTheirHeaders) {
+  const TemporaryFolder folder;
+  const std::string model = folder / "huge.safetensors";
+  const std::string header = R"({"w":{"dtype":"F32","shape":[1610612736],)"
+                             R"("data_offsets":[0,6442450944]}})";
+  const std::uint64_t length = header.size();
+  std::ofstream(model, std::ios::binary)
+      .write(reinterpret_cast<const char*>(&length), sizeof length)
+      .write(header.data(), static_cast<std::streamsize>(length));
+  std::filesystem::resize_file(model, sizeof length + length + 6442450944);  // takes no room
+  harness::expect_refusal(
+      run_program("localization", {"predict", "--model", model, "--input", "x", "--output", "y"}),
+      "localization", 1,
+      model + ": has no conv_in.weight of shape [h, 1, k], so it is no localizer");
+}
+
 // Nothing of another program's folder is touched.
 TEST(CommandLine, FoldersOfOtherProgramsAreRefused) {
   const TemporaryFolder folder;
