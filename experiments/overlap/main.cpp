@@ -120,7 +120,9 @@ OverlapSettings planned(const fs::path& folder, const Json& how) {
   settings.preset = field<std::string>(theirs, "preset", source);
   for (const std::string& name : do_not_matter()) theirs.erase(name);
   apply(theirs, source, settings);
-  const std::vector<std::string> may = do_not_matter();  // not which overlaps: cells count those
+  // Workers of `run` are told its --overlaps, whose cells it counts.
+  std::vector<std::string> may = do_not_matter();
+  may.push_back("overlaps");
   for (const auto& [name, value] : how.items()) {
     require(std::find(may.begin(), may.end(), name) != may.end(),
             fmt::format("{} {}: is not for one --cell to set", flag_of(name), flag_text(value)));

@@ -20,12 +20,9 @@ namespace {
 
 // "train, probe or map"
 std::string names_of(const std::vector<CLI::App*>& commands) {
-  std::string names;
-  for (std::size_t i = 0; i < commands.size(); ++i) {
-    const char* separator = i == 0 ? "" : i + 1 < commands.size() ? ", " : " or ";
-    names += separator + commands[i]->get_name();
-  }
-  return names;
+  std::vector<const char*> names;
+  for (const CLI::App* command : commands) names.push_back(command->get_name().c_str());
+  return listed(names);
 }
 
 // For --help.

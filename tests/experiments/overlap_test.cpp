@@ -366,10 +366,13 @@ TEST(Overlap, CellsOfAPlanComeToWhatARunDoes) {
   harness::expect_refusal(overlap({"run", "--cell", "4"}), "overlap", 2,
                           "--cell 4: expected a whole number from 0 to 3, or an id such as "
                           "overlap-003");
-  for (const std::string flag : {"--depth", "--jobs", "--overlaps"}) {
+  for (const std::string flag : {"--depth", "--jobs"}) {
     harness::expect_refusal(overlap({"run", "--cell", "0", flag, "5"}), "overlap", 2,
                             flag + " 5: is not for one --cell to set");
   }
+  // As `run` tells its workers, one for each GPU: a cell of its own overlaps.
+  EXPECT_EQ(overlap({"run", "--overlaps", "9", "--cell", "0"}).out,
+            cells + "/overlap-009: done already, see result.json\n");
   EXPECT_EQ(run_program("overlap", tiny(cells)).out, cells + ": done already, see summary.json\n");
 }
 
