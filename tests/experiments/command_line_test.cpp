@@ -391,7 +391,8 @@ TEST(CommandLine, ModelsAreKnownByTheirHeaders) {
       .write(header.data(), static_cast<std::streamsize>(length));
   std::filesystem::resize_file(model, sizeof length + length + 6442450944);  // takes no room
   harness::expect_refusal(
-      run_program("localization", {"predict", "--model", model, "--input", "x", "--output", "y"}),
+      run_program("localization", {"predict", "--model", model, "--input", "x", "--output", "y",
+                                   "--device", "cpu"}),
       "localization", 1,
       model + ": has no conv_in.weight of shape [h, 1, k], so it is no localizer");
 }

@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <numeric>
@@ -97,6 +98,29 @@ BACKEND_TEST(NormStatistics, LargeSetsRoundOnce) {
         ASSERT_NEAR(mean[i], s.mean[i], s.mean[i] * harness::kUnitRoundoff<float> * (1 + 1e-3));
         if (deviation == 0) {
           ASSERT_NEAR(rstd[i] * std::sqrt(dims.epsilon), 1, 1e-5);
+        }
+      }
+    }
+  }
+}
+
+// A mean within a deviation of zero is all rest, also of values so small that epsilon is a tenth of
+// their variance; four deviations away it is the mean, rounded.
+BACKEND_TEST(NormStatistics, AMeanNearZeroIsAllRest) {
+  for (const NormDims& dims :
+       {NormDims{2, 600, 3, 1, 1, 1e-5, kNone}, NormDims{2, 100, 12, 12, 1, 1e-5, kNone},
+        NormDims{1, 9001, 4, 1, 1, 1e-5, kNone}, NormDims{1, 700, 64, 64, 1, 1e-5, kNone}}) {
+    for (const double deviation : {0.01, 1.25}) {
+      for (const double deviations : {0.5, -0.5, 4.0, -4.0}) {
+        const NormCase c = far_from_zero(dims, deviations * deviation, deviation);
+        SCOPED_TRACE(c.text() + fmt::format(" {} deviations of {}", deviations, deviation));
+        const harness::SetStatistics s = harness::statistics_of(c);
+        NormBuffers<Backend, float> b(c);
+        run(Backend::queue(), b.forward());
+        const auto mean = b.mean.values();
+        for (std::size_t i = 0; i < s.mean.size(); ++i) {
+          const double rounded = std::abs(deviations) < 1 ? 0 : s.mean[i];
+          ASSERT_NEAR(mean[i], rounded, 2 * std::abs(rounded) * harness::kUnitRoundoff<float>);
         }
       }
     }
