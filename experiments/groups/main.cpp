@@ -12,7 +12,6 @@
 #include "experiments/groups/group_sweep.h"
 #include "experiments/localization/localize.h"
 #include "experiments/localization/memory.h"
-#include "experiments/run/crew.h"
 #include "experiments/run/device_choice.h"
 #include "experiments/run/sweep_commands.h"
 
@@ -80,27 +79,19 @@ int run(const Arguments& arguments) {
   const GroupSweep sweep = plan_of(arguments);
   const Sweep cells = cells_of(folder_of(arguments), sweep);
   const std::size_t first = one ? cells.find(arguments.sweep.cell, "in plan.json") : 0;
-  std::vector<std::string> devices;
-  if (!one) {
-    devices = worker_devices(arguments.how.value("device", "auto"),
-                             arguments.crew.value("jobs", std::int64_t{0}));
-  }
   // All that is refused is refused before the plan is written.
   LocalizationSettings settings = settings_of(sweep, first, arguments.how);
-  if (!one) settings.device = devices.front();
-  const Device device = choose_device(settings, true);  // who works there says why
-  const MemoryNeed memory = memory_of(settings, LocalizationPhases::kAll);
-  // A GPU's memory is asked for by who works there.
-  const auto at_once = device.is_cuda() || one ? 1 : std::ssize(devices);
-  if (arguments.check) {
-    say("{} cells; {}{}\n", cells.size(), checked_memory(memory, device.is_cuda(), at_once),
-        at_once > 1 ? fmt::format(" for {} cells at once", at_once) : "");
-    return 0;
-  }
-  require_memory(memory, device, at_once);
+  Device device = choose_device(settings, true);  // who works there says why
+  const std::int64_t jobs = one ? 1 : arguments.crew.value("jobs", std::int64_t{0});
+  const Workforce force{worker_devices(settings.device, jobs, cells.size()), device.is_cuda(),
+                        memory_of(settings, LocalizationPhases::kAll)};
+  if (arguments.check) return print_check(cells, force);
+  require_memory(force.memory, device, force.at_once());
   write_plan(folder_of(arguments), sweep);
   if (one) return run_one(sweep, cells, first, arguments.how);
-  run_cells(cells, devices, arguments.how);
+  device = Device::cpu(1);  // its threads and its memory are the workers' now
+  const std::string failures = run_cells(cells, force.devices, arguments.how);
+  SC_CHECK(failures.empty(), "{}", failures);
   say("{}: all {} cells are finished; `groups collect` makes results.json\n", cells.path().string(),
       cells.size());
   return 0;

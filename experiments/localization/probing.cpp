@@ -225,8 +225,7 @@ Probes::Probes(const LocalizationSettings& settings, const Device& device)
 double train_probes(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
                     RunFolder& folder) {
   TrainingLoop loop(settings, folder,
-                    {.name = "probe",
-                     .phase = "probe",
+                    {.phase = "probe",
                      .state_file = "probes_checkpoint.safetensors",
                      .steps = settings.probe_iterations,
                      .keeps_failure = false,

@@ -115,8 +115,7 @@ std::string training_notice(const LocalizationSettings& settings, double loss, d
 TrainingResult train(const LocalizationSettings& settings, Localizer& network, RunFolder& folder) {
   TrainingLoop loop(
       settings, folder,
-      {.name = "train",
-       .phase = "train",
+      {.phase = "train",
        .state_file = "checkpoint.safetensors",
        .steps = settings.total_iterations(),
        .kept = 3,

@@ -20,8 +20,7 @@ class Test : public EvaluationLoop {
  public:
   Test(const OverlapSettings& settings, std::int64_t overlap, const Localizer& network,
        RunFolder& folder)
-      : EvaluationLoop(settings, folder, fmt::format("overlap {}, test", overlap),
-                       "test_checkpoint.safetensors",
+      : EvaluationLoop(settings, folder, "test", "test_checkpoint.safetensors",
                        {.samples = settings.test_pairs,
                         .batch = settings.batch,
                         .looked = 1,
@@ -102,8 +101,7 @@ Json distinguish(const OverlapSettings& settings, std::int64_t overlap, RunFolde
                  const Device& device) {
   Localizer network(device, DType::kF32, settings.network(), seed_of(settings));
   TrainingLoop training(settings, folder,
-                        {.name = fmt::format("overlap {}", overlap),
-                         .phase = "train",
+                        {.phase = "train",
                          .state_file = "checkpoint.safetensors",
                          .steps = settings.iterations,
                          .kept = 1,

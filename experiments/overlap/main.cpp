@@ -3,7 +3,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <mutex>
 #include <numeric>
 #include <string>
 
@@ -11,7 +10,6 @@
 #include "engine/say.h"
 #include "experiments/overlap/distinguish.h"
 #include "experiments/overlap/memory.h"
-#include "experiments/run/crew.h"
 #include "experiments/run/device_choice.h"
 #include "experiments/run/progress.h"
 #include "experiments/run/summary.h"
@@ -80,35 +78,20 @@ Json summary_of(const OverlapSettings& settings, const fs::path& folder) {
 }
 
 // Writes it, and overlap.npy [points, 2] (overlap, mean squared error).
-void write_summary(const fs::path& folder, const Json& summary) {
+void write_collected(const fs::path& folder, const Json& summary) {
   const bool written = fs::exists(folder / kSummary) &&
                        text_of(read_file(folder / kSummary)) == json_text(summary, 2) + "\n";
-  if (written) return;  // a finished sweep stays as it is
+  if (written || summary["points"].empty()) return;  // a finished sweep stays as it is
   const Json& points = summary["points"];
   HostArray array(DType::kF64, {static_cast<std::int64_t>(points.size()), 2});
   for (std::size_t i = 0; i < points.size(); ++i) {
     array.as<double>()[2 * i] = points[i].at("overlap");
     array.as<double>()[2 * i + 1] = points[i].at("mse");
   }
-  write_npy(folder / "overlap.npy", array);
-  write_json(folder / kSummary, summary);
-}
-
-Json collect(const OverlapSettings& settings, const fs::path& folder) {
-  Json summary = summary_of(settings, folder);
-  write_summary(folder, summary);
-  return summary;
-}
-
-// How many networks train at once: on a CPU a core each, for small networks lose more by sharing
-// cores than by sharing caches; a GPU each, where there are several.
-std::int64_t jobs_of(const OverlapSettings& settings, const Device& device, std::int64_t gpus) {
-  if (device.is_cuda()) {
-    require(settings.jobs <= gpus,
-            fmt::format("--jobs {}: a GPU trains one network at a time", settings.jobs));
-  }
-  const std::int64_t suits = device.is_cuda() ? gpus : device.cpu_queue().threads();
-  return std::min(std::ssize(settings.overlap_list()), settings.jobs > 0 ? settings.jobs : suits);
+  write_results("overlap", folder / kSummary, [&] {
+    write_npy(folder / "overlap.npy", array);
+    write_json(folder / kSummary, summary);
+  });
 }
 
 // Those of the sweep in the folder, carried out as `how` says.
@@ -150,6 +133,9 @@ void say_points(const fs::path& folder, const Json& summary) {
     separator = ", ";
   }
   say(" of {} shared positions\n", summary["length"].get<std::int64_t>());
+  for (const Json& point : summary["points"]) {
+    if (point["notice"].is_string()) note("{}\n", point["notice"].get<std::string>());
+  }
 }
 
 int plan(const Arguments& arguments) {
@@ -157,7 +143,7 @@ int plan(const Arguments& arguments) {
   const fs::path out = folder_of(arguments, settings.preset, settings.seed);
   const std::size_t cells = settings.overlap_list().size();
   if (arguments.run.check) {
-    say("{} cells; {} each\n", cells, checked_memory(memory_of(settings, 1), false));
+    say("{} cells; {} each\n", cells, checked_memory(memory_of(settings), false));
     return 0;
   }
   const RunFolder folder(out, to_json(settings), Device::cpu(1), Resume::kAuto,
@@ -174,7 +160,7 @@ int run_one(const Arguments& arguments) {
   const std::size_t cell = cells.find(arguments.sweep.cell, "such as overlap-003");
   return run_cell(cells, cell, [&] {
     const Device device = choose_device(settings);
-    require_memory(memory_of(settings, 1), device);
+    require_memory(memory_of(settings), device);
     RunFolder folder(cells.folder(cell), settings_of(settings, overlaps[cell]), device,
                      Resume::kAuto);
     if (done_already(cells, cell)) return;
@@ -185,54 +171,42 @@ int run_one(const Arguments& arguments) {
 
 int run(const Arguments& arguments) {
   auto settings = resolve<OverlapSettings>(arguments.run);
-  const Device device = choose_device(settings, arguments.run.check);
-  const auto gpus = device.is_cuda() ? std::ssize(worker_devices(settings.device, 0)) : 0;
-  const std::int64_t jobs = jobs_of(settings, device, gpus);
-  const MemoryNeed memory = memory_of(settings, device.is_cuda() ? 1 : jobs);
+  Device device = choose_device(settings, arguments.run.check);
+  const std::vector<std::int64_t> overlaps = settings.overlap_list();
+  // A core each, for small networks lose more by sharing cores than by sharing caches.
+  const std::int64_t jobs =
+      settings.jobs > 0 || device.is_cuda() ? settings.jobs : device.cpu_queue().threads();
+  const Workforce force{worker_devices(settings.device, jobs, overlaps.size()), device.is_cuda(),
+                        memory_of(settings)};
   const fs::path out = folder_of(arguments, settings.preset, settings.seed);
   const Resume resume = arguments.run.resume_policy();
+  const Sweep cells = cells_of(settings, out, overlaps);
   if (arguments.run.check) {
     require_folder_for(out, to_json(settings), resume, do_not_matter<OverlapSettings>());
-    say("{}\n", checked_memory(memory, device.is_cuda()));
-    return 0;
+    return print_check(cells, force);
   }
-  require_memory(memory, device);
-  const RunFolder folder(out, to_json(settings), device, resume, do_not_matter<OverlapSettings>());
-  const std::vector<std::int64_t> overlaps = settings.overlap_list();
-  const Sweep cells = cells_of(settings, out, overlaps);
-  std::vector<std::size_t> todo;
+  require_memory(force.memory, device, force.at_once());
+  RunFolder(out, to_json(settings), device, resume, do_not_matter<OverlapSettings>());
+  bool done = true;
   for (std::size_t cell = 0; cell < cells.size(); ++cell) {
     const std::string fault = fault_of_result(cells.folder(cell), overlaps[cell]);
     if (!fault.empty()) note("{}; it is made again\n", fault);
-    if (!cells.finished(cell)) todo.push_back(cell);
+    done = done && cells.finished(cell);
   }
-  if (todo.empty()) {
-    collect(settings, out);  // a kill may have come between the last result and this
+  std::string failures;
+  device = Device::cpu(1);  // its threads and its memory are the workers' now
+  if (!done) {
+    failures =
+        run_cells(cells, force.devices, to_json(settings), {"--overlaps", settings.overlaps});
+  }
+  const Json summary = summary_of(settings, out);
+  write_collected(out, summary);  // also where a kill came between the last result and this
+  SC_CHECK(failures.empty(), "{}", failures);
+  if (done) {
     say("{}: done already, see summary.json\n", out.string());
-    return 0;
-  }
-  if (device.is_cuda() && jobs > 1) {
-    run_cells(cells, worker_devices(settings.device, jobs), to_json(settings),
-              {"--overlaps", settings.overlaps});
   } else {
-    std::mutex mutex;  // of summary.json
-    const auto failures = run_threads(
-        cells, todo, device, std::min(jobs, std::ssize(todo)),
-        [&](std::size_t cell, const Device& on) {
-          const std::int64_t overlap = overlaps[cell];
-          try {
-            RunFolder its(cells.folder(cell), settings_of(settings, overlap), on, Resume::kAuto);
-            distinguish(settings, overlap, its, on);
-            const std::lock_guard lock(mutex);
-            collect(settings, out);
-          } catch (const std::exception& error) {
-            throw Error(fmt::format("overlap {}: {}", overlap, error.what()));
-          }
-        });
-    SC_CHECK(failures.empty(), "{} of {} overlaps failed; {}", failures.size(), todo.size(),
-             failures.front());
+    say_points(out, summary);
   }
-  say_points(out, collect(settings, out));
   return 0;
 }
 
@@ -242,7 +216,7 @@ int collect_results(const Arguments& arguments) {
   const Json summary = summary_of(settings, out);
   SC_CHECK(!summary["points"].empty(), "{}: none of {} overlaps is finished", out.string(),
            settings.overlap_list().size());
-  write_results("overlap", out / kSummary, [&] { write_summary(out, summary); });
+  write_collected(out, summary);
   say_points(out, summary);
   return 0;
 }

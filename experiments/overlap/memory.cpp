@@ -1,7 +1,8 @@
 #include "experiments/overlap/memory.h"
 
 namespace sidechannel::experiments {
-MemoryNeed memory_of(const OverlapSettings& s, std::int64_t jobs) {
+
+MemoryNeed memory_of(const OverlapSettings& s) {
   const double h = d(s.channels);
   const double k = d(s.kernel_size);
   const double depth = d(s.depth);
@@ -10,16 +11,11 @@ MemoryNeed memory_of(const OverlapSettings& s, std::int64_t jobs) {
   const double hidden = (depth - 1) * length - (k - 1) * (depth - 1) * depth / 2;
   const double floats =
       2 * d(s.batch) * (2 * length + 2 * h * hidden + 3 * h * length + 3 * h * (depth - 2));
-  MemoryPhase phase = {
-      trained_parameters("the networks' weights in training",
-                         "--channels, --depth, --kernel-size or --jobs",
-                         stack_parameters(depth, h, k, 2)),
-      arena_memory("the activations of a training step",
-                   "--batch, --channels, --depth, --kernel-size or --jobs", floats)};
-  for (MemoryPart& part : phase) {
-    for (double* bytes : {&part.device, &part.reserve, &part.host}) *bytes *= d(jobs);
-  }
-  return {phase};
+  return {{trained_parameters("the networks' weights in training",
+                              "--channels, --depth, --kernel-size or --jobs",
+                              stack_parameters(depth, h, k, 2)),
+           arena_memory("the activations of a training step",
+                        "--batch, --channels, --depth, --kernel-size or --jobs", floats)}};
 }
 
 }  // namespace sidechannel::experiments

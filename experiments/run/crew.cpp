@@ -10,9 +10,6 @@
 #include <cstring>
 #include <deque>
 #include <map>
-#include <mutex>
-#include <optional>
-#include <system_error>
 #include <thread>
 
 #include "engine/say.h"
@@ -45,7 +42,7 @@ class Crew {
   Crew(const Crew&) = delete;
   Crew& operator=(const Crew&) = delete;
 
-  std::vector<std::size_t> run() {
+  std::vector<std::string> run() {
     const auto total = static_cast<std::int64_t>(sweep_.size());
     Progress progress("sweep", total, "cells", finished_);
     progress_ = &progress;
@@ -59,8 +56,8 @@ class Crew {
       if (progress.due()) progress.show(finished_, details());
       if (!changed) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
+    if (!left_.empty()) interrupt();
     progress.finish(finished_, details());
-    std::sort(failed_.begin(), failed_.end());
     return failed_;
   }
 
@@ -96,14 +93,25 @@ class Crew {
         queue_.push_back(cell);
         continue;
       }
-      create_folder(sweep_.folder(cell));
-      slot.cell = cell;
-      slot.since = Clock::now();
-      slot.pid = spawn(cell, workers_.devices[static_cast<std::size_t>(&slot - slots_.data())]);
+      try {
+        create_folder(sweep_.folder(cell));
+      } catch (const Error& error) {
+        give_up(cell, error.what());
+        continue;
+      }
+      const pid_t pid =
+          spawn(cell, workers_.devices[static_cast<std::size_t>(&slot - slots_.data())]);
+      if (pid < 0) {  // a limit of the user, the group or the system
+        SC_CHECK(running_ > 0, "cannot start a process: {}; `{} run --cell {}` and so on need none",
+                 std::strerror(errno), sweep_.program(), cell);
+        queue_.push_front(cell);
+        break;
+      }
+      slot = {pid, cell, Clock::now()};
       ++running_;
       return true;
     }
-    look_again_ = Clock::now() + std::chrono::milliseconds(500);  // at what others hold
+    look_again_ = Clock::now() + std::chrono::milliseconds(500);  // what others hold changes
     if (running_ == 0 && !queue_.empty() && !waited_) {
       waited_ = true;
       progress_->note(
@@ -112,6 +120,7 @@ class Crew {
     return false;
   }
 
+  // Negative where the system makes no process, with errno.
   pid_t spawn(std::size_t cell, const std::string& device) const {
     std::vector<std::string> words = workers_.command(cell, device);
     std::vector<char*> argv;
@@ -120,7 +129,6 @@ class Crew {
     const std::string log = (sweep_.folder(cell) / kLogFile).string();
     const pid_t parent = getpid();
     const pid_t pid = fork();
-    SC_CHECK(pid >= 0, "cannot start a process: {}", std::strerror(errno));
     if (pid == 0) {
       // A worker does not outlive the sweep: it stops with a checkpoint, as on any SIGTERM.
       prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -149,7 +157,8 @@ class Crew {
       const double seconds = std::chrono::duration<double>(Clock::now() - slot.since).count();
       progress_->note(fmt::format("{}: finished ({})", sweep_.id(cell), duration_text(seconds)));
     } else if (WIFEXITED(status) && WEXITSTATUS(status) == kExitInterrupted) {
-      queue_.push_back(cell);  // stopped by someone's signal, or another process was faster
+      // Stopped by someone's signal, or another process was faster; or told to stop.
+      (workers_.once ? left_ : queue_).push_back(cell);
     } else if (WIFSIGNALED(status) && ++kills_[cell] < kMostKills) {
       progress_->note(fmt::format("{}: its process was killed by signal {}, it continues",
                                   sweep_.id(cell), WTERMSIG(status)));
@@ -162,10 +171,14 @@ class Crew {
         sweep_.set_failure(cell, fmt::format("exit code {}, see {}", WEXITSTATUS(status),
                                              (sweep_.folder(cell) / kLogFile).string()));
       }
-      failed_.push_back(cell);
-      progress_->note(fmt::format("{}: failed: {}", sweep_.id(cell), sweep_.failure(cell)));
+      give_up(cell, sweep_.failure(cell));
     }
     return true;
+  }
+
+  void give_up(std::size_t cell, const std::string& why) {
+    failed_.push_back(fmt::format("{}: {}", sweep_.id(cell), why));
+    progress_->note(fmt::format("{}: failed: {}", sweep_.id(cell), why));
   }
 
   // Ends all workers and waits for them.
@@ -193,9 +206,9 @@ class Crew {
   const Sweep& sweep_;
   const Workers& workers_;
   std::vector<Slot> slots_;
-  std::deque<std::size_t> queue_;
+  std::deque<std::size_t> queue_, left_;
   std::map<std::size_t, int> kills_;
-  std::vector<std::size_t> failed_;
+  std::vector<std::string> failed_;
   std::int64_t finished_ = 0;
   std::int64_t running_ = 0;
   Clock::time_point look_again_;
@@ -203,82 +216,14 @@ class Crew {
   Progress* progress_ = nullptr;
 };
 
-// Threads of this process that work on cells.
-class Threads {
- public:
-  using Work = std::function<void(std::size_t cell, const Device& device)>;
-  Threads(const Sweep& sweep, const std::vector<std::size_t>& cells, const Work& work)
-      : sweep_(sweep), cells_(cells), work_(work) {}
-
-  std::vector<std::string> run(const Device& device, std::int64_t jobs) {
-    if (jobs <= 1) {
-      work_on(device);
-    } else {
-      const int threads = std::max(1, device.cpu_queue().threads() / static_cast<int>(jobs));
-      std::vector<std::jthread> workers;
-      try {
-        while (std::ssize(workers) < jobs) {
-          workers.emplace_back(
-              [this, threads] { keeping_failures([&] { work_on(Device::cpu(threads)); }); });
-        }
-      } catch (const std::system_error&) {  // a limit of the user, the group or the system
-        note("{}: {} jobs instead of {}, since the system makes no more threads\n",
-             sweep_.program(), std::max<std::size_t>(workers.size(), 1), jobs);
-        if (workers.empty()) work_on(device);
-      }
-    }
-    if (interrupted_) throw Interrupted();
-    return failures_;
-  }
-
- private:
-  void work_on(const Device& device) {
-    while (const std::optional<std::size_t> cell = next()) {
-      keeping_failures([&] { work_(*cell, device); });
-    }
-  }
-
-  template <class F>
-  void keeping_failures(F&& f) {
-    try {
-      f();
-    } catch (const Interrupted&) {
-      const std::lock_guard lock(mutex_);
-      interrupted_ = true;
-    } catch (const std::exception& error) {
-      const std::lock_guard lock(mutex_);
-      failures_.emplace_back(error.what());
-    }
-  }
-
-  std::optional<std::size_t> next() {
-    const std::lock_guard lock(mutex_);
-    if (interrupted_ || interrupt_requested() || taken_ == cells_.size()) return std::nullopt;
-    return cells_[taken_++];
-  }
-
-  const Sweep& sweep_;
-  const std::vector<std::size_t>& cells_;
-  const Work& work_;
-  std::mutex mutex_;  // of what follows
-  std::size_t taken_ = 0;
-  bool interrupted_ = false;
-  std::vector<std::string> failures_;
-};
-
 }  // namespace
 
-std::vector<std::string> run_threads(const Sweep& sweep, const std::vector<std::size_t>& cells,
-                                     const Device& device, std::int64_t jobs,
-                                     const std::function<void(std::size_t, const Device&)>& work) {
-  return Threads(sweep, cells, work).run(device, jobs);
-}
-
-std::vector<std::size_t> run_workers(const Sweep& sweep, const Workers& workers) {
+std::vector<std::string> run_workers(const Sweep& sweep, const Workers& workers) {
   return Crew(sweep, workers).run();
 }
 
-std::vector<std::string> worker_devices(const std::string& device, std::int64_t jobs) {
+std::vector<std::string> worker_devices(const std::string& device, std::int64_t jobs,
+                                        std::size_t cells) {
   std::vector<std::string> devices;
   if (kHasCuda && (device == "auto" || device == "cuda")) {
     std::string why;
@@ -297,7 +242,7 @@ std::vector<std::string> worker_devices(const std::string& device, std::int64_t 
   const std::size_t kinds = devices.size();
   const std::int64_t suits =
       devices.front() == "cpu" ? threads_each(0, 1) : static_cast<std::int64_t>(kinds);
-  const auto count = static_cast<std::size_t>(jobs > 0 ? jobs : suits);
+  const auto count = std::min(cells, static_cast<std::size_t>(jobs > 0 ? jobs : suits));
   for (std::size_t i = kinds; i < count; ++i) devices.push_back(devices[i % kinds]);
   devices.resize(count);
   return devices;

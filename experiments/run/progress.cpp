@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <mutex>
 #include <system_error>
 
 #include "engine/say.h"
@@ -20,10 +19,6 @@ namespace {
 
 constexpr double kTerminalPeriod = 0.1;  // seconds
 constexpr double kPlainPeriod = 5;
-
-// Whose line stands open on the terminal, if any does.
-std::mutex mutex;
-const Progress* owner = nullptr;
 
 double seconds_between(std::chrono::steady_clock::time_point a,
                        std::chrono::steady_clock::time_point b) {
@@ -105,11 +100,7 @@ Progress::Progress(std::string label, std::int64_t total, std::string unit, std:
       drawn_(start_) {}
 
 Progress::~Progress() {
-  const std::lock_guard lock(mutex);
-  if (owner == this) {
-    std::fputc('\n', stderr);
-    owner = nullptr;
-  }
+  if (open_) sidechannel::note("\n");
 }
 
 bool Progress::due() const {
@@ -125,10 +116,9 @@ void Progress::finish(std::int64_t done, const std::string& details) {
 }
 
 void Progress::note(const std::string& line) {
-  const std::lock_guard lock(mutex);
-  if (owner) sidechannel::note("\n");
+  if (open_) sidechannel::note("\n");
   sidechannel::note("{}\n", line);
-  owner = nullptr;
+  open_ = false;
 }
 
 void Progress::draw(std::int64_t done, const std::string& details, bool last) {
@@ -142,18 +132,15 @@ void Progress::draw(std::int64_t done, const std::string& details, bool last) {
   } else if (done >= total_) {
     line += fmt::format("  {}", duration_text(seconds));
   }
-  const std::lock_guard lock(mutex);
   if (!terminal_) {
     sidechannel::note("{}\n", line);
     return;
   }
-  if (!last && owner && owner != this) return;
   line.resize(std::min(line.size(), terminal_width() - 1));
   sidechannel::note("\r{}\x1b[K", line);
   if (last) sidechannel::note("\n");
   std::fflush(stderr);
-  if (!last) owner = this;
-  if (last && owner == this) owner = nullptr;
+  open_ = !last;
 }
 
 }  // namespace sidechannel::experiments

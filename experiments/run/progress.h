@@ -9,9 +9,7 @@
 namespace sidechannel::experiments {
 
 // Progress of a loop on stderr: one line that is drawn over on a terminal, a plain line every few
-// seconds elsewhere. Shows the step, what the caller adds, the rate and the time left. Where
-// several loops run in several threads, one of them has the terminal's line at a time; all show
-// their end.
+// seconds elsewhere. Shows the step, what the caller adds, the rate and the time left.
 class Progress {
  public:
   // `unit` names what is counted, as in "it/s".
@@ -37,6 +35,7 @@ class Progress {
   std::string unit_;
   std::int64_t first_;
   bool terminal_;
+  bool open_ = false;  // whether the line stands on the terminal, to be drawn over
   Clock::time_point start_;
   Clock::time_point drawn_;
 };

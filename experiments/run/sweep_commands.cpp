@@ -6,7 +6,6 @@
 #include <system_error>
 
 #include "engine/say.h"
-#include "experiments/run/crew.h"
 #include "experiments/run/interrupt.h"
 
 namespace sidechannel::experiments {
@@ -45,8 +44,15 @@ bool done_already(const Sweep& sweep, std::size_t cell) {
   return true;
 }
 
-void run_cells(const Sweep& sweep, const std::vector<std::string>& devices, const Json& how,
-               const std::vector<std::string>& more) {
+int print_check(const Sweep& sweep, const Workforce& force) {
+  const std::int64_t at_once = force.at_once();
+  say("{} cells; {}{}\n", sweep.size(), checked_memory(force.memory, force.on_gpu, at_once),
+      at_once > 1 ? fmt::format(" for {} cells at once", at_once) : "");
+  return 0;
+}
+
+std::string run_cells(const Sweep& sweep, const std::vector<std::string>& devices, const Json& how,
+                      const std::vector<std::string>& more) {
   const std::string threads =
       std::to_string(threads_each(how.value("threads", std::int64_t{0}), devices.size()));
   const auto command = [&](std::size_t cell, const std::string& device) {
@@ -59,10 +65,14 @@ void run_cells(const Sweep& sweep, const std::vector<std::string>& devices, cons
     words.insert(words.end(), more.begin(), more.end());
     return words;
   };
-  const std::vector<std::size_t> failed = run_workers(sweep, {devices, command});
-  SC_CHECK(failed.empty(),
-           "{}: {} of {} cells failed; `{} status` says why, and the same command tries them again",
-           sweep.path().string(), failed.size(), sweep.size(), sweep.program());
+  const bool once = how.value("stop_after", std::int64_t{0}) > 0;
+  const std::vector<std::string> failed = run_workers(sweep, {devices, command, once});
+  if (failed.empty()) return {};
+  return fmt::format(
+      "{}: {} of {} cells failed ({}{}); `{} status` says why, and the same command tries them "
+      "again",
+      sweep.path().string(), failed.size(), sweep.size(), failed.front(),
+      failed.size() > 1 ? ", ..." : "", sweep.program());
 }
 
 bool write_results(const char* program, const std::filesystem::path& file,

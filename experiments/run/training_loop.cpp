@@ -10,7 +10,7 @@
 namespace sidechannel::experiments {
 
 TrainingLoop::TrainingLoop(const RunSettings& settings, RunFolder& folder, TrainingPlan plan)
-    : Phase(settings, folder, plan.name, plan.state_file, "it", plan.steps),
+    : Phase(settings, folder, plan.phase, plan.state_file, "it", plan.steps),
       plan_(std::move(plan)),
       log_every_(settings.log_every),
       shown_(plan_.kept) {}

@@ -12,8 +12,7 @@ namespace sidechannel::experiments {
 
 // A training: its steps, and what they are called.
 struct TrainingPlan {
-  std::string name;        // for the progress line
-  const char* phase;       // what lines of metrics.jsonl call it
+  const char* phase;       // its name in metrics.jsonl and on the progress line
   const char* state_file;  // the checkpoint's name in the folder
   std::int64_t steps;      // in all
   // A state keeps the last line's measures, so many, beside those of the step...

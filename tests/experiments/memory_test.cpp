@@ -94,7 +94,7 @@ TEST(Memory, RunsTakeWhatIsEstimated) {
   expect_peak("overlap",
               {"run", "--batch", "128", "--channels", "128", "--iterations", "2", "--test-pairs",
                "2", "--overlaps", "3,5"},
-              estimated(memory_of(overlap, 1)));
+              estimated(memory_of(overlap)));
 }
 
 TEST(Memory, ALimitOnAddressSpaceIsRefusedInWordsBeforeAnythingIsMade) {

@@ -264,8 +264,9 @@ TEST(NotFinite, AnOverlapsAnswersEndItsTest) {
   spoil(out + "/overlap-008/checkpoint.safetensors", "conv_out.bias", 0, 3e38);
   const ProgramResult result = run_program("overlap", tiny_overlap(out));
   EXPECT_EQ(result.code, 1);
-  EXPECT_NE(last_line(result.err).find("overlap 8: test, batch 0: conv_out gave inf at [0, 0, 0]"),
-            std::string::npos)
+  EXPECT_NE(
+      last_line(result.err).find("overlap-008: test, batch 0: conv_out gave inf at [0, 0, 0]"),
+      std::string::npos)
       << result.err;
   EXPECT_FALSE(std::filesystem::exists(out + "/overlap-008/result.json"));
 }

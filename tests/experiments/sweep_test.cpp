@@ -142,10 +142,12 @@ TEST(Sweep, ThreadsAndDevicesOfWorkers) {
   EXPECT_EQ(experiments::threads_each(8, 3), 2);
   EXPECT_EQ(experiments::threads_each(1, 3), 1);
   EXPECT_GE(experiments::threads_each(0, 1), 1);
-  EXPECT_EQ(experiments::worker_devices("cpu", 3), (std::vector<std::string>{"cpu", "cpu", "cpu"}));
-  EXPECT_EQ(experiments::worker_devices("cpu", 0).size(),
+  EXPECT_EQ(experiments::worker_devices("cpu", 3, 9),
+            (std::vector<std::string>{"cpu", "cpu", "cpu"}));
+  EXPECT_EQ(experiments::worker_devices("cpu", 0, 9999).size(),
             static_cast<std::size_t>(experiments::threads_each(0, 1)));
-  EXPECT_THROW(experiments::worker_devices("tpu", 1), UsageError);
+  EXPECT_EQ(experiments::worker_devices("cpu", 3, 2).size(), 2u);
+  EXPECT_THROW(experiments::worker_devices("tpu", 1, 1), UsageError);
 }
 
 // 140 cells, 20 workers killed at their work, and the program that starts them killed in between:
@@ -293,6 +295,21 @@ TEST(SweepRun, AKilledProgramTakesItsWorkersAlong) {
   EXPECT_TRUE(gone());
 }
 
+// As for a run: every cell stops after so many steps, and with them the sweep.
+TEST(SweepRun, StopAfterStopsEveryCell) {
+  const TemporaryFolder folder;
+  const std::string whole = folder / "whole", parts = folder / "parts";
+  const std::vector<std::string> size = {"--seeds", "1", "--learning-rates", "1e-3"};
+  ASSERT_EQ(run_program("groups", with(tiny("run", whole), size)).code, 0);
+  EXPECT_GT(harness::runs_until_done("groups",
+                                     with(with(tiny("run", parts), size), {"--stop-after", "10"})),
+            3);
+  for (const char* out : {"whole", "parts"}) {
+    ASSERT_EQ(run_program("groups", {"collect", "--out", folder / out}).code, 0);
+  }
+  EXPECT_EQ(content_of(parts + "/results.json"), content_of(whole + "/results.json"));
+}
+
 TEST(SweepRun, AFailedCellStopsNoOtherAndIsTriedAgain) {
   const TemporaryFolder folder;
   const std::string out = folder / "sweep";
@@ -303,10 +320,11 @@ TEST(SweepRun, AFailedCellStopsNoOtherAndIsTriedAgain) {
   std::ofstream(out + "/cells/G2-seed0-lr0.001/checkpoint.safetensors/x") << "x";
   const ProgramResult failed = run_program("groups", arguments);
   EXPECT_EQ(failed.code, 1);
-  EXPECT_NE(failed.err.find("groups: " + out +
-                            ": 1 of 4 cells failed; `groups status` says why, and the same command "
-                            "tries them again\n"),
+  EXPECT_NE(failed.err.find("groups: " + out + ": 1 of 4 cells failed (G2-seed0-lr0.001: "),
             std::string::npos)
+      << failed.err;
+  EXPECT_TRUE(
+      failed.err.ends_with("); `groups status` says why, and the same command tries them again\n"))
       << failed.err;
   const ProgramResult status = run_program("groups", {"status", "--out", out});
   EXPECT_EQ(status.code, 0);

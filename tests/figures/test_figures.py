@@ -207,7 +207,7 @@ class AllFigures(FigureTest):
             self.assertEqual(done.returncode, 1)
             self.assertEqual(done.stderr.splitlines()[-1],
                              f"figures: cannot write standard output: {reason}")
-            self.assertNotIn("failed", done.stderr)
+            self.assertNotIn("figures failed", done.stderr)
             self.check_page(out, ["3"])
 
     def test_a_folder_called_like_a_preset_is_none(self):

@@ -1,11 +1,13 @@
 // Put before a program by LD_PRELOAD, for tests: a machine that refuses what the environment names.
 //   NO_LINK, NO_FLOCK, NO_FOLDER_FSYNC=ERRNO   that call fails with that error
 //   MOST_THREADS=N                             pthread_create fails after N
+//   MOST_CHILDREN=N                            fork fails while N of it are not waited for
 
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -13,6 +15,8 @@
 #include <cstdlib>
 
 namespace {
+
+std::atomic<int> children = 0;
 
 // Whether the environment names an error for this call, which errno then is.
 bool refused(const char* name) {
@@ -50,6 +54,22 @@ int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*
   const char* const most = std::getenv("MOST_THREADS");
   if (most != nullptr && ++made > std::atoi(most)) return EAGAIN;
   return next(&pthread_create, "pthread_create")(thread, attributes, start, argument);
+}
+
+pid_t fork() noexcept {
+  const char* const most = std::getenv("MOST_CHILDREN");
+  if (most != nullptr && children >= std::atoi(most)) {
+    errno = EAGAIN;
+    return -1;
+  }
+  ++children;
+  return next(&fork, "fork")();
+}
+
+pid_t waitpid(pid_t process, int* status, int options) {
+  const pid_t found = next(&waitpid, "waitpid")(process, status, options);
+  if (found > 0) --children;
+  return found;
 }
 
 }  // extern "C"
