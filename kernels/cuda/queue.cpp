@@ -203,7 +203,6 @@ cublasLtContext* CudaQueue::blas() {
 }
 
 // --- Memory
-// ---------------------------------------------------------------------------------------
 
 std::size_t CudaQueue::memory_held() const {
   return memory_->held;
@@ -294,7 +293,6 @@ void CudaQueue::copy_on_device(void* to, const void* from, std::size_t bytes) {
 }
 
 // --- Waiting, and what went wrong meanwhile
-// -------------------------------------------------------
 
 void CudaQueue::synchronize() {
   if (capturing_) throw CudaError("CUDA: nothing can be waited for while a step is recorded");
@@ -352,7 +350,6 @@ void CudaQueue::launched(const CudaLaunch& launch, int error) {
 }
 
 // --- Graphs
-// ---------------------------------------------------------------------------------------
 
 void CudaQueue::begin_capture() {
   check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cannot record a step");
