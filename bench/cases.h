@@ -287,11 +287,11 @@ class Cases {
   void elementwise(const std::string& name) {
     const std::int64_t size = norm_dims(sizes(name)).size();
     add("relu_forward/" + name, {0, 2 * size}, [=](auto& m) {
-      return ReluForward<float>{.size = size, .x = m.random(size), .y = m.random(size)};
+      return ActivateForward<float>{.size = size, .x = m.random(size), .y = m.random(size)};
     });
     add("relu_backward/" + name, {0, 3 * size}, [=](auto& m) {
-      return ReluBackward<float>{
-          .size = size, .y = m.random(size), .dy = m.random(size), .dx = {m.random(size)}};
+      return ActivateBackward<float>{
+          .size = size, .kept = m.random(size), .dy = m.random(size), .dx = {m.random(size)}};
     });
     add("copy/" + name, {0, 2 * size}, [=](auto& m) {
       return Copy{size, m.random(size), m.random(size)};

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "kernels/activate.h"
 #include "kernels/adam.h"
 #include "kernels/copy.h"
 #include "kernels/cuda/matmul.h"
@@ -17,7 +18,6 @@
 #include "kernels/linear.h"
 #include "kernels/mse.h"
 #include "kernels/reduce.h"
-#include "kernels/relu.h"
 
 namespace sidechannel::bench {
 
@@ -72,8 +72,8 @@ void library(CpuQueue& queue, const Product& call);
 void library(CpuQueue& queue, const Copy& call);
 void library(CpuQueue& queue, const Fill& call);
 void library(CpuQueue& queue, const AdamStep& call);
-void library(CpuQueue& queue, const kernels::ReluForward<float>& call);
-void library(CpuQueue& queue, const kernels::ReluBackward<float>& call);
+void library(CpuQueue& queue, const kernels::ActivateForward<float>& call);
+void library(CpuQueue& queue, const kernels::ActivateBackward<float>& call);
 void library(CpuQueue& queue, const kernels::MseForward<float>& call);
 void library(CpuQueue& queue, const kernels::MseBackward<float>& call);
 void library(CpuQueue& queue, const kernels::SumOfSquares<float>& call);

@@ -68,12 +68,12 @@ void library(CpuQueue&, const AdamStep& call) {
   p -= rate * m / (correction * v.sqrt() + epsilon);
 }
 
-void library(CpuQueue&, const ReluForward<float>& call) {
+void library(CpuQueue&, const ActivateForward<float>& call) {
   array(call.y, call.size) = array(call.x, call.size).max(0.0f);
 }
 
-void library(CpuQueue&, const ReluBackward<float>& call) {
-  const auto y = array(call.y, call.size);
+void library(CpuQueue&, const ActivateBackward<float>& call) {
+  const auto y = array(call.kept, call.size);
   array(call.dx.data, call.size) = (y > 0).select(array(call.dy, call.size), 0.0f);
 }
 

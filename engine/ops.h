@@ -20,7 +20,8 @@ Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions
 Var norm_relu_population(const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
                          const Tensor& variance, const NormOptions& options);
 
-// max(x, 0), any shape.
+// activation(x), any shape; relu is max(x, 0).
+Var activate(const Var& x, Activation activation);
 Var relu(const Var& x);
 
 // activation(x w^T + b): x [rows, in], w [out, in], b [out] -> [rows, out].

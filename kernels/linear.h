@@ -8,7 +8,7 @@
 
 namespace sidechannel::kernels {
 
-// A dense layer on rows: y = activation(x w^T + b).
+// A dense layer on rows: y = activation(x w^T + b), of an activation with output_tells_gradient.
 struct LinearDims {
   std::int64_t rows;
   std::int64_t in;

@@ -11,6 +11,8 @@ Var linear(const Var& x, const Var& w, const Var& b, Activation activation) {
            "linear: expected a weight of shape [out, {}], got {}", x.shape()[1], w.shape().str());
   SC_CHECK(b.shape() == Shape{w.shape()[0]}, "linear: expected a bias of shape [{}], got {}",
            w.shape()[0], b.shape().str());
+  // The fused layer keeps y alone.
+  if (!kernels::output_tells_gradient(activation)) return activate(linear(x, w, b), activation);
   const kernels::LinearDims dims{
       .rows = x.shape()[0], .in = x.shape()[1], .out = w.shape()[0], .activation = activation};
   Var y = x.tape().make({dims.rows, dims.out});

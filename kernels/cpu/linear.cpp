@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
+#include "kernels/activate.h"
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/row_product.h"
-#include "kernels/relu.h"
 
 namespace sidechannel::kernels {
 namespace {
@@ -37,9 +37,11 @@ void run(CpuQueue& queue, const LinearForward<T>& call) {
   const auto p =
       product(dims.rows, dims.in, dims.out, call.x, call.w, true, call.b, GradOut<T>{call.y});
   if (dims.activation == Activation::kNone) return multiply(queue, p);
-  multiply(queue, p, [activation = dims.activation](T* values, std::int64_t count) {
-    simd::for_vectors<T>(0, count, [&](auto d, std::int64_t i) {
-      hn::StoreU(simd::activate(d, activation, hn::LoadU(d, values + i)), d, values + i);
+  simd::with_activation(dims.activation, [&](auto activation) {
+    multiply(queue, p, [=](T* values, std::int64_t count) {
+      simd::for_vectors<T>(0, count, [&](auto d, std::int64_t i) {
+        hn::StoreU(simd::activate(d, activation, hn::LoadU(d, values + i)), d, values + i);
+      });
     });
   });
 }
@@ -49,10 +51,14 @@ void run(CpuQueue& queue, const LinearBackward<T>& call) {
   const LinearDims& dims = call.dims;
   const GradOut<T> dx = call.dx, dw = call.dw, db = call.db;
   const T* g = call.dy;
-  if (dims.activation == Activation::kRelu) {
+  if (dims.activation != Activation::kNone) {
     const std::int64_t size = dims.rows * dims.out;
     T* masked = static_cast<T*>(queue.scratch(static_cast<std::size_t>(size) * sizeof(T)));
-    run(queue, ReluBackward<T>{.size = size, .y = call.y, .dy = call.dy, .dx = {masked}});
+    run(queue, ActivateBackward<T>{.size = size,
+                                   .activation = dims.activation,
+                                   .kept = call.y,
+                                   .dy = call.dy,
+                                   .dx = {masked}});
     g = masked;
   }
   if (dx.data) {

@@ -246,15 +246,13 @@ template <int kRow, class D, class T>
 struct RowConstants {
   using R = Row<kRow, D>;
   R mean, scale, shift;  // scale = rstd * gamma, shift = beta - mean_rest * scale
-  Activation activation;
 
   // Call: a struct with dims, gamma and beta.
   template <class Call>
   RowConstants(D d, const Call& call, const NormStatistics<T>& s, std::int64_t c)
       : mean(R::load(d, s.mean + c)),
         scale(R::load(d, call.gamma + c)),
-        shift(R::load(d, call.beta + c)),
-        activation(call.dims.activation) {
+        shift(R::load(d, call.beta + c)) {
     const R rest = R::load(d, s.mean_rest + c), rstd = R::load(d, s.rstd + c);
     R::each([&](int j) {
       scale.v[j] = hn::Mul(rstd.v[j], scale.v[j]);
@@ -267,10 +265,20 @@ struct RowConstants {
     return hn::MulAdd(x, scale.v[j], shift.v[j]);
   }
   // The same; dy becomes what the activation lets through of it.
-  HWY_INLINE void centre_and_activate(D d, int j, simd::Vec<D>& x, simd::Vec<D>& dy) const {
+  HWY_INLINE void centre_and_activate(D d, Activation activation, int j, simd::Vec<D>& x,
+                                      simd::Vec<D>& dy) const {
     dy = simd::activate_backward(d, activation, centre(j, x), dy);
   }
 };
+
+// for_vector_rows of channels [c0, c1), f(d, row, activation, c), with the activation a constant.
+template <class T, class F>
+void for_activated_rows(const NormDims& dims, std::int64_t c0, std::int64_t c1, const F& f) {
+  simd::with_activation(dims.activation, [&](auto activation) {
+    simd::for_vector_rows<T>(c0, c1,
+                             [&](auto d, auto row, std::int64_t c) { f(d, row, activation, c); });
+  });
+}
 
 // y = activation(x_hat * gamma + beta) for the rows of one group. Call: NormForward, or that of a
 // population.
@@ -279,14 +287,13 @@ void apply(const Call<T>& call, const NormDims& dims, const NormStatistics<T>& s
            std::int64_t group, std::int64_t c0, std::int64_t c1) {
   const T* x = call.x;
   T* y = call.y;
-  simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
+  for_activated_rows<T>(dims, c0, c1, [&](auto d, auto row, auto activation, std::int64_t c) {
     using R = Row<decltype(row)::value, decltype(d)>;
     const RowConstants<decltype(row)::value, decltype(d), T> k(d, call, statistics, c);
     const Extent extent(dims, group);
     for (std::int64_t at = extent.first; at < extent.last; at += dims.channels) {
       R value = R::load(d, x + at + c);
-      R::each(
-          [&](int j) { value.v[j] = simd::activate(d, k.activation, k.centre(j, value.v[j])); });
+      R::each([&](int j) { value.v[j] = simd::activate(d, activation, k.centre(j, value.v[j])); });
       value.store(d, y + at + c);
     }
   });
@@ -299,7 +306,7 @@ void reduce_backward(const Call<T>& call, const NormDims& dims, const NormStatis
                      std::int64_t group, std::int64_t c0, std::int64_t c1, double* sum_dy,
                      double* sum_dy_x_hat) {
   const T *x = call.x, *dy = call.dy;
-  simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
+  for_activated_rows<T>(dims, c0, c1, [&](auto d, auto row, auto activation, std::int64_t c) {
     constexpr int kRow = decltype(row)::value;
     using R = Row<kRow, decltype(d)>;
     const RowConstants<kRow, decltype(d), T> k(d, call, s, c);
@@ -308,7 +315,7 @@ void reduce_backward(const Call<T>& call, const NormDims& dims, const NormStatis
                              R centred = R::load(d, x + at + c);
                              R g = R::load(d, dy + at + c);
                              R::each([&](int j) {
-                               k.centre_and_activate(d, j, centred.v[j], g.v[j]);
+                               k.centre_and_activate(d, activation, j, centred.v[j], g.v[j]);
                                sums[0].v[j] = hn::Add(sums[0].v[j], g.v[j]);
                                sums[1].v[j] = hn::MulAdd(g.v[j], centred.v[j], sums[1].v[j]);
                              });
@@ -328,7 +335,7 @@ void apply_backward(const Call<T>& call, const NormDims& dims, const NormStatist
                     const T* slopes) {
   const T *x = call.x, *dy = call.dy;
   const GradOut<T> dx = call.dx;
-  simd::for_vector_rows<T>(c0, c1, [&](auto d, auto row, std::int64_t c) {
+  for_activated_rows<T>(dims, c0, c1, [&](auto d, auto row, auto activation, std::int64_t c) {
     using R = Row<decltype(row)::value, decltype(d)>;
     const RowConstants<decltype(row)::value, decltype(d), T> k(d, call, statistics, c);
     const R shift = R::load(d, shifts + c - c0), slope = R::load(d, slopes + c - c0);
@@ -337,7 +344,7 @@ void apply_backward(const Call<T>& call, const NormDims& dims, const NormStatist
       R centred = R::load(d, x + at + c);
       R g = R::load(d, dy + at + c);
       R::each([&](int j) {
-        k.centre_and_activate(d, j, centred.v[j], g.v[j]);
+        k.centre_and_activate(d, activation, j, centred.v[j], g.v[j]);
         g.v[j] =
             hn::NegMulAdd(centred.v[j], slope.v[j], hn::MulSub(g.v[j], k.scale.v[j], shift.v[j]));
       });

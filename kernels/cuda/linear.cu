@@ -1,4 +1,4 @@
-// Dense layers on rows: y = relu(x w^T + b), and back, with g = dy where y > 0:
+// Dense layers on rows: y = activation(x w^T + b), and back, with g what it lets through of dy:
 //
 //   dx = g w,  dw = g^T x,  db = sum of g's rows
 //
@@ -37,10 +37,10 @@ using device::ColumnSums;
 using device::Pack;
 using device::Tile;
 
-// y = relu(y + b) in place; grid (chunks, tiles of columns).
+// y = activation(y + b) in place; grid (chunks, tiles of columns).
 template <int kVec, int kItems>
 __global__ void __launch_bounds__(kMaxTileThreads, 1)
-    add_bias_and_relu(Tiling tiling, const float* b, float* y) {
+    add_bias_and_activate(Tiling tiling, Activation activation, const float* b, float* y) {
   const Tile<kVec, kItems> tile(tiling);
   if (!tile.inside(tiling)) return;
   const auto bias = Pack<kVec>::gather(b + tile.channel);
@@ -48,25 +48,27 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
     auto value = Pack<kVec>::load(y + at);
     value.add(bias);
 #pragma unroll
-    for (int j = 0; j < kVec; ++j) value.v[j] = device::relu(value.v[j]);
+    for (int j = 0; j < kVec; ++j) value.v[j] = device::activate(activation, value.v[j]);
     value.store(y + at);
   });
 }
 
-// g = dy where y > 0, unless y is null, and its sum over each tile's rows, unless partial is null;
-// grid (chunks, tiles of columns). partial [out, chunks].
+// g = what the activation lets through of dy, unless y is null, and its sum over each tile's rows,
+// unless partial is null; grid (chunks, tiles of columns). partial [out, chunks].
 template <int kVec, int kItems>
 __global__ void __launch_bounds__(kMaxTileThreads, 1)
-    mask_and_sum(Tiling tiling, const float* y, const float* dy, float* g,
-                 ColumnPartial<1>* partial) {
+    let_through_and_sum(Tiling tiling, Activation activation, const float* y, const float* dy,
+                        float* g, ColumnPartial<1>* partial) {
   const Tile<kVec, kItems> tile(tiling);
   Pack<kVec> sum[1] = {};
   tile.each([&](int, std::int64_t at) {
     auto value = Pack<kVec>::load(dy + at);
     if (y) {
-      const auto through = Pack<kVec>::load(y + at);
+      const auto behind = Pack<kVec>::load(y + at);
 #pragma unroll
-      for (int j = 0; j < kVec; ++j) value.v[j] = through.v[j] > 0.0f ? value.v[j] : 0.0f;
+      for (int j = 0; j < kVec; ++j) {
+        value.v[j] = device::activate_backward(activation, behind.v[j], value.v[j]);
+      }
       value.store(g + at);
     }
     sum[0].add(value);
@@ -196,16 +198,16 @@ void run(CudaQueue& queue, const LinearForward<float>& call) {
   MatmulDims product{dims.rows, dims.out, dims.in};
   product.transpose_b = true;
   const char* name = "linear_forward";
-  const bool relu = dims.activation == Activation::kRelu;
-  const float* bias = relu ? nullptr : call.b;
+  const bool activated = dims.activation != Activation::kNone;
+  const float* bias = activated ? nullptr : call.b;
   void* workspace =
       queue.scratch(matmul_workspace(queue, name, product, call.x, call.w, bias, call.y));
   matmul(queue, name, product, call.x, call.w, bias, {call.y}, workspace);
-  if (!relu) return;
+  if (!activated) return;
   const TilePlan plan = cut_in_chunks(1, dims.rows, dims.out, pack_size(dims.out, {call.y}));
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
-    launch(queue, "linear_forward: bias and ReLU", add_bias_and_relu<kVec(), kItems()>,
-           Launch{plan.grid(), plan.block()}, plan.tiling, call.b, call.y);
+    launch(queue, "linear_forward: bias and activation", add_bias_and_activate<kVec(), kItems()>,
+           Launch{plan.grid(), plan.block()}, plan.tiling, dims.activation, call.b, call.y);
   });
 }
 
@@ -222,7 +224,7 @@ void run(CudaQueue& queue, const LinearBackward<float>& call) {
   if (dims.in == 0) dx.data = dw.data = nullptr;
   if (!dx.data && !dw.data && !db.data) return;
   if (dims.out == 1 && dims.in > 0) return single_output(queue, call);
-  const bool relu = dims.activation == Activation::kRelu;
+  const bool activated = dims.activation != Activation::kNone;
   const char* name_dx = "linear_backward: input";
   const char* name_dw = "linear_backward: weight";
   const MatmulDims product_dx{dims.rows, dims.in, dims.out};
@@ -235,9 +237,9 @@ void run(CudaQueue& queue, const LinearBackward<float>& call) {
   // the other.
   const auto padded = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
   const std::size_t masked_bytes =
-      relu ? padded(static_cast<std::size_t>(dims.rows * dims.out) * sizeof(float)) : 0;
+      activated ? padded(static_cast<std::size_t>(dims.rows * dims.out) * sizeof(float)) : 0;
   const std::size_t partial_bytes = db.data ? padded(column_partial_bytes<1>(plan)) : 0;
-  const float* unmasked = relu ? nullptr : call.dy;
+  const float* unmasked = activated ? nullptr : call.dy;
   std::size_t workspace_bytes = 0;
   if (dx.data) {
     workspace_bytes =
@@ -254,18 +256,18 @@ void run(CudaQueue& queue, const LinearBackward<float>& call) {
   auto* partial = db.data ? reinterpret_cast<ColumnPartial<1>*>(scratch + masked_bytes) : nullptr;
   void* workspace = scratch + masked_bytes + partial_bytes;
 
-  if (relu || db.data) {
+  if (activated || db.data) {
     with_constants<8>(plan, [&](auto kVec, auto kItems) {
-      launch(queue, "linear_backward: mask", mask_and_sum<kVec(), kItems()>,
-             Launch{plan.grid(), plan.block()}, plan.tiling, relu ? call.y : nullptr, call.dy,
-             masked, partial);
+      launch(queue, "linear_backward: activation", let_through_and_sum<kVec(), kItems()>,
+             Launch{plan.grid(), plan.block()}, plan.tiling, dims.activation,
+             activated ? call.y : nullptr, call.dy, masked, partial);
     });
   }
   if (db.data) {
     launch_total_columns(queue, "linear_backward: bias", plan, partial,
                          ColumnOutputs<1>{{db}, {narrow(dims.out)}});
   }
-  const float* g = relu ? masked : call.dy;
+  const float* g = activated ? masked : call.dy;
   if (dx.data) matmul(queue, name_dx, product_dx, g, call.w, nullptr, dx, workspace);
   if (dw.data) matmul(queue, name_dw, product_dw, g, call.x, nullptr, dw, workspace);
 }

@@ -10,9 +10,9 @@ using kernels::NormDims;
 
 std::string NormCase::text() const {
   return fmt::format(
-      "N={} L={} C={} channels_per_set={} samples_per_set={} positions_per_set={} relu={}",
+      "N={} L={} C={} channels_per_set={} samples_per_set={} positions_per_set={} activation={}",
       dims.batch, dims.length, dims.channels, dims.channels_per_set, dims.samples_per_set,
-      dims.positions_per_set, dims.activation == kRelu);
+      dims.positions_per_set, static_cast<int>(dims.activation));
 }
 
 std::size_t NormCase::statistic_of(std::size_t i) const {
@@ -45,6 +45,7 @@ std::vector<NormDims> norm_dims(int count) {
     d.channels = draw.pick({1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17});
     d.epsilon = kEpsilon;
     d.activation = draw.integer(0, 3) > 0 ? kRelu : kNone;
+    if (all.size() % 5 == 2) d.activation = kMish;
     d.channels_per_set = 1;
     d.samples_per_set = 1;
     std::int64_t groups = draw.integer(1, 3);
@@ -97,6 +98,8 @@ std::vector<NormDims> large_norm_dims() {
       {4, 75, 60, 20, 2, kEpsilon, kRelu},
       {3, 130, 64, 64, 1, kEpsilon, kRelu, 1},
       {2, 40, 300, 300, 1, kEpsilon, kRelu, 1},
+      {3, 97, 36, 12, 1, kEpsilon, kMish},
+      {8, 600, 16, 1, 8, kEpsilon, kMish},
       // The edges of the CUDA kernels' tiles:
       {2, 600, 64, 1, 1, kEpsilon, kRelu},     // W1's layers, two samples of them
       {2, 64, 32, 1, 1, kEpsilon, kRelu},      // the demo's

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/norm_act.h"
+#include "tests/harness/activation.h"
 #include "tests/harness/backends.h"
 #include "tests/harness/norm_case.h"
 
@@ -152,10 +153,10 @@ void check_norm_forward(auto& queue, const NormCase& c) {
   }
   for (std::size_t i = 0; i < c.x.size(); ++i) {
     const double bound = NormBound<T>(c, s, c.statistic_of(i), kMostRoundings).y(c, s, i);
-    double expected = pre_activation(c, s, i);
-    if (c.dims.activation == kRelu) expected = std::max(expected, 0.0);
-    ASSERT_TRUE(std::abs(static_cast<double>(y_values[i]) - expected) <= bound)
-        << "y[" << i << "] is " << y_values[i] << ", expected " << expected << " within " << bound;
+    const ActivationAt at = activation_at(c.dims.activation, pre_activation(c, s, i));
+    const double after = at.steepest * bound + gamma_of<T>(at.roundings) * std::abs(at.value);
+    ASSERT_TRUE(std::abs(static_cast<double>(y_values[i]) - at.value) <= after)
+        << "y[" << i << "] is " << y_values[i] << ", expected " << at.value << " within " << after;
   }
 }
 
@@ -210,34 +211,45 @@ void check_norm_backward(auto& queue, const NormCase& c) {
     return c.statistic_of(i) - c.channel_of(i) % static_cast<std::size_t>(c.dims.channels_per_set);
   };
   Reference mean_dy(static_cast<std::int64_t>(s.mean.size())), mean_dy_x_hat = mean_dy;
-  std::vector<double> through(c.x.size()), x_hat(c.x.size());
+  std::vector<double> through(c.x.size()), through_magnitude(c.x.size()), x_hat(c.x.size());
   for (std::size_t i = 0; i < c.x.size(); ++i) {
     const std::size_t channel = c.channel_of(i);
     const auto set = static_cast<std::int64_t>(first_of_set(i));
     x_hat[i] = (c.x[i] - s.mean[c.statistic_of(i)]) * s.rstd[c.statistic_of(i)];
-    through[i] = c.dims.activation == kNone || pre_activation(c, s, i) > 0 ? c.dy[i] : 0;
-    dbeta.add(static_cast<std::int64_t>(channel), through[i]);
-    dgamma.add(static_cast<std::int64_t>(channel), through[i] * x_hat[i]);
-    mean_dy.add(set, c.gamma[channel] * through[i] / count);
-    mean_dy_x_hat.add(set, c.gamma[channel] * through[i] * x_hat[i] / count);
+    const double z = pre_activation(c, s, i);
+    const ActivationAt at = activation_at(c.dims.activation, z);
+    // What z is off by: four roundings of its terms, of which the rest of the mean is twice one.
+    const double terms = std::abs(z - c.beta[channel]) + std::abs(c.beta[channel]) +
+                         2 * std::abs(c.gamma[channel] * s.rstd[c.statistic_of(i)] *
+                                      static_cast<double>(rests[c.statistic_of(i)]));
+    through[i] = at.slope * c.dy[i];
+    const double m = through_magnitude[i] =
+        std::abs(c.dy[i]) * (at.slope_magnitude + at.bend * terms);
+    const double gamma = c.gamma[channel], gamma_m = std::abs(gamma) * m / count;
+    dbeta.add(static_cast<std::int64_t>(channel), through[i], m);
+    dgamma.add(static_cast<std::int64_t>(channel), through[i] * x_hat[i], m * std::abs(x_hat[i]));
+    mean_dy.add(set, gamma * through[i] / count, gamma_m);
+    mean_dy_x_hat.add(set, gamma * through[i] * x_hat[i] / count, gamma_m * std::abs(x_hat[i]));
   }
   for (std::size_t i = 0; i < c.x.size(); ++i) {
     const std::size_t set = first_of_set(i);
     const double r = s.rstd[c.statistic_of(i)];
-    const double own = r * c.gamma[c.channel_of(i)] * through[i];
-    dx.value[i] = own - r * mean_dy.value[set] - r * x_hat[i] * mean_dy_x_hat.value[set];
-    dx.magnitude[i] = std::abs(own) + r * mean_dy.magnitude[set] +
+    const double own = r * c.gamma[c.channel_of(i)];
+    dx.value[i] =
+        own * through[i] - r * mean_dy.value[set] - r * x_hat[i] * mean_dy_x_hat.value[set];
+    dx.magnitude[i] = std::abs(own) * through_magnitude[i] + r * mean_dy.magnitude[set] +
                       r * std::abs(x_hat[i]) * mean_dy_x_hat.magnitude[set];
   }
 
   // Beside the sums: products by rstd (3), gamma, 1 / m (2), x - mean (2) and the last sum (3).
   constexpr std::int64_t kProducts = 11;
-  const std::int64_t values = c.dims.batch * c.dims.length;
-  expect_norm_gradients<T>(queue, b, b.backward(), dx, c.dims.set_size() + kProducts, dgamma,
-                           values + kProducts, dbeta, values);
+  const std::int64_t slope = activation_at(c.dims.activation, 0).roundings;
+  const std::int64_t values = c.dims.batch * c.dims.length + slope;
+  expect_norm_gradients<T>(queue, b, b.backward(), dx, c.dims.set_size() + slope + kProducts,
+                           dgamma, values + kProducts, dbeta, values);
 }
 
-// y = relu(x_hat gamma + beta) with a few roundings; gradients with those of their sums.
+// y = activation(x_hat gamma + beta) with a few roundings; gradients with those of their sums.
 template <class Backend, class T>
 void check_population(auto& queue, const NormCase& c) {
   const kernels::NormDims& dims = c.dims;
@@ -249,22 +261,24 @@ void check_population(auto& queue, const NormCase& c) {
     const double scale = c.population_scale(channel);
     const double x_hat = (c.x[i] - c.population_mean[channel]) * scale;
     const double z = c.gamma[channel] * x_hat + c.beta[channel];
-    y.value[i] = dims.activation == kRelu ? std::max(z, 0.0) : z;
-    y.magnitude[i] = std::abs(z - c.beta[channel]) + std::abs(c.beta[channel]);
-    const double through = dims.activation == kNone || z > 0 ? c.dy[i] : 0;
-    dx.add(at, through * c.gamma[channel] * scale);
-    dgamma.add(static_cast<std::int64_t>(channel), through * x_hat);
-    dbeta.add(static_cast<std::int64_t>(channel), through);
+    const double terms = std::abs(z - c.beta[channel]) + std::abs(c.beta[channel]);
+    const ActivationAt activated = activation_at(dims.activation, z);
+    y.add(at, activated.value, activated.steepest * terms);
+    const double through = activated.slope * c.dy[i];
+    const double m = std::abs(c.dy[i]) * (activated.slope_magnitude + activated.bend * terms);
+    dx.add(at, through * c.gamma[channel] * scale, m * std::abs(c.gamma[channel] * scale));
+    dgamma.add(static_cast<std::int64_t>(channel), through * x_hat, m * std::abs(x_hat));
+    dbeta.add(static_cast<std::int64_t>(channel), through, m);
   }
   NormBuffers<Backend, T> b(c);
   // rstd (5, with the root of a rounded sum), x - mean, the products and the sum.
-  constexpr std::int64_t kRoundings = 10;
+  const std::int64_t roundings = 10 + activation_at(dims.activation, 0).roundings;
   run(queue, b.population_forward());
-  expect_near<T>("y", b.y.values(), y, kRoundings);
+  expect_near<T>("y", b.y.values(), y, roundings);
   EXPECT_TRUE(b.y.walls_stand());
   const std::int64_t values = dims.batch * dims.length;
-  expect_norm_gradients<T>(queue, b, b.population_backward(), dx, kRoundings, dgamma,
-                           values + kRoundings, dbeta, values);
+  expect_norm_gradients<T>(queue, b, b.population_backward(), dx, roundings, dgamma,
+                           values + roundings, dbeta, values + roundings);
 }
 
 }  // namespace sidechannel::harness

@@ -112,9 +112,11 @@ struct Reference {
 
   explicit Reference(std::int64_t size)
       : value(static_cast<std::size_t>(size)), magnitude(static_cast<std::size_t>(size)) {}
-  void add(std::int64_t at, double term) {
+  void add(std::int64_t at, double term) { add(at, term, std::abs(term)); }
+  // A term that is off by as many roundings of something larger.
+  void add(std::int64_t at, double term, double its_magnitude) {
     value[static_cast<std::size_t>(at)] += term;
-    magnitude[static_cast<std::size_t>(at)] += std::abs(term);
+    magnitude[static_cast<std::size_t>(at)] += its_magnitude;
   }
   // What accumulation makes of it.
   void add_all(std::span<const double> before);

@@ -5,13 +5,13 @@
 
 #include <string>
 
+#include "kernels/activate.h"
 #include "kernels/adam.h"
 #include "kernels/conv1d.h"
 #include "kernels/fill.h"
 #include "kernels/linear.h"
 #include "kernels/mse.h"
 #include "kernels/norm_act.h"
-#include "kernels/relu.h"
 #include "tests/harness/cuda_check.h"
 
 namespace sidechannel::kernels {
@@ -61,8 +61,8 @@ TEST_F(CudaLimits, GridsBeyondADevicesCountAreRefused) {
   };
   expect_refusal(refused("fill"),
                  [&] { fill(queue, kElements / 4, 0.0f, static_cast<float*>(nullptr)); });
-  expect_refusal(refused("relu_forward"),
-                 [&] { run(queue, ReluForward<float>{.size = kElements}); });
+  expect_refusal(refused("activate_forward"),
+                 [&] { run(queue, ActivateForward<float>{.size = kElements}); });
   expect_refusal(refused("adam_update"),
                  [&] { run(queue, AdamUpdate<float>{.rule = {}, .size = kElements}); });
 }

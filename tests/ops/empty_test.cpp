@@ -75,7 +75,7 @@ void check_empty_operations(const Device& device, DType dtype) {
   for (const Shape& x : with_zeros({2, 6, 4})) {
     const std::int64_t n = x[0], length = x[1], channels = x[2];
     const Shape of_channels{channels};
-    for (const kernels::Activation activation : {kNone, kRelu}) {
+    for (const kernels::Activation activation : {kNone, kRelu, kMish}) {
       for (const auto& [set_channels, set_samples] :
            {std::pair{1, 1}, std::pair{2, 1}, std::pair{4, 1}, std::pair{1, 2}}) {
         NormOptions options = {.channels_per_set = set_channels,
@@ -98,7 +98,7 @@ void check_empty_operations(const Device& device, DType dtype) {
         });
       }
     }
-    check("relu", std::vector{x}, [](In in) { return relu(in[0]); });
+    check("activate", std::vector{x}, [](In in) { return activate(in[0], kMish); });
     check("reshape", std::vector{x}, [&](In in) {
       return reshape(in[0], Shape{channels, length, n, 1});
     });

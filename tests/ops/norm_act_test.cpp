@@ -74,7 +74,7 @@ void check_nan(const NormDims& dims, const std::function<bool(std::int64_t)>& sp
 // It spoils its set, and nothing else; whole sets and, on CUDA, chunks.
 BACKEND_TEST(NormRelu, LetsNaNThrough) {
   for (const std::int64_t length : {9, 9000}) {
-    for (const kernels::Activation activation : {kNone, kRelu}) {
+    for (const kernels::Activation activation : {kNone, kRelu, kMish}) {
       check_nan<Backend>({2, length, 20, 1, 1, kEpsilon, activation},
                          [&](std::int64_t i) { return i < length * 20 && i % 20 == 6; });
     }
@@ -194,17 +194,16 @@ TEST(NormRelu, SetsOfOneValueHaveNoGradient) {
 // backward, with a random cotangent.
 TEST(NormRelu, IsItsComposition) {
   std::uint64_t seed = 0;
-  for (NormDims dims : harness::norm_dims(60)) {
-    dims.activation = kRelu;
+  for (const NormDims& dims : harness::norm_dims(60)) {
     const auto c = make_norm_case<double>(dims, ++seed);
     NormOptions options = options_of(dims);
     const auto run = [&](bool fused) {
       Tape tape(harness::device(), DType::kF64);
       std::vector<Var> in;
       for (const Tensor& input : inputs_of(c)) in.push_back(tape.leaf(input));
-      options.activation = fused ? kRelu : kNone;
+      options.activation = fused ? dims.activation : kNone;
       Var y = norm_relu(in[0], in[1], in[2], options);
-      if (!fused) y = relu(y);
+      if (!fused) y = activate(y, dims.activation);
       tape.backward(y, harness::tensor_of(c.dy, y.shape()));
       std::vector<std::vector<double>> all = {harness::values_of(y.value())};
       for (const Var& input : in) all.push_back(harness::values_of(tape.gradient(input)));
