@@ -2,6 +2,8 @@
 
 // Kernels of the emulator's tests, by their launchers.
 
+#include <string>
+
 #include "kernels/cuda_queue.h"
 
 namespace sidechannel::test {
@@ -27,35 +29,11 @@ void places(CudaQueue& queue,
 void tree_in_warp(CudaQueue& queue, float* x);  // [64], __syncwarp between the steps
 void dynamic_shared_of(CudaQueue& queue, std::size_t bytes, float* y);
 
-// Each with one bug.
-enum class Bug : unsigned char {
-  kMissingBarrier,
-  kMissingSecondBarrier,
-  kDivergentBarrier,
-  kEarlyReturn,
-  kUninitializedShared,
-  kSharedOverflow,
-  kGlobalOverflow,
-  kShuffleFromUnnamedLane,
-  kFullMaskInDivergentCode,
-  kWarpSynchronous,
-  kMissingCopyWait,
-  kUnroundedOperand,
-  kClusterLeavesEarly,
-  kRaceOfBlocks,
-  kUninitializedGlobal,
-  kOverflowInsideStruct,
-  kMisaligned,
-  kHostPointerInStruct,
-  kDeadlock,
-  kStaticSharedTooLarge,
-  kTrap,
-  kForgottenCopy,
-  kOrderDependent,
-};
-// x [256], of which the first 128 are written.
-void run_buggy(CudaQueue& queue, Bug bug, float* x);
+// Those with one bug each, by their names in buggy_kernels.cu. x [256], of which the first 128 are
+// written.
+void run_buggy(CudaQueue& queue, const std::string& kernel, float* x);
 void launch_with_host_pointer(CudaQueue& queue, float* host);
+void launch_with_host_pointer_in_struct(CudaQueue& queue, float* x);
 void launch_misconfigured(CudaQueue& queue, unsigned grid, unsigned block, std::size_t shared,
                           unsigned cluster, float* x);
 
