@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,17 @@ float value_at(std::size_t i) {
   return static_cast<float>(i * 7 % 13) - 6;
 }
 
+// What create(object, args...) made.
+template <class Object, class... Params, class... Args>
+std::unique_ptr<Object, cublasStatus_t (*)(Object*)> made(cublasStatus_t (*create)(Object**,
+                                                                                   Params...),
+                                                          cublasStatus_t (*destroy)(Object*),
+                                                          Args... args) {
+  Object* object = nullptr;
+  EXPECT_EQ(create(&object, args...), CUBLAS_STATUS_SUCCESS);
+  return {object, destroy};
+}
+
 class CublasLt : public QueueTest {
  protected:
   static std::int64_t leading(const Call& call, std::uint64_t rows) {
@@ -45,10 +57,10 @@ class CublasLt : public QueueTest {
   // D, [m, n] row by row.
   std::vector<float> run(const Call& call) {
     cublasLtHandle_t handle = queue.blas();
-    cublasLtMatmulDesc_t desc = nullptr;
-    EXPECT_EQ(cublasLtMatmulDescCreate(&desc, call.compute, CUDA_R_32F), CUBLAS_STATUS_SUCCESS);
+    const auto desc =
+        made(cublasLtMatmulDescCreate, cublasLtMatmulDescDestroy, call.compute, CUDA_R_32F);
     const auto describe = [&](cublasLtMatmulDescAttributes_t attribute, auto value) {
-      EXPECT_EQ(cublasLtMatmulDescSetAttribute(desc, attribute, &value, sizeof value),
+      EXPECT_EQ(cublasLtMatmulDescSetAttribute(desc.get(), attribute, &value, sizeof value),
                 CUBLAS_STATUS_SUCCESS);
     };
     describe(CUBLASLT_MATMUL_DESC_TRANSA, call.transpose_a);
@@ -58,16 +70,14 @@ class CublasLt : public QueueTest {
     const auto layout = [&](std::uint64_t rows, std::uint64_t columns, bool transposed,
                             std::int64_t too_small) {
       if (transposed) std::swap(rows, columns);
-      cublasLtMatrixLayout_t result = nullptr;
-      cublasLtMatrixLayoutCreate(&result, CUDA_R_32F, rows, columns,
-                                 leading(call, rows) - too_small);
-      return result;
+      return made(cublasLtMatrixLayoutCreate, cublasLtMatrixLayoutDestroy, CUDA_R_32F, rows,
+                  columns, leading(call, rows) - too_small);
     };
     const bool ta = call.transpose_a == CUBLAS_OP_T;
     const bool tb = call.transpose_b == CUBLAS_OP_T;
-    cublasLtMatrixLayout_t a_layout = layout(call.m, call.k, ta, 0);
-    cublasLtMatrixLayout_t b_layout = layout(call.k, call.n, tb, 0);
-    cublasLtMatrixLayout_t d_layout = layout(call.m, call.n, false, call.too_small);
+    const auto a_layout = layout(call.m, call.k, ta, 0);
+    const auto b_layout = layout(call.k, call.n, tb, 0);
+    const auto d_layout = layout(call.m, call.n, false, call.too_small);
 
     const auto numbers = [](std::size_t count) {
       std::vector<float> result(count);
@@ -82,39 +92,27 @@ class CublasLt : public QueueTest {
     describe(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias.data());
     const std::shared_ptr<void> workspace = queue.allocate(call.workspace_given);
 
-    cublasLtMatmulPreference_t preference = nullptr;
-    cublasLtMatmulPreferenceCreate(&preference);
-    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                         &call.workspace, sizeof call.workspace);
-    for (const auto attribute :
-         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
-      cublasLtMatmulPreferenceSetAttribute(preference, attribute, &call.alignment,
-                                           sizeof call.alignment);
-    }
-    const auto release = [&] {
-      cublasLtMatmulPreferenceDestroy(preference);
-      for (cublasLtMatrixLayout_t object : {a_layout, b_layout, d_layout}) {
-        cublasLtMatrixLayoutDestroy(object);
-      }
-      cublasLtMatmulDescDestroy(desc);
+    const auto preference = made(cublasLtMatmulPreferenceCreate, cublasLtMatmulPreferenceDestroy);
+    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
+      cublasLtMatmulPreferenceSetAttribute(preference.get(), attribute, &value, sizeof value);
     };
-    try {
-      cublasLtMatmulHeuristicResult_t found = {};
-      int count = 0;
-      EXPECT_EQ(cublasLtMatmulAlgoGetHeuristic(handle, desc, a_layout, b_layout, d_layout, d_layout,
-                                               preference, 1, &found, &count),
-                CUBLAS_STATUS_SUCCESS);
-      EXPECT_EQ(count, 1);
-      EXPECT_EQ(cublasLtMatmul(handle, desc, &call.alpha, a.data() + call.shift, a_layout, b.data(),
-                               b_layout, &call.beta, d.data(), d_layout, d.data(), d_layout,
-                               &found.algo, workspace.get(), call.workspace_given, queue.stream()),
-                CUBLAS_STATUS_SUCCESS);
-    } catch (...) {
-      release();
-      throw;
-    }
-    release();
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, call.workspace);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, call.alignment);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, call.alignment);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, call.alignment);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, call.alignment);
+    cublasLtMatmulHeuristicResult_t found = {};
+    int count = 0;
+    EXPECT_EQ(cublasLtMatmulAlgoGetHeuristic(handle, desc.get(), a_layout.get(), b_layout.get(),
+                                             d_layout.get(), d_layout.get(), preference.get(), 1,
+                                             &found, &count),
+              CUBLAS_STATUS_SUCCESS);
+    EXPECT_EQ(count, 1);
+    EXPECT_EQ(cublasLtMatmul(handle, desc.get(), &call.alpha, a.data() + call.shift, a_layout.get(),
+                             b.data(), b_layout.get(), &call.beta, d.data(), d_layout.get(),
+                             d.data(), d_layout.get(), &found.algo, workspace.get(),
+                             call.workspace_given, queue.stream()),
+              CUBLAS_STATUS_SUCCESS);
 
     const std::vector<float> memory = d.get();
     std::vector<float> result;
@@ -161,15 +159,14 @@ class CublasLt : public QueueTest {
   // d = x x + beta d, of matrices [1, 1]; the scalars are forgotten after the call.
   void square(cublasComputeType_t compute, const Device<float>& x, float beta,
               const Device<float>& d) {
-    cublasLtMatmulDesc_t desc = nullptr;
-    cublasLtMatmulDescCreate(&desc, compute, CUDA_R_32F);
-    cublasLtMatrixLayout_t one = nullptr;
-    cublasLtMatrixLayoutCreate(&one, CUDA_R_32F, 1, 1, 1);
+    const auto desc =
+        made(cublasLtMatmulDescCreate, cublasLtMatmulDescDestroy, compute, CUDA_R_32F);
+    const auto one =
+        made(cublasLtMatrixLayoutCreate, cublasLtMatrixLayoutDestroy, CUDA_R_32F, 1, 1, 1);
     float alpha = 1;
-    cublasLtMatmul(queue.blas(), desc, &alpha, x.data(), one, x.data(), one, &beta, d.data(), one,
-                   d.data(), one, nullptr, nullptr, 0, queue.stream());
-    cublasLtMatrixLayoutDestroy(one);
-    cublasLtMatmulDescDestroy(desc);
+    cublasLtMatmul(queue.blas(), desc.get(), &alpha, x.data(), one.get(), x.data(), one.get(),
+                   &beta, d.data(), one.get(), d.data(), one.get(), nullptr, nullptr, 0,
+                   queue.stream());
     alpha = beta = 100;
   }
 };

@@ -42,8 +42,8 @@ TEST_P(Kernels, PlacesInGridAndBlock) {
 }
 
 TEST_P(Kernels, BarrierOfABlock) {
-  for (const int threads : {1, 31, 32, 33, 1024}) {
-    const std::vector<float> values = counting(static_cast<std::size_t>(threads));
+  for (const unsigned threads : {1, 31, 32, 33, 1024}) {
+    const std::vector<float> values = counting(threads);
     const Device<float> x(queue, values);
     reverse_in_block(queue, threads, x.data());
     EXPECT_EQ(x.get(), std::vector<float>(values.rbegin(), values.rend())) << threads;
@@ -138,8 +138,8 @@ TEST_P(Kernels, MatrixProductOfAWarp) {
 }
 
 TEST_P(Kernels, AsynchronousCopies) {
-  for (const int size : {1, 32, 33, 100}) {
-    const std::vector<float> values = counting(static_cast<std::size_t>(size), 1);
+  for (const unsigned size : {1, 32, 33, 100}) {
+    const std::vector<float> values = counting(size, 1);
     const Device<float> x(queue, values);
     const Device<float> y(queue, std::vector<float>(values.size()));
     copy_through_shared(queue, size, x.data(), y.data());
@@ -148,13 +148,11 @@ TEST_P(Kernels, AsynchronousCopies) {
 }
 
 TEST_P(Kernels, Clusters) {
-  for (const int blocks : {1, 2, 4, 8}) {
-    const std::vector<float> values(static_cast<std::size_t>(2 * blocks) * 32, 1.0f);
-    const Device<float> x(queue, values);
-    const Device<float> y(queue, std::vector<float>(static_cast<std::size_t>(2 * blocks)));
+  for (const unsigned blocks : {1, 2, 4, 8}) {
+    const Device<float> x(queue, std::vector<float>(2 * blocks * 32, 1.0f));
+    const Device<float> y(queue, std::vector<float>(2 * blocks));
     cluster_sums(queue, 2, blocks, x.data(), y.data());
-    EXPECT_EQ(y.get(), std::vector<float>(static_cast<std::size_t>(2 * blocks),
-                                          static_cast<float>(32 * blocks)));
+    EXPECT_EQ(y.get(), std::vector<float>(2 * blocks, static_cast<float>(32 * blocks)));
   }
 }
 
