@@ -166,8 +166,7 @@ struct Allocation {
   std::size_t bytes;
 };
 Allocation heap_find(const void* p);
-bool heap_holds(const void* p,
-                std::size_t bytes);  // whether all of them are of one live allocation
+bool heap_holds(const void* p, std::size_t bytes);  // all of them, in one live allocation
 // Calls f(allocation) in the order of addresses.
 void heap_each(const std::function<void(const Allocation&)>& f);
 

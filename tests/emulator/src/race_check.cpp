@@ -236,6 +236,15 @@ bool allowed_on_host(const unsigned char* p) {
          (p >= arguments_begin && p < arguments_end);
 }
 
+// Calls f(cell, mask) for each cell of device memory that has some of the bytes.
+template <class F>
+void for_cells(const void* p, std::size_t bytes, F f) {
+  const auto offset = static_cast<std::size_t>(static_cast<const unsigned char*>(p) - heap_base);
+  for (std::size_t cell = offset / 4 * 4; cell < offset + bytes; cell += 4) {
+    f(heap_cell(heap_base + cell), bytes_within(cell, offset, offset + bytes));
+  }
+}
+
 }  // namespace
 
 void check_access(const void* p, std::size_t bytes, bool write, bool atomic, const void* caller) {
@@ -269,15 +278,6 @@ void note_allocation(const void* p, std::size_t bytes) {
   std::fill_n(heap_cells + first, (bytes + 3) / 4, Cell{});
 }
 
-// Calls f(cell, mask) for each cell of device memory that has some of the bytes.
-template <class F>
-static void for_cells(const void* p, std::size_t bytes, F f) {
-  const auto offset = static_cast<std::size_t>(static_cast<const unsigned char*>(p) - heap_base);
-  for (std::size_t cell = offset / 4 * 4; cell < offset + bytes; cell += 4) {
-    f(heap_cell(heap_base + cell), bytes_within(cell, offset, offset + bytes));
-  }
-}
-
 void note_written(const void* p, std::size_t bytes) {
   for_cells(p, bytes,
             [](Cell& cell, unsigned mask) { cell.written |= static_cast<std::uint8_t>(mask); });
@@ -292,6 +292,10 @@ void note_forbidden(const void* p, std::size_t bytes) {
 
 // --- What the compiler, which is GCC, calls ------------------------------------------------------
 
+#define EMU_ACCESS_OF(name, write, bytes)                                   \
+  void __tsan_##name##bytes(void* p) {                                      \
+    emu::check_access(p, bytes, write, false, __builtin_return_address(0)); \
+  }
 #define EMU_ACCESS(name, write)                                             \
   void __tsan_##name##_range(void* p, std::size_t bytes) {                  \
     emu::check_access(p, bytes, write, false, __builtin_return_address(0)); \
@@ -301,10 +305,6 @@ void note_forbidden(const void* p, std::size_t bytes) {
   EMU_ACCESS_OF(name, write, 4)                                             \
   EMU_ACCESS_OF(name, write, 8)                                             \
   EMU_ACCESS_OF(name, write, 16)
-#define EMU_ACCESS_OF(name, write, bytes)                                   \
-  void __tsan_##name##bytes(void* p) {                                      \
-    emu::check_access(p, bytes, write, false, __builtin_return_address(0)); \
-  }
 
 // Atomics in the host code of a .cu file, of a std::shared_ptr for instance. Kernels have none but
 // CUDA's.

@@ -14,8 +14,6 @@
 namespace sidechannel::test {
 namespace {
 
-using kernels::CudaQueue;
-using kernels::Precision;
 using testing::HasSubstr;
 
 // A [m, k], B [k, n] and D [m, n], each with the leading dimension that is asked for.

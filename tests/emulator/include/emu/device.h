@@ -25,9 +25,6 @@
   _Pragma(                                                                    \
       "GCC error \"__shared__ cannot be emulated: use static_shared<T>() or " \
       "dynamic_shared<T>()\"")
-#if !defined(__clang__)
-#define __builtin_assume(condition) static_cast<void>(0)
-#endif
 
 // --- Vector types -------------------------------------------------------------------------------
 
