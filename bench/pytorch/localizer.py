@@ -32,27 +32,23 @@ class PositionNorm(nn.LayerNorm):
 
 def make_norm(kind, channels, groups=1, samples_per_set=1):
     """The layer for one of our norm kinds; None for "none"."""
-    if kind == "none":
-        return None
-    if kind == "instance":
-        return nn.InstanceNorm1d(channels, affine=True)
-    if kind == "group":
-        return nn.GroupNorm(groups, channels)
-    if kind == "layer":
-        return nn.GroupNorm(1, channels)  # over channels and positions
-    if kind == "position":
-        return PositionNorm(channels)
-    if kind == "batch":
-        return GroupedBatchNorm1d(channels, samples_per_set)
-    raise ValueError(f"norm {kind}: expected none, instance, group, layer, position or batch")
+    kinds = {"none": lambda: None,
+             "instance": lambda: nn.InstanceNorm1d(channels, affine=True),
+             "group": lambda: nn.GroupNorm(groups, channels),
+             "layer": lambda: nn.GroupNorm(1, channels),  # over channels and positions
+             "position": lambda: PositionNorm(channels),
+             "batch": lambda: GroupedBatchNorm1d(channels, samples_per_set)}
+    if kind not in kinds:
+        raise ValueError(f"norm {kind}: expected none, instance, group, layer, position or batch")
+    return kinds[kind]()
 
 
 class Block(nn.Module):
     """z -> relu(Norm(C(z)))"""
 
-    def __init__(self, channels, kernel_size, norm):
+    def __init__(self, channels, kernel_size, padding, norm):
         super().__init__()
-        self.conv = nn.Conv1d(channels, channels, kernel_size, padding=kernel_size // 2)
+        self.conv = nn.Conv1d(channels, channels, kernel_size, padding=padding)
         self.norm = norm
 
     def forward(self, z):
@@ -67,12 +63,13 @@ class Localizer(nn.Module):
     running ones.
     """
 
-    def __init__(self, depth, channels, kernel_size=5, norm="instance", groups=1, samples_per_set=1):
+    def __init__(self, depth, channels, kernel_size=5, norm="instance", groups=1, samples_per_set=1,
+                 padding=None):
         super().__init__()
-        padding = kernel_size // 2
+        padding = kernel_size // 2 if padding is None else padding
         self.conv_in = nn.Conv1d(1, channels, kernel_size, padding=padding)
         self.blocks = nn.ModuleList(
-            Block(channels, kernel_size, make_norm(norm, channels, groups, samples_per_set))
+            Block(channels, kernel_size, padding, make_norm(norm, channels, groups, samples_per_set))
             for _ in range(depth - 2))
         self.conv_out = nn.Conv1d(channels, 1, kernel_size, padding=padding)
 
@@ -83,19 +80,13 @@ class Localizer(nn.Module):
         return self.conv_out(z).transpose(1, 2)
 
 
-class PackedLocalizer(nn.Module):
+class PackedLocalizer(Localizer):
     """The network of Section 3.2: pairs of sequences, [2 N, l, 1] with the two of a pair side by
     side, through valid convolutions; they hear each other through PackNorm alone, InstanceNorm over
     both of them end to end. [2 N, 1, 1] for l = 1 + 2 R(d)."""
 
     def __init__(self, depth, channels, kernel_size=5):
-        super().__init__()
-        self.conv_in = nn.Conv1d(1, channels, kernel_size)
-        self.blocks = nn.ModuleList(
-            Block(channels, kernel_size, make_norm("instance", channels)) for _ in range(depth - 2))
-        for block in self.blocks:
-            block.conv.padding = (0,)
-        self.conv_out = nn.Conv1d(channels, 1, kernel_size)
+        super().__init__(depth, channels, kernel_size, padding=0)
 
     def forward(self, x):
         z = self.conv_in(x.transpose(1, 2))

@@ -33,21 +33,23 @@ def tool_of_nvidia(name):
 
 
 def describe_machine():
-    release = re.search(r'PRETTY_NAME="(.*)"', pathlib.Path("/etc/os-release").read_text()) \
-        if os.path.exists("/etc/os-release") else None
-    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text()) \
-        if os.path.exists("/proc/cpuinfo") else None
-    cuda = re.search(r"CUDA Version: *([\d.]+)", output_of("nvidia-smi"))
-    compiler = re.search(r"release ([\d.]+)", output_of(nvcc(), "--version")) if nvcc() else None
+    def found(pattern, text):
+        match = re.search(pattern, text)
+        return match.group(1) if match else ""
+
+    def text_of(path):
+        return pathlib.Path(path).read_text() if os.path.exists(path) else ""
+
+    release = found('PRETTY_NAME="(.*)"', text_of("/etc/os-release"))
     return {
         "gpu": gpu_fields("name", "driver_version", "memory.total", "compute_cap"),
         "clocks": gpu_fields("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem",
                              "power.limit", "temperature.gpu"),
-        "cuda_of_driver": cuda.group(1) if cuda else "",
-        "nvcc": compiler.group(1) if compiler else "",
-        "cpu": cpu.group(1) if cpu else platform.machine(),
+        "cuda_of_driver": found(r"CUDA Version: *([\d.]+)", output_of("nvidia-smi")),
+        "nvcc": found(r"release ([\d.]+)", output_of(nvcc(), "--version") if nvcc() else ""),
+        "cpu": found(r"model name\s*: (.*)", text_of("/proc/cpuinfo")) or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
-        "system": f"{release.group(1) if release else ''}, Linux {platform.release()}".lstrip(", "),
+        "system": f"{release}, Linux {platform.release()}".lstrip(", "),
     }
 
 

@@ -2,13 +2,13 @@
 
 import collections
 import os
-import pathlib
 import shlex
 import signal
 import subprocess
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from source import ROOT
+
 LOGS = ROOT / "build" / "gpu" / "logs"
 
 Outcome = collections.namedtuple("Outcome", "status reason details", defaults=("", None))

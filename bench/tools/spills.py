@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from source import ROOT
+
 ARCHITECTURES = "75,80,86,89,90"  # as CMAKE_CUDA_ARCHITECTURES in CMakeLists.txt
 
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\w+)'")

@@ -2,6 +2,7 @@
 done, and returns its outcome; what it measures goes to gpu.results."""
 
 import collections
+import functools
 import json
 import os
 import re
@@ -68,15 +69,7 @@ def test_env(gpu):
             "SIDECHANNEL_BIN_DIR": str(gpu.bin)}
 
 
-def tests(gpu, until):
-    return run_tests(gpu, "tests", "Cuda*", until)
-
-
-def programs(gpu, until):
-    return run_tests(gpu, "programs", "-Cuda*", until)
-
-
-def run_tests(gpu, name, chosen, until):
+def run_tests(name, chosen, gpu, until):
     """Those that the filter chooses, in several processes at once, as ctest would run them."""
     shards = max(1, min(8, len(os.sched_getaffinity(0)) // 2))
     parts = []
@@ -106,6 +99,10 @@ def run_tests(gpu, name, chosen, until):
     if results["OK"] == 0:
         return failed("no test ran", **details)
     return passed(f"{results['OK']} tests, {results['SKIPPED']} skipped", **details)
+
+
+tests = functools.partial(run_tests, "tests", "Cuda*")
+programs = functools.partial(run_tests, "programs", "-Cuda*")
 
 
 def kernels(gpu, until):

@@ -10,12 +10,12 @@ Figures that no result holds are "not measured"; what was predicted for them sta
 
 import argparse
 import json
-import pathlib
 import re
 import statistics
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from source import ROOT
+
 DOCUMENT = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "bench" / "results"
 NOT_MEASURED = "not measured"
@@ -46,6 +46,10 @@ def number(value, digits=3):
     """Three digits, without an exponent: 0.0123, 4.56, 1230."""
     text = f"{value:.{digits}g}"
     return f"{float(text):,.0f}" if "e" in text or abs(value) >= 1000 else text
+
+
+def ms(value, otherwise=NOT_MEASURED):
+    return f"{number(value)} ms" if value else otherwise
 
 
 def percent(share):
@@ -122,10 +126,9 @@ def cpu_steps(cpu, _):
             return text if reached >= wanted else f"**{text}: missed**"
 
         ratio = eager / mine if eager else None
-        rows.append([STEP_NAMES.get(row["preset"], row["preset"]), f"{number(mine)} ms",
+        rows.append([STEP_NAMES.get(row["preset"], row["preset"]), ms(mine),
                      percent(share), goal(share, share_goal, percent(share_goal or 0)),
-                     f"{number(eager)} ms" if eager else NOT_MEASURED,
-                     number(ratio) if ratio else NOT_MEASURED,
+                     ms(eager), number(ratio) if ratio else NOT_MEASURED,
                      goal(ratio or 0, ratio_goal, f"{ratio_goal}")])
     heading = (f"`python3 bench/pytorch/compare.py`, commit {cpu['commit']}, {cpu['cores']} cores, "
                f"PyTorch {cpu['pytorch'].split('+')[0]}; every round is in "
@@ -152,8 +155,8 @@ def gpu_machine(_, gpu):
     return "\n".join(lines) + "\n\n" + table(["stage", "", "", ""], stages)
 
 
-def gpu_peaks(_, gpu, prediction=None):
-    prediction = prediction or load("predicted-*.json") or {}
+def gpu_peaks(_, gpu):
+    prediction = load("predicted-*.json") or {}
     context = (gpu or {}).get("kernels", {}).get("context", {})
     rows = []
     for name, key, unit, text in (
@@ -172,16 +175,15 @@ def gpu_peaks(_, gpu, prediction=None):
     return table(["", "predicted, H200", "measured"], rows)
 
 
-def kernel_rows(gpu, prediction, wanted=lambda name: True):
+def kernel_rows(gpu, wanted=lambda name: True):
+    predicted = (load("predicted-*.json") or {}).get("kernels", {})
     kernels = (gpu or {}).get("kernels", {})
     results, pytorch = kernels.get("results", {}), kernels.get("pytorch", {})
     column = any("library_us" in result for result in results.values())
-    names = list(prediction.get("kernels", {}))
-    names += [name for name in dict.fromkeys(key.rsplit("/", 1)[0] for key in results)
-              if name not in names]
+    names = dict.fromkeys([*predicted, *(key.rsplit("/", 1)[0] for key in results)])
     rows = []
     for name in filter(wanted, names):
-        expected = prediction.get("kernels", {}).get(name)
+        expected = predicted.get(name)
         cold, warm = results.get(f"{name}/cold"), results.get(f"{name}/warm")
         label = (warm or cold or {}).get("label", expected["limit"] if expected else "")
         label, _, library = label.partition(", beside ")
@@ -205,11 +207,9 @@ def kernel_rows(gpu, prediction, wanted=lambda name: True):
     return rows
 
 
-def gpu_kernels(_, gpu, prediction=None):
-    prediction = prediction or load("predicted-*.json") or {}
+def gpu_kernels(_, gpu):
     return table(["kernel", "bound by", "predicted floor", "cold", "of the floor", "warm",
-                  "of the floor", "warm", "a library, warm", "PyTorch, warm"],
-                 kernel_rows(gpu, prediction))
+                  "of the floor", "warm", "a library, warm", "PyTorch, warm"], kernel_rows(gpu))
 
 
 def gpu_rows(gpu):
@@ -228,13 +228,11 @@ def gpu_steps(_, gpu):
     rows = []
     for (step, precision), expected in STEPS.items():
         row = measured.get((step, precision))
-        ours, launched = milliseconds(row, "ours"), milliseconds(row, "ours_eager")
         share = first(row, "share")
-        rows.append([STEP_NAMES[step], precision,
-                     f"{number(expected['floor'])} ms" if "floor" in expected else "",
+        rows.append([STEP_NAMES[step], precision, ms(expected.get("floor"), ""),
                      f"{expected['ours']} ms" if "ours" in expected else "",
-                     f"{number(ours)} ms" if ours else NOT_MEASURED, percent(share) if share else "",
-                     f"{number(launched)} ms" if launched else NOT_MEASURED])
+                     ms(milliseconds(row, "ours")), percent(share) if share else "",
+                     ms(milliseconds(row, "ours_eager"))])
     return table(["step", "", "floor", "predicted", "replayed", "of the units' peak",
                   "launched one by one"], rows)
 
@@ -249,7 +247,7 @@ def gpu_pytorch(_, gpu):
         times = {mode: milliseconds(row, f"pytorch_{mode}") for mode in modes}
         cells = []
         for mode in modes:
-            cells.append(f"{number(times[mode])} ms" if times[mode] else NOT_MEASURED)
+            cells.append(ms(times[mode]))
             if mode != "compile":
                 cells.insert(-1, f"{expected[mode]} ms" if mode in expected else "")
         theirs = [time for time in times.values() if time]
@@ -290,8 +288,7 @@ def plain(rows):
 
 def kernel_summary(gpu):
     """The paper's kernels in a few lines."""
-    rows = kernel_rows(gpu, load("predicted-*.json") or {},
-                       lambda name: "demo" not in name and "batch-norm/" not in name)
+    rows = kernel_rows(gpu, lambda name: "demo" not in name and "batch-norm/" not in name)
     head = [["kernel", "bound by", "predicted", "cold", "", "warm", "", "", "a library", "PyTorch"]]
     return "\n" + plain(head + rows)
 
@@ -303,8 +300,8 @@ def step_summary(gpu, name):
         for label, key in (("ours", "ours"), ("one by one", "ours_eager"), ("eager", "pytorch_eager"),
                            ("graph", "pytorch_graph"), ("compile", "pytorch_compile"),
                            ("max-autotune", "pytorch_max-autotune")):
-            time = milliseconds(row, key)
-            cells.append(f"{label} {number(time)} ms" if time else "")
+            time = ms(milliseconds(row, key), "")
+            cells.append(time and f"{label} {time}")
         rows.append(cells)
     return "\n" + plain(rows) if rows else f"\n{name}: {NOT_MEASURED}"
 

@@ -20,7 +20,6 @@ from style import INK, WITH_NORM, WITHOUT_NORM, Page, UsageError, fixed, percent
 
 import numpy as np  # noqa: E402
 from matplotlib.colors import ListedColormap  # noqa: E402
-from matplotlib.legend_handler import HandlerTuple  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 from matplotlib.patches import Patch  # noqa: E402
 
@@ -263,12 +262,10 @@ def draw(a, b, title=None):
         Line2D([], [], color=WITH_NORM, lw=2.2), Line2D([], [], color=WITHOUT_NORM, lw=1.4),
         Line2D([], [], color=INK, lw=0.7, ls=(0, (4, 3))),
         (Line2D([], [], color=WITH_NORM, lw=0.6), Line2D([], [], color=WITHOUT_NORM, lw=0.6)),
-    ], [a.name, b.name, "target", "thin: single inputs"], ncol=2, columnspacing=1.2,
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0)}, handlelength=1.8, labelspacing=0.35)
+    ], [a.name, b.name, "target", "thin: single inputs"], ncol=2, columnspacing=1.2)
     page.legend(map_left, legend, [
         (Patch(color=WITH_NORM), Patch(color=WITHOUT_NORM)), Line2D([], [], color=INK, lw=1.0),
-    ], ["shaded: localized (Definition 2.3)", r"cone of the receptive field, $R(i)$"], ncol=1,
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0)}, handlelength=1.8, labelspacing=0.35)
+    ], ["shaded: localized (Definition 2.3)", r"cone of the receptive field, $R(i)$"], ncol=1)
     page.text(style.PAGE_WIDTH / 2, bottom + 0.82, "\n".join(reading), ha="center",
               linespacing=1.25, fontsize=7.2)
     return page.figure

@@ -12,10 +12,10 @@ interrupt.catch(__name__)
 
 import itertools  # noqa: E402
 import textwrap  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 import style  # noqa: E402
-from style import INK, WITH_NORM, WITHOUT_NORM, Error, Page, UsageError, need  # noqa: E402
+from style import INK, WITH_NORM, WITHOUT_NORM, Page  # noqa: E402
+from values import Error, UsageError, need, need_objects, results_in, whole  # noqa: E402
 
 import numpy as np  # noqa: E402
 
@@ -24,20 +24,15 @@ import numpy as np  # noqa: E402
 
 def load(folder):
     """summary.json of a folder of the program `overlap`: at least one point, by rising overlap."""
-    path = Path(folder)
-    if not path.is_dir():
-        raise Error(f"{path}: no such folder")
-    file = path / "summary.json"
-    if not file.exists():
-        raise Error(f"{path}: no summary.json, so no overlap is finished; `overlap run` with the "
-                    "same settings continues it")
+    file = results_in(folder, "summary.json", ", so no overlap is finished; `overlap run` with the "
+                      "same settings continues it")
     run = style.read_json(file)
-    length = need(file, run, "length", *style.whole())
-    points = style.need_objects(file, run, "points")
+    length = need(file, run, "length", *whole())
+    points = need_objects(file, run, "points")
     if not points:
         raise Error(f"{file}: has no points")
     for point in points:
-        need(file, point, "overlap", *style.whole(0, length))
+        need(file, point, "overlap", *whole(0, length))
         need(f"{file}: at overlap {point['overlap']}", point, "mse", *style.number(0))
     overlaps = [point["overlap"] for point in points]
     if sorted(set(overlaps)) != overlaps:

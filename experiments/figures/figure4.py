@@ -11,11 +11,11 @@ import interrupt  # noqa: E402
 interrupt.catch(__name__)
 
 import textwrap  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 import style  # noqa: E402
-from style import (  # noqa: E402
-    INK, WITH_NORM, Error, Page, fixed, is_count, is_object, need, need_objects, number, whole)
+from style import INK, WITH_NORM, Page, fixed  # noqa: E402
+from values import (  # noqa: E402
+    Error, is_count, is_object, need, need_objects, number, results_in, whole)
 
 from matplotlib.patheffects import withStroke  # noqa: E402
 
@@ -26,12 +26,7 @@ MEASURES = ("localization_distance", "interior_slope", "localized_fraction")
 
 def load(folder):
     """results.json of a sweep: at least one number of groups, rising."""
-    path = Path(folder)
-    if not path.is_dir():
-        raise Error(f"{path}: no such folder")
-    file = path / "results.json"
-    if not file.exists():
-        raise Error(f"{path}: no results.json; `groups collect` makes it")
+    file = results_in(folder, "results.json", "; `groups collect` makes it")
     results = style.read_json(file)
 
     for key, least in (("planned", 1), ("finished", 0), ("receptive_field", 1)):

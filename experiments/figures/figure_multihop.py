@@ -23,7 +23,6 @@ from style import INK, WITH_NORM, WITHOUT_NORM, Page, UsageError, percent  # noq
 
 import numpy as np  # noqa: E402
 from matplotlib.colors import LinearSegmentedColormap  # noqa: E402
-from matplotlib.legend_handler import HandlerTuple  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 from matplotlib.patches import Patch  # noqa: E402
 
@@ -126,7 +125,6 @@ def draw(a, b, title=None):
         (Patch(color=WITH_NORM), Patch(color=WITHOUT_NORM)),
         Line2D([], [], color=INK, lw=1), Line2D([], [], color=INK, lw=1, ls=(0, (4, 2)))],
         ["localized (pale: on one side only)", "receptive field, $R(i)$", "one hop, $3R(i)$"],
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0)}, handlelength=1.8, labelspacing=0.35,
         fontsize=6.8)
     page.text(0.08, bottom + 0.88, "\n".join(words), linespacing=1.25, fontsize=6.8)
     return page.figure

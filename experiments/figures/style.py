@@ -1,4 +1,4 @@
-"""What the figures share: run folders, files to write, errors in one line, and their looks."""
+"""What the figures share: run folders, files to write, programs that end in a line, and their looks."""
 
 import argparse
 import contextlib
@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 import os
-import reprlib
 import stat
 import sys
 import warnings
@@ -16,6 +15,9 @@ from pathlib import Path
 
 import interrupt
 import output
+from values import (
+    MOST, Error, UsageError, files_read, is_number_or_null, is_object, need, number, one_of, read_bytes,
+    read_json, whole)
 
 # Figures go to files, on machines without a display too, whatever the environment asks for.
 os.environ["MPLBACKEND"] = "Agg"
@@ -33,24 +35,13 @@ try:
         import matplotlib.figure
         import matplotlib.font_manager
         import numpy as np
+        from matplotlib.legend_handler import HandlerTuple
 except Exception as error:  # a user's matplotlibrc that is no text, no room for temporary files
     output.note(f"{Path(sys.argv[0]).name}: cannot load matplotlib and numpy (Debian: "
                 f"python3-matplotlib, python3-numpy): {' '.join(str(error).split())}")
     sys.exit(1)
 
-# --- Errors ---------------------------------------------------------------------------------------
-
-
-class Error(Exception):
-    """A file that is missing, damaged or cannot be written. One line; exit code 1."""
-
-    exit_code = 1
-
-
-class UsageError(Error):
-    """A request that makes no sense. One line; exit code 2."""
-
-    exit_code = 2
+# --- Ends -----------------------------------------------------------------------------------------
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -84,38 +75,6 @@ def exit_code_of(program, main, arguments):
         return code
 
 
-# --- Values ---------------------------------------------------------------------------------------
-
-MOST = 1e100     # beyond the squares of f32, and far enough from infinity to draw
-MOST_COUNT = 2**53
-
-
-def is_number(value, least=-MOST, most=MOST):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) \
-        and least <= value <= most
-
-
-def is_count(value, least=1, most=MOST_COUNT):
-    return isinstance(value, int) and is_number(value, least, most)
-
-
-def shown(value):
-    text = reprlib.repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def is_list(value):
-    return isinstance(value, list)
-
-
-def is_object(value):
-    return isinstance(value, dict)
-
-
-def is_number_or_null(value, least=-MOST, most=MOST):
-    return value is None or is_number(value, least, most)
-
-
 # --- Run folders ----------------------------------------------------------------------------------
 
 # What figures call kinds of normalization; others go by their own name.
@@ -136,25 +95,11 @@ class Run:
     sample: np.ndarray    # [n, l] f32, n single predictions
     localized: np.ndarray  # [d, l] bool: row i - 1 is the probe on z^(i), the last row the output
 
-    @property
-    def norm(self):
-        return self.summary["norm"]
-
-    @property
-    def statistics(self):
-        return self.summary["eval_statistics"]
-
-    @property
-    def length(self):  # l
-        return self.summary["length"]
-
-    @property
-    def depth(self):  # d
-        return self.summary["depth"]
-
-    @property
-    def reach(self):  # R(d)
-        return self.summary["receptive_field"]
+    norm = property(lambda run: run.summary["norm"])
+    statistics = property(lambda run: run.summary["eval_statistics"])
+    length = property(lambda run: run.summary["length"])  # l
+    depth = property(lambda run: run.summary["depth"])    # d
+    reach = property(lambda run: run.summary["receptive_field"])  # R(d)
 
     def reach_of(self, layer):  # R(i) = floor(k / 2) i
         return self.reach // self.depth * layer
@@ -205,43 +150,6 @@ class Run:
         return self.summary.get("notice")
 
 
-_files_read = []  # of which no output may be one
-
-
-def read_bytes(path):
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
-            raise Error(f"{path}: not a file")
-        _files_read.append(path)
-        return path.read_bytes()
-    except OSError as error:
-        raise Error(f"{path}: {error.strerror or error}") from None
-
-
-def _finite(text):
-    """A number of a JSON file. Python reads NaN and Infinity, which are no JSON, and makes infinity of
-    what is too large; nothing of that is ever to be drawn or counted."""
-    value = float(text)
-    if not np.isfinite(value):
-        raise ValueError(f"{text[:20]} is not a finite number")
-    return value
-
-
-def _integer(text):
-    return int(text) if len(text) < 20 else _finite(text)
-
-
-def read_json(path):
-    try:
-        value = json.loads(read_bytes(path), parse_constant=_finite, parse_float=_finite,
-                           parse_int=_integer)
-    except (ValueError, RecursionError) as error:
-        raise Error(f"{path}: not JSON, perhaps truncated ({error})") from None
-    if not isinstance(value, dict):
-        raise Error(f"{path}: not a JSON object")
-    return value
-
-
 def read_npy(path, dtype, shape):
     """The array of a .npy file; None in `shape` stands for any extent."""
     data = io.BytesIO(read_bytes(path))
@@ -265,42 +173,6 @@ def read_npy(path, dtype, shape):
     return array
 
 
-def need(path, values, key, fits, what):
-    """The value of a key, which fits()."""
-    if key not in values:
-        raise Error(f"{path}: has no {key}")
-    if not fits(values[key]):
-        raise Error(f"{path}: {key} is {shown(values[key])}, expected {what}")
-    return values[key]
-
-
-def need_objects(path, values, key):
-    return need(path, values, key, lambda value: is_list(value) and all(map(is_object, value)),
-                "a list of objects")
-
-
-# For need(): what fits, and its words.
-
-
-def _from_to(least, most):
-    least_too = f" from {least}" if least > -MOST else ""
-    return f"{least_too} to {most}" if most < MOST else least_too and f"{least_too} on"
-
-
-def whole(least=1, most=MOST_COUNT):
-    return lambda value: is_count(value, least, most), \
-        f"an integer{_from_to(least, MOST if most == MOST_COUNT else most)}"
-
-
-def number(least=-MOST, most=MOST, null=False):
-    return (lambda value: is_number(value, least, most) or (null and value is None),
-            f"a number{_from_to(least, most)}{' or null' if null else ''}")
-
-
-def one_of(names):
-    return (lambda value: isinstance(value, str) and value in names), f"one of {', '.join(names)}"
-
-
 def _check_summary(path, summary):
     for key, *of in (
             ("norm", lambda name: isinstance(name, str), "a text"),
@@ -314,7 +186,8 @@ def _check_summary(path, summary):
     need(path, {"notice": None, **summary}, "notice",
          lambda value: value is None or isinstance(value, str), "a text or null")
     for key in ("localized_fraction", "interior_localized_fraction"):
-        need(path, summary, key, lambda values: is_list(values) and len(values) == summary["depth"]
+        need(path, summary, key, lambda values: isinstance(values, list)
+             and len(values) == summary["depth"]
              and all(is_number_or_null(value, 0, 1) for value in values),
              "a list with a share for each layer")
 
@@ -432,7 +305,7 @@ def figure_options(program, description, folders, arguments):
     parser.add_argument("--summary", help="what is drawn, and what becomes of the paper's claims, "
                         ".json")
     parser.add_argument("--title", help="above the figure")
-    _files_read.clear()
+    files_read.clear()
     options = parser.parse_args(arguments)
     image_format(options.out)
     _check_title(options.title or "")
@@ -458,7 +331,7 @@ def _check_title(title):
 
 def _check_outputs(options):
     """Refuses outputs of which one would be written over another, or over what was read."""
-    taken = {output.identity(path): path for path in _files_read}
+    taken = {output.identity(path): path for path in files_read}
     for option, file in (("--out", options.out), ("--summary", options.summary)):
         if file is None:
             continue
@@ -564,9 +437,10 @@ class Page:
         return self.figure.text(*self.at(left, top), text, **{"va": "top", **how})
 
     def legend(self, left, top, handles, labels, **how):
-        return self.figure.legend(handles, labels, loc="upper left",
-                                  bbox_to_anchor=self.at(left, top), borderpad=0,
-                                  borderaxespad=0, **how)
+        return self.figure.legend(
+            handles, labels, loc="upper left", bbox_to_anchor=self.at(left, top), borderpad=0,
+            borderaxespad=0, handler_map={tuple: HandlerTuple(ndivide=None, pad=0)}, handlelength=1.8,
+            labelspacing=0.35, **how)
 
 
 def index_ticks(length):

@@ -26,6 +26,7 @@ import figure3
 import figure4
 import figure_multihop
 import style
+import values
 
 import numpy as np
 
@@ -201,14 +202,14 @@ class InterruptTest(Script):
 class ValuesTest(FigureTest):
     def test_numbers(self):
         for value in (True, "1", None, [1], float("nan"), float("inf"), 1e101, -10**101):
-            self.assertFalse(style.is_number(value), value)
-            self.assertFalse(style.is_count(value), value)
+            self.assertFalse(values.is_number(value), value)
+            self.assertFalse(values.is_count(value), value)
         for value in (0, -1, 1.0, 2**53 + 1):
-            self.assertTrue(style.is_number(value))
-            self.assertFalse(style.is_count(value))
+            self.assertTrue(values.is_number(value))
+            self.assertFalse(values.is_count(value))
 
     def test_ticks_of_any_length(self):
-        for length in (*range(1, 200), 27500, 27501, 100000, 10**9 + 7, style.MOST_COUNT):
+        for length in (*range(1, 200), 27500, 27501, 100000, 10**9 + 7, values.MOST_COUNT):
             for ticks in (figure3.ticks(length), style.layer_ticks(length),
                           style.index_ticks(length)):
                 self.assertEqual(ticks[-1], length)

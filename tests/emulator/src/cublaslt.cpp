@@ -4,6 +4,7 @@
 #include "cublasLt.h"
 
 #include <cstring>
+#include <map>
 
 #include "emu/ptx.h"
 #include "machine.h"
@@ -11,7 +12,6 @@
 struct cublasLtContext {};
 
 struct cublasLtMatrixLayoutOpaque_t {
-  std::int32_t order = CUBLASLT_ORDER_COL;
   std::uint64_t rows = 0;
   std::uint64_t columns = 0;
   std::int64_t leading_dimension = 0;
@@ -27,7 +27,6 @@ struct cublasLtMatmulDescOpaque_t {
 
 struct cublasLtMatmulPreferenceOpaque_t {
   std::uint64_t max_workspace = 0;
-  std::uint32_t reduction_schemes = CUBLASLT_REDUCTION_SCHEME_MASK;
   std::uint32_t alignment[4] = {256, 256, 256, 256};  // of A, B, C, D
 };
 
@@ -48,8 +47,7 @@ struct Operand {
   std::uint64_t columns() const { return transposed ? layout.rows : layout.columns; }
   std::size_t offset(std::uint64_t row, std::uint64_t column) const {
     if (transposed) std::swap(row, column);
-    const auto leading = static_cast<std::uint64_t>(layout.leading_dimension);
-    return layout.order == CUBLASLT_ORDER_COL ? row + column * leading : column + row * leading;
+    return row + column * static_cast<std::uint64_t>(layout.leading_dimension);
   }
   float at(std::uint64_t row, std::uint64_t column) const { return data[offset(row, column)]; }
 };
@@ -70,22 +68,22 @@ struct Algorithm {
   std::uint64_t mark;
   std::uint64_t m, n, k;
   std::uint64_t workspace;
-  std::uint64_t alignment;  // of A, B, C, D, 16 bits each
+  std::uint32_t alignment[4];  // of A, B, C, D
 };
 constexpr std::uint64_t kMark = 0x656d756c61746564;
 static_assert(sizeof(Algorithm) <= sizeof(cublasLtMatmulAlgo_t));
 
 template <class T>
-void read_attribute(T& to, const void* value, std::size_t bytes, const char* call) {
+cublasStatus_t read_attribute(T& to, const void* value, std::size_t bytes, const char* call) {
   if (value == nullptr || bytes != sizeof(T)) {
     throw Error(format("%s: an attribute of %zu bytes is given as %zu", call, sizeof(T), bytes));
   }
   std::memcpy(&to, value, bytes);
+  return CUBLAS_STATUS_SUCCESS;
 }
 
 void check_layout(const char* name, const Layout& layout) {
-  const auto least =
-      static_cast<std::int64_t>(layout.order == CUBLASLT_ORDER_COL ? layout.rows : layout.columns);
+  const auto least = static_cast<std::int64_t>(layout.rows);
   if (layout.rows == 0 || layout.columns == 0) {
     throw Error(format("cublasLtMatmul: %s is empty", name));
   }
@@ -100,9 +98,7 @@ void check_memory(const char* name, const void* p, std::size_t bytes, std::size_
   if (!emu::on_device(p)) {
     throw Error(format("cublasLtMatmul: %s is not in device memory", name));
   }
-  const emu::Allocation allocation = emu::heap_find(p);
-  const auto* const begin = static_cast<const unsigned char*>(p);
-  if (allocation.begin == nullptr || begin + bytes > allocation.begin + allocation.bytes) {
+  if (!emu::heap_holds(p, bytes)) {
     throw Error(
         format("cublasLtMatmul: the %zu bytes of %s go beyond the allocation", bytes, name));
   }
@@ -124,43 +120,18 @@ void check_shapes(const Operand& a, const Operand& b, const Layout& c, const Lay
   check_layout("C", c);
   check_layout("D", d);
   if (a.columns() != b.rows() || a.rows() != d.rows || b.columns() != d.columns ||
-      c.rows != d.rows || c.columns != d.columns || c.order != d.order) {
-    throw Error(format(
-        "cublasLtMatmul: op(A) [%llu, %llu] times op(B) [%llu, %llu], C [%llu, %llu] "
-        "and D [%llu, %llu] do not fit together",
-        static_cast<unsigned long long>(a.rows()), static_cast<unsigned long long>(a.columns()),
-        static_cast<unsigned long long>(b.rows()), static_cast<unsigned long long>(b.columns()),
-        static_cast<unsigned long long>(c.rows), static_cast<unsigned long long>(c.columns),
-        static_cast<unsigned long long>(d.rows), static_cast<unsigned long long>(d.columns)));
-  }
-}
-
-// Values of bias, or of a bias's gradient.
-std::uint64_t bias_size(const Product& product) {
-  switch (product.epilogue) {
-    case CUBLASLT_EPILOGUE_DEFAULT:
-    case CUBLASLT_EPILOGUE_RELU:
-      return 0;
-    case CUBLASLT_EPILOGUE_BGRADB:
-      return product.d.layout.columns;
-    default:
-      return product.d.layout.rows;
+      c.rows != d.rows || c.columns != d.columns) {
+    const auto text = [](std::uint64_t rows, std::uint64_t columns) {
+      return "[" + std::to_string(rows) + ", " + std::to_string(columns) + "]";
+    };
+    throw Error("cublasLtMatmul: op(A) " + text(a.rows(), a.columns()) + " times op(B) " +
+                text(b.rows(), b.columns()) + ", C " + text(c.rows, c.columns) + " and D " +
+                text(d.rows, d.columns) + " do not fit together");
   }
 }
 
 double operand_value(const Product& product, float x) {
   return product.tf32 ? emu::bits_as<float>(emu::cvt_rna_tf32(x)) : x;
-}
-
-// Sums over k of A's rows or B's columns.
-void compute_bias_gradient(const Product& product) {
-  const bool of_a = product.epilogue == CUBLASLT_EPILOGUE_BGRADA;
-  const std::uint64_t k = product.a.columns();
-  for (std::uint64_t i = 0; i < bias_size(product); ++i) {
-    double sum = 0;
-    for (std::uint64_t j = 0; j < k; ++j) sum += of_a ? product.a.at(i, j) : product.b.at(j, i);
-    product.bias[i] = static_cast<float>(sum);
-  }
 }
 
 void compute(const Product& product) {
@@ -187,22 +158,16 @@ void compute(const Product& product) {
       for (std::uint64_t k = 0; k < inner; ++k) sum += row_of_a[k] * b[column * inner + k];
       double value = product.alpha * sum;
       if (product.beta != 0) value += product.beta * product.c.at(row, column);
-      if ((product.epilogue & CUBLASLT_EPILOGUE_BIAS) != 0) value += product.bias[row];
-      // What the library does with NaN here it does not say: the worse of the two.
-      if ((product.epilogue & CUBLASLT_EPILOGUE_RELU) != 0) value = value > 0 ? value : 0;
+      if (product.epilogue == CUBLASLT_EPILOGUE_BIAS) value += product.bias[row];
       product.out[product.d.offset(row, column)] = static_cast<float>(value);
     }
   }
-  const bool gradient =
-      product.epilogue == CUBLASLT_EPILOGUE_BGRADA || product.epilogue == CUBLASLT_EPILOGUE_BGRADB;
-  if (gradient) compute_bias_gradient(product);
   if (emu::note_written == nullptr) return;
   for (std::uint64_t row = 0; row < rows; ++row) {
     for (std::uint64_t column = 0; column < columns; ++column) {
       emu::note_written(product.out + product.d.offset(row, column), sizeof(float));
     }
   }
-  if (gradient) emu::note_written(product.bias, bias_size(product) * sizeof(float));
 }
 
 template <class T, class... Args>
@@ -219,34 +184,15 @@ cublasStatus_t destroy(T* object) {
 
 }  // namespace
 
-const char* cublasLtGetStatusName(cublasStatus_t status) {
-  switch (status) {
-    case CUBLAS_STATUS_SUCCESS:
-      return "CUBLAS_STATUS_SUCCESS";
-    case CUBLAS_STATUS_NOT_INITIALIZED:
-      return "CUBLAS_STATUS_NOT_INITIALIZED";
-    case CUBLAS_STATUS_ALLOC_FAILED:
-      return "CUBLAS_STATUS_ALLOC_FAILED";
-    case CUBLAS_STATUS_INVALID_VALUE:
-      return "CUBLAS_STATUS_INVALID_VALUE";
-    case CUBLAS_STATUS_ARCH_MISMATCH:
-      return "CUBLAS_STATUS_ARCH_MISMATCH";
-    case CUBLAS_STATUS_EXECUTION_FAILED:
-      return "CUBLAS_STATUS_EXECUTION_FAILED";
-    case CUBLAS_STATUS_INTERNAL_ERROR:
-      return "CUBLAS_STATUS_INTERNAL_ERROR";
-    case CUBLAS_STATUS_NOT_SUPPORTED:
-      return "CUBLAS_STATUS_NOT_SUPPORTED";
-  }
-  return "an unknown status";
-}
-
 const char* cublasLtGetStatusString(cublasStatus_t status) {
-  return cublasLtGetStatusName(status);
-}
-
-std::size_t cublasLtGetVersion() {
-  return 130000;
+  static const std::map<cublasStatus_t, const char*> names = {
+      {CUBLAS_STATUS_SUCCESS, "CUBLAS_STATUS_SUCCESS"},
+      {CUBLAS_STATUS_NOT_INITIALIZED, "CUBLAS_STATUS_NOT_INITIALIZED"},
+      {CUBLAS_STATUS_INVALID_VALUE, "CUBLAS_STATUS_INVALID_VALUE"},
+      {CUBLAS_STATUS_EXECUTION_FAILED, "CUBLAS_STATUS_EXECUTION_FAILED"},
+      {CUBLAS_STATUS_NOT_SUPPORTED, "CUBLAS_STATUS_NOT_SUPPORTED"}};
+  const auto name = names.find(status);
+  return name == names.end() ? "an unknown status" : name->second;
 }
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
@@ -270,61 +216,27 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
                                               cublasLtMatmulDescAttributes_t attribute,
                                               const void* value, std::size_t bytes) {
   constexpr const char* kCall = "cublasLtMatmulDescSetAttribute";
-  std::int32_t number = 0;
   switch (attribute) {
     case CUBLASLT_MATMUL_DESC_TRANSA:
-      read_attribute(desc->transpose_a, value, bytes, kCall);
-      return CUBLAS_STATUS_SUCCESS;
+      return read_attribute(desc->transpose_a, value, bytes, kCall);
     case CUBLASLT_MATMUL_DESC_TRANSB:
-      read_attribute(desc->transpose_b, value, bytes, kCall);
-      return CUBLAS_STATUS_SUCCESS;
+      return read_attribute(desc->transpose_b, value, bytes, kCall);
     case CUBLASLT_MATMUL_DESC_EPILOGUE:
-      read_attribute(desc->epilogue, value, bytes, kCall);
-      return CUBLAS_STATUS_SUCCESS;
+      return read_attribute(desc->epilogue, value, bytes, kCall);
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
-      read_attribute(desc->bias, value, bytes, kCall);
-      return CUBLAS_STATUS_SUCCESS;
-    case CUBLASLT_MATMUL_DESC_POINTER_MODE:
-      read_attribute(number, value, bytes, kCall);
-      return number == CUBLASLT_POINTER_MODE_HOST ? CUBLAS_STATUS_SUCCESS
-                                                  : CUBLAS_STATUS_NOT_SUPPORTED;
-    default:
-      return CUBLAS_STATUS_NOT_SUPPORTED;
+      return read_attribute(desc->bias, value, bytes, kCall);
   }
+  return CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType_t type,
                                           std::uint64_t rows, std::uint64_t columns,
                                           std::int64_t leading_dimension) {
   if (type != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
-  return create(layout, CUBLASLT_ORDER_COL, rows, columns, leading_dimension);
+  return create(layout, rows, columns, leading_dimension);
 }
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
   return destroy(layout);
-}
-
-cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
-                                                cublasLtMatrixLayoutAttribute_t attribute,
-                                                const void* value, std::size_t bytes) {
-  constexpr const char* kCall = "cublasLtMatrixLayoutSetAttribute";
-  switch (attribute) {
-    case CUBLASLT_MATRIX_LAYOUT_ORDER:
-      read_attribute(layout->order, value, bytes, kCall);
-      return layout->order == CUBLASLT_ORDER_COL || layout->order == CUBLASLT_ORDER_ROW
-                 ? CUBLAS_STATUS_SUCCESS
-                 : CUBLAS_STATUS_NOT_SUPPORTED;
-    case CUBLASLT_MATRIX_LAYOUT_ROWS:
-      read_attribute(layout->rows, value, bytes, kCall);
-      return CUBLAS_STATUS_SUCCESS;
-    case CUBLASLT_MATRIX_LAYOUT_COLS:
-      read_attribute(layout->columns, value, bytes, kCall);
-      return CUBLAS_STATUS_SUCCESS;
-    case CUBLASLT_MATRIX_LAYOUT_LD:
-      read_attribute(layout->leading_dimension, value, bytes, kCall);
-      return CUBLAS_STATUS_SUCCESS;
-    default:
-      return CUBLAS_STATUS_NOT_SUPPORTED;
-  }
 }
 
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* preference) {
@@ -341,11 +253,9 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
   std::uint32_t number = 0;
   switch (attribute) {
     case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
-      read_attribute(preference->max_workspace, value, bytes, kCall);
-      return CUBLAS_STATUS_SUCCESS;
+      return read_attribute(preference->max_workspace, value, bytes, kCall);
     case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
-      read_attribute(preference->reduction_schemes, value, bytes, kCall);
-      return CUBLAS_STATUS_SUCCESS;
+      return read_attribute(number, value, bytes, kCall);  // all of them come to the same here
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
@@ -356,9 +266,8 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
       }
       preference->alignment[attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES] = number;
       return CUBLAS_STATUS_SUCCESS;
-    default:
-      return CUBLAS_STATUS_NOT_SUPPORTED;
   }
+  return CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
@@ -373,12 +282,10 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
   const Operand op_a = {nullptr, *a, desc->transpose_a == CUBLAS_OP_T};
   const Operand op_b = {nullptr, *b, desc->transpose_b == CUBLAS_OP_T};
   check_shapes(op_a, op_b, *c, *d);
-  Algorithm algorithm = {kMark, op_a.rows(), op_b.columns(), op_a.columns(), 0, 0};
+  Algorithm algorithm = {kMark, op_a.rows(), op_b.columns(), op_a.columns(), 0, {}};
   // Some of what it may have, so that callers must get that right.
   algorithm.workspace = std::min<std::uint64_t>(preference->max_workspace, 64 * 1024);
-  for (int i = 0; i < 4; ++i) {
-    algorithm.alignment |= std::uint64_t{preference->alignment[i]} << 16 * i;
-  }
+  std::memcpy(algorithm.alignment, preference->alignment, sizeof algorithm.alignment);
   results[0] = {};
   std::memcpy(&results[0].algo, &algorithm, sizeof algorithm);
   results[0].workspaceSize = algorithm.workspace;
@@ -410,8 +317,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
   product.bias = desc->bias;
   check_shapes(product.a, product.b, *c_layout, *d_layout);
 
-  Algorithm algorithm = {};
-  for (int i = 0; i < 4; ++i) algorithm.alignment |= std::uint64_t{sizeof(float)} << 16 * i;
+  Algorithm algorithm = {0, 0, 0, 0, 0, {4, 4, 4, 4}};
   if (algo != nullptr) {
     std::memcpy(&algorithm, algo, sizeof algorithm);
     if (algorithm.mark != kMark) throw Error("cublasLtMatmul: the algorithm is not initialized");
@@ -425,31 +331,17 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                  static_cast<unsigned long long>(algorithm.workspace), workspace_bytes));
     }
   }
-  const auto alignment = [&](int i) {
-    return static_cast<std::size_t>(algorithm.alignment >> 16 * i & 0xffff);
-  };
-  check_memory("A", a, extent(product.a), alignment(0));
-  check_memory("B", b, extent(product.b), alignment(1));
-  if (product.beta != 0) check_memory("C", c, extent(product.c), alignment(2));
-  check_memory("D", d, extent(product.d), alignment(3));
+  check_memory("A", a, extent(product.a), algorithm.alignment[0]);
+  check_memory("B", b, extent(product.b), algorithm.alignment[1]);
+  if (product.beta != 0) check_memory("C", c, extent(product.c), algorithm.alignment[2]);
+  check_memory("D", d, extent(product.d), algorithm.alignment[3]);
   if (product.beta != 0 && c == d && c_layout->leading_dimension != d_layout->leading_dimension) {
     throw Error("cublasLtMatmul: C and D are the same matrix with different layouts");
   }
-  switch (product.epilogue) {
-    case CUBLASLT_EPILOGUE_DEFAULT:
-    case CUBLASLT_EPILOGUE_RELU:
-      break;
-    case CUBLASLT_EPILOGUE_BIAS:
-    case CUBLASLT_EPILOGUE_RELU_BIAS:
-      check_memory("the bias", product.bias, bias_size(product) * sizeof(float), sizeof(float));
-      break;
-    case CUBLASLT_EPILOGUE_BGRADA:
-    case CUBLASLT_EPILOGUE_BGRADB:
-      check_memory("the bias gradient", product.bias, bias_size(product) * sizeof(float),
-                   sizeof(float));
-      break;
-    default:
-      return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (product.epilogue == CUBLASLT_EPILOGUE_BIAS) {
+    check_memory("the bias", product.bias, product.d.layout.rows * sizeof(float), sizeof(float));
+  } else if (product.epilogue != CUBLASLT_EPILOGUE_DEFAULT) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
   }
   // From Hopper on the library wants 256 bytes.
   if (workspace_bytes > 0) check_memory("the workspace", workspace, workspace_bytes, 256);

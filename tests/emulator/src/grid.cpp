@@ -21,10 +21,6 @@ uint3 index_in(std::uint64_t number, dim3 extent) {
           static_cast<unsigned>(number / extent.x / extent.y)};
 }
 
-std::uint64_t volume(dim3 extent) {
-  return std::uint64_t{extent.x} * extent.y * extent.z;
-}
-
 // What stays the same for all blocks of the launch.
 void set_up_cluster(const LaunchShape& shape) {
   const auto threads = static_cast<unsigned>(volume(shape.block));
@@ -175,7 +171,6 @@ void run_grid(const LaunchShape& shape, const KernelCall& call) {
   seed_order(options().seed);
   gridDim = shape.grid;
   blockDim = shape.block;
-  grid_view.cluster = shape.cluster;
   grid_view.blocks_per_cluster = static_cast<unsigned>(volume(shape.cluster));
   grid_view.dynamic_shared = shape.dynamic_shared;
   ++grid_view.launch;
@@ -192,8 +187,6 @@ void run_grid(const LaunchShape& shape, const KernelCall& call) {
     run_cluster(call);
   }
   ++counts.launches;
-  counts.blocks += static_cast<std::int64_t>(volume(shape.grid));
-  counts.threads += static_cast<std::int64_t>(volume(shape.grid) * volume(shape.block));
 }
 
 }  // namespace
@@ -210,14 +203,12 @@ void run_launch(const LaunchShape& shape, const KernelCall& call) {
   options().order = Order::kFirstIn;
   run_grid(shape, call);
   const Image expected = save_memory();
-  restore_memory(before);
-  options().order = Order::kLastIn;
-  run_grid(shape, call);
-  compare_memory(expected, "last in, first out");
-  restore_memory(before);
-  options().order = Order::kRandom;
-  run_grid(shape, call);
-  compare_memory(expected, "in a random order");
+  for (const Order order : {Order::kLastIn, Order::kRandom}) {
+    restore_memory(before);
+    options().order = order;
+    run_grid(shape, call);
+    compare_memory(expected, order == Order::kLastIn ? "last in, first out" : "in a random order");
+  }
   counts.launches -= 2;  // from the program's point of view it was one
 }
 

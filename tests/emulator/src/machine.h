@@ -20,8 +20,7 @@ constexpr unsigned kMaxThreadsPerBlock = 1024;
 constexpr unsigned kMaxBlocksPerCluster = 8;  // what every device with clusters has
 constexpr std::size_t kSharedWithoutAsking = 48 * 1024;
 
-// --- Threads and blocks of the running cluster
-// ------------------------------------------------------
+// --- Threads and blocks of the running cluster ---------------------------------------------------
 
 struct Block;
 
@@ -95,8 +94,11 @@ extern Cluster cluster;
 // meanwhile.
 extern thread_local Thread* current;
 
+inline std::size_t volume(dim3 extent) {
+  return std::size_t{extent.x} * extent.y * extent.z;
+}
 inline unsigned threads_per_block() {
-  return blockDim.x * blockDim.y * blockDim.z;
+  return static_cast<unsigned>(volume(blockDim));
 }
 
 // Runs all threads of the cluster to their end, as fibers. Throws the Error of device_fail.
@@ -115,6 +117,10 @@ void run_launch(const LaunchShape& shape, const KernelCall& call);
 cudaError_t enqueue(cudaStream_t stream, std::function<void()> work);
 // The error that all calls return now: no driver, no device, an earlier fault; or cudaSuccess.
 cudaError_t machine_error();
+extern cudaError_t fault;               // the latter: sticks until reset()
+cudaError_t failed(cudaError_t error);  // remembers it for cudaGetLastError
+bool counts_down(std::int64_t& n);      // of Faults: whether this is the n-th
+void forget_function_attributes();
 void reset_options();
 
 // Random numbers for the random order; seeded for each launch.
@@ -128,8 +134,7 @@ void shuffle_order(std::vector<T>& values) {
 
 extern Counters counts;
 
-// --- Shared memory
-// ----------------------------------------------------------------------------------
+// --- Shared memory -------------------------------------------------------------------------------
 
 // Every block of the cluster has its own stretch, at a fixed distance from the next.
 constexpr std::size_t kSharedStride = 320 * 1024;
@@ -147,8 +152,7 @@ void begin_shared_memory(std::size_t dynamic_bytes, unsigned blocks);  // once a
 void poison_shared_memory(const Block& block);                         // before a block begins
 void retire_shared_memory(const Block& block);  // once its threads have exited
 
-// --- Device memory
-// ------------------------------------------------------------------------------------
+// --- Device memory -------------------------------------------------------------------------------
 
 constexpr std::size_t kHeapBytes = std::size_t{8} << 30;  // of addresses
 extern unsigned char* heap_base;
@@ -156,13 +160,13 @@ extern unsigned char* heap_base;
 bool on_device(const void* p);
 void* heap_allocate(std::size_t bytes);  // null when the addresses are used up
 bool heap_free(void* p);                 // false for what is no live allocation
-std::size_t heap_bytes();
 // The live allocation that holds `p`, or one of 0 bytes.
 struct Allocation {
   unsigned char* begin;
   std::size_t bytes;
 };
 Allocation heap_find(const void* p);
+bool heap_holds(const void* p, std::size_t bytes);  // all of them, in one live allocation
 // Calls f(allocation) in the order of addresses.
 void heap_each(const std::function<void(const Allocation&)>& f);
 
@@ -175,8 +179,7 @@ class HeapAccess {
   HeapAccess& operator=(const HeapAccess&) = delete;
 };
 
-// --- Reports
-// ------------------------------------------------------------------------------------------
+// --- Reports -------------------------------------------------------------------------------------
 
 std::string format(const char* format, ...) __attribute__((format(printf, 1, 2)));
 std::string kernel_name(const void* function);
@@ -186,8 +189,7 @@ std::string source_line(const void* return_address);
 void catch_signals();
 extern const void* running_kernel;  // null outside of launches
 
-// --- Race check (race_check.cpp, only in that build)
-// ----------------------------------------------------
+// --- Race check (race_check.cpp, only in that build) ---------------------------------------------
 
 // Counts barriers, launches and what else orders memory.
 extern std::uint32_t logical_time;

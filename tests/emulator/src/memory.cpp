@@ -112,9 +112,7 @@ HeapAccess::HeapAccess() {
 }
 
 HeapAccess::~HeapAccess() {
-  if (--holders == 0 && heap_base != nullptr && options().protect_device_memory) {
-    protect_all(false);
-  }
+  if (--holders == 0 && heap_base != nullptr) protect_all(false);
 }
 
 bool on_device(const void* p) {
@@ -149,9 +147,6 @@ bool heap_free(void* p) {
   return true;
 }
 
-std::size_t heap_bytes() {
-  return bytes_live;
-}
 std::size_t allocated_bytes() {
   return bytes_live;
 }
@@ -162,6 +157,12 @@ Allocation heap_find(const void* p) {
   if (after == live.begin()) return {nullptr, 0};
   const auto [begin, bytes] = *std::prev(after);
   return at < begin + bytes ? Allocation{begin, bytes} : Allocation{nullptr, 0};
+}
+
+bool heap_holds(const void* p, std::size_t bytes) {
+  const Allocation allocation = heap_find(p);
+  return allocation.begin != nullptr &&
+         static_cast<const unsigned char*>(p) + bytes <= allocation.begin + allocation.bytes;
 }
 
 void heap_each(const std::function<void(const Allocation&)>& f) {

@@ -236,6 +236,15 @@ bool allowed_on_host(const unsigned char* p) {
          (p >= arguments_begin && p < arguments_end);
 }
 
+// Calls f(cell, mask) for each cell of device memory that has some of the bytes.
+template <class F>
+void for_cells(const void* p, std::size_t bytes, F f) {
+  const auto offset = static_cast<std::size_t>(static_cast<const unsigned char*>(p) - heap_base);
+  for (std::size_t cell = offset / 4 * 4; cell < offset + bytes; cell += 4) {
+    f(heap_cell(heap_base + cell), bytes_within(cell, offset, offset + bytes));
+  }
+}
+
 }  // namespace
 
 void check_access(const void* p, std::size_t bytes, bool write, bool atomic, const void* caller) {
@@ -270,57 +279,32 @@ void note_allocation(const void* p, std::size_t bytes) {
 }
 
 void note_written(const void* p, std::size_t bytes) {
-  const auto* const begin = static_cast<const unsigned char*>(p);
-  const auto offset = static_cast<std::size_t>(begin - heap_base);
-  for (std::size_t cell = offset / 4 * 4; cell < offset + bytes; cell += 4) {
-    heap_cell(heap_base + cell).written |=
-        static_cast<std::uint8_t>(bytes_within(cell, offset, offset + bytes));
-  }
+  for_cells(p, bytes,
+            [](Cell& cell, unsigned mask) { cell.written |= static_cast<std::uint8_t>(mask); });
 }
 
 void note_forbidden(const void* p, std::size_t bytes) {
-  const auto offset = static_cast<std::size_t>(static_cast<const unsigned char*>(p) - heap_base);
-  for (std::size_t cell = offset / 4 * 4; cell < offset + bytes; cell += 4) {
-    heap_cell(heap_base + cell).valid &=
-        static_cast<std::uint8_t>(~bytes_within(cell, offset, offset + bytes));
-  }
+  for_cells(p, bytes,
+            [](Cell& cell, unsigned mask) { cell.valid &= static_cast<std::uint8_t>(~mask); });
 }
 
 }  // namespace emu
 
-// --- What the compiler calls
-// ------------------------------------------------------------------------
+// --- What the compiler, which is GCC, calls ------------------------------------------------------
 
-namespace {
-
-void on_access(const void* p, std::size_t bytes, bool write, const void* caller) {
-  emu::check_access(p, bytes, write, false, caller);
-}
-
-}  // namespace
-
-#define EMU_CALLER __builtin_return_address(0)
-#define EMU_HOOKS(bytes)                             \
-  void __tsan_read##bytes(void* p) {                 \
-    on_access(p, bytes, false, EMU_CALLER);          \
-  }                                                  \
-  void __tsan_write##bytes(void* p) {                \
-    on_access(p, bytes, true, EMU_CALLER);           \
-  }                                                  \
-  void __tsan_unaligned_read##bytes(void* p) {       \
-    on_access(p, bytes, false, EMU_CALLER);          \
-  }                                                  \
-  void __tsan_unaligned_write##bytes(void* p) {      \
-    on_access(p, bytes, true, EMU_CALLER);           \
-  }                                                  \
-  void __tsan_read_write##bytes(void* p) {           \
-    on_access(p, bytes, false, EMU_CALLER);          \
-    on_access(p, bytes, true, EMU_CALLER);           \
-  }                                                  \
-  void __tsan_unaligned_read_write##bytes(void* p) { \
-    on_access(p, bytes, false, EMU_CALLER);          \
-    on_access(p, bytes, true, EMU_CALLER);           \
+#define EMU_ACCESS_OF(name, write, bytes)                                   \
+  void __tsan_##name##bytes(void* p) {                                      \
+    emu::check_access(p, bytes, write, false, __builtin_return_address(0)); \
   }
+#define EMU_ACCESS(name, write)                                             \
+  void __tsan_##name##_range(void* p, std::size_t bytes) {                  \
+    emu::check_access(p, bytes, write, false, __builtin_return_address(0)); \
+  }                                                                         \
+  EMU_ACCESS_OF(name, write, 1)                                             \
+  EMU_ACCESS_OF(name, write, 2)                                             \
+  EMU_ACCESS_OF(name, write, 4)                                             \
+  EMU_ACCESS_OF(name, write, 8)                                             \
+  EMU_ACCESS_OF(name, write, 16)
 
 // Atomics in the host code of a .cu file, of a std::shared_ptr for instance. Kernels have none but
 // CUDA's.
@@ -340,62 +324,23 @@ void on_access(const void* p, std::size_t bytes, bool write, const void* caller)
   T __tsan_atomic##bits##_fetch_sub(volatile T* p, T v, int) {                              \
     return __atomic_fetch_sub(p, v, __ATOMIC_SEQ_CST);                                      \
   }                                                                                         \
-  T __tsan_atomic##bits##_fetch_and(volatile T* p, T v, int) {                              \
-    return __atomic_fetch_and(p, v, __ATOMIC_SEQ_CST);                                      \
-  }                                                                                         \
-  T __tsan_atomic##bits##_fetch_or(volatile T* p, T v, int) {                               \
-    return __atomic_fetch_or(p, v, __ATOMIC_SEQ_CST);                                       \
-  }                                                                                         \
-  T __tsan_atomic##bits##_fetch_xor(volatile T* p, T v, int) {                              \
-    return __atomic_fetch_xor(p, v, __ATOMIC_SEQ_CST);                                      \
-  }                                                                                         \
   int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* c, T v, int, int) {   \
     return __atomic_compare_exchange_n(p, c, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
   }                                                                                         \
   int __tsan_atomic##bits##_compare_exchange_weak(volatile T* p, T* c, T v, int, int) {     \
     return __atomic_compare_exchange_n(p, c, v, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);  \
-  }                                                                                         \
-  T __tsan_atomic##bits##_compare_exchange_val(volatile T* p, T c, T v, int, int) {         \
-    __atomic_compare_exchange_n(p, &c, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);       \
-    return c;                                                                               \
   }
 
 extern "C" {
 void __tsan_init() {}
-void __tsan_func_entry(void*) {}
-void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {}
-void __tsan_vptr_read(void**) {}
 void __tsan_atomic_thread_fence(int) {
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 void __tsan_atomic_signal_fence(int) {}
-EMU_HOOKS(1)
-EMU_HOOKS(2)
-EMU_HOOKS(4)
-EMU_HOOKS(8)
-EMU_HOOKS(16)
+EMU_ACCESS(read, false)
+EMU_ACCESS(write, true)
 EMU_ATOMIC_HOOKS(8, std::uint8_t)
 EMU_ATOMIC_HOOKS(32, std::uint32_t)
 EMU_ATOMIC_HOOKS(64, std::uint64_t)
-void __tsan_read_range(void* p, std::size_t bytes) {
-  on_access(p, bytes, false, EMU_CALLER);
-}
-void __tsan_write_range(void* p, std::size_t bytes) {
-  on_access(p, bytes, true, EMU_CALLER);
-}
-void* __tsan_memcpy(void* to, const void* from, std::size_t bytes) {
-  on_access(from, bytes, false, EMU_CALLER);
-  on_access(to, bytes, true, EMU_CALLER);
-  return std::memcpy(to, from, bytes);
-}
-void* __tsan_memmove(void* to, const void* from, std::size_t bytes) {
-  on_access(from, bytes, false, EMU_CALLER);
-  on_access(to, bytes, true, EMU_CALLER);
-  return std::memmove(to, from, bytes);
-}
-void* __tsan_memset(void* to, int value, std::size_t bytes) {
-  on_access(to, bytes, true, EMU_CALLER);
-  return std::memset(to, value, bytes);
-}
 }

@@ -56,29 +56,23 @@ std::string without(std::string text, char opening, char closing) {
 struct sigaction previous_segv;
 struct sigaction previous_bus;
 
-void write_text(const char* text) {
-  [[maybe_unused]] const auto written = write(STDERR_FILENO, text, std::strlen(text));
-}
-
 // A crash in a kernel, or of host code on device memory. After the message the signal goes where it
 // would have gone.
 void on_crash(int signal_number, siginfo_t* info, void*) {
   const void* const at = info->si_addr;
-  char text[512];
+  char text[512] = "";
   if (current != nullptr && stacks_begin <= at && at < stacks_end) {
     std::snprintf(text, sizeof text, "\nemulated CUDA: a thread's stack overflows; kernel %s, %s\n",
                   kernel_name(running_kernel).c_str(), place_of(*current).c_str());
-    write_text(text);
   } else if (current != nullptr) {
     std::snprintf(text, sizeof text,
                   "\nemulated CUDA: invalid or misaligned address %p; kernel %s, %s\n", at,
                   kernel_name(running_kernel).c_str(), place_of(*current).c_str());
-    write_text(text);
   } else if (on_device(at)) {
     std::snprintf(text, sizeof text,
                   "\nemulated CUDA: host code reads or writes device memory, at %p\n", at);
-    write_text(text);
   }
+  [[maybe_unused]] const auto written = write(STDERR_FILENO, text, std::strlen(text));
   sigaction(signal_number, signal_number == SIGSEGV ? &previous_segv : &previous_bus, nullptr);
 }
 

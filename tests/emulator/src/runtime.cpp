@@ -39,6 +39,8 @@ Faults& faults() {
   return the_faults;
 }
 
+cudaError_t fault = cudaSuccess;
+
 namespace {
 
 constexpr int kRuntimeVersion = 13000;
@@ -46,15 +48,17 @@ constexpr int kRuntimeVersion = 13000;
 std::vector<std::function<void()>> pending;
 std::vector<cudaStream_t> capturing;
 std::map<void*, std::size_t> pinned;  // host memory
-std::map<const void*, int> dynamic_limits;
 cudaError_t last_error = cudaSuccess;
-cudaError_t fault = cudaSuccess;  // sticks until reset()
-std::string unreported;           // an Error that no call could throw yet
+std::string unreported;  // an Error that no call could throw yet
+
+}  // namespace
 
 cudaError_t failed(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
   return error;
 }
+
+namespace {
 
 void report_at_exit() {
   if (unreported.empty()) return;
@@ -62,10 +66,6 @@ void report_at_exit() {
                unreported.c_str());
   std::fflush(nullptr);
   _exit(1);
-}
-
-bool counts_down(std::int64_t& n) {
-  return n > 0 && --n == 0;
 }
 
 // Runs all that waits. Throws the Error of a kernel; what came after it is dropped.
@@ -93,19 +93,30 @@ void drain_quietly() {
 }
 
 cudaError_t wait() {
-  ++counts.synchronizations;
   drain();
   return failed(fault);
 }
 
 // What may not happen while any stream captures spoils the capture.
-bool refused_by_capture() {
+cudaError_t check_no_capture() {
   for (cudaStream_t stream : capturing) stream->capture_invalid = true;
-  return !capturing.empty();
+  return capturing.empty() ? cudaSuccess : failed(cudaErrorStreamCaptureUnsupported);
+}
+
+// For calls that need a healthy machine, too.
+cudaError_t check_machine_and_no_capture() {
+  const cudaError_t error = failed(machine_error());
+  return error != cudaSuccess ? error : check_no_capture();
 }
 
 bool is_capturing(cudaStream_t stream) {
   return stream != nullptr && stream->capture != nullptr;
+}
+
+// What this very stream cannot record spoils its capture.
+cudaError_t refused_by_capture(cudaStream_t stream) {
+  stream->capture_invalid = true;
+  return failed(cudaErrorStreamCaptureUnsupported);
 }
 
 bool is_pinned(const void* p) {
@@ -122,9 +133,7 @@ void check_range(const char* call, const void* p, std::size_t bytes, bool device
                        on_device(p) ? "device" : "host"));
   }
   if (!device) return;
-  const Allocation allocation = heap_find(p);
-  const auto* const begin = static_cast<const unsigned char*>(p);
-  if (allocation.begin == nullptr || begin + bytes > allocation.begin + allocation.bytes) {
+  if (!heap_holds(p, bytes)) {
     throw Error(format("%s: %zu bytes at %p go beyond the allocation", call, bytes, p));
   }
 }
@@ -135,6 +144,10 @@ void write_bytes(void* to, const void* from, std::size_t bytes) {
 }
 
 }  // namespace
+
+bool counts_down(std::int64_t& n) {
+  return n > 0 && --n == 0;
+}
 
 cudaError_t machine_error() {
   if (faults().no_driver ||
@@ -160,7 +173,7 @@ void reset() {
   pending.clear();
   unreported.clear();
   capturing.clear();
-  dynamic_limits.clear();
+  forget_function_attributes();
   last_error = cudaSuccess;
   fault = cudaSuccess;
   device_model() = DeviceModel();
@@ -169,180 +182,35 @@ void reset() {
   reset_options();
 }
 
-// --- Launches
-// -------------------------------------------------------------------------------------
-
-cudaError_t set_function_attribute(const void* kernel, cudaFuncAttribute attribute, int value) {
-  if (const cudaError_t error = machine_error()) return failed(error);
-  if (faults().no_code) return failed(cudaErrorNoKernelImageForDevice);
-  if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
-    if (value < 0 || static_cast<std::size_t>(value) > device_model().shared_per_block) {
-      return failed(cudaErrorInvalidValue);
-    }
-    dynamic_limits[kernel] = value;
-  }
-  return cudaSuccess;
-}
-
-cudaError_t get_function_attributes(cudaFuncAttributes* attributes, const void* kernel) {
-  if (const cudaError_t error = machine_error()) return failed(error);
-  if (faults().no_code) return failed(cudaErrorNoKernelImageForDevice);
-  *attributes = {};
-  attributes->maxThreadsPerBlock = static_cast<int>(kMaxThreadsPerBlock);
-  const auto limit = dynamic_limits.find(kernel);
-  attributes->maxDynamicSharedSizeBytes =
-      limit == dynamic_limits.end() ? static_cast<int>(kSharedWithoutAsking) : limit->second;
-  return cudaSuccess;
-}
-
-namespace {
-
-dim3 cluster_of(const cudaLaunchConfig_t& config) {
-  for (unsigned i = 0; i < config.numAttrs; ++i) {
-    if (config.attrs[i].id != cudaLaunchAttributeClusterDimension) continue;
-    const auto& cluster = config.attrs[i].val.clusterDim;
-    return {cluster.x, cluster.y, cluster.z};
-  }
-  return {1, 1, 1};
-}
-
-std::size_t volume(dim3 extent) {
-  return std::size_t{extent.x} * extent.y * extent.z;
-}
-
-cudaError_t check_launch(const LaunchShape& shape, const void* kernel) {
-  const dim3 grid = shape.grid;
-  const dim3 block = shape.block;
-  const dim3 clusters = shape.cluster;
-  if (volume(block) < 1 || volume(block) > kMaxThreadsPerBlock || block.z > 64) {
-    return cudaErrorInvalidConfiguration;
-  }
-  if (volume(grid) < 1 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
-    return cudaErrorInvalidConfiguration;
-  }
-  if (volume(clusters) != 1) {
-    if (device_model().compute_capability < 90) return cudaErrorNotSupported;
-    if (volume(clusters) < 1 || volume(clusters) > kMaxBlocksPerCluster ||
-        grid.x % clusters.x != 0 || grid.y % clusters.y != 0 || grid.z % clusters.z != 0) {
-      return cudaErrorInvalidClusterSize;
-    }
-  }
-  const auto limit = dynamic_limits.find(kernel);
-  const std::size_t allowed = limit == dynamic_limits.end()
-                                  ? kSharedWithoutAsking
-                                  : static_cast<std::size_t>(limit->second);
-  return shape.dynamic_shared > allowed ? cudaErrorInvalidValue : cudaSuccess;
-}
-
-}  // namespace
-
-cudaError_t max_active_clusters(int* count, const void* kernel, const cudaLaunchConfig_t& config) {
-  if (const cudaError_t error = machine_error()) return failed(error);
-  const LaunchShape shape = {config.gridDim, config.blockDim, cluster_of(config),
-                             config.dynamicSmemBytes};
-  if (const cudaError_t error = check_launch(shape, kernel)) return failed(error);
-  *count = device_model().multiprocessors / static_cast<int>(volume(shape.cluster));
-  return cudaSuccess;
-}
-
-void check_kernel_argument(const void* kernel, const void* p) {
-  if (p == nullptr || on_device(p)) return;
-  throw Error(format("kernel %s is launched with pointer %p, which is not in device memory",
-                     kernel_name(kernel).c_str(), p));
-}
-
-cudaError_t launch_kernel(const cudaLaunchConfig_t& config,
-                          std::shared_ptr<const KernelCall> call) {
-  if (current != nullptr) device_fail("a kernel launches a kernel");
-  if (const cudaError_t error = machine_error()) return failed(error);
-  if (faults().no_code) return failed(cudaErrorNoKernelImageForDevice);
-  const LaunchShape shape = {config.gridDim, config.blockDim, cluster_of(config),
-                             config.dynamicSmemBytes};
-  if (const cudaError_t error = check_launch(shape, call->function())) return failed(error);
-  return enqueue(config.stream, [shape, call = std::move(call)] {
-    if (counts_down(faults().fail_launch)) {
-      fault = cudaErrorIllegalAddress;
-    } else {
-      run_launch(shape, *call);
-    }
-  });
-}
-
 }  // namespace emu
 
 using namespace emu;
 
-// --- Errors
-// ---------------------------------------------------------------------------------------
+// --- Errors --------------------------------------------------------------------------------------
 
-namespace {
-
-struct ErrorText {
-  cudaError_t error;
-  const char* name;
-  const char* text;
-};
-constexpr ErrorText kErrorTexts[] = {
-    {cudaSuccess, "cudaSuccess", "no error"},
-    {cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
-    {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
-    {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration",
-     "invalid configuration argument"},
-    {cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver",
-     "CUDA driver version is insufficient for CUDA runtime version"},
-    {cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
-    {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
-    {cudaErrorNoKernelImageForDevice, "cudaErrorNoKernelImageForDevice",
-     "no kernel image is available for execution on the device"},
-    {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
-    {cudaErrorIllegalAddress, "cudaErrorIllegalAddress",
-     "an illegal memory access was encountered"},
-    {cudaErrorNotSupported, "cudaErrorNotSupported", "operation not supported"},
-    {cudaErrorStreamCaptureUnsupported, "cudaErrorStreamCaptureUnsupported",
-     "operation not permitted when stream is capturing"},
-    {cudaErrorStreamCaptureInvalidated, "cudaErrorStreamCaptureInvalidated",
-     "operation failed due to a previous error during capture"},
-    {cudaErrorInvalidClusterSize, "cudaErrorInvalidClusterSize", "cluster misconfiguration"},
-    {cudaErrorUnknown, "cudaErrorUnknown", "unknown error"},
-};
-
-const ErrorText& text_of(cudaError_t error) {
-  for (const ErrorText& text : kErrorTexts) {
-    if (text.error == error) return text;
-  }
-  return std::end(kErrorTexts)[-1];
-}
-
-}  // namespace
-
-const char* cudaGetErrorName(cudaError_t error) {
-  return text_of(error).name;
-}
 const char* cudaGetErrorString(cudaError_t error) {
-  return text_of(error).text;
-}
-cudaError_t cudaPeekAtLastError() {
-  return fault != cudaSuccess ? fault : last_error;
+  switch (error) {
+#define EMU_CUDA_ERROR(name, number, text) \
+  case name:                               \
+    return text;
+    EMU_CUDA_ERRORS(EMU_CUDA_ERROR)
+#undef EMU_CUDA_ERROR
+  }
+  return "unrecognized error code";
 }
 cudaError_t cudaGetLastError() {
-  const cudaError_t error = cudaPeekAtLastError();
+  const cudaError_t error = fault != cudaSuccess ? fault : last_error;
   last_error = cudaSuccess;
   return error;
 }
 
-// --- Devices
-// --------------------------------------------------------------------------------------
+// --- Devices -------------------------------------------------------------------------------------
 
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 0;
   if (const cudaError_t error = machine_error()) return failed(error);
   *count = 1;
   return cudaSuccess;
-}
-
-cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
-  return failed(machine_error());
 }
 
 cudaError_t cudaSetDevice(int device) {
@@ -359,11 +227,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->totalGlobalMem = model.memory;
   properties->sharedMemPerBlock = kSharedWithoutAsking;
   properties->sharedMemPerBlockOptin = model.shared_per_block;
-  properties->sharedMemPerMultiprocessor = model.shared_per_block + 1024;
-  properties->regsPerBlock = 65536;
   properties->warpSize = 32;
   properties->maxThreadsPerBlock = static_cast<int>(kMaxThreadsPerBlock);
-  properties->maxThreadsPerMultiProcessor = 2048;
   properties->major = model.compute_capability / 10;
   properties->minor = model.compute_capability % 10;
   properties->multiProcessorCount = model.multiprocessors;
@@ -372,48 +237,10 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-  cudaDeviceProp p;
-  if (const cudaError_t error = cudaGetDeviceProperties(&p, device)) return error;
-  switch (attribute) {
-    case cudaDevAttrMaxThreadsPerBlock:
-      *value = p.maxThreadsPerBlock;
-      break;
-    case cudaDevAttrMaxSharedMemoryPerBlock:
-      *value = static_cast<int>(p.sharedMemPerBlock);
-      break;
-    case cudaDevAttrWarpSize:
-      *value = p.warpSize;
-      break;
-    case cudaDevAttrClockRate:
-      *value = 0;
-      break;
-    case cudaDevAttrMultiProcessorCount:
-      *value = p.multiProcessorCount;
-      break;
-    case cudaDevAttrMemoryClockRate:
-      *value = 0;
-      break;
-    case cudaDevAttrL2CacheSize:
-      *value = p.l2CacheSize;
-      break;
-    case cudaDevAttrMaxThreadsPerMultiProcessor:
-      *value = p.maxThreadsPerMultiProcessor;
-      break;
-    case cudaDevAttrComputeCapabilityMajor:
-      *value = p.major;
-      break;
-    case cudaDevAttrComputeCapabilityMinor:
-      *value = p.minor;
-      break;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
-      *value = static_cast<int>(p.sharedMemPerMultiprocessor);
-      break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = static_cast<int>(p.sharedMemPerBlockOptin);
-      break;
-    default:
-      return failed(cudaErrorInvalidValue);
-  }
+  cudaDeviceProp properties;
+  if (const cudaError_t error = cudaGetDeviceProperties(&properties, device)) return error;
+  if (attribute != cudaDevAttrL2CacheSize) return failed(cudaErrorInvalidValue);
+  *value = properties.l2CacheSize;
   return cudaSuccess;
 }
 
@@ -430,44 +257,46 @@ cudaError_t cudaRuntimeGetVersion(int* version) {
 }
 
 cudaError_t cudaDeviceSynchronize() {
-  if (const cudaError_t error = machine_error()) return failed(error);
-  if (refused_by_capture()) return failed(cudaErrorStreamCaptureUnsupported);
+  if (const cudaError_t error = check_machine_and_no_capture()) return error;
   return wait();
 }
 
-// --- Memory
-// ---------------------------------------------------------------------------------------
+// --- Memory --------------------------------------------------------------------------------------
 
 cudaError_t cudaMalloc(void** p, std::size_t bytes) {
   *p = nullptr;
-  if (const cudaError_t error = machine_error()) return failed(error);
-  if (refused_by_capture()) return failed(cudaErrorStreamCaptureUnsupported);
+  if (const cudaError_t error = check_machine_and_no_capture()) return error;
   if (bytes == 0) return cudaSuccess;
   if (counts_down(faults().fail_allocation) || bytes > device_model().memory ||
-      heap_bytes() > device_model().memory - bytes) {
+      allocated_bytes() > device_model().memory - bytes) {
     return failed(cudaErrorMemoryAllocation);
   }
   *p = heap_allocate(bytes);
   if (*p == nullptr) return failed(cudaErrorMemoryAllocation);
-  ++counts.allocations;
   return cudaSuccess;
 }
 
-cudaError_t cudaFree(void* p) {
+namespace {
+
+// As on a GPU, to release memory waits. take() says whether there was such an allocation.
+template <class Take>
+cudaError_t release(const char* call, void* p, Take&& take) {
   if (p == nullptr) return failed(machine_error());
-  if (refused_by_capture()) return failed(cudaErrorStreamCaptureUnsupported);
-  drain_quietly();  // as on a GPU, it waits
-  if (!heap_free(p)) {
-    throw Error(format("cudaFree: %p is no live allocation", p));
-  }
-  ++counts.frees;
+  if (const cudaError_t error = check_no_capture()) return error;
+  drain_quietly();
+  if (!take()) throw Error(format("%s: %p is no live allocation", call, p));
   return failed(machine_error());
+}
+
+}  // namespace
+
+cudaError_t cudaFree(void* p) {
+  return release("cudaFree", p, [p] { return heap_free(p); });
 }
 
 cudaError_t cudaMallocHost(void** p, std::size_t bytes) {
   *p = nullptr;
-  if (const cudaError_t error = machine_error()) return failed(error);
-  if (refused_by_capture()) return failed(cudaErrorStreamCaptureUnsupported);
+  if (const cudaError_t error = check_machine_and_no_capture()) return error;
   *p = std::malloc(bytes);
   if (*p == nullptr) return failed(cudaErrorMemoryAllocation);
   std::memset(*p, 0xff, bytes);
@@ -475,36 +304,18 @@ cudaError_t cudaMallocHost(void** p, std::size_t bytes) {
   return cudaSuccess;
 }
 
-cudaError_t cudaHostAlloc(void** p, std::size_t bytes, unsigned) {
-  return cudaMallocHost(p, bytes);
-}
-
 cudaError_t cudaFreeHost(void* p) {
-  if (p == nullptr) return failed(machine_error());
-  if (refused_by_capture()) return failed(cudaErrorStreamCaptureUnsupported);
-  drain_quietly();
-  if (pinned.erase(p) == 0) throw Error(format("cudaFreeHost: %p is no live allocation", p));
-  std::free(p);
-  return failed(machine_error());
+  return release("cudaFreeHost", p, [p] {
+    const bool freed = pinned.erase(p) > 0;
+    if (freed) std::free(p);
+    return freed;
+  });
 }
 
 cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total) {
   if (const cudaError_t error = machine_error()) return failed(error);
   *total = device_model().memory;
-  *free_bytes = *total - std::min(*total, heap_bytes());
-  return cudaSuccess;
-}
-
-cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* p) {
-  if (const cudaError_t error = machine_error()) return failed(error);
-  *attributes = {};
-  if (on_device(p)) {
-    attributes->type = cudaMemoryTypeDevice;
-    attributes->devicePointer = const_cast<void*>(p);
-  } else if (is_pinned(p)) {
-    attributes->type = cudaMemoryTypeHost;
-    attributes->hostPointer = const_cast<void*>(p);
-  }
+  *free_bytes = *total - std::min(*total, allocated_bytes());
   return cudaSuccess;
 }
 
@@ -512,21 +323,14 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
                             cudaStream_t stream) {
   if (const cudaError_t error = machine_error()) return failed(error);
   if (bytes == 0) return cudaSuccess;
-  const bool to_device = kind == cudaMemcpyDefault
-                             ? on_device(to)
-                             : kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
-  const bool from_device = kind == cudaMemcpyDefault
-                               ? on_device(from)
-                               : kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+  const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+  const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
   check_range("cudaMemcpyAsync", to, bytes, to_device);
   check_range("cudaMemcpyAsync", from, bytes, from_device);
 
   const bool from_pageable = !from_device && !is_pinned(from);
   const bool to_pageable = !to_device && !is_pinned(to);
-  if (is_capturing(stream) && (from_pageable || to_pageable)) {
-    stream->capture_invalid = true;
-    return failed(cudaErrorStreamCaptureUnsupported);
-  }
+  if (is_capturing(stream) && (from_pageable || to_pageable)) return refused_by_capture(stream);
   if (from_pageable) {  // is read before the call returns
     const auto* const begin = static_cast<const unsigned char*>(from);
     return enqueue(stream, [to, staged = std::vector<unsigned char>(begin, begin + bytes)] {
@@ -541,8 +345,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 }
 
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
-  if (const cudaError_t error = machine_error()) return failed(error);
-  if (refused_by_capture()) return failed(cudaErrorStreamCaptureUnsupported);
+  if (const cudaError_t error = check_machine_and_no_capture()) return error;
   if (const cudaError_t error = cudaMemcpyAsync(to, from, bytes, kind, nullptr)) return error;
   return on_device(to) && on_device(from) ? cudaSuccess : wait();
 }
@@ -557,23 +360,22 @@ cudaError_t cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t 
   });
 }
 
-cudaError_t cudaMemset(void* p, int value, std::size_t bytes) {
-  if (refused_by_capture()) return failed(cudaErrorStreamCaptureUnsupported);
-  return cudaMemsetAsync(p, value, bytes, nullptr);
-}
+// --- Streams and events --------------------------------------------------------------------------
 
-// --- Streams and events
-// -----------------------------------------------------------------------------
+namespace {
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = nullptr;
+template <class T>
+cudaError_t create(T** object) {
+  *object = nullptr;
   if (const cudaError_t error = machine_error()) return failed(error);
-  *stream = new CUstream_st;
+  *object = new T;
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamCreate(cudaStream_t* stream) {
-  return cudaStreamCreateWithFlags(stream, cudaStreamDefault);
+}  // namespace
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  return create(stream);
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
@@ -586,35 +388,18 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (const cudaError_t error = machine_error()) return failed(error);
-  if (is_capturing(stream)) {
-    stream->capture_invalid = true;
-    return failed(cudaErrorStreamCaptureUnsupported);
-  }
+  if (is_capturing(stream)) return refused_by_capture(stream);
   return wait();
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   if (const cudaError_t error = machine_error()) return failed(error);
-  if (is_capturing(stream)) {
-    stream->capture_invalid = true;
-    return failed(cudaErrorStreamCaptureUnsupported);
-  }
+  if (is_capturing(stream)) return refused_by_capture(stream);
   return pending.empty() ? cudaSuccess : cudaErrorNotReady;
 }
 
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
-  return failed(machine_error());  // work runs in the order of the calls anyway
-}
-
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  *event = nullptr;
-  if (const cudaError_t error = machine_error()) return failed(error);
-  *event = new CUevent_st;
-  return cudaSuccess;
-}
-
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
-  return cudaEventCreateWithFlags(event, cudaEventDefault);
+  return create(event);
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
@@ -627,14 +412,8 @@ cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t) {
-  if (const cudaError_t error = machine_error()) return failed(error);
-  if (refused_by_capture()) return failed(cudaErrorStreamCaptureUnsupported);
+  if (const cudaError_t error = check_machine_and_no_capture()) return error;
   return wait();
-}
-
-cudaError_t cudaEventQuery(cudaEvent_t) {
-  if (const cudaError_t error = machine_error()) return failed(error);
-  return pending.empty() ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
@@ -642,8 +421,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) 
   return failed(cudaErrorNotSupported);
 }
 
-// --- Graphs
-// ---------------------------------------------------------------------------------------
+// --- Graphs --------------------------------------------------------------------------------------
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (const cudaError_t error = machine_error()) return failed(error);
@@ -665,13 +443,6 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
-  *status = !is_capturing(stream)     ? cudaStreamCaptureStatusNone
-            : stream->capture_invalid ? cudaStreamCaptureStatusInvalidated
-                                      : cudaStreamCaptureStatusActive;
-  return failed(machine_error());
-}
-
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
   *exec = nullptr;
   if (const cudaError_t error = machine_error()) return failed(error);
@@ -679,12 +450,6 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
   *exec =
       new CUgraphExec_st{std::make_shared<const std::vector<std::function<void()>>>(graph->nodes)};
   return cudaSuccess;
-}
-
-cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, std::size_t* count) {
-  if (nodes != nullptr) return failed(cudaErrorNotSupported);
-  *count = graph->nodes.size();
-  return failed(machine_error());
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {

@@ -105,8 +105,7 @@ void note_atomic(const void* p, std::size_t bytes) {
   if (check_access != nullptr) check_access(p, bytes, true, true, __builtin_return_address(0));
 }
 
-// --- cp.async
-// -------------------------------------------------------------------------------------
+// --- cp.async ------------------------------------------------------------------------------------
 
 void cp_async(void* shared, const void* global, unsigned bytes, unsigned source_bytes, Site site) {
   if (device_model().compute_capability < 80) {
@@ -158,8 +157,7 @@ void cp_async_wait(unsigned pending_groups) {
   copies.erase(copies.begin(), copies.begin() + static_cast<std::ptrdiff_t>(done));
 }
 
-// --- Tensor cores
-// ---------------------------------------------------------------------------------
+// --- Tensor cores --------------------------------------------------------------------------------
 
 std::uint32_t cvt_rna_tf32(float x) {
   if (device_model().compute_capability < 80) {

@@ -3,6 +3,8 @@
 #include <cooperative_groups.h>
 
 #include <memory>
+#include <stdexcept>
+#include <string>
 
 #include "kernels.h"
 #include "kernels/cuda/device/shared.cuh"
@@ -198,61 +200,47 @@ __global__ void order_dependent(float* x) {
 
 }  // namespace
 
-void run_buggy(CudaQueue& queue, Bug bug, float* x) {
-  static const auto on_the_heap = std::make_unique<float>(1.0f);
+void run_buggy(CudaQueue& queue, const std::string& kernel, float* x) {
   const Launch one_block = {1, kThreads, kThreads * sizeof(float)};
-  const auto run = [&](const char* name, void (*kernel)(float*), const Launch& how) {
-    launch(queue, name, kernel, how, x);
+  struct Case {
+    const char* name;
+    void (*kernel)(float*);
+    Launch how;
   };
-  switch (bug) {
-    case Bug::kMissingBarrier:
-      return run("missing_barrier", missing_barrier, one_block);
-    case Bug::kMissingSecondBarrier:
-      return run("missing_second_barrier", missing_second_barrier, one_block);
-    case Bug::kDivergentBarrier:
-      return run("divergent_barrier", divergent_barrier, one_block);
-    case Bug::kEarlyReturn:
-      return run("early_return", early_return, one_block);
-    case Bug::kUninitializedShared:
-      return run("uninitialized_shared", uninitialized_shared, one_block);
-    case Bug::kSharedOverflow:
-      return run("shared_overflow", shared_overflow, one_block);
-    case Bug::kGlobalOverflow:
-      return run("global_overflow", global_overflow, one_block);
-    case Bug::kShuffleFromUnnamedLane:
-      return run("shuffle_from_unnamed_lane", shuffle_from_unnamed_lane, one_block);
-    case Bug::kFullMaskInDivergentCode:
-      return run("full_mask_in_divergent_code", full_mask_in_divergent_code, one_block);
-    case Bug::kWarpSynchronous:
-      return run("warp_synchronous", warp_synchronous, one_block);
-    case Bug::kMissingCopyWait:
-      return run("missing_copy_wait", missing_copy_wait, one_block);
-    case Bug::kForgottenCopy:
-      return run("forgotten_copy", forgotten_copy, one_block);
-    case Bug::kUnroundedOperand:
-      return run("unrounded_operand", unrounded_operand, {1, 32});
-    case Bug::kClusterLeavesEarly:
-      return run("cluster_leaves_early", cluster_leaves_early, {4, kThreads, 0, 4});
-    case Bug::kRaceOfBlocks:
-      return run("race_of_blocks", race_of_blocks, {4, 1});
-    case Bug::kUninitializedGlobal:
-      return run("uninitialized_global", uninitialized_global, one_block);
-    case Bug::kOverflowInsideStruct:
-      return run("overflow_inside_struct", overflow_inside_struct, one_block);
-    case Bug::kMisaligned:
-      return run("misaligned", misaligned, one_block);
-    case Bug::kHostPointerInStruct:
-      return launch(queue, "host_pointer_in_struct", host_pointer_in_struct, one_block,
-                    Pointer{on_the_heap.get()}, x);
-    case Bug::kDeadlock:
-      return run("deadlock", deadlock, one_block);
-    case Bug::kStaticSharedTooLarge:
-      return run("static_shared_too_large", static_shared_too_large, one_block);
-    case Bug::kTrap:
-      return run("trap", trap, one_block);
-    case Bug::kOrderDependent:
-      return run("order_dependent", order_dependent, one_block);
+  const Case cases[] = {
+      {"missing_barrier", missing_barrier, one_block},
+      {"missing_second_barrier", missing_second_barrier, one_block},
+      {"divergent_barrier", divergent_barrier, one_block},
+      {"early_return", early_return, one_block},
+      {"uninitialized_shared", uninitialized_shared, one_block},
+      {"shared_overflow", shared_overflow, one_block},
+      {"global_overflow", global_overflow, one_block},
+      {"shuffle_from_unnamed_lane", shuffle_from_unnamed_lane, one_block},
+      {"full_mask_in_divergent_code", full_mask_in_divergent_code, one_block},
+      {"warp_synchronous", warp_synchronous, one_block},
+      {"missing_copy_wait", missing_copy_wait, one_block},
+      {"forgotten_copy", forgotten_copy, one_block},
+      {"uninitialized_global", uninitialized_global, one_block},
+      {"overflow_inside_struct", overflow_inside_struct, one_block},
+      {"misaligned", misaligned, one_block},
+      {"deadlock", deadlock, one_block},
+      {"static_shared_too_large", static_shared_too_large, one_block},
+      {"trap", trap, one_block},
+      {"order_dependent", order_dependent, one_block},
+      {"unrounded_operand", unrounded_operand, {1, 32}},
+      {"cluster_leaves_early", cluster_leaves_early, {4, kThreads, 0, 4}},
+      {"race_of_blocks", race_of_blocks, {4, 1}},
+  };
+  for (const Case& one : cases) {
+    if (kernel == one.name) return launch(queue, one.name, one.kernel, one.how, x);
   }
+  throw std::invalid_argument("there is no kernel " + kernel);
+}
+
+void launch_with_host_pointer_in_struct(CudaQueue& queue, float* x) {
+  static const auto on_the_heap = std::make_unique<float>(1.0f);
+  launch(queue, "host_pointer_in_struct", host_pointer_in_struct, {1, kThreads},
+         Pointer{on_the_heap.get()}, x);
 }
 
 void launch_with_host_pointer(CudaQueue& queue, float* host) {

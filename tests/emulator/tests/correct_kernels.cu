@@ -17,13 +17,13 @@ using kernels::device::dynamic_shared;
 using kernels::device::kAllLanes;
 using kernels::device::static_shared;
 
-__global__ void fill_kernel(int size, float value, float* x) {
-  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+__global__ void fill_kernel(unsigned size, float value, float* x) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < size) x[i] = value;
 }
 
-__global__ void add_kernel(int size, const float* x, float* y) {
-  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+__global__ void add_kernel(unsigned size, const float* x, float* y) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < size) y[i] += x[i];
 }
 
@@ -90,23 +90,23 @@ __global__ void product_kernel(const float* a, const float* b, float* d) {
 }
 
 // Two stages of 32 values: the second is on its way while the first is written out.
-__global__ void copy_kernel(int size, const float* x, float* y) {
+__global__ void copy_kernel(unsigned size, const float* x, float* y) {
   float* const stages = dynamic_shared<float>();
-  const int t = static_cast<int>(threadIdx.x);
-  const int rounds = (size + 31) / 32;
-  const auto stage = [&](int round) {
-    const int i = round * 32 + t;
+  const unsigned t = threadIdx.x;
+  const unsigned rounds = (size + 31) / 32;
+  const auto stage = [&](unsigned round) {
+    const unsigned i = round * 32 + t;
     const unsigned bytes = i < size ? 4 : 0;
     emu::cp_async(stages + round % 2 * 32 + t, i < size ? x + i : x, 4, bytes);
     emu::cp_async_commit();
   };
   stage(0);
-  for (int round = 0; round < rounds; ++round) {
+  for (unsigned round = 0; round < rounds; ++round) {
     stage(round + 1);
     emu::cp_async_wait(1);
     __syncthreads();
-    const int from = 31 - t;  // another thread's value
-    const int i = round * 32 + from;
+    const unsigned from = 31 - t;  // another thread's value
+    const unsigned i = round * 32 + from;
     if (i < size) y[i] = stages[round % 2 * 32 + from];
     __syncthreads();
   }
@@ -167,24 +167,23 @@ __global__ void last_float_kernel(std::size_t bytes, float* y) {
   y[0] = values[bytes / sizeof(float) - 1];
 }
 
-unsigned blocks_for(int size) {
-  return static_cast<unsigned>((size + 127) / 128);
+unsigned blocks_for(unsigned size) {
+  return (size + 127) / 128;
 }
 
 }  // namespace
 
-void fill(CudaQueue& queue, int size, float value, float* x) {
+void fill(CudaQueue& queue, unsigned size, float value, float* x) {
   launch(queue, "fill", fill_kernel, {blocks_for(size), 128}, size, value, x);
 }
-void add(CudaQueue& queue, int size, const float* x, float* y) {
+void add(CudaQueue& queue, unsigned size, const float* x, float* y) {
   launch(queue, "add", add_kernel, {blocks_for(size), 128}, size, x, y);
 }
-void reverse_in_block(CudaQueue& queue, int threads, float* x) {
-  launch(queue, "reverse", reverse_kernel, {1, static_cast<unsigned>(threads)}, x);
+void reverse_in_block(CudaQueue& queue, unsigned threads, float* x) {
+  launch(queue, "reverse", reverse_kernel, {1, threads}, x);
 }
-void block_sums(CudaQueue& queue, int blocks, int threads, const float* x, float* y) {
-  launch(queue, "block_sums", block_sum_kernel,
-         {static_cast<unsigned>(blocks), static_cast<unsigned>(threads)}, x, y);
+void block_sums(CudaQueue& queue, unsigned blocks, unsigned threads, const float* x, float* y) {
+  launch(queue, "block_sums", block_sum_kernel, {blocks, threads}, x, y);
 }
 void shuffles(CudaQueue& queue, unsigned* y) {
   launch(queue, "shuffles", shuffle_kernel, {1, 32}, y);
@@ -192,8 +191,8 @@ void shuffles(CudaQueue& queue, unsigned* y) {
 void ballots(CudaQueue& queue, unsigned* y) {
   launch(queue, "ballots", ballot_kernel, {1, 64}, y);
 }
-void votes(CudaQueue& queue, int threads, int* y) {
-  launch(queue, "votes", vote_kernel, {1, static_cast<unsigned>(threads)}, y);
+void votes(CudaQueue& queue, unsigned threads, int* y) {
+  launch(queue, "votes", vote_kernel, {1, threads}, y);
 }
 void tile_sums(CudaQueue& queue, const float* x, float* y) {
   launch(queue, "tile_sums", tile_kernel, {1, 64}, x, y);
@@ -201,17 +200,14 @@ void tile_sums(CudaQueue& queue, const float* x, float* y) {
 void matrix_product(CudaQueue& queue, const float* a, const float* b, float* d) {
   launch(queue, "matrix_product", product_kernel, {1, 32}, a, b, d);
 }
-void copy_through_shared(CudaQueue& queue, int size, const float* x, float* y) {
+void copy_through_shared(CudaQueue& queue, unsigned size, const float* x, float* y) {
   launch(queue, "copy_through_shared", copy_kernel, {1, 32, 2 * 32 * sizeof(float)}, size, x, y);
 }
-void cluster_sums(CudaQueue& queue, int clusters, int blocks, const float* x, float* y) {
-  const auto size = static_cast<unsigned>(blocks);
-  launch(queue, "cluster_sums", cluster_kernel,
-         {static_cast<unsigned>(clusters) * size, 32, 0, size}, x, y);
+void cluster_sums(CudaQueue& queue, unsigned clusters, unsigned blocks, const float* x, float* y) {
+  launch(queue, "cluster_sums", cluster_kernel, {clusters * blocks, 32, 0, blocks}, x, y);
 }
-void count_with_atomics(CudaQueue& queue, int blocks, int threads, int* count) {
-  launch(queue, "count", atomic_kernel,
-         {static_cast<unsigned>(blocks), static_cast<unsigned>(threads)}, count);
+void count_with_atomics(CudaQueue& queue, unsigned blocks, unsigned threads, int* count) {
+  launch(queue, "count", atomic_kernel, {blocks, threads}, count);
 }
 void places(CudaQueue& queue, unsigned* y) {
   launch(queue, "places", place_kernel, {{2, 3, 2}, dim3(3, 2, 2)}, y);

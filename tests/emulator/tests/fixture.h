@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -41,27 +43,32 @@ struct FreshMachine {
   ~FreshMachine() { emu::reset(); }
 };
 
-// Runs in every order of threads.
-class EmulatorTest : public testing::TestWithParam<emu::Order> {
+// On a healthy machine; with a queue.
+class MachineTest : public testing::Test {
  protected:
-  EmulatorTest() { emu::options().order = GetParam(); }
   FreshMachine machine;
+};
+class QueueTest : public MachineTest {
+ protected:
   kernels::CudaQueue queue{0, kernels::Precision::kFp32};
 };
 
-inline auto AllOrders() {
-  return testing::Values(emu::Order::kFirstIn, emu::Order::kLastIn, emu::Order::kRandom);
-}
-inline std::string name_of_order(const testing::TestParamInfo<emu::Order>& info) {
-  switch (info.param) {
-    case emu::Order::kFirstIn:
-      return "FirstIn";
-    case emu::Order::kLastIn:
-      return "LastIn";
-    case emu::Order::kRandom:
-      return "Random";
+// The message of the Error that f() throws.
+template <class Error>
+std::string error_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
   }
-  return "";
+  return "no error";
+}
+
+// first, first + 1, ...
+inline std::vector<float> counting(std::size_t size, float first = 0) {
+  std::vector<float> values(size);
+  std::iota(values.begin(), values.end(), first);
+  return values;
 }
 
 }  // namespace sidechannel::test

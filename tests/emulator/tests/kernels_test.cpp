@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <numeric>
 #include <vector>
 
 #include "emu/emulator.h"
@@ -14,9 +13,22 @@
 namespace sidechannel::test {
 namespace {
 
-class Kernels : public EmulatorTest {};
+class Kernels : public testing::TestWithParam<emu::Order> {
+ protected:
+  Kernels() { emu::options().order = GetParam(); }
+  FreshMachine machine;
+  CudaQueue queue{0, kernels::Precision::kFp32};
+};
 
-INSTANTIATE_TEST_SUITE_P(Orders, Kernels, AllOrders(), name_of_order);
+std::string name_of_order(const testing::TestParamInfo<emu::Order>& order) {
+  constexpr const char* kNames[] = {"FirstIn", "LastIn", "Random"};
+  return kNames[static_cast<int>(order.param)];
+}
+
+INSTANTIATE_TEST_SUITE_P(Orders, Kernels,
+                         testing::Values(emu::Order::kFirstIn, emu::Order::kLastIn,
+                                         emu::Order::kRandom),
+                         name_of_order);
 
 TEST_P(Kernels, PlacesInGridAndBlock) {
   const Device<unsigned> y(queue, std::vector<unsigned>(144, 0));
@@ -30,9 +42,8 @@ TEST_P(Kernels, PlacesInGridAndBlock) {
 }
 
 TEST_P(Kernels, BarrierOfABlock) {
-  for (const int threads : {1, 31, 32, 33, 1024}) {
-    std::vector<float> values(static_cast<std::size_t>(threads));
-    std::iota(values.begin(), values.end(), 0.0f);
+  for (const unsigned threads : {1, 31, 32, 33, 1024}) {
+    const std::vector<float> values = counting(threads);
     const Device<float> x(queue, values);
     reverse_in_block(queue, threads, x.data());
     EXPECT_EQ(x.get(), std::vector<float>(values.rbegin(), values.rend())) << threads;
@@ -96,9 +107,7 @@ TEST_P(Kernels, Votes) {
 }
 
 TEST_P(Kernels, TilesOfAWarp) {
-  std::vector<float> values(64);
-  std::iota(values.begin(), values.end(), 0.0f);
-  const Device<float> x(queue, values);
+  const Device<float> x(queue, counting(64));
   const Device<float> y(queue, std::vector<float>(64));
   tile_sums(queue, x.data(), y.data());
   for (std::size_t i = 0; i < 64; ++i) {
@@ -129,9 +138,8 @@ TEST_P(Kernels, MatrixProductOfAWarp) {
 }
 
 TEST_P(Kernels, AsynchronousCopies) {
-  for (const int size : {1, 32, 33, 100}) {
-    std::vector<float> values(static_cast<std::size_t>(size));
-    std::iota(values.begin(), values.end(), 1.0f);
+  for (const unsigned size : {1, 32, 33, 100}) {
+    const std::vector<float> values = counting(size, 1);
     const Device<float> x(queue, values);
     const Device<float> y(queue, std::vector<float>(values.size()));
     copy_through_shared(queue, size, x.data(), y.data());
@@ -140,13 +148,11 @@ TEST_P(Kernels, AsynchronousCopies) {
 }
 
 TEST_P(Kernels, Clusters) {
-  for (const int blocks : {1, 2, 4, 8}) {
-    const std::vector<float> values(static_cast<std::size_t>(2 * blocks) * 32, 1.0f);
-    const Device<float> x(queue, values);
-    const Device<float> y(queue, std::vector<float>(static_cast<std::size_t>(2 * blocks)));
+  for (const unsigned blocks : {1, 2, 4, 8}) {
+    const Device<float> x(queue, std::vector<float>(2 * blocks * 32, 1.0f));
+    const Device<float> y(queue, std::vector<float>(2 * blocks));
     cluster_sums(queue, 2, blocks, x.data(), y.data());
-    EXPECT_EQ(y.get(), std::vector<float>(static_cast<std::size_t>(2 * blocks),
-                                          static_cast<float>(32 * blocks)));
+    EXPECT_EQ(y.get(), std::vector<float>(2 * blocks, static_cast<float>(32 * blocks)));
   }
 }
 
@@ -154,9 +160,7 @@ TEST_P(Kernels, AtomicsAndWarpBarriers) {
   const Device<int> count(queue, std::vector<int>{0});
   count_with_atomics(queue, 5, 100, count.data());
   EXPECT_EQ(count.get(), std::vector<int>{500});
-  std::vector<float> values(64);
-  std::iota(values.begin(), values.end(), 0.0f);
-  const Device<float> x(queue, values);
+  const Device<float> x(queue, counting(64));
   tree_in_warp(queue, x.data());
   EXPECT_EQ(x.get(), std::vector<float>(64, 63.0f * 32));
 }

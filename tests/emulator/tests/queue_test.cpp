@@ -18,27 +18,20 @@ using kernels::CudaError;
 using kernels::CudaGraph;
 using kernels::Precision;
 
-class Queue : public testing::Test {
-  FreshMachine machine_;
-};
+class Queue : public QueueTest {};
+class NewQueue : public MachineTest {};
 
 std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const CudaError& error) {
-    return error.what();
-  }
-  return "no error";
+  return test::error_of<CudaError>(f);
 }
 
 std::string error_of_a_queue(int device = 0) {
   return error_of([&] { CudaQueue(device, Precision::kFp32); });
 }
 
-// --- Devices
-// ----------------------------------------------------------------------------------------
+// --- Devices -------------------------------------------------------------------------------------
 
-TEST_F(Queue, DescribesItsDevice) {
+TEST_F(NewQueue, DescribesItsDevice) {
   const CudaQueue queue(0, Precision::kTf32);
   EXPECT_EQ(queue.info().name, "emulated GPU");
   EXPECT_TRUE(queue.info().emulated);
@@ -52,40 +45,28 @@ TEST_F(Queue, DescribesItsDevice) {
   EXPECT_EQ(cuda_devices(nullptr).front().name, "emulated GPU");
 }
 
-TEST_F(Queue, WithoutADriver) {
-  emu::faults().no_driver = true;
-  EXPECT_EQ(error_of_a_queue(), "CUDA: there is no NVIDIA driver");
-  std::string why;
-  EXPECT_TRUE(cuda_devices(&why).empty());
-  EXPECT_EQ(why, "there is no NVIDIA driver");
+TEST_F(NewQueue, WithoutADeviceSaysWhy) {
+  const std::pair<emu::Faults, std::string> cases[] = {
+      {{/*no_driver=*/true}, "there is no NVIDIA driver"},
+      {{false, /*driver_version=*/11040},
+       "the NVIDIA driver is too old: it supports CUDA 11.4, and this program needs 13.0"},
+      {{false, 0, /*no_device=*/true}, "the driver finds no GPU"}};
+  for (const auto& [faults, reason] : cases) {
+    emu::faults() = faults;
+    EXPECT_EQ(error_of_a_queue(), "CUDA: " + reason);
+    std::string why;
+    EXPECT_TRUE(cuda_devices(&why).empty()) << reason;
+    EXPECT_EQ(why, reason);
+  }
 }
 
-TEST_F(Queue, WithADriverThatIsTooOld) {
-  emu::faults().driver_version = 11040;
-  EXPECT_EQ(error_of_a_queue(),
-            "CUDA: the NVIDIA driver is too old: it supports CUDA 11.4, and this program needs "
-            "13.0");
-  std::string why;
-  EXPECT_TRUE(cuda_devices(&why).empty());
-  EXPECT_EQ(why,
-            "the NVIDIA driver is too old: it supports CUDA 11.4, and this program needs 13.0");
-}
-
-TEST_F(Queue, WithoutADevice) {
-  emu::faults().no_device = true;
-  EXPECT_EQ(error_of_a_queue(), "CUDA: the driver finds no GPU");
-  std::string why;
-  EXPECT_TRUE(cuda_devices(&why).empty());
-  EXPECT_EQ(why, "the driver finds no GPU");
-}
-
-TEST_F(Queue, WithADeviceThatIsNotThere) {
+TEST_F(NewQueue, WithADeviceThatIsNotThere) {
   EXPECT_EQ(error_of_a_queue(1), "CUDA: there is no device 1; this machine has 1, counted from 0");
   EXPECT_EQ(error_of_a_queue(-1),
             "CUDA: there is no device -1; this machine has 1, counted from 0");
 }
 
-TEST_F(Queue, WithADeviceThatTheProgramHasNoCodeFor) {
+TEST_F(NewQueue, WithADeviceThatTheProgramHasNoCodeFor) {
   emu::faults().no_code = true;
   emu::device_model().name = "Tesla P100";
   emu::device_model().compute_capability = 60;
@@ -94,11 +75,9 @@ TEST_F(Queue, WithADeviceThatTheProgramHasNoCodeFor) {
             "for emulated");
 }
 
-// --- Memory
-// -----------------------------------------------------------------------------------------
+// --- Memory --------------------------------------------------------------------------------------
 
 TEST_F(Queue, CountsWhatItGaveOut) {
-  CudaQueue queue(0, Precision::kFp32);
   EXPECT_EQ(queue.allocate(0), nullptr);
   std::shared_ptr<void> a = queue.allocate(1000);
   std::shared_ptr<void> b = queue.allocate(500);
@@ -109,7 +88,7 @@ TEST_F(Queue, CountsWhatItGaveOut) {
   EXPECT_EQ(queue.counters().allocations, 2);
 }
 
-TEST_F(Queue, MemoryOutlivesIt) {
+TEST_F(NewQueue, MemoryOutlivesIt) {
   std::shared_ptr<void> memory;
   {
     CudaQueue queue(0, Precision::kFp32);
@@ -120,7 +99,7 @@ TEST_F(Queue, MemoryOutlivesIt) {
   EXPECT_EQ(emu::allocated_bytes(), 0u);
 }
 
-TEST_F(Queue, OutOfMemory) {
+TEST_F(NewQueue, OutOfMemory) {
   constexpr std::size_t kKiB = 1024;
   emu::device_model().memory = 100 * kKiB;
   CudaQueue queue(0, Precision::kFp32);
@@ -134,7 +113,6 @@ TEST_F(Queue, OutOfMemory) {
 }
 
 TEST_F(Queue, OutOfMemoryAtTheNthAllocation) {
-  CudaQueue queue(0, Precision::kFp32);
   emu::faults().fail_allocation = 2;
   queue.allocate(1);
   EXPECT_EQ(error_of([&] { queue.allocate(2048); }),
@@ -144,7 +122,6 @@ TEST_F(Queue, OutOfMemoryAtTheNthAllocation) {
 }
 
 TEST_F(Queue, ScratchGrowsAndStays) {
-  CudaQueue queue(0, Precision::kFp32);
   void* const small = queue.scratch(100);
   EXPECT_EQ(queue.scratch(1 << 20), small);
   EXPECT_NE(queue.scratch((1 << 20) + 1), nullptr);
@@ -152,11 +129,9 @@ TEST_F(Queue, ScratchGrowsAndStays) {
   EXPECT_EQ(queue.memory_held(), std::size_t{2} << 20);
 }
 
-// --- Capture
-// ----------------------------------------------------------------------------------------
+// --- Capture -------------------------------------------------------------------------------------
 
 TEST_F(Queue, CaptureTakesNoMemoryAndDoesNotWait) {
-  CudaQueue queue(0, Precision::kFp32);
   const Device<float> x(queue, {1.0f});
   std::vector<float> host(1);
   queue.begin_capture();
@@ -179,7 +154,6 @@ TEST_F(Queue, CaptureTakesNoMemoryAndDoesNotWait) {
 }
 
 TEST_F(Queue, MemoryThatIsReleasedDuringACaptureIsFreedAfterIt) {
-  CudaQueue queue(0, Precision::kFp32);
   std::shared_ptr<void> memory = queue.allocate(100);
   queue.begin_capture();
   memory.reset();
@@ -189,7 +163,6 @@ TEST_F(Queue, MemoryThatIsReleasedDuringACaptureIsFreedAfterIt) {
 }
 
 TEST_F(Queue, AbandonedCaptureLeavesNothingBehind) {
-  CudaQueue queue(0, Precision::kFp32);
   const Device<float> x(queue, {1.0f});
   queue.begin_capture();
   fill(queue, 1, 5.0f, x.data());
@@ -200,7 +173,6 @@ TEST_F(Queue, AbandonedCaptureLeavesNothingBehind) {
 
 // A larger operation between two replays must not take the graph's scratch memory away.
 TEST_F(Queue, GraphKeepsTheScratchMemoryThatItUses) {
-  CudaQueue queue(0, Precision::kFp32);
   const Device<float> y(queue, {0.0f});
   queue.scratch(sizeof(float));
   queue.begin_capture();
@@ -214,7 +186,6 @@ TEST_F(Queue, GraphKeepsTheScratchMemoryThatItUses) {
 }
 
 TEST_F(Queue, Counts) {
-  CudaQueue queue(0, Precision::kFp32);
   const Device<float> x(queue, std::vector<float>(10));
   fill(queue, 10, 1.0f, x.data());
   fill(queue, 10, 2.0f, x.data());
@@ -231,11 +202,9 @@ TEST_F(Queue, Counts) {
   EXPECT_EQ(queue.counters().allocations, 1);
 }
 
-// --- Faults
-// -----------------------------------------------------------------------------------------
+// --- Faults --------------------------------------------------------------------------------------
 
 TEST_F(Queue, FaultNamesTheLaunchesSinceTheLastWait) {
-  CudaQueue queue(0, Precision::kFp32);
   const Device<float> x(queue, std::vector<float>(10));
   fill(queue, 10, 1.0f, x.data());
   queue.synchronize();
@@ -249,7 +218,6 @@ TEST_F(Queue, FaultNamesTheLaunchesSinceTheLastWait) {
 }
 
 TEST_F(Queue, FaultOfTheOnlyLaunch) {
-  CudaQueue queue(0, Precision::kFp32);
   const Device<float> x(queue, std::vector<float>(300));
   queue.synchronize();
   emu::faults().fail_launch = 1;
@@ -262,7 +230,6 @@ TEST_F(Queue, FaultOfTheOnlyLaunch) {
 }
 
 TEST_F(Queue, FaultAfterManyLaunches) {
-  CudaQueue queue(0, Precision::kFp32);
   const Device<float> x(queue, std::vector<float>(10));
   emu::faults().fail_launch = 99;
   for (int i = 0; i < 99; ++i) fill(queue, 10, 1.0f, x.data());
@@ -274,7 +241,6 @@ TEST_F(Queue, FaultAfterManyLaunches) {
 }
 
 TEST_F(Queue, FaultInARecordedStep) {
-  CudaQueue queue(0, Precision::kFp32);
   const Device<float> x(queue, std::vector<float>(10));
   queue.begin_capture();
   fill(queue, 10, 1.0f, x.data());
@@ -288,7 +254,7 @@ TEST_F(Queue, FaultInARecordedStep) {
             "CUDA: an illegal memory access was encountered, in a recorded step of 2 launches");
 }
 
-TEST_F(Queue, BlockingLaunchesNameTheOneThatFailed) {
+TEST_F(NewQueue, BlockingLaunchesNameTheOneThatFailed) {
   setenv("CUDA_LAUNCH_BLOCKING", "1", 1);
   emu::reset();
   CudaQueue queue(0, Precision::kFp32);

@@ -18,23 +18,13 @@ using kernels::CudaGraph;
 using kernels::Precision;
 using testing::HasSubstr;
 
-class Runtime : public testing::Test {
- protected:
-  FreshMachine machine;
-  CudaQueue queue{0, Precision::kFp32};
-};
+class Runtime : public QueueTest {};
 
 std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "no error";
+  return test::error_of<std::exception>(f);
 }
 
-// --- Asynchrony
-// -------------------------------------------------------------------------------------
+// --- Asynchrony ----------------------------------------------------------------------------------
 
 TEST_F(Runtime, LaunchesWaitUntilSomebodyWaitsForThem) {
   const Device<float> x(queue, std::vector<float>(10));
@@ -81,12 +71,12 @@ TEST_F(Runtime, HostMemoryIsReadWhenCudaReadsIt) {
 
 TEST_F(Runtime, KernelErrorsComeWithTheNextWait) {
   const Device<float> x(queue, std::vector<float>(256));
-  run_buggy(queue, Bug::kEarlyReturn, x.data());
+  run_buggy(queue, "early_return", x.data());
   EXPECT_THAT(error_of([&] { queue.synchronize(); }), HasSubstr("kernel early_return, thread ("));
   queue.synchronize();  // reported once
 
   emu::options().blocking = true;
-  EXPECT_THAT(error_of([&] { run_buggy(queue, Bug::kEarlyReturn, x.data()); }),
+  EXPECT_THAT(error_of([&] { run_buggy(queue, "early_return", x.data()); }),
               HasSubstr("kernel early_return, thread ("));
 }
 
@@ -94,7 +84,7 @@ TEST_F(Runtime, KernelErrorsComeWithTheNextWait) {
 TEST_F(Runtime, KernelErrorsOutliveTheirMemory) {
   {
     const Device<float> x(queue, std::vector<float>(256));
-    run_buggy(queue, Bug::kEarlyReturn, x.data());
+    run_buggy(queue, "early_return", x.data());
   }
   EXPECT_THAT(error_of([&] { queue.synchronize(); }), HasSubstr("kernel early_return"));
 }
@@ -104,7 +94,7 @@ TEST(RuntimeDeathTest, KernelErrorsThatNobodyWaitsForFailTheProgram) {
   const auto forget = [] {
     CudaQueue queue(0, Precision::kFp32);
     const Device<float> x(queue, std::vector<float>(256, 1.0f));
-    run_buggy(queue, Bug::kTrap, x.data());
+    run_buggy(queue, "trap", x.data());
   };
   EXPECT_EXIT(
       {
@@ -114,8 +104,7 @@ TEST(RuntimeDeathTest, KernelErrorsThatNobodyWaitsForFailTheProgram) {
       testing::ExitedWithCode(1), "emulated CUDA, an error that nobody waited for: __trap");
 }
 
-// --- Memory
-// -----------------------------------------------------------------------------------------
+// --- Memory --------------------------------------------------------------------------------------
 
 TEST_F(Runtime, MemoryIsAlignedPoisonedAndReused) {
   const auto first = queue.allocate(100);
@@ -141,8 +130,7 @@ TEST_F(Runtime, CopiesStayInTheirAllocation) {
               HasSubstr("is host memory, which contradicts the kind of the copy"));
 }
 
-// --- Graphs
-// -----------------------------------------------------------------------------------------
+// --- Graphs --------------------------------------------------------------------------------------
 
 TEST_F(Runtime, GraphsReplayLaunchesCopiesAndFillsWithTheirArguments) {
   const Device<float> x(queue, std::vector<float>(100));
@@ -196,8 +184,7 @@ TEST_F(Runtime, WhatACaptureRefuses) {
   });
 }
 
-// --- Devices
-// ----------------------------------------------------------------------------------------
+// --- Devices -------------------------------------------------------------------------------------
 
 TEST_F(Runtime, OlderDevicesRefuseWhatTheyDoNotHave) {
   const Device<float> x(queue, std::vector<float>(256));

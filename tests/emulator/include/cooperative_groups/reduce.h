@@ -8,17 +8,8 @@ template <class T>
 struct plus {
   T operator()(T a, T b) const { return a + b; }
 };
-template <class T>
-struct greater {
-  T operator()(T a, T b) const { return a > b ? a : b; }
-};
-template <class T>
-struct less {
-  T operator()(T a, T b) const { return a < b ? a : b; }
-};
-
-template <unsigned kSize, class Parent, class T, class Operation>
-T reduce(const thread_block_tile<kSize, Parent>& tile, T value, Operation operation,
+template <unsigned kSize, class T, class Operation>
+T reduce(const thread_block_tile<kSize>& tile, T value, Operation operation,
          Site site = Site::here()) {
   for (unsigned distance = kSize / 2; distance > 0; distance /= 2) {
     value = operation(value, tile.shfl_xor(value, distance, site));

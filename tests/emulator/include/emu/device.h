@@ -25,16 +25,10 @@
   _Pragma(                                                                    \
       "GCC error \"__shared__ cannot be emulated: use static_shared<T>() or " \
       "dynamic_shared<T>()\"")
-#if !defined(__clang__)
-#define __builtin_assume(condition) static_cast<void>(0)
-#endif
 
 // --- Vector types -------------------------------------------------------------------------------
 
 #define EMU_VECTOR_TYPES(T, name)                                   \
-  struct name##1 {                                                  \
-    T x;                                                            \
-  };                                                                \
   struct alignas(2 * sizeof(T)) name##2 {                           \
     T x, y;                                                         \
   };                                                                \
@@ -44,9 +38,6 @@
   struct alignas(4 * sizeof(T) > 16 ? 16 : 4 * sizeof(T)) name##4 { \
     T x, y, z, w;                                                   \
   };                                                                \
-  constexpr name##1 make_##name##1(T x) {                           \
-    return {x};                                                     \
-  }                                                                 \
   constexpr name##2 make_##name##2(T x, T y) {                      \
     return {x, y};                                                  \
   }                                                                 \
@@ -60,9 +51,6 @@ EMU_VECTOR_TYPES(float, float)
 EMU_VECTOR_TYPES(double, double)
 EMU_VECTOR_TYPES(int, int)
 EMU_VECTOR_TYPES(unsigned, uint)
-EMU_VECTOR_TYPES(long long, longlong)
-EMU_VECTOR_TYPES(unsigned long long, ulonglong)
-EMU_VECTOR_TYPES(unsigned char, uchar)
 #undef EMU_VECTOR_TYPES
 
 struct dim3 {
@@ -71,8 +59,7 @@ struct dim3 {
   constexpr dim3(uint3 v) : x(v.x), y(v.y), z(v.z) {}
 };
 
-// --- What a kernel's calls come to
-// ----------------------------------------------------------------
+// --- What a kernel's calls come to ---------------------------------------------------------------
 
 namespace emu {
 
@@ -107,7 +94,6 @@ extern ThreadPlace self;
 
 // The running grid.
 struct GridView {
-  dim3 cluster;
   unsigned blocks_per_cluster = 1;
   std::size_t dynamic_shared = 0;
   std::uint64_t launch = 0;  // counts launches
@@ -188,8 +174,7 @@ extern dim3 blockDim;
 extern dim3 gridDim;
 constexpr int warpSize = 32;
 
-// --- Barriers and warp functions
-// ------------------------------------------------------------------
+// --- Barriers and warp functions -----------------------------------------------------------------
 
 inline void __syncthreads(emu::Site site = emu::Site::here()) {
   emu::sync_block(emu::Vote::kNone, 0, site);
@@ -267,8 +252,7 @@ inline int __all_sync(unsigned mask, int predicate, emu::Site site = emu::Site::
   return __ballot_sync(mask, predicate, site) == mask;
 }
 
-// --- Atomics: nothing interrupts an emulated thread between two barriers
-// ----------------------------
+// --- Atomics: nothing interrupts an emulated thread between two barriers -------------------------
 
 #define EMU_ATOMIC(name, result)                                                           \
   template <class T>                                                                       \
@@ -295,93 +279,31 @@ __attribute__((no_sanitize("thread"), noinline)) T atomicCAS(T* p, std::common_t
   return old;
 }
 
-// --- Arithmetic
-// -----------------------------------------------------------------------------------
+// --- Arithmetic ----------------------------------------------------------------------------------
 
-inline float rsqrtf(float x) {
-  return 1.0f / std::sqrt(x);
-}
-inline double rsqrt(double x) {
-  return 1.0 / std::sqrt(x);
-}
-inline float __expf(float x) {
-  return std::exp(x);
-}
-inline float __logf(float x) {
-  return std::log(x);
-}
-inline float __fdividef(float a, float b) {
-  return a / b;
-}
-inline float __frcp_rn(float x) {
-  return 1.0f / x;
-}
-inline float __fsqrt_rn(float x) {
-  return std::sqrt(x);
-}
-inline float __fadd_rn(float a, float b) {
-  return a + b;
-}
-inline float __fsub_rn(float a, float b) {
-  return a - b;
-}
-inline float __fmul_rn(float a, float b) {
-  return a * b;
-}
-inline float __fdiv_rn(float a, float b) {
-  return a / b;
-}
-inline float __fmaf_rn(float a, float b, float c) {
-  return std::fma(a, b, c);
-}
-inline double __dadd_rn(double a, double b) {
-  return a + b;
-}
-inline double __dsub_rn(double a, double b) {
-  return a - b;
-}
-inline double __dmul_rn(double a, double b) {
-  return a * b;
-}
-inline double __ddiv_rn(double a, double b) {
-  return a / b;
-}
-inline double __dsqrt_rn(double x) {
-  return std::sqrt(x);
-}
-inline double __fma_rn(double a, double b, double c) {
-  return std::fma(a, b, c);
-}
-inline unsigned __umulhi(unsigned a, unsigned b) {
-  return static_cast<unsigned>(static_cast<std::uint64_t>(a) * b >> 32);
-}
-inline unsigned __float_as_uint(float x) {
-  return emu::bits_as<unsigned>(x);
-}
-inline int __float_as_int(float x) {
-  return emu::bits_as<int>(x);
-}
-inline float __uint_as_float(unsigned x) {
-  return emu::bits_as<float>(x);
-}
-inline float __int_as_float(int x) {
-  return emu::bits_as<float>(x);
-}
-inline long long __double_as_longlong(double x) {
-  return emu::bits_as<long long>(x);
-}
-inline double __longlong_as_double(long long x) {
-  return emu::bits_as<double>(x);
-}
-inline int __popc(unsigned x) {
-  return __builtin_popcount(x);
-}
-inline int __ffs(int x) {
-  return __builtin_ffs(x);
-}
-inline int __clz(int x) {
-  return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x));
-}
+#define EMU_FUNCTION(T, name, parameters, value) \
+  inline T name parameters {                     \
+    return value;                                \
+  }
+EMU_FUNCTION(float, rsqrtf, (float x), 1.0f / std::sqrt(x))
+EMU_FUNCTION(double, rsqrt, (double x), 1.0 / std::sqrt(x))
+EMU_FUNCTION(float, __expf, (float x), std::exp(x))
+EMU_FUNCTION(float, __logf, (float x), std::log(x))
+EMU_FUNCTION(float, __fadd_rn, (float a, float b), a + b)
+EMU_FUNCTION(float, __fsub_rn, (float a, float b), a - b)
+EMU_FUNCTION(float, __fmul_rn, (float a, float b), (a * b))
+EMU_FUNCTION(float, __fdiv_rn, (float a, float b), a / b)
+EMU_FUNCTION(float, __fmaf_rn, (float a, float b, float c), std::fma(a, b, c))
+EMU_FUNCTION(unsigned, __umulhi, (unsigned a, unsigned b),
+             static_cast<unsigned>(static_cast<std::uint64_t>(a) * b >> 32))
+EMU_FUNCTION(unsigned, __float_as_uint, (float x), emu::bits_as<unsigned>(x))
+EMU_FUNCTION(int, __float_as_int, (float x), emu::bits_as<int>(x))
+EMU_FUNCTION(float, __uint_as_float, (unsigned x), emu::bits_as<float>(x))
+EMU_FUNCTION(float, __int_as_float, (int x), emu::bits_as<float>(x))
+EMU_FUNCTION(int, __popc, (unsigned x), __builtin_popcount(x))
+EMU_FUNCTION(int, __ffs, (int x), __builtin_ffs(x))
+EMU_FUNCTION(int, __clz, (int x), x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)))
+#undef EMU_FUNCTION
 
 // Two arguments of different types are allowed, as in CUDA.
 using std::max;  // NOLINT(google-global-names-in-headers)
@@ -397,26 +319,9 @@ constexpr std::common_type_t<A, B> min(A a, B b) {
   return std::min(static_cast<T>(a), static_cast<T>(b));
 }
 
-// Loads and stores that say something about caches.
 template <class T>
 T __ldg(const T* p) {
   return *p;
-}
-template <class T>
-T __ldcg(const T* p) {
-  return *p;
-}
-template <class T>
-T __ldcs(const T* p) {
-  return *p;
-}
-template <class T>
-void __stcg(T* p, T value) {
-  *p = value;
-}
-template <class T>
-void __stcs(T* p, T value) {
-  *p = value;
 }
 
 [[noreturn]] inline void __trap() {

@@ -8,8 +8,7 @@
 
 namespace emu {
 
-// --- The machine
-// ----------------------------------------------------------------------------------
+// --- The machine ---------------------------------------------------------------------------------
 
 // What cudaGetDeviceProperties tells. Kernels that need more than the device has are refused: with
 // compute_capability 75 there is no cp.async and no TF32, below 90 there are no clusters.
@@ -37,8 +36,7 @@ Faults& faults();
 // errors that stuck. Live allocations stay.
 void reset();
 
-// --- How kernels are run
-// --------------------------------------------------------------------------
+// --- How kernels are run -------------------------------------------------------------------------
 
 // The order in which threads and blocks run that could run: as they came (close to lockstep), the
 // last first (one warp runs ahead as far as it can), or any.
@@ -53,24 +51,14 @@ struct Options {
   bool verify_orders = false;
   // Launches, copies and fills are done before the call returns.
   bool blocking = false;
-  // Host code that touches device memory crashes with a message, instead of working.
-  bool protect_device_memory = true;
 };
 Options& options();
 
-// --- What happened
-// --------------------------------------------------------------------------------
+// --- What happened -------------------------------------------------------------------------------
 
 struct Counters {
   std::int64_t launches = 0;        // kernels that were run, those of graphs included
   std::int64_t graph_launches = 0;  // calls
-  std::int64_t allocations = 0;     // of device memory
-  std::int64_t frees = 0;
-  std::int64_t synchronizations =
-      0;  // calls that waited: of streams, events, copies to pageable memory
-  std::int64_t blocks = 0;
-  std::int64_t threads = 0;
-  std::int64_t switches = 0;  // between fibers
 };
 const Counters& counters();
 
