@@ -176,6 +176,11 @@ TEST(PyTorch, Mse) {
   compare(c, {{"x", same}}, same, [&](std::span<const Var> in) { return mse(in[0], target); });
 }
 
+TEST(PyTorch, Mish) {
+  compare(part(read("operations.safetensors"), "mish."), {{"x", same}}, same,
+          [&](std::span<const Var> in) { return activate(in[0], kMish); });
+}
+
 // --- Training -----------------------------------------------------------------------------------
 
 constexpr int kSteps = 20;

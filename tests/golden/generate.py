@@ -93,6 +93,7 @@ def operations():
     out["mse.target"] = target
     with_gradients(out, "mse", lambda x: functional.mse_loss(x, target.expand(3, 11)),
                    {"x": normal(3, 11)})
+    with_gradients(out, "mish", lambda x: functional.mish(x), {"x": normal(200) * 8})
     return out
 
 
