@@ -141,7 +141,7 @@ TEST(Memory, WhatNoMachineHasIsRefusedWithTheFlagsToLower) {
   refusal({"localization", "run", "--probe-width", "16384", "--depth", "1000"},
           "the probes' weights", "--probe-width, --channels or --depth");
   refusal({"overlap", "run", "--channels", "16384", "--depth", "1000", "--overlaps", "1"},
-          "the networks' weights", "--channels, --depth, --kernel-size or --jobs");
+          "the networks' weights", "--channels, --depth or --kernel-size");
   refusal({"groups", "run", "--batch", "1000000", "--length", "1000000", "--jobs", "2"},
           "the activations of a training step", "--jobs, --batch, --length, --channels or --depth");
   EXPECT_FALSE(std::filesystem::exists(folder / "run" + "/config.json"));
