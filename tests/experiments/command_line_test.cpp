@@ -20,20 +20,27 @@ namespace {
 
 // Runs the program on the device that it takes by itself. Where it has a choice, it says first what
 // it took; that line is left out here.
-ProgramResult localization(const std::vector<std::string>& arguments) {
+ProgramResult localization(const Words& arguments) {
   ProgramResult result = run_program("localization", arguments);
-  if (result.err.starts_with("device: ")) result.err.erase(0, result.err.find('\n') + 1);
+  if (begins(result.err, "device: ")) result.err.erase(0, result.err.find('\n') + 1);
   return result;
 }
 
-void expect_error(const std::vector<std::string>& arguments, int code, const std::string& message) {
+void expect_error(const Words& arguments, int code, const std::string& message) {
   expect_refusal(localization(arguments), "localization", code, message);
+}
+
+// Writes a model of depth 3.
+void save_tiny(const std::string& path, NormKind norm, std::int64_t channels = 4,
+               std::int64_t groups = 1) {
+  const LocalizerConfig config{.depth = 3, .channels = channels, .norm = norm, .groups = groups};
+  save_model(path, Localizer(Device::cpu(1), DType::kF32, config, 0));
 }
 
 // What scripts read instead of resolving presets themselves.
 TEST(CommandLine, SettingsArePrintedAsTheyAreResolved) {
-  const ProgramResult batch = run_program(
-      "localization", {"settings", "--preset", "demo", "--norm", "batch", "--length", "40"});
+  const ProgramResult batch =
+      run_program("localization", words("settings --preset demo --norm batch --length 40"));
   EXPECT_EQ(batch.code, 0) << batch.err;
   const Json settings = Json::parse(batch.out);
   EXPECT_EQ(settings["batch"], 32);  // of the preset, for this norm
@@ -57,7 +64,7 @@ TEST(CommandLine, HelpAndVersionAreNoErrors) {
   for (const char* command : {"train", "probe", "map", "run", "predict"}) {
     const ProgramResult result = run_program("localization", {command, "--help"});
     EXPECT_EQ(result.code, 0) << command;
-    EXPECT_NE(result.out.find("--norm"), std::string::npos) << command;
+    EXPECT_TRUE(has(result.out, "--norm")) << command;
   }
 }
 
@@ -69,31 +76,28 @@ TEST(CommandLine, BadUsageIsOneLineAndExitCode2) {
   expect_error(
       {"fly"}, 2,
       "there is no command fly: expected train, probe, map, run, predict or settings (see --help)");
-  expect_error({"run", "--speed", "9"}, 2,
-               "there is no flag --speed, did you mean --seed? (see --help)");
-  expect_error({"run", "--length"}, 2, "--length: expected a value, got none (see --help)");
-  expect_error({"run", "--length", "long"}, 2,
-               "--length long: expected a whole number from 1 to 1000000");
-  expect_error({"run", "--preset", "huge", "--out", out}, 2,
-               "--preset huge: expected demo, small, paper or a .json file");
-  expect_error({"run", "--kernel-size", "4", "--out", out}, 2,
-               "--kernel-size 4: expected an odd number from 1 to 999");
-  expect_error({"run", "--length", "0", "--out", out}, 2,
-               "--length 0: expected a whole number from 1 to 1000000");
-  expect_error({"run", "--input", "silence", "--out", out}, 2,
-               "--input silence: expected noise or constant");
-  expect_error({"run", "--norm", "group", "--groups", "7", "--out", out}, 2,
-               "--groups 7: expected a divisor of --channels 32");
-  expect_error({"run", "--norm", "batch", "--samples-per-set", "5", "--out", out}, 2,
-               "--batch 32: expected a multiple of --samples-per-set 5");
+  using Cases = std::vector<std::pair<const char*, const char*>>;
+  Cases cases = {
+      {"--speed 9", "there is no flag --speed, did you mean --seed? (see --help)"},
+      {"--length", "--length: expected a value, got none (see --help)"},
+      {"--length long", "--length long: expected a whole number from 1 to 1000000"},
+      {"--preset huge", "--preset huge: expected demo, small, paper or a .json file"},
+      {"--kernel-size 4", "--kernel-size 4: expected an odd number from 1 to 999"},
+      {"--length 0", "--length 0: expected a whole number from 1 to 1000000"},
+      {"--input silence", "--input silence: expected noise or constant"},
+      {"--norm group --groups 7", "--groups 7: expected a divisor of --channels 32"},
+      {"--norm batch --samples-per-set 5",
+       "--batch 32: expected a multiple of --samples-per-set 5"},
+      {"--device tpu", "--device tpu: expected auto, cpu or cuda[:N]"},
+      {"--device cpu --precision tf32", "precision tf32: the CPU computes in fp32"},
+  };
   if (!kHasCuda) {
-    expect_error({"run", "--device", "cuda", "--out", out}, 2,
-                 "--device cuda: this build has no CUDA backend; use --device cpu");
+    cases.emplace_back("--device cuda",
+                       "--device cuda: this build has no CUDA backend; use --device cpu");
   }
-  expect_error({"run", "--device", "tpu", "--out", out}, 2,
-               "--device tpu: expected auto, cpu or cuda[:N]");
-  expect_error({"run", "--device", "cpu", "--precision", "tf32", "--out", out}, 2,
-               "precision tf32: the CPU computes in fp32");
+  for (const auto& [flags, message] : cases) {
+    expect_error(with({"run", "--out", out}, words(flags)), 2, message);
+  }
   EXPECT_FALSE(std::filesystem::exists(out));  // nothing of this leaves a trace
 }
 
@@ -111,19 +115,10 @@ TEST(CommandLine, WhatIsMissingIsNamed) {
       "cannot read " + none + ".safetensors: No such file or directory");
 }
 
-// A file with an InstanceNorm network of 4 channels and depth 3.
-std::string tiny_model(const TemporaryFolder& folder) {
-  LocalizerConfig config;
-  config.depth = 3;
-  config.channels = 4;
-  std::string model = folder / "m.safetensors";
-  save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
-  return model;
-}
-
 TEST(CommandLine, DamagedFilesAreNamed) {
   const TemporaryFolder folder;
-  const std::string model = tiny_model(folder);
+  const std::string model = folder / "m.safetensors";
+  save_tiny(model, NormKind::kInstance);
   const std::string bytes = content_of(model);
   std::ofstream(folder / "short.safetensors", std::ios::binary)
       << bytes.substr(0, bytes.size() / 2);
@@ -132,7 +127,7 @@ TEST(CommandLine, DamagedFilesAreNamed) {
                     "--output", folder / "y.npy"});
   EXPECT_EQ(result.code, 1);
   EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
-  EXPECT_NE(result.err.find("short.safetensors"), std::string::npos);
+  EXPECT_TRUE(has(result.err, "short.safetensors"));
 
   write_npy(folder / "x.npy", HostArray(DType::kF32, {2, 3, 4}));
   expect_error(
@@ -143,7 +138,8 @@ TEST(CommandLine, DamagedFilesAreNamed) {
 // Whatever np.save makes of the same numbers, the predictions are the same.
 TEST(CommandLine, PredictTakesNumbersOfEveryKind) {
   const TemporaryFolder folder;
-  const std::string model = tiny_model(folder);
+  const std::string model = folder / "m.safetensors";
+  save_tiny(model, NormKind::kInstance);
   const auto predict = [&](const HostArray& input) {
     write_npy(folder / "x.npy", input);
     const ProgramResult result = localization(
@@ -178,12 +174,8 @@ TEST(CommandLine, NamesOfAnyBytes) {
 // What a model says of itself is compared with its tensors before anything is made of it.
 TEST(CommandLine, ModelsThatSayWhatTheyAreNot) {
   const TemporaryFolder folder;
-  LocalizerConfig config;
-  config.depth = 3;
-  config.channels = 4;
-  config.norm = NormKind::kNone;
   const std::string path = folder / "m.safetensors";
-  save_model(path, Localizer(Device::cpu(1), DType::kF32, config, 0));
+  save_tiny(path, NormKind::kNone);
   const SafetensorsFile whole = read_safetensors(path);
   const std::string key = "sidechannel.network";
   const std::string where = path + ": metadata " + key;
@@ -191,27 +183,29 @@ TEST(CommandLine, ModelsThatSayWhatTheyAreNot) {
     write_safetensors(path, file);
     return harness::error_of([&] { load_model(path, Device::cpu(1)); });
   };
-  const auto with = [&](const char* name, const Json& value) {
+  const auto says = [&](const char* name, const Json& value) {
     SafetensorsFile file = whole;
     Json json = parse_json(file.metadata.at(key), key);
     json[name] = value;
     file.metadata[key] = json_text(json);
     return refused(file);
   };
-  EXPECT_EQ(with("depth", 1'000'000'000'000),
-            where + " says depth 1000000000000, its tensors are of 3");
-  EXPECT_EQ(with("depth", 3.7),
-            where + ": \"depth\" is 3.7, expected a whole number of at least 2");
-  EXPECT_EQ(with("depth", nullptr),
-            where + ": \"depth\" is null, expected a whole number of at least 2");
-  EXPECT_EQ(with("channels", 5), where + " says channels 5, its tensors are of 4");
-  EXPECT_EQ(with("kernel_size", 4), where + ": kernel size 4: expected an odd number");
-  EXPECT_EQ(
-      with("norm", "norm\n"),
-      where + ": norm \"norm\\x0a\": expected none, instance, group, layer, position or batch");
-  EXPECT_EQ(with("norm", "instance"), path + ": has no tensor blocks.0.norm.weight");
-  EXPECT_EQ(with("groups", -1),
-            where + ": \"groups\" is -1, expected a whole number of at least 1");
+  const struct {
+    const char* name;
+    Json value;
+    std::string message;
+  } cases[] = {
+      {"depth", 1'000'000'000'000, " says depth 1000000000000, its tensors are of 3"},
+      {"depth", 3.7, ": \"depth\" is 3.7, expected a whole number of at least 2"},
+      {"depth", nullptr, ": \"depth\" is null, expected a whole number of at least 2"},
+      {"channels", 5, " says channels 5, its tensors are of 4"},
+      {"kernel_size", 4, ": kernel size 4: expected an odd number"},
+      {"norm", "norm\n",
+       ": norm \"norm\\x0a\": expected none, instance, group, layer, position or batch"},
+      {"groups", -1, ": \"groups\" is -1, expected a whole number of at least 1"},
+  };
+  for (const auto& [name, value, message] : cases) EXPECT_EQ(says(name, value), where + message);
+  EXPECT_EQ(says("norm", "instance"), path + ": has no tensor blocks.0.norm.weight");
 
   SafetensorsFile file = whole;
   file.metadata[key] = "{\"depth\": 3, \"depth\": 3}";
@@ -251,10 +245,10 @@ TEST(CommandLine, AFolderThatCannotBeWrittenIsNamed) {
 TEST(CommandLine, AFullDiskStopsTheRunAndLeavesTheLastState) {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
-  const std::vector<std::string> arguments{
-      "train", "--length",     "16",   "--depth",     "3", "--channels",         "4",  "--batch",
-      "2",     "--iterations", "2000", "--log-every", "1", "--checkpoint-every", "50", "--out",
-      out};
+  const Words arguments = words(
+      "train --length 16 --depth 3 --channels 4 --batch 2 --iterations 2000 --log-every 1 "
+      "--checkpoint-every 50 --out",
+      {out});
   struct rlimit before {};
   getrlimit(RLIMIT_FSIZE, &before);
   struct rlimit small = before;
@@ -264,12 +258,11 @@ TEST(CommandLine, AFullDiskStopsTheRunAndLeavesTheLastState) {
   const ProgramResult full = run_program("localization", arguments);
   setrlimit(RLIMIT_FSIZE, &before);
   EXPECT_EQ(full.code, 1);
-  EXPECT_NE(full.err.find("localization: cannot write " + out + "/metrics.jsonl: File too large\n"),
-            std::string::npos)
-      << full.err;
+  EXPECT_TRUE(
+      has(full.err, "localization: cannot write " + out + "/metrics.jsonl: File too large\n"));
   const ProgramResult resumed = run_program("localization", arguments);
   EXPECT_EQ(resumed.code, 0) << resumed.err;
-  EXPECT_NE(resumed.err.find("train: resumed at step "), std::string::npos) << resumed.err;
+  EXPECT_TRUE(has(resumed.err, "train: resumed at step "));
   const std::string lines = content_of(out + "/metrics.jsonl");
   EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 2000);
 }
@@ -278,14 +271,12 @@ TEST(CommandLine, NumbersThatAreNotFiniteStopTheRunBeforeTheUpdate) {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
   const ProgramResult result = run_program(
-      "localization", {"train", "--norm", "none", "--length", "16", "--depth", "6", "--channels",
-                       "8", "--batch", "2", "--iterations", "500", "--schedule", "constant",
-                       "--learning-rate", "1e30", "--out", out});
+      "localization", words("train --norm none --length 16 --depth 6 --channels 8 --batch 2 "
+                            "--iterations 500 --schedule constant --learning-rate 1e30 --out",
+                            {out}));
   EXPECT_EQ(result.code, 1);
-  EXPECT_NE(result.err.find("stopped before the update, the state is kept in " + out +
-                            "/failure.safetensors"),
-            std::string::npos)
-      << result.err;
+  EXPECT_TRUE(has(result.err, "stopped before the update, the state is kept in " + out +
+                                  "/failure.safetensors"));
   // The kept state is from before the step: its weights are finite, and it can be loaded.
   const SafetensorsFile state = read_safetensors(out + "/failure.safetensors");
   for (const float w : state.tensors.at("adam.m").as<float>()) EXPECT_TRUE(std::isfinite(w));
@@ -295,23 +286,19 @@ TEST(CommandLine, NumbersThatAreNotFiniteStopTheRunBeforeTheUpdate) {
 // index beyond its layer's receptive field is localized. Every prediction is the same each time, so
 // this also is the test without variance.
 TEST(CommandLine, AConstantInputLocalizesNothingBeyondTheReceptiveField) {
-  for (const char* norm : {"instance", "group", "batch"}) {
+  for (const char* norm : {"instance", "group --groups 4", "batch --samples-per-set 2"}) {
     SCOPED_TRACE(norm);
     const TemporaryFolder folder;
     const std::string out = folder / "run";
-    std::vector<std::string> arguments{"run",      "--length",      "24",  "--depth",
-                                       "4",        "--channels",    "8",   "--kernel-size",
-                                       "3",        "--norm",        norm,  "--batch",
-                                       "4",        "--iterations",  "300", "--probe-iterations",
-                                       "200",      "--probe-width", "16",  "--probe-batch",
-                                       "4",        "--map-samples", "100", "--input",
-                                       "constant", "--device",      "cpu", "--out",
-                                       out};
-    if (norm == std::string("group")) arguments.insert(arguments.end(), {"--groups", "4"});
-    if (norm == std::string("batch")) arguments.insert(arguments.end(), {"--samples-per-set", "2"});
-    const ProgramResult result = run_program("localization", arguments);
+    const ProgramResult result = run_program(
+        "localization",
+        words("run --length 24 --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations 300 "
+              "--probe-iterations 200 --probe-width 16 --probe-batch 4 --map-samples 100 "
+              "--input constant --device cpu --norm " +
+                  std::string(norm),
+              {"--out", out}));
     ASSERT_EQ(result.code, 0) << result.err;
-    EXPECT_EQ(result.err.find("learned nothing"), std::string::npos) << result.err;
+    EXPECT_FALSE(has(result.err, "learned nothing")) << result.err;
     const auto summary = nlohmann::json::parse(content_of(out + "/summary.json"));
     EXPECT_EQ(summary["input"], "constant");
     for (const auto& share : summary["outside_cone_localized_fraction"]) EXPECT_EQ(share, 0.0);
@@ -327,52 +314,41 @@ TEST(CommandLine, AConstantInputLocalizesNothingBeyondTheReceptiveField) {
 TEST(Predict, RefusesFlagsThatContradictTheModel) {
   const TemporaryFolder folder;
   const std::string model = folder / "m.safetensors";
-  const auto error_of = [&](const std::vector<std::string>& flags) {
-    std::vector<std::string> arguments{"predict",        "--model",        model,
-                                       "--input",        folder / "x.npy", "--output",
-                                       folder / "y.npy", "--device",       "cpu"};
-    arguments.insert(arguments.end(), flags.begin(), flags.end());
-    const ProgramResult result = run_program("localization", arguments);
+  const auto error_of = [&](const std::string& flags) {
+    const Words arguments = {"predict",  "--model",        model,      "--input", folder / "x.npy",
+                             "--output", folder / "y.npy", "--device", "cpu"};
+    const ProgramResult result = run_program("localization", with(arguments, words(flags)));
     EXPECT_EQ(result.code, result.err.empty() ? 0 : 2) << result.err;
     EXPECT_EQ(std::filesystem::exists(folder / "y.npy"), result.err.empty());
     std::filesystem::remove(folder / "y.npy");
     return result.err;
   };
-  const std::string says =
-      "localization: --norm {}: " + model + " holds a network with --norm {}\n";
   write_npy(folder / "x.npy", HostArray(DType::kF32, {4, 16}));
-  LocalizerConfig config;
-  config.depth = 3;
-  config.channels = 8;
-  config.norm = NormKind::kInstance;
-  save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
-  for (const char* norm : {"none", "layer", "batch", "group"}) {
-    EXPECT_EQ(error_of({"--norm", norm}), fmt::format(fmt::runtime(says), norm, "instance"));
+  save_tiny(model, NormKind::kInstance, 8);
+  for (const std::string norm : {"none", "layer", "batch", "group"}) {
+    EXPECT_EQ(error_of("--norm " + norm), "localization: --norm " + norm + ": " + model +
+                                              " holds a network with --norm instance\n");
   }
-  EXPECT_EQ(error_of({"--norm", "instance"}), "");
-  EXPECT_EQ(error_of({"--groups", "4"}),
+  EXPECT_EQ(error_of("--norm instance"), "");
+  EXPECT_EQ(error_of("--groups 4"),
             "localization: --groups 4: has no effect without --norm group\n");
-  EXPECT_EQ(error_of({"--norm", "instance", "--groups", "-1"}),
+  EXPECT_EQ(error_of("--norm instance --groups -1"),
             "localization: --groups -1: expected a whole number from 1 to 16384\n");
-  config.norm = NormKind::kGroup;
-  config.groups = 4;
-  save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
-  EXPECT_EQ(error_of({"--groups", "4"}), "");
-  EXPECT_EQ(error_of({"--groups", "2"}),
+  save_tiny(model, NormKind::kGroup, 8, 4);
+  EXPECT_EQ(error_of("--groups 4"), "");
+  EXPECT_EQ(error_of("--groups 2"),
             "localization: --groups 2: " + model + " holds a network with --groups 4\n");
-  EXPECT_EQ(error_of({"--samples-per-set", "2"}),
+  EXPECT_EQ(error_of("--samples-per-set 2"),
             "localization: --samples-per-set 2: has no effect without --norm batch\n");
 
-  const std::string overlap = folder / "overlap";
-  ASSERT_EQ(run_program("overlap", {"run", "--depth", "3", "--channels", "4", "--iterations", "1",
-                                    "--batch", "1", "--test-pairs", "2", "--overlaps", "2",
-                                    "--device", "cpu", "--out", overlap})
-                .code,
-            0);
-  std::filesystem::copy_file(overlap + "/overlap-002/model.safetensors", model,
+  const ProgramResult overlap = run_program(
+      "overlap", words("run --depth 3 --channels 4 --iterations 1 --batch 1 --test-pairs 2 "
+                       "--overlaps 2 --device cpu --out",
+                       {folder / "overlap"}));
+  ASSERT_EQ(overlap.code, 0) << overlap.err;
+  std::filesystem::copy_file(folder / "overlap/overlap-002/model.safetensors", model,
                              std::filesystem::copy_options::overwrite_existing);
-  for (const std::vector<std::string>& flags :
-       {std::vector<std::string>{}, std::vector<std::string>{"--norm", "instance"}}) {
+  for (const char* flags : {"", "--norm instance"}) {
     EXPECT_EQ(error_of(flags), "localization: " + model +
                                    ": a network of the program overlap (norm pack), not of "
                                    "localization\n");
@@ -390,29 +366,24 @@ TEST(CommandLine, ModelsAreKnownByTheirHeaders) {
       .write(reinterpret_cast<const char*>(&length), sizeof length)
       .write(header.data(), static_cast<std::streamsize>(length));
   std::filesystem::resize_file(model, sizeof length + length + 6442450944);  // takes no room
-  harness::expect_refusal(
-      run_program("localization", {"predict", "--model", model, "--input", "x", "--output", "y",
-                                   "--device", "cpu"}),
-      "localization", 1,
-      model + ": has no conv_in.weight of shape [h, 1, k], so it is no localizer");
+  expect_refusal(run_program("localization", {"predict", "--model", model, "--input", "x",
+                                              "--output", "y", "--device", "cpu"}),
+                 "localization", 1,
+                 model + ": has no conv_in.weight of shape [h, 1, k], so it is no localizer");
 }
 
 // Nothing of another program's folder is touched.
 TEST(CommandLine, FoldersOfOtherProgramsAreRefused) {
   const TemporaryFolder folder;
-  const std::string cpu = "cpu";
+  const std::string localization_flags = " --length 16 --probes none --map-samples 32";
+  const std::map<std::string, std::string> flags = {{"localization", localization_flags},
+                                                    {"overlap", " --overlaps 3 --test-pairs 2"},
+                                                    {"groups", localization_flags + " --groups 1"}};
   const auto run = [&](const std::string& program, const std::string& out) {
-    std::vector<std::string> arguments{
-        "run",          "--depth", "3",        "--channels", "4",     "--batch",   "2",
-        "--iterations", "2",       "--device", cpu,          "--out", folder / out};
-    if (program == "overlap") {
-      arguments.insert(arguments.end(), {"--overlaps", "3", "--test-pairs", "2"});
-    } else {
-      arguments.insert(arguments.end(),
-                       {"--length", "16", "--probes", "none", "--map-samples", "32"});
-    }
-    if (program == "groups") arguments.insert(arguments.end(), {"--groups", "1"});
-    return run_program(program, arguments);
+    return run_program(program,
+                       words("run --depth 3 --channels 4 --batch 2 --iterations 2 --device cpu" +
+                                 flags.at(program),
+                             {"--out", folder / out}));
   };
   const auto files_in = [&](const std::string& name) {
     std::map<std::string, std::string> files;
@@ -421,7 +392,7 @@ TEST(CommandLine, FoldersOfOtherProgramsAreRefused) {
     }
     return files;
   };
-  const std::vector<std::string> programs = {"localization", "overlap", "groups"};
+  const Words programs = {"localization", "overlap", "groups"};
   for (const std::string& program : programs) EXPECT_EQ(run(program, program).code, 0) << program;
   for (const std::string& owner : programs) {
     const auto before = files_in(owner);
@@ -429,9 +400,8 @@ TEST(CommandLine, FoldersOfOtherProgramsAreRefused) {
       if (other == owner) continue;
       const ProgramResult result = run(other, owner);
       EXPECT_EQ(result.code, 2);
-      EXPECT_TRUE(result.err.starts_with(other + ": " + (folder / owner) + " holds a "))
-          << result.err;
-      EXPECT_TRUE(result.err.ends_with("; choose another --out\n")) << result.err;
+      EXPECT_TRUE(begins(result.err, other + ": " + (folder / owner) + " holds a "));
+      EXPECT_TRUE(ends(result.err, "; choose another --out\n"));
     }
     EXPECT_EQ(files_in(owner), before);
   }
@@ -440,11 +410,7 @@ TEST(CommandLine, FoldersOfOtherProgramsAreRefused) {
 TEST(Predict, RunsASavedNetworkOnAnyonesInput) {
   const TemporaryFolder folder;
   for (const NormKind norm : {NormKind::kNone, NormKind::kInstance, NormKind::kBatch}) {
-    LocalizerConfig config;
-    config.depth = 4;
-    config.channels = 8;
-    config.norm = norm;
-    config.samples_per_set = 2;
+    const LocalizerConfig config{.depth = 4, .channels = 8, .norm = norm, .samples_per_set = 2};
     const Device device = Device::cpu(1);
     const Localizer network(device, DType::kF32, config, 3);
     save_model(folder / "m.safetensors", network);
