@@ -2,31 +2,19 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/gradcheck.h"
-#include "tests/harness/op_check.h"
+#include "tests/harness/localizer_check.h"
 
 namespace sidechannel {
 namespace {
 
+using harness::device;
 using harness::Draw;
 using harness::error_of;
+using harness::randomize_norms;
 using harness::relative_difference;
+using harness::shapes_of;
 using harness::tensor_of;
 using harness::values_of;
-
-const Device& device() {
-  return harness::device();
-}
-
-// Away from 1 and 0, where gamma and beta begin.
-void randomize_norms(Localizer& net, Draw& draw) {
-  for (Parameter& parameter : net.parameters().parameters()) {
-    if (parameter.name.find(".norm.") == std::string::npos) continue;
-    const double mean = parameter.name.ends_with("weight") ? 1 : 0;
-    const auto values = draw.normals<double>(parameter.value.size(), mean, 0.5);
-    parameter.value.copy_from(HostArray::from<double>(values, parameter.value.shape()));
-  }
-}
 
 std::vector<double> predict(const Localizer& net, const Tensor& x) {
   Tape tape(device(), DType::kF64);
@@ -135,19 +123,9 @@ TEST(PackedLocalizer, TheLengthIsOnePlusTwoReceptiveFields) {
 }
 
 TEST(PackedLocalizer, NamesItsTensorsAsTheLocalizerDoes) {
-  const auto tensors_of = [](const ParameterList& list) {
-    std::map<std::string, HostArray> tensors;
-    list.save(tensors);
-    std::map<std::string, std::string> shapes;
-    for (const auto& [name, array] : tensors) shapes[name] = array.shape.str();
-    return shapes;
-  };
-  LocalizerConfig same;
-  same.depth = 5;
-  same.channels = 6;
-  EXPECT_EQ(tensors_of(
-                Localizer(device(), DType::kF32, LocalizerConfig::packed(5, 6, 5), 1).parameters()),
-            tensors_of(Localizer(device(), DType::kF32, same, 1).parameters()));
+  const LocalizerConfig same{.depth = 5, .channels = 6};
+  EXPECT_EQ(shapes_of(Localizer(device(), DType::kF32, LocalizerConfig::packed(5, 6, 5), 1)),
+            shapes_of(Localizer(device(), DType::kF32, same, 1)));
 }
 
 // A pair's predictions are the same, to the bit, whatever stands beside it; those of the two
@@ -214,12 +192,7 @@ TEST(PackedLocalizer, Gradients) {
       x = draw.tensor(shape);
       brute_force(*net, values_of(x), &nearest);
     }
-    const GradientCheck parameters = check_gradients(
-        [&](Tape& tape) { return (*net)(tape.constant(x)); }, net->parameters(), {.seed = i});
-    EXPECT_TRUE(parameters.passed()) << shape.str() << "\n" << parameters.message();
-    const GradientCheck input = check_gradients(
-        [&](Tape&, std::span<const Var> in) { return (*net)(in[0]); }, std::vector{x}, {.seed = i});
-    EXPECT_TRUE(input.passed()) << shape.str() << "\n" << input.message();
+    harness::check_network_gradients(*net, x, i, Statistics::kTraining, shape.str());
   }
 }
 
