@@ -60,9 +60,16 @@ struct FaultyDisk {
     return result;
   }
 
-  template <class Real>
-  static int status(const char* call, Real really) {
-    return static_cast<int>(meet(call, 0, [&](std::size_t) { return really(); }));
+  template <std::size_t n>
+  struct Name {
+    constexpr Name(const char (&literal)[n]) { std::copy_n(literal, n, text); }
+    char text[n];
+  };
+  // In the place of a call that returns a status.
+  template <Name kName, auto kCall, class... Arguments>
+  static int status(Arguments... arguments) {
+    return static_cast<int>(
+        meet(kName.text, 0, [&](std::size_t) { return (current->real.*kCall)(arguments...); }));
   }
 
   FaultyDisk(std::function<bool(int, std::string_view)> when,
@@ -70,10 +77,7 @@ struct FaultyDisk {
       : strikes(std::move(when)), fault(std::move(what)) {
     current = this;
     real = replace_file_system_calls({
-        .open =
-            [](const char* path, int flags, mode_t mode) {
-              return status("open", [&] { return current->real.open(path, flags, mode); });
-            },
+        .open = status<"open", &FileSystemCalls::open>,
         .read =
             [](int fd, void* buffer, std::size_t size) {
               return meet("read", size,
@@ -84,28 +88,13 @@ struct FaultyDisk {
               return meet("write", size,
                           [&](std::size_t n) { return current->real.write(fd, buffer, n); });
             },
-        .ftruncate =
-            [](int fd, off_t size) {
-              return status("truncate", [&] { return current->real.ftruncate(fd, size); });
-            },
-        .fsync = [](int fd) { return status("fsync", [&] { return current->real.fsync(fd); }); },
-        .close = [](int fd) { return status("close", [&] { return current->real.close(fd); }); },
-        .link =
-            [](const char* from, const char* to) {
-              return status("link", [&] { return current->real.link(from, to); });
-            },
-        .rename =
-            [](const char* from, const char* to) {
-              return status("rename", [&] { return current->real.rename(from, to); });
-            },
-        .unlink =
-            [](const char* path) {
-              return status("unlink", [&] { return current->real.unlink(path); });
-            },
-        .flock =
-            [](int fd, int operation) {
-              return status("flock", [&] { return current->real.flock(fd, operation); });
-            },
+        .ftruncate = status<"truncate", &FileSystemCalls::ftruncate>,
+        .fsync = status<"fsync", &FileSystemCalls::fsync>,
+        .close = status<"close", &FileSystemCalls::close>,
+        .link = status<"link", &FileSystemCalls::link>,
+        .rename = status<"rename", &FileSystemCalls::rename>,
+        .unlink = status<"unlink", &FileSystemCalls::unlink>,
+        .flock = status<"flock", &FileSystemCalls::flock>,
     });
   }
   FaultyDisk(const FaultyDisk&) = delete;

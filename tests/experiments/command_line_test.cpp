@@ -37,8 +37,11 @@ void save_tiny(const std::string& path, NormKind norm, std::int64_t channels = 4
   save_model(path, Localizer(Device::cpu(1), DType::kF32, config, 0));
 }
 
+using CommandLine = FolderTest;
+using Predict = FolderTest;
+
 // What scripts read instead of resolving presets themselves.
-TEST(CommandLine, SettingsArePrintedAsTheyAreResolved) {
+TEST_F(CommandLine, SettingsArePrintedAsTheyAreResolved) {
   const ProgramResult batch =
       run_program("localization", words("settings --preset demo --norm batch --length 40"));
   EXPECT_EQ(batch.code, 0) << batch.err;
@@ -54,7 +57,7 @@ TEST(CommandLine, SettingsArePrintedAsTheyAreResolved) {
   EXPECT_EQ(run_program("localization", {"settings", "--depth", "1"}).code, 2);
 }
 
-TEST(CommandLine, HelpAndVersionAreNoErrors) {
+TEST_F(CommandLine, HelpAndVersionAreNoErrors) {
   for (const char* argument : {"--help", "--version"}) {
     const ProgramResult result = run_program("localization", {argument});
     EXPECT_EQ(result.code, 0);
@@ -68,9 +71,7 @@ TEST(CommandLine, HelpAndVersionAreNoErrors) {
   }
 }
 
-TEST(CommandLine, BadUsageIsOneLineAndExitCode2) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "run";
+TEST_F(CommandLine, BadUsageIsOneLineAndExitCode2) {
   expect_error({}, 2,
                "expected a command: train, probe, map, run, predict or settings (see --help)");
   expect_error(
@@ -96,16 +97,15 @@ TEST(CommandLine, BadUsageIsOneLineAndExitCode2) {
                        "--device cuda: this build has no CUDA backend; use --device cpu");
   }
   for (const auto& [flags, message] : cases) {
-    expect_error(with({"run", "--out", out}, words(flags)), 2, message);
+    expect_error(with({"run", "--out", out_}, words(flags)), 2, message);
   }
-  EXPECT_FALSE(std::filesystem::exists(out));  // nothing of this leaves a trace
+  EXPECT_FALSE(std::filesystem::exists(out_));  // nothing of this leaves a trace
 }
 
-TEST(CommandLine, WhatIsMissingIsNamed) {
-  const TemporaryFolder folder;
-  const std::string none = folder / "none";
-  expect_error({"run", "--preset", folder / "p.json"}, 1,
-               "cannot read " + (folder / "p.json") + ": No such file or directory");
+TEST_F(CommandLine, WhatIsMissingIsNamed) {
+  const std::string none = folder_ / "none";
+  expect_error({"run", "--preset", folder_ / "p.json"}, 1,
+               "cannot read " + (folder_ / "p.json") + ": No such file or directory");
   expect_error({"probe", "--norm", "none", "--out", none}, 1,
                none +
                    " has no model.safetensors yet; run `localization train` first, or give "
@@ -115,37 +115,35 @@ TEST(CommandLine, WhatIsMissingIsNamed) {
       "cannot read " + none + ".safetensors: No such file or directory");
 }
 
-TEST(CommandLine, DamagedFilesAreNamed) {
-  const TemporaryFolder folder;
-  const std::string model = folder / "m.safetensors";
+TEST_F(CommandLine, DamagedFilesAreNamed) {
+  const std::string model = folder_ / "m.safetensors";
   save_tiny(model, NormKind::kInstance);
   const std::string bytes = content_of(model);
-  std::ofstream(folder / "short.safetensors", std::ios::binary)
+  std::ofstream(folder_ / "short.safetensors", std::ios::binary)
       << bytes.substr(0, bytes.size() / 2);
   const ProgramResult result =
-      localization({"predict", "--model", folder / "short.safetensors", "--input", folder / "x.npy",
-                    "--output", folder / "y.npy"});
+      localization({"predict", "--model", folder_ / "short.safetensors", "--input",
+                    folder_ / "x.npy", "--output", folder_ / "y.npy"});
   EXPECT_EQ(result.code, 1);
   EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
   EXPECT_TRUE(has(result.err, "short.safetensors"));
 
-  write_npy(folder / "x.npy", HostArray(DType::kF32, {2, 3, 4}));
+  write_npy(folder_ / "x.npy", HostArray(DType::kF32, {2, 3, 4}));
   expect_error(
-      {"predict", "--model", model, "--input", folder / "x.npy", "--output", folder / "y.npy"}, 1,
-      (folder / "x.npy") + ": expected an array [n, l] of n sequences, got shape [2, 3, 4]");
+      {"predict", "--model", model, "--input", folder_ / "x.npy", "--output", folder_ / "y.npy"}, 1,
+      (folder_ / "x.npy") + ": expected an array [n, l] of n sequences, got shape [2, 3, 4]");
 }
 
 // Whatever np.save makes of the same numbers, the predictions are the same.
-TEST(CommandLine, PredictTakesNumbersOfEveryKind) {
-  const TemporaryFolder folder;
-  const std::string model = folder / "m.safetensors";
+TEST_F(CommandLine, PredictTakesNumbersOfEveryKind) {
+  const std::string model = folder_ / "m.safetensors";
   save_tiny(model, NormKind::kInstance);
   const auto predict = [&](const HostArray& input) {
-    write_npy(folder / "x.npy", input);
+    write_npy(folder_ / "x.npy", input);
     const ProgramResult result = localization(
-        {"predict", "--model", model, "--input", folder / "x.npy", "--output", folder / "y.npy"});
+        {"predict", "--model", model, "--input", folder_ / "x.npy", "--output", folder_ / "y.npy"});
     EXPECT_EQ(result.code, 0) << result.err;
-    return content_of(folder / "y.npy");
+    return content_of(folder_ / "y.npy");
   };
   const std::vector<std::int32_t> values = {1, -2, 3, 0, 7, -9};
   const HostArray integers = HostArray::from<std::int32_t>(values, {2, 3});
@@ -156,25 +154,23 @@ TEST(CommandLine, PredictTakesNumbersOfEveryKind) {
 
 // Names of files and flags' values are bytes: whatever they are, a run takes them and a line shows
 // them.
-TEST(CommandLine, NamesOfAnyBytes) {
-  const TemporaryFolder folder;
-  const std::string preset = folder / "p\xff\n.json";
+TEST_F(CommandLine, NamesOfAnyBytes) {
+  const std::string preset = folder_ / "p\xff\n.json";
   std::ofstream(preset)
       << R"({"length": 8, "depth": 3, "channels": 2, "iterations": 2, "batch": 2})";
   const ProgramResult result =
-      localization({"train", "--preset", preset, "--norm", "none", "--out", folder / "r\xff\n"});
+      localization({"train", "--preset", preset, "--norm", "none", "--out", folder_ / "r\xff\n"});
   EXPECT_EQ(result.code, 0) << result.err;
-  EXPECT_EQ(result.out, "trained: " + (folder / "r\\xff\\x0a/model.safetensors\n"));
-  expect_error({"predict", "--model", folder / "m\n\x1b[31m", "--input", "x", "--output", "y"}, 1,
-               "cannot read " + (folder / "m\\x0a\\x1b[31m") + ": No such file or directory");
-  expect_error({"train", "--norm", "a\nb", "--out", folder / "none"}, 2,
+  EXPECT_EQ(result.out, "trained: " + (folder_ / "r\\xff\\x0a/model.safetensors\n"));
+  expect_error({"predict", "--model", folder_ / "m\n\x1b[31m", "--input", "x", "--output", "y"}, 1,
+               "cannot read " + (folder_ / "m\\x0a\\x1b[31m") + ": No such file or directory");
+  expect_error({"train", "--norm", "a\nb", "--out", folder_ / "none"}, 2,
                "--norm \"a\\x0ab\": expected none, instance, group, layer, position or batch");
 }
 
 // What a model says of itself is compared with its tensors before anything is made of it.
-TEST(CommandLine, ModelsThatSayWhatTheyAreNot) {
-  const TemporaryFolder folder;
-  const std::string path = folder / "m.safetensors";
+TEST_F(CommandLine, ModelsThatSayWhatTheyAreNot) {
+  const std::string path = folder_ / "m.safetensors";
   save_tiny(path, NormKind::kNone);
   const SafetensorsFile whole = read_safetensors(path);
   const std::string key = "sidechannel.network";
@@ -224,7 +220,7 @@ TEST(CommandLine, ModelsThatSayWhatTheyAreNot) {
             path + ": a network of the program overlap (norm pack), not of localization");
 }
 
-TEST(CommandLine, AFolderThatCannotBeWrittenIsNamed) {
+TEST_F(CommandLine, AFolderThatCannotBeWrittenIsNamed) {
   if (geteuid() != 0) {
     const TemporaryFolder folder;
     std::filesystem::permissions(
@@ -242,13 +238,11 @@ TEST(CommandLine, AFolderThatCannotBeWrittenIsNamed) {
 }
 
 // A full disk, by the limit on the size of a file: the write in the middle of a run fails.
-TEST(CommandLine, AFullDiskStopsTheRunAndLeavesTheLastState) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "run";
+TEST_F(CommandLine, AFullDiskStopsTheRunAndLeavesTheLastState) {
   const Words arguments = words(
       "train --length 16 --depth 3 --channels 4 --batch 2 --iterations 2000 --log-every 1 "
       "--checkpoint-every 50 --out",
-      {out});
+      {out_});
   struct rlimit before {};
   getrlimit(RLIMIT_FSIZE, &before);
   struct rlimit small = before;
@@ -259,33 +253,31 @@ TEST(CommandLine, AFullDiskStopsTheRunAndLeavesTheLastState) {
   setrlimit(RLIMIT_FSIZE, &before);
   EXPECT_EQ(full.code, 1);
   EXPECT_TRUE(
-      has(full.err, "localization: cannot write " + out + "/metrics.jsonl: File too large\n"));
+      has(full.err, "localization: cannot write " + out_ + "/metrics.jsonl: File too large\n"));
   const ProgramResult resumed = run_program("localization", arguments);
   EXPECT_EQ(resumed.code, 0) << resumed.err;
   EXPECT_TRUE(has(resumed.err, "train: resumed at step "));
-  const std::string lines = content_of(out + "/metrics.jsonl");
+  const std::string lines = content_of(out_ + "/metrics.jsonl");
   EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 2000);
 }
 
-TEST(CommandLine, NumbersThatAreNotFiniteStopTheRunBeforeTheUpdate) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "run";
+TEST_F(CommandLine, NumbersThatAreNotFiniteStopTheRunBeforeTheUpdate) {
   const ProgramResult result = run_program(
       "localization", words("train --norm none --length 16 --depth 6 --channels 8 --batch 2 "
                             "--iterations 500 --schedule constant --learning-rate 1e30 --out",
-                            {out}));
+                            {out_}));
   EXPECT_EQ(result.code, 1);
-  EXPECT_TRUE(has(result.err, "stopped before the update, the state is kept in " + out +
+  EXPECT_TRUE(has(result.err, "stopped before the update, the state is kept in " + out_ +
                                   "/failure.safetensors"));
   // The kept state is from before the step: its weights are finite, and it can be loaded.
-  const SafetensorsFile state = read_safetensors(out + "/failure.safetensors");
+  const SafetensorsFile state = read_safetensors(out_ + "/failure.safetensors");
   for (const float w : state.tensors.at("adam.m").as<float>()) EXPECT_TRUE(std::isfinite(w));
 }
 
 // Section 3.2's uninformative input: with a norm that hears everything, but nothing to hear, no
 // index beyond its layer's receptive field is localized. Every prediction is the same each time, so
 // this also is the test without variance.
-TEST(CommandLine, AConstantInputLocalizesNothingBeyondTheReceptiveField) {
+TEST_F(CommandLine, AConstantInputLocalizesNothingBeyondTheReceptiveField) {
   for (const char* norm : {"instance", "group --groups 4", "batch --samples-per-set 2"}) {
     SCOPED_TRACE(norm);
     const TemporaryFolder folder;
@@ -311,19 +303,19 @@ TEST(CommandLine, AConstantInputLocalizesNothingBeyondTheReceptiveField) {
 }
 
 // Flags describe the network or say nothing; a network of another program is no network.
-TEST(Predict, RefusesFlagsThatContradictTheModel) {
-  const TemporaryFolder folder;
-  const std::string model = folder / "m.safetensors";
+TEST_F(Predict, RefusesFlagsThatContradictTheModel) {
+  const std::string model = folder_ / "m.safetensors";
   const auto error_of = [&](const std::string& flags) {
-    const Words arguments = {"predict",  "--model",        model,      "--input", folder / "x.npy",
-                             "--output", folder / "y.npy", "--device", "cpu"};
+    const Words arguments = {"predict",         "--model",         model,
+                             "--input",         folder_ / "x.npy", "--output",
+                             folder_ / "y.npy", "--device",        "cpu"};
     const ProgramResult result = run_program("localization", with(arguments, words(flags)));
     EXPECT_EQ(result.code, result.err.empty() ? 0 : 2) << result.err;
-    EXPECT_EQ(std::filesystem::exists(folder / "y.npy"), result.err.empty());
-    std::filesystem::remove(folder / "y.npy");
+    EXPECT_EQ(std::filesystem::exists(folder_ / "y.npy"), result.err.empty());
+    std::filesystem::remove(folder_ / "y.npy");
     return result.err;
   };
-  write_npy(folder / "x.npy", HostArray(DType::kF32, {4, 16}));
+  write_npy(folder_ / "x.npy", HostArray(DType::kF32, {4, 16}));
   save_tiny(model, NormKind::kInstance, 8);
   for (const std::string norm : {"none", "layer", "batch", "group"}) {
     EXPECT_EQ(error_of("--norm " + norm), "localization: --norm " + norm + ": " + model +
@@ -344,9 +336,9 @@ TEST(Predict, RefusesFlagsThatContradictTheModel) {
   const ProgramResult overlap = run_program(
       "overlap", words("run --depth 3 --channels 4 --iterations 1 --batch 1 --test-pairs 2 "
                        "--overlaps 2 --device cpu --out",
-                       {folder / "overlap"}));
+                       {folder_ / "overlap"}));
   ASSERT_EQ(overlap.code, 0) << overlap.err;
-  std::filesystem::copy_file(folder / "overlap/overlap-002/model.safetensors", model,
+  std::filesystem::copy_file(folder_ / "overlap/overlap-002/model.safetensors", model,
                              std::filesystem::copy_options::overwrite_existing);
   for (const char* flags : {"", "--norm instance"}) {
     EXPECT_EQ(error_of(flags), "localization: " + model +
@@ -356,9 +348,8 @@ TEST(Predict, RefusesFlagsThatContradictTheModel) {
 }
 
 // What is no localizer is refused by its header: this one of 6 GiB at once.
-TEST(CommandLine, ModelsAreKnownByTheirHeaders) {
-  const TemporaryFolder folder;
-  const std::string model = folder / "huge.safetensors";
+TEST_F(CommandLine, ModelsAreKnownByTheirHeaders) {
+  const std::string model = folder_ / "huge.safetensors";
   const std::string header = R"({"w":{"dtype":"F32","shape":[1610612736],)"
                              R"("data_offsets":[0,6442450944]}})";
   const std::uint64_t length = header.size();
@@ -373,8 +364,7 @@ TEST(CommandLine, ModelsAreKnownByTheirHeaders) {
 }
 
 // Nothing of another program's folder is touched.
-TEST(CommandLine, FoldersOfOtherProgramsAreRefused) {
-  const TemporaryFolder folder;
+TEST_F(CommandLine, FoldersOfOtherProgramsAreRefused) {
   const std::string localization_flags = " --length 16 --probes none --map-samples 32";
   const std::map<std::string, std::string> flags = {{"localization", localization_flags},
                                                     {"overlap", " --overlaps 3 --test-pairs 2"},
@@ -383,11 +373,11 @@ TEST(CommandLine, FoldersOfOtherProgramsAreRefused) {
     return run_program(program,
                        words("run --depth 3 --channels 4 --batch 2 --iterations 2 --device cpu" +
                                  flags.at(program),
-                             {"--out", folder / out}));
+                             {"--out", folder_ / out}));
   };
   const auto files_in = [&](const std::string& name) {
     std::map<std::string, std::string> files;
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder / name)) {
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_ / name)) {
       if (entry.is_regular_file()) files[entry.path().string()] = content_of(entry.path());
     }
     return files;
@@ -400,28 +390,27 @@ TEST(CommandLine, FoldersOfOtherProgramsAreRefused) {
       if (other == owner) continue;
       const ProgramResult result = run(other, owner);
       EXPECT_EQ(result.code, 2);
-      EXPECT_TRUE(begins(result.err, other + ": " + (folder / owner) + " holds a "));
+      EXPECT_TRUE(begins(result.err, other + ": " + (folder_ / owner) + " holds a "));
       EXPECT_TRUE(ends(result.err, "; choose another --out\n"));
     }
     EXPECT_EQ(files_in(owner), before);
   }
 }
 
-TEST(Predict, RunsASavedNetworkOnAnyonesInput) {
-  const TemporaryFolder folder;
+TEST_F(Predict, RunsASavedNetworkOnAnyonesInput) {
   for (const NormKind norm : {NormKind::kNone, NormKind::kInstance, NormKind::kBatch}) {
     const LocalizerConfig config{.depth = 4, .channels = 8, .norm = norm, .samples_per_set = 2};
     const Device device = Device::cpu(1);
     const Localizer network(device, DType::kF32, config, 3);
-    save_model(folder / "m.safetensors", network);
+    save_model(folder_ / "m.safetensors", network);
     HostArray x(DType::kF32, {6, 21});
     for (std::size_t i = 0; i < 126; ++i) x.as<float>()[i] = std::sin(static_cast<float>(i * i));
-    write_npy(folder / "x.npy", x);
+    write_npy(folder_ / "x.npy", x);
     const ProgramResult result =
-        run_program("localization", {"predict", "--model", folder / "m.safetensors", "--input",
-                                     folder / "x.npy", "--output", folder / "y.npy"});
+        run_program("localization", {"predict", "--model", folder_ / "m.safetensors", "--input",
+                                     folder_ / "x.npy", "--output", folder_ / "y.npy"});
     ASSERT_EQ(result.code, 0) << result.err;
-    const HostArray y = read_npy(folder / "y.npy");
+    const HostArray y = read_npy(folder_ / "y.npy");
     EXPECT_EQ(y.shape, (Shape{6, 21}));
     HostArray channels_last = x;
     channels_last.shape = Shape{6, 21, 1};

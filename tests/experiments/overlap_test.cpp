@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <algorithm>
 #include <fstream>
 #include <map>
 
@@ -143,13 +142,14 @@ void expect_same_results(const std::string& a, const std::string& b) {
   }
 }
 
-TEST(Overlap, LearnsWhatCanBeLearntAndNothingElse) {
-  const TemporaryFolder folder;
+using Overlap = harness::FolderTest;
+
+TEST_F(Overlap, LearnsWhatCanBeLearntAndNothingElse) {
   const ProgramResult result = overlap(
-      folder / "run",
+      folder_ / "run",
       "--overlaps 0,7,9 --iterations 2000 --batch 16 --learning-rate 3e-3 --test-pairs 2000");
   ASSERT_EQ(result.code, 0) << result.err;
-  const Json points = json_of(folder / "run" + "/summary.json")["points"];
+  const Json points = json_of(folder_ / "run" + "/summary.json")["points"];
   ASSERT_EQ(points.size(), 3u);
   EXPECT_NEAR(points[0]["mse"].get<double>(), 1, 0.05);  // nothing shared
   EXPECT_LE(points[1]["mse"].get<double>(), 0.5);
@@ -158,17 +158,15 @@ TEST(Overlap, LearnsWhatCanBeLearntAndNothingElse) {
   EXPECT_GT(points[1]["mean"][1].get<double>(), 0.5);
 }
 
-TEST(Overlap, LeavesItsNumbersAsJsonAndNpy) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "run";
-  const ProgramResult result = overlap(out);
+TEST_F(Overlap, LeavesItsNumbersAsJsonAndNpy) {
+  const ProgramResult result = overlap(out_);
   ASSERT_EQ(result.code, 0) << result.err;
-  EXPECT_TRUE(harness::begins(result.out, out + ": mean squared error "));
+  EXPECT_TRUE(harness::begins(result.out, out_ + ": mean squared error "));
   EXPECT_TRUE(harness::ends(result.out, " at 9 of 9 shared positions\n"));
-  const Json json = json_of(out + "/summary.json");
+  const Json json = json_of(out_ + "/summary.json");
   EXPECT_EQ(json["length"], 9);
   EXPECT_EQ(json["receptive_field"], 4);
-  const HostArray array = read_npy(out + "/overlap.npy");
+  const HostArray array = read_npy(out_ + "/overlap.npy");
   ASSERT_TRUE((array.shape == Shape{4, 2}));
   for (std::size_t i = 0; i < 4; ++i) {
     const Json& point = json["points"][i];
@@ -188,87 +186,78 @@ TEST(Overlap, LeavesItsNumbersAsJsonAndNpy) {
   }
 }
 
-TEST(Overlap, StoppedAnywhereGivesTheSameResults) {
-  const TemporaryFolder folder;
-  ASSERT_EQ(overlap(folder / "whole").code, 0);
-  const auto arguments = tiny(folder / "parts", {"--stop-after", "9"});
+TEST_F(Overlap, StoppedAnywhereGivesTheSameResults) {
+  ASSERT_EQ(overlap(folder_ / "whole").code, 0);
+  const auto arguments = tiny(folder_ / "parts", {"--stop-after", "9"});
   EXPECT_GT(harness::runs_until_done("overlap", arguments), 15);
-  expect_same_results(folder / "whole", folder / "parts");
+  expect_same_results(folder_ / "whole", folder_ / "parts");
 }
 
-TEST(Overlap, KilledAnywhereGivesTheSameResults) {
-  const TemporaryFolder folder;
+TEST_F(Overlap, KilledAnywhereGivesTheSameResults) {
   const auto arguments = [&](const char* out) {
-    return tiny(folder / out, {"--iterations", "1000", "--checkpoint-every", "20"});
+    return tiny(folder_ / out, {"--iterations", "1000", "--checkpoint-every", "20"});
   };
   ASSERT_EQ(run_program("overlap", arguments("whole")).code, 0);
   EXPECT_GT(harness::kill_repeatedly("overlap", arguments("killed"), 40), 3);
   ASSERT_EQ(run_program("overlap", arguments("killed")).code, 0);
-  expect_same_results(folder / "whole", folder / "killed");
+  expect_same_results(folder_ / "whole", folder_ / "killed");
 }
 
-TEST(Overlap, ResultsDoNotDependOnThreadsOrJobs) {
-  const TemporaryFolder folder;
-  ASSERT_EQ(overlap(folder / "1").code, 0);
+TEST_F(Overlap, ResultsDoNotDependOnThreadsOrJobs) {
+  ASSERT_EQ(overlap(folder_ / "1").code, 0);
   for (const auto& [threads, jobs] :
        {std::pair{"2", "1"}, {"2", "2"}, {"3", "0"}, {"1", "3"}, {"4", "2"}}) {
-    const std::string out = folder / fmt::format("{}-{}", threads, jobs);
+    const std::string out = folder_ / fmt::format("{}-{}", threads, jobs);
     ASSERT_EQ(overlap(out, fmt::format("--threads {} --jobs {}", threads, jobs)).code, 0);
-    expect_same_results(folder / "1", out);
+    expect_same_results(folder_ / "1", out);
   }
 }
 
-TEST(Overlap, FinishedOnesCostNothingAndOthersMayJoinThem) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "run";
-  ASSERT_EQ(overlap(out).code, 0);
-  const std::string before = content_of(out + "/summary.json");
-  const ProgramResult again = overlap(out);
+TEST_F(Overlap, FinishedOnesCostNothingAndOthersMayJoinThem) {
+  ASSERT_EQ(overlap(out_).code, 0);
+  const std::string before = content_of(out_ + "/summary.json");
+  const ProgramResult again = overlap(out_);
   EXPECT_EQ(again.code, 0);
-  EXPECT_EQ(again.out, out + ": done already, see summary.json\n");
+  EXPECT_EQ(again.out, out_ + ": done already, see summary.json\n");
   EXPECT_EQ(again.err, "");
-  EXPECT_EQ(content_of(out + "/summary.json"), before);
+  EXPECT_EQ(content_of(out_ + "/summary.json"), before);
 
-  const ProgramResult more = overlap(out, "--overlaps 0,4,9");
+  const ProgramResult more = overlap(out_, "--overlaps 0,4,9");
   EXPECT_EQ(more.code, 0);
   EXPECT_FALSE(has(more.err, "overlap 0")) << more.err;
   EXPECT_TRUE(has(more.err, "overlap 4"));
-  EXPECT_EQ(json_of(out + "/summary.json")["points"].size(), 5u);
-  EXPECT_TRUE((read_npy(out + "/overlap.npy").shape == Shape{5, 2}));
+  EXPECT_EQ(json_of(out_ + "/summary.json")["points"].size(), 5u);
+  EXPECT_TRUE((read_npy(out_ + "/overlap.npy").shape == Shape{5, 2}));
 
-  harness::expect_refusal(overlap(out, "--seed 1"), "overlap", 2,
-                          out +
+  harness::expect_refusal(overlap(out_, "--seed 1"), "overlap", 2,
+                          out_ +
                               " holds a run with other settings (seed is 0 there, 1 here); "
                               "choose another --out");
 }
 
-TEST(Overlap, OneThatFailsDoesNotStopTheOthers) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "run";
-  ASSERT_EQ(overlap(out, "--overlaps 0").code, 0);
-  std::ofstream(out + "/overlap-003") << "no folder";
-  const ProgramResult failed = overlap(out);
+TEST_F(Overlap, OneThatFailsDoesNotStopTheOthers) {
+  ASSERT_EQ(overlap(out_, "--overlaps 0").code, 0);
+  std::ofstream(out_ + "/overlap-003") << "no folder";
+  const ProgramResult failed = overlap(out_);
   EXPECT_EQ(failed.code, 1);
   EXPECT_TRUE(has(failed.err, "overlap: 1 of 3 overlaps failed; overlap 3: cannot create folder " +
-                                  out + "/overlap-003"));
-  EXPECT_EQ(json_of(out + "/summary.json")["points"].size(), 3u);
-  std::filesystem::remove(out + "/overlap-003");
-  EXPECT_EQ(overlap(out).code, 0);
-  EXPECT_EQ(json_of(out + "/summary.json")["points"].size(), 4u);
+                                  out_ + "/overlap-003"));
+  EXPECT_EQ(json_of(out_ + "/summary.json")["points"].size(), 3u);
+  std::filesystem::remove(out_ + "/overlap-003");
+  EXPECT_EQ(overlap(out_).code, 0);
+  EXPECT_EQ(json_of(out_ + "/summary.json")["points"].size(), 4u);
 }
 
-TEST(Overlap, NumbersThatAreNotFiniteStopANetworkBeforeTheUpdate) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "run";
+TEST_F(Overlap, NumbersThatAreNotFiniteStopANetworkBeforeTheUpdate) {
   // --overlap beside --overlaps is refused; so the range is given once.
-  EXPECT_EQ(overlap(out, "--overlap 5 --learning-rate 1e30").code, 2);
-  const ProgramResult failed = overlap(out, "--overlaps 5 --learning-rate 1e30");
+  EXPECT_EQ(overlap(out_, "--overlap 5 --learning-rate 1e30").code, 2);
+  const ProgramResult failed = overlap(out_, "--overlaps 5 --learning-rate 1e30");
   EXPECT_EQ(failed.code, 1);
-  EXPECT_TRUE(has(failed.err, "stopped before the update, the state is kept in " + out +
+  EXPECT_TRUE(has(failed.err, "stopped before the update, the state is kept in " + out_ +
                                   "/overlap-005/failure.safetensors"));
 }
 
-TEST(Overlap, ASignalEndsItWithAStateAndExitCode75) {
+TEST_F(Overlap, ASignalEndsItWithAStateAndExitCode75) {
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGHUP}) {
     const TemporaryFolder folder;
     const int pid = harness::start_program(
@@ -283,9 +272,7 @@ TEST(Overlap, ASignalEndsItWithAStateAndExitCode75) {
   }
 }
 
-TEST(Overlap, BadUsageIsOneLineAndExitCode2) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "run";
+TEST_F(Overlap, BadUsageIsOneLineAndExitCode2) {
   const auto refused = [&](const Words& arguments, const std::string& message) {
     harness::expect_refusal(run_program("overlap", arguments), "overlap", 2, message);
   };
@@ -307,18 +294,17 @@ TEST(Overlap, BadUsageIsOneLineAndExitCode2) {
            {"--learning-rate 0",
             "--learning-rate 0: expected a number of at least 1e-30 and at most 1e+30"},
            {"--schedule cosine", "--schedule cosine: expected constant or tail"}}) {
-    refused(words("run " + std::string(flags), {"--out", out}), message);
+    refused(words("run " + std::string(flags), {"--out", out_}), message);
   }
-  EXPECT_FALSE(std::filesystem::exists(out));  // nothing of this leaves a trace
+  EXPECT_FALSE(std::filesystem::exists(out_));  // nothing of this leaves a trace
   const ProgramResult help = run_program("overlap", {"run", "--help"});
   EXPECT_EQ(help.code, 0);
   for (const char* flag : {"--overlap ", "--overlaps", "--jobs", "--resume", "--preset"})
     EXPECT_TRUE(has(help.out, flag));
 }
 
-TEST(Overlap, CellsOfAPlanComeToWhatARunDoes) {
-  const TemporaryFolder folder;
-  const std::string whole = folder / "whole", cells = folder / "cells";
+TEST_F(Overlap, CellsOfAPlanComeToWhatARunDoes) {
+  const std::string whole = folder_ / "whole", cells = folder_ / "cells";
   ASSERT_EQ(overlap(whole).code, 0);
   const auto on_cells = [&](const std::string& line) {
     return run_program("overlap", words(line, {"--out", cells}));
@@ -358,12 +344,11 @@ TEST(Overlap, CellsOfAPlanComeToWhatARunDoes) {
 // A network that answers 0 is worth a word where enough is shared (from 3 l / 4 on, and less than
 // all): with less, or with identical sequences, nobody can do better. One that errs by more always
 // is.
-TEST(Overlap, ANetworkThatLearnedNothingSaysSo) {
-  const TemporaryFolder folder;
+TEST_F(Overlap, ANetworkThatLearnedNothingSaysSo) {
   const std::map<std::string, std::set<int>> told = {
       {"1", {0, 6, 7, 9}}, {"100", {7}}, {"400", {}}};
   for (const auto& [iterations, overlaps] : told) {
-    const std::string out = folder / iterations;
+    const std::string out = folder_ / iterations;
     const ProgramResult result =
         overlap(out, "--overlaps 0,6,7,9 --test-pairs 2000 --iterations " + iterations);
     EXPECT_EQ(result.code, 0);
@@ -377,15 +362,13 @@ TEST(Overlap, ANetworkThatLearnedNothingSaysSo) {
   }
 }
 
-TEST(Overlap, ADamagedResultIsNamedAndMadeAgain) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "run";
-  ASSERT_EQ(overlap(out).code, 0);
-  const std::string file = out + "/overlap-003/result.json";
+TEST_F(Overlap, ADamagedResultIsNamedAndMadeAgain) {
+  ASSERT_EQ(overlap(out_).code, 0);
+  const std::string file = out_ + "/overlap-003/result.json";
   const Json whole = Json::parse(content_of(file));
   for (const char* text : {"", "[]", "{\"overlap\": 3}", "{\"overlap\": 3, \"mse\": \"x\"}"}) {
     std::ofstream(file) << text;
-    const ProgramResult result = overlap(out);
+    const ProgramResult result = overlap(out_);
     EXPECT_EQ(result.code, 0);
     EXPECT_TRUE(harness::begins(result.err, file + ": "));
     EXPECT_TRUE(has(result.err, "; it is made again\n"));

@@ -227,20 +227,20 @@ TEST(ResumeAfterSignal, EndsWithAStateAndExitCode75) {
   }
 }
 
-TEST(ResumePolicy, AFinishedRunCostsNothingAndSaysSo) {
-  const TemporaryFolder folder;
-  const auto arguments = tiny("run", "none", folder / "run");
+using ResumePolicy = FolderTest;
+
+TEST_F(ResumePolicy, AFinishedRunCostsNothingAndSaysSo) {
+  const auto arguments = tiny("run", "none", folder_ / "run");
   ASSERT_EQ(localization(arguments).code, 0);
-  const std::string before = content_of(folder / "run/summary.json");
+  const std::string before = content_of(folder_ / "run/summary.json");
   const ProgramResult again = localization(arguments);
   EXPECT_EQ(again.code, 0);
-  EXPECT_EQ(again.out, folder / "run" + ": done already, see summary.json\n");
-  EXPECT_EQ(content_of(folder / "run/summary.json"), before);
+  EXPECT_EQ(again.out, folder_ / "run" + ": done already, see summary.json\n");
+  EXPECT_EQ(content_of(folder_ / "run/summary.json"), before);
 }
 
-TEST(ResumePolicy, AFolderHoldsOneRun) {
-  const TemporaryFolder folder;
-  const std::string run = folder / "run";
+TEST_F(ResumePolicy, AFolderHoldsOneRun) {
+  const std::string run = folder_ / "run";
   const auto refused = [&](const Words& more, const std::string& message) {
     expect_refusal(localization(tiny("train", "none", run, more)), "localization", 2, message);
   };
@@ -314,28 +314,26 @@ TEST(SomeProbes, AreThoseOfTheMap) {
   EXPECT_EQ(content_of(all + "/predictions_mean.npy"), content_of(none + "/predictions_mean.npy"));
 }
 
-TEST(ResumePolicy, ADamagedStateGivesWayToTheOneBefore) {
-  const TemporaryFolder folder;
-  const auto arguments = tiny("train", "instance", folder / "run");
-  ASSERT_EQ(localization(tiny("train", "instance", folder / "whole")).code, 0);
+TEST_F(ResumePolicy, ADamagedStateGivesWayToTheOneBefore) {
+  const auto arguments = tiny("train", "instance", folder_ / "run");
+  ASSERT_EQ(localization(tiny("train", "instance", folder_ / "whole")).code, 0);
   ASSERT_EQ(localization(with(arguments, {"--stop-after", "20"})).code, kInterrupted);
-  const std::string state = folder / "run/checkpoint.safetensors";
+  const std::string state = folder_ / "run/checkpoint.safetensors";
   std::string bytes = content_of(state);
   bytes[bytes.size() / 2] = static_cast<char>(~bytes[bytes.size() / 2]);
   std::ofstream(state, std::ios::binary) << bytes;
   const ProgramResult resumed = localization(arguments);
   EXPECT_EQ(resumed.code, 0);
   EXPECT_TRUE(has(resumed.err, "continuing from " + state + ".previous"));
-  expect_same_training(folder / "whole", folder / "run");
+  expect_same_training(folder_ / "whole", folder_ / "run");
 }
 
-TEST(ResumePolicy, OneProcessWorksInAFolder) {
-  const TemporaryFolder folder;
-  const auto arguments = tiny("train", "none", folder / "run", {"--iterations", "1000000"});
+TEST_F(ResumePolicy, OneProcessWorksInAFolder) {
+  const auto arguments = tiny("train", "none", folder_ / "run", {"--iterations", "1000000"});
   const int pid = start_program("localization", arguments);
-  EXPECT_TRUE(wait_for_file(folder / "run/checkpoint.safetensors"));
+  EXPECT_TRUE(wait_for_file(folder_ / "run/checkpoint.safetensors"));
   expect_refusal(localization(arguments), "localization", 1,
-                 folder / "run" + ": another process is working in this folder");
+                 folder_ / "run" + ": another process is working in this folder");
   kill(pid, SIGTERM);
   EXPECT_EQ(wait_for_program(pid), kInterrupted);
 }

@@ -153,13 +153,15 @@ TEST(Sweep, ThreadsAndDevicesOfWorkers) {
   EXPECT_THROW(experiments::worker_devices("tpu", 1), UsageError);
 }
 
+using SweepRun = FolderTest;
+using SweepCommandLine = FolderTest;
+
 // 140 cells, 20 workers killed at their work, and the program that starts them killed in between:
 // every cell finishes, exactly once, with what it would have come to without all this.
-TEST(SweepRun, KilledWorkersCostNothingButTime) {
-  const TemporaryFolder folder;
+TEST_F(SweepRun, KilledWorkersCostNothingButTime) {
   const std::string size =
       "--seeds 5 --learning-rates 1e-3,2e-3,4e-3,8e-3,1e-2,2e-2,3e-2 --device cpu";
-  const std::string out = folder / "killed";
+  const std::string out = folder_ / "killed";
   const Words arguments = tiny("run", out, size + " --jobs 4 --checkpoint-every 5");
 
   std::mt19937 random(7);
@@ -213,14 +215,14 @@ TEST(SweepRun, KilledWorkersCostNothingButTime) {
   ASSERT_EQ(groups({"collect", "--out", out}).code, 0);
   EXPECT_EQ(content_of(out + "/results.json"), results);
   EXPECT_EQ(Json::parse(results)["finished"], 140);
-  const std::string whole = folder / "whole";
+  const std::string whole = folder_ / "whole";
   ASSERT_EQ(groups(tiny("run", whole, size)).code, 0);
   ASSERT_EQ(groups({"collect", "--out", whole}).code, 0);
   EXPECT_EQ(content_of(whole + "/results.json"), results);
 }
 
 // Two programs on one sweep, as on two hosts: they share the cells, and both wait for the end.
-TEST(SweepRun, TwoProgramsShareTheCells) {
+TEST_F(SweepRun, TwoProgramsShareTheCells) {
   for (int i = 0; i < 5; ++i) {  // they meet at another place each time
     const TemporaryFolder folder;
     const Words arguments = tiny("run", folder / "sweep",
@@ -235,7 +237,7 @@ TEST(SweepRun, TwoProgramsShareTheCells) {
   }
 }
 
-TEST(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
+TEST_F(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGHUP}) {
     const TemporaryFolder folder;
     const std::string out = folder / "sweep";
@@ -261,11 +263,10 @@ TEST(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
   }
 }
 
-TEST(SweepRun, AKilledProgramTakesItsWorkersAlong) {
-  const TemporaryFolder folder;
+TEST_F(SweepRun, AKilledProgramTakesItsWorkersAlong) {
   const int pid = start_program(
       "groups",
-      tiny("run", folder / "sweep", "--seeds 1 --iterations 1000000 --device cpu --jobs 2"));
+      tiny("run", folder_ / "sweep", "--seeds 1 --iterations 1000000 --device cpu --jobs 2"));
   const std::map<int, std::string> workers = both_workers_of(pid);
   kill(pid, SIGKILL);
   EXPECT_EQ(wait_for_program(pid), -SIGKILL);
@@ -277,79 +278,73 @@ TEST(SweepRun, AKilledProgramTakesItsWorkersAlong) {
   }));
 }
 
-TEST(SweepRun, AFailedCellStopsNoOtherAndIsTriedAgain) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "sweep";
-  const Words arguments = tiny("run", out, "--seeds 1 --learning-rates 1e-3 --device cpu --jobs 2");
+TEST_F(SweepRun, AFailedCellStopsNoOtherAndIsTriedAgain) {
+  const Words arguments =
+      tiny("run", out_, "--seeds 1 --learning-rates 1e-3 --device cpu --jobs 2");
   // In the way of what the cell wants to write.
-  fs::create_directories(out + "/cells/G2-seed0-lr0.001/checkpoint.safetensors");
-  std::ofstream(out + "/cells/G2-seed0-lr0.001/checkpoint.safetensors/x") << "x";
+  fs::create_directories(out_ + "/cells/G2-seed0-lr0.001/checkpoint.safetensors");
+  std::ofstream(out_ + "/cells/G2-seed0-lr0.001/checkpoint.safetensors/x") << "x";
   const ProgramResult failed = groups(arguments);
   EXPECT_EQ(failed.code, 1);
-  EXPECT_TRUE(has(failed.err, "groups: " + out +
+  EXPECT_TRUE(has(failed.err, "groups: " + out_ +
                                   ": 1 of 4 cells failed; `groups status` says why, and the same "
                                   "command tries them again\n"));
-  const ProgramResult status = groups({"status", "--out", out});
+  const ProgramResult status = groups({"status", "--out", out_});
   EXPECT_EQ(status.code, 0);
   EXPECT_TRUE(
-      begins(status.out, out + ": 4 cells\n    finished    3  (0,2-3)\n      failed    1  (1)\n"
-                               "failed: 1 G2-seed0-lr0.001: "));
-  EXPECT_EQ(groups({"status", "--out", out, "--unfinished"}).out, "1\n");
-  ASSERT_EQ(groups({"collect", "--out", out}).code, 0);
-  EXPECT_EQ(Json::parse(content_of(out + "/results.json"))["finished"], 3);
+      begins(status.out, out_ + ": 4 cells\n    finished    3  (0,2-3)\n      failed    1  (1)\n"
+                                "failed: 1 G2-seed0-lr0.001: "));
+  EXPECT_EQ(groups({"status", "--out", out_, "--unfinished"}).out, "1\n");
+  ASSERT_EQ(groups({"collect", "--out", out_}).code, 0);
+  EXPECT_EQ(Json::parse(content_of(out_ + "/results.json"))["finished"], 3);
 
-  fs::remove_all(out + "/cells/G2-seed0-lr0.001/checkpoint.safetensors");
+  fs::remove_all(out_ + "/cells/G2-seed0-lr0.001/checkpoint.safetensors");
   const ProgramResult again = groups(arguments);
   EXPECT_EQ(again.code, 0) << again.err;
-  EXPECT_EQ(groups({"status", "--out", out}).out, out + ": 4 cells\n    finished    4  (0-3)\n");
-  EXPECT_EQ(groups({"status", "--out", out, "--unfinished"}).out, "\n");
+  EXPECT_EQ(groups({"status", "--out", out_}).out, out_ + ": 4 cells\n    finished    4  (0-3)\n");
+  EXPECT_EQ(groups({"status", "--out", out_, "--unfinished"}).out, "\n");
 }
 
-TEST(SweepRun, ACellThatDivergesIsAFailureToo) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "sweep";
-  EXPECT_EQ(groups(tiny("run", out,
+TEST_F(SweepRun, ACellThatDivergesIsAFailureToo) {
+  EXPECT_EQ(groups(tiny("run", out_,
                         "--seeds 1 --groups 1 --learning-rates 1e-3,1e30 --device cpu "
                         "--jobs 1"))
                 .code,
             1);
-  EXPECT_TRUE(has(groups({"status", "--out", out}).out, "failed: 1 G1-seed0-lr1e+30: step "));
+  EXPECT_TRUE(has(groups({"status", "--out", out_}).out, "failed: 1 G1-seed0-lr1e+30: step "));
 }
 
-TEST(SweepRun, ACellByItself) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "sweep";
-  const Words plan = tiny("plan", out, "--seeds 1 --learning-rates 1e-3");
-  EXPECT_EQ(groups(plan).out, out + "/plan.json: 4 cells\n");
-  EXPECT_EQ(groups(plan).out, out + "/plan.json: 4 cells\n");
-  const Words cell = words("run --cell 2 --device cpu --threads 1 --out", {out});
+TEST_F(SweepRun, ACellByItself) {
+  const Words plan = tiny("plan", out_, "--seeds 1 --learning-rates 1e-3");
+  EXPECT_EQ(groups(plan).out, out_ + "/plan.json: 4 cells\n");
+  EXPECT_EQ(groups(plan).out, out_ + "/plan.json: 4 cells\n");
+  const Words cell = words("run --cell 2 --device cpu --threads 1 --out", {out_});
   EXPECT_EQ(groups(with(cell, {"--stop-after", "10"})).code, kInterrupted);
-  EXPECT_EQ(groups({"status", "--out", out}).out,
-            out + ": 4 cells\n interrupted    1  (2)\n     waiting    3  (0-1,3)\n");
+  EXPECT_EQ(groups({"status", "--out", out_}).out,
+            out_ + ": 4 cells\n interrupted    1  (2)\n     waiting    3  (0-1,3)\n");
   const ProgramResult done = groups(cell);
   EXPECT_EQ(done.code, 0);
   EXPECT_TRUE(begins(done.out, "G4-seed0-lr0.001: localization distance "));
   EXPECT_TRUE(has(done.err, "train: resumed at step 10\n"));
-  EXPECT_EQ(groups({"run", "--out", out, "--cell", "G4-seed0-lr0.001"}).out,
-            out + "/cells/G4-seed0-lr0.001: done already, see summary.json\n");
-  EXPECT_EQ(groups({"status", "--out", out, "--unfinished"}).out, "0-1,3\n");
+  EXPECT_EQ(groups({"run", "--out", out_, "--cell", "G4-seed0-lr0.001"}).out,
+            out_ + "/cells/G4-seed0-lr0.001: done already, see summary.json\n");
+  EXPECT_EQ(groups({"status", "--out", out_, "--unfinished"}).out, "0-1,3\n");
 }
 
 // Nothing in a folder's name stands for something else, and the program shows how far cells are.
-TEST(SweepRun, BracesInAFoldersNameAreBraces) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "sw{cell}{device}{}%s";
+TEST_F(SweepRun, BracesInAFoldersNameAreBraces) {
+  const std::string out = folder_ / "sw{cell}{device}{}%s";
   const ProgramResult result = groups(tiny("run", out, "--groups 1,2 --jobs 1"));
   EXPECT_EQ(result.code, 0) << result.err;
   EXPECT_TRUE(begins(result.out, out + ": all "));
-  EXPECT_EQ(names_in(folder.path()).size(), 1u);
+  EXPECT_EQ(names_in(folder_.path()).size(), 1u);
 }
 
 void expect_error(const Words& arguments, int code, const std::string& message) {
   expect_refusal(groups(arguments), "groups", code, message);
 }
 
-TEST(SweepCommandLine, HelpIsNoError) {
+TEST_F(SweepCommandLine, HelpIsNoError) {
   for (const char* command : {"plan", "run", "status", "collect"}) {
     const ProgramResult result = groups({command, "--help"});
     EXPECT_EQ(result.code, 0) << command;
@@ -358,25 +353,23 @@ TEST(SweepCommandLine, HelpIsNoError) {
   }
 }
 
-TEST(SweepCommandLine, BadInputIsOneLine) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "sweep";
+TEST_F(SweepCommandLine, BadInputIsOneLine) {
   expect_error({}, 2, "expected a command: plan, run, status or collect (see --help)");
   expect_error({"fly"}, 2,
                "there is no command fly: expected plan, run, status or collect (see --help)");
   const auto refused = [&](const std::string& line, int code, const std::string& message) {
-    expect_error(words(line, {"--out", out}), code, message);
+    expect_error(words(line, {"--out", out_}), code, message);
   };
   refused("plan --preset huge", 2, "--preset huge: expected demo, small, paper or a .json file");
   refused("plan --groups 3", 2, "--groups 3: expected a divisor of --channels 32");
   refused("plan --groups few", 2, "--groups few: expected a whole number from 1 to 16384");
   refused("plan --seeds 0", 2, "--seeds 0: expected a whole number from 1 to 10000");
   refused("run --norm none", 2, "there is no flag --norm (see --help)");
-  refused("status", 1, out + " holds no plan of a sweep; run `groups plan` first");
-  refused("collect", 1, out + " holds no plan of a sweep; run `groups plan` first");
-  EXPECT_FALSE(fs::exists(out));  // nothing of this leaves a trace
-  ASSERT_EQ(groups({"plan", "--out", out}).code, 0);
-  const Json plan = Json::parse(content_of(out + "/plan.json"));
+  refused("status", 1, out_ + " holds no plan of a sweep; run `groups plan` first");
+  refused("collect", 1, out_ + " holds no plan of a sweep; run `groups plan` first");
+  EXPECT_FALSE(fs::exists(out_));  // nothing of this leaves a trace
+  ASSERT_EQ(groups({"plan", "--out", out_}).code, 0);
+  const Json plan = Json::parse(content_of(out_ + "/plan.json"));
   for (const std::string cell : {"-1", "1000", "G3-seed0-lr1", "1x", "010", "0x1", "+1", "../.."}) {
     refused("run --cell=" + cell, 2,
             fmt::format("--cell {}: expected a whole number from 0 to {}, or an id in plan.json",
@@ -386,7 +379,7 @@ TEST(SweepCommandLine, BadInputIsOneLine) {
   refused("run --iterations 3", 2,
           fmt::format("{} holds a sweep with other settings (iterations is {} there, 3 here); "
                       "choose another --out",
-                      out, plan["settings"]["iterations"].dump()));
+                      out_, plan["settings"]["iterations"].dump()));
 }
 
 }  // namespace

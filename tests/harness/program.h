@@ -73,6 +73,13 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
+// A test with a folder of its own, and the place in it that most use.
+class FolderTest : public testing::Test {
+ protected:
+  const TemporaryFolder folder_;
+  const std::string out_ = folder_ / "run";
+};
+
 // A file below tests/. Where that folder is not where it was when this was built, the environment's
 // SIDECHANNEL_TEST_DATA says where it is; so does SIDECHANNEL_BIN_DIR of the programs.
 std::filesystem::path test_data(const std::string& name);
