@@ -53,6 +53,7 @@ TEST(OverlapSettings, ListsOfOverlaps) {
     settings.overlaps = text;
     return settings.overlap_list();
   };
+  const auto refusal = [&](const std::string& text) { return error_of([&] { list(text); }); };
   using List = std::vector<std::int64_t>;
   EXPECT_EQ(list("7"), (List{7}));
   EXPECT_EQ(list("33,0:8:4,4,5"), (List{0, 4, 5, 8, 33}));
@@ -62,10 +63,10 @@ TEST(OverlapSettings, ListsOfOverlaps) {
   const std::string form = ": expected a list of numbers and of FIRST:LAST:STEP, as in 0:32:4,33";
   for (const char* text : {"x", "1,", "1:", ":3", "-1", "1.5", "0:3:x", "010", "0x1", "+1",
                            "1:4:9223372036854775808"}) {
-    EXPECT_EQ(error_of([&] { list(text); }), "--overlaps " + std::string(text) + form);
+    EXPECT_EQ(refusal(text), "--overlaps " + std::string(text) + form);
   }
-  EXPECT_EQ(error_of([&] { list(""); }), "--overlaps \"\"" + form);
-  EXPECT_EQ(error_of([&] { list("1 2"); }), "--overlaps \"1 2\"" + form);
+  EXPECT_EQ(refusal(""), "--overlaps \"\"" + form);
+  EXPECT_EQ(refusal("1 2"), "--overlaps \"1 2\"" + form);
   EXPECT_EQ(list("1:4:9223372036854775807"), (List{1}));  // nothing beyond the largest number
   for (const auto& [text, message] :
        std::map<std::string, const char*>{{"34", "34, but the sequences are 33 long"},
@@ -73,7 +74,7 @@ TEST(OverlapSettings, ListsOfOverlaps) {
                                           {"8:4", "8:4 is an empty range"},
                                           {"1,4:8:0", "4:8:0 is an empty range"},
                                           {"1:2:3:4", "1:2:3:4 is no FIRST:LAST:STEP"}}) {
-    EXPECT_EQ(error_of([&] { list(text); }), "--overlaps " + text + ": " + message);
+    EXPECT_EQ(refusal(text), "--overlaps " + text + ": " + message);
   }
   OverlapSettings long_one;
   long_one.kernel_size = 999;
