@@ -64,10 +64,10 @@ enum class Statistics {
 
 // Normalization with an activation, [N, L, C] -> the same. Parameters NAME.weight (gamma) and
 // NAME.bias (beta); with running statistics also NAME.running_mean and NAME.running_var.
-class NormRelu {
+class NormAct {
  public:
-  NormRelu(ParameterList& list, const std::string& name, std::int64_t channels, NormOptions options,
-           bool track_running = false)
+  NormAct(ParameterList& list, const std::string& name, std::int64_t channels, NormOptions options,
+          bool track_running = false)
       : options_(options) {
     gamma_ = &list.add_filled(name + ".weight", {channels}, 1);
     beta_ = &list.add_filled(name + ".bias", {channels}, 0);
@@ -83,8 +83,8 @@ class NormRelu {
     const Var gamma = tape.parameter(*gamma_);
     const Var beta = tape.parameter(*beta_);
     if (statistics == Statistics::kPopulation) {
-      SC_CHECK(running_, "norm_relu: population statistics were not tracked by this layer");
-      return norm_relu_population(x, gamma, beta, running_->mean, running_->variance, options_);
+      SC_CHECK(running_, "norm_act: population statistics were not tracked by this layer");
+      return norm_act_population(x, gamma, beta, running_->mean, running_->variance, options_);
     }
     NormOptions options = options_;
     RunningStatistics running;
@@ -92,7 +92,7 @@ class NormRelu {
       running = *running_;
       options.update = &running;
     }
-    return norm_relu(x, gamma, beta, options);
+    return norm_act(x, gamma, beta, options);
   }
 
  private:

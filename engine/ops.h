@@ -14,11 +14,11 @@ Var conv1d(const Var& x, const Var& w, const Var& b, std::int64_t padding);
 
 // Normalization by the batch's statistics, with an activation: x [N, L, C], gamma and beta [C] ->
 // [N, L, C].
-Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions& options);
+Var norm_act(const Var& x, const Var& gamma, const Var& beta, const NormOptions& options);
 
 // The same by fixed statistics: population mean and variance [C].
-Var norm_relu_population(const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
-                         const Tensor& variance, const NormOptions& options);
+Var norm_act_population(const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
+                        const Tensor& variance, const NormOptions& options);
 
 // activation(x), any shape; relu is max(x, 0).
 Var activate(const Var& x, Activation activation);

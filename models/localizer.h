@@ -72,7 +72,7 @@ class Localizer {
 
   struct Block {
     Conv1d conv;
-    std::optional<NormRelu> norm;  // plain ReLU without
+    std::optional<NormAct> norm;  // plain ReLU without
   };
   static std::vector<Block> blocks_of(const LocalizerConfig& config, ParameterList& list);
 

@@ -41,19 +41,19 @@ kernels::NormStatistics<T> parts_of(const Tensor& statistics) {
 
 }  // namespace
 
-Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions& options) {
-  const kernels::NormDims dims = norm_dims("norm_relu", x, gamma, beta, options);
+Var norm_act(const Var& x, const Var& gamma, const Var& beta, const NormOptions& options) {
+  const kernels::NormDims dims = norm_dims("norm_act", x, gamma, beta, options);
   SC_CHECK(dims.channels_per_set >= 1 && dims.channels % dims.channels_per_set == 0,
-           "norm_relu: sets of {} channels do not divide {} channels", dims.channels_per_set,
+           "norm_act: sets of {} channels do not divide {} channels", dims.channels_per_set,
            dims.channels);
   SC_CHECK(dims.samples_per_set >= 1 && dims.batch % dims.samples_per_set == 0,
-           "norm_relu: sets of {} samples do not divide a batch of {}", dims.samples_per_set,
+           "norm_act: sets of {} samples do not divide a batch of {}", dims.samples_per_set,
            dims.batch);
   const std::int64_t positions = dims.positions_per_set;
   SC_CHECK(positions >= 0 && (positions == 0 || dims.length % positions == 0),
-           "norm_relu: sets of {} positions do not divide a length of {}", positions, dims.length);
+           "norm_act: sets of {} positions do not divide a length of {}", positions, dims.length);
   SC_CHECK(positions == 0 || dims.samples_per_set == 1,
-           "norm_relu: sets of {} positions hold one sample, not {}", positions,
+           "norm_act: sets of {} positions hold one sample, not {}", positions,
            dims.samples_per_set);
   Tape& tape = x.tape();
   Var y = tape.make(x.shape());
@@ -67,10 +67,10 @@ Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions
                                        .statistics = parts_of<T>(statistics)});
     if (RunningStatistics* running = options.update) {
       SC_CHECK(dims.channels_per_set == 1 && positions == 0,
-               "norm_relu: running statistics need sets of one channel and all positions, got {} "
+               "norm_act: running statistics need sets of one channel and all positions, got {} "
                "channels and {} positions",
                dims.channels_per_set, positions == 0 ? dims.length : positions);
-      check_statistics("norm_relu", running->mean, running->variance, dims.channels);
+      check_statistics("norm_act", running->mean, running->variance, dims.channels);
       run(queue, kernels::NormUpdateRunning<T>{.dims = dims,
                                                .momentum = running->momentum,
                                                .statistics = parts_of<T>(statistics),
@@ -94,10 +94,10 @@ Var norm_relu(const Var& x, const Var& gamma, const Var& beta, const NormOptions
   return y;
 }
 
-Var norm_relu_population(const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
-                         const Tensor& variance, const NormOptions& options) {
-  const kernels::NormDims dims = norm_dims("norm_relu_population", x, gamma, beta, options);
-  check_statistics("norm_relu_population", mean, variance, dims.channels);
+Var norm_act_population(const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
+                        const Tensor& variance, const NormOptions& options) {
+  const kernels::NormDims dims = norm_dims("norm_act_population", x, gamma, beta, options);
+  check_statistics("norm_act_population", mean, variance, dims.channels);
   Var y = x.tape().make(x.shape());
   on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
     run(queue, kernels::NormPopulationForward<T>{.dims = dims,

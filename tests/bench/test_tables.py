@@ -11,6 +11,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench" / "tools"))
@@ -138,15 +139,17 @@ class FakeGpu(unittest.TestCase):
         self.folder = Path(temporary.name)
         self.programs = self.folder / "bin"
         self.programs.mkdir()
-        for module, name, value in ((processes, "LOGS", self.folder / "logs"),
-                                    (binaries, "BUNDLE", self.folder / "bundle")):
-            self.addCleanup(setattr, module, name, getattr(module, name))
-            setattr(module, name, value)
+        self.patch(mock.patch.object(processes, "LOGS", self.folder / "logs"))
+        self.patch(mock.patch.object(binaries, "BUNDLE", self.folder / "bundle"))
+        self.patch(mock.patch.dict(os.environ, OUT=str(self.folder)))
         processes.LOGS.mkdir()
-        out = os.environ.get("OUT")
-        os.environ["OUT"] = str(self.folder)
-        self.addCleanup(lambda: os.environ.pop("OUT") if out is None
-                        else os.environ.update(OUT=out))
+
+    def patch(self, patch):
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def call_the_programs_by_name(self):
+        self.patch(mock.patch.dict(os.environ, PATH=f"{self.programs}:{os.environ['PATH']}"))
 
     def program(self, name, text):
         (self.programs / name).write_text("#!/bin/sh\n" + text)
@@ -249,8 +252,7 @@ exec sleep 60
         self.program("bench_cuda", f'cp {self.folder}/kernels.json "${{1#--benchmark_out=}}"\n')
         self.program("python", 'test "$1 $6" = "bench/pytorch/kernels.py --json" && '
                                'echo \'{"fill/paper": 3.5}\' >"$7"\n')
-        self.addCleanup(setattr, stages, "python_with_torch", stages.python_with_torch)
-        stages.python_with_torch = lambda: self.programs / "python"
+        self.patch(mock.patch.object(stages, "python_with_torch", lambda: self.programs / "python"))
         this = self.gpu()
         outcome = stages.kernels(this, time.monotonic() + 20)
         self.assertEqual((outcome.status, outcome.details["measured"]), ("passed", 1))
@@ -293,9 +295,7 @@ case "$2" in
   synccheck) echo "[       OK ] CudaThing.Works (1 ms)"; exec sleep 60 ;;
 esac
 """)
-        path = os.environ["PATH"]
-        os.environ["PATH"] = f"{self.programs}:{path}"
-        self.addCleanup(os.environ.update, PATH=path)
+        self.call_the_programs_by_name()
         outcome = stages.sanitizers(self.gpu(), time.monotonic() + 3)
         tools = outcome.details["tools"]
         self.assertEqual(outcome.status, "FAILED")
@@ -313,9 +313,7 @@ esac
         lines = [",".join(f'"{word}"' for word in row) for row in rows]
         self.program("bench_step", "exit 0\n")
         self.program("ncu", "cat <<'END'\n==PROF== Connected\n" + "\n".join(lines) + "\nEND\n")
-        path = os.environ["PATH"]
-        os.environ["PATH"] = f"{self.programs}:{path}"
-        self.addCleanup(os.environ.update, PATH=path)
+        self.call_the_programs_by_name()
         this = self.gpu()
         outcome = stages.profile(this, time.monotonic() + 10)
         self.assertEqual(outcome.status, "passed", outcome.reason)

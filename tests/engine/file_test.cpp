@@ -12,7 +12,6 @@
 #include <cstdlib>
 #include <fstream>
 #include <functional>
-#include <iterator>
 #include <set>
 #include <string>
 
@@ -20,27 +19,19 @@
 #include "engine/io/npy.h"
 #include "engine/io/safetensors.h"
 #include "tests/harness/op_check.h"
+#include "tests/harness/program.h"
 
 namespace sidechannel {
 namespace {
 
+using harness::content_of;
 using harness::error_of;
+using harness::names_in;
 
 namespace fs = std::filesystem;
 
 std::span<const std::byte> bytes_of(std::string_view text) {
   return std::as_bytes(std::span(text));
-}
-
-std::string text_of(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-std::set<std::string> names_in(const fs::path& folder) {
-  std::set<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder)) names.insert(entry.path().filename());
-  return names;
 }
 
 // A disk that fails once, at one call or one kind of call, and records all calls.
@@ -69,9 +60,16 @@ struct FaultyDisk {
     return result;
   }
 
-  template <class Real>
-  static int status(const char* call, Real really) {
-    return static_cast<int>(meet(call, 0, [&](std::size_t) { return really(); }));
+  template <std::size_t n>
+  struct Name {
+    constexpr Name(const char (&literal)[n]) { std::copy_n(literal, n, text); }
+    char text[n];
+  };
+  // In the place of a call that returns a status.
+  template <Name kName, auto kCall, class... Arguments>
+  static int status(Arguments... arguments) {
+    return static_cast<int>(
+        meet(kName.text, 0, [&](std::size_t) { return (current->real.*kCall)(arguments...); }));
   }
 
   FaultyDisk(std::function<bool(int, std::string_view)> when,
@@ -79,10 +77,7 @@ struct FaultyDisk {
       : strikes(std::move(when)), fault(std::move(what)) {
     current = this;
     real = replace_file_system_calls({
-        .open =
-            [](const char* path, int flags, mode_t mode) {
-              return status("open", [&] { return current->real.open(path, flags, mode); });
-            },
+        .open = status<"open", &FileSystemCalls::open>,
         .read =
             [](int fd, void* buffer, std::size_t size) {
               return meet("read", size,
@@ -93,28 +88,13 @@ struct FaultyDisk {
               return meet("write", size,
                           [&](std::size_t n) { return current->real.write(fd, buffer, n); });
             },
-        .ftruncate =
-            [](int fd, off_t size) {
-              return status("truncate", [&] { return current->real.ftruncate(fd, size); });
-            },
-        .fsync = [](int fd) { return status("fsync", [&] { return current->real.fsync(fd); }); },
-        .close = [](int fd) { return status("close", [&] { return current->real.close(fd); }); },
-        .link =
-            [](const char* from, const char* to) {
-              return status("link", [&] { return current->real.link(from, to); });
-            },
-        .rename =
-            [](const char* from, const char* to) {
-              return status("rename", [&] { return current->real.rename(from, to); });
-            },
-        .unlink =
-            [](const char* path) {
-              return status("unlink", [&] { return current->real.unlink(path); });
-            },
-        .flock =
-            [](int fd, int operation) {
-              return status("flock", [&] { return current->real.flock(fd, operation); });
-            },
+        .ftruncate = status<"truncate", &FileSystemCalls::ftruncate>,
+        .fsync = status<"fsync", &FileSystemCalls::fsync>,
+        .close = status<"close", &FileSystemCalls::close>,
+        .link = status<"link", &FileSystemCalls::link>,
+        .rename = status<"rename", &FileSystemCalls::rename>,
+        .unlink = status<"unlink", &FileSystemCalls::unlink>,
+        .flock = status<"flock", &FileSystemCalls::flock>,
     });
   }
   FaultyDisk(const FaultyDisk&) = delete;
@@ -127,6 +107,9 @@ bool never(int, std::string_view) {
 }
 auto at(int wanted) {
   return [wanted](int index, std::string_view) { return index == wanted; };
+}
+auto each(std::string wanted) {
+  return [wanted](int, std::string_view call) { return call == wanted; };
 }
 auto first(std::string wanted) {
   return [wanted, done = false](int, std::string_view call) mutable {
@@ -145,14 +128,6 @@ ssize_t halving(std::size_t size) {
 
 class FileTest : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = testing::TempDir() + "sidechannel-file-XXXXXX";
-    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-    path_ = folder_ / "model";
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   // An old file with a still older one beside it, and nothing else.
   void set_up_old() {
     for (const auto& name : names_in(folder_)) fs::remove(folder_ / name);
@@ -169,7 +144,8 @@ class FileTest : public testing::Test {
   }
 
   const std::string kOlder = "older", kOld = "the old content", kNew = "the new content, longer";
-  fs::path folder_, path_;
+  const harness::TemporaryFolder temporary_;
+  const fs::path folder_ = temporary_.path(), path_ = folder_ / "model";
 };
 
 TEST_F(FileTest, ReadsWhatWasWritten) {
@@ -187,11 +163,11 @@ TEST_F(FileTest, KeepsThePreviousFileOnlyWhenAsked) {
   EXPECT_EQ(names_in(folder_), std::set<std::string>{"model"});
   write_file_durably(path_, bytes_of("2"), KeepPrevious::kYes);
   write_file_durably(path_, bytes_of("3"), KeepPrevious::kYes);
-  EXPECT_EQ(text_of(path_), "3");
-  EXPECT_EQ(text_of(previous_of(path_)), "2");
+  EXPECT_EQ(content_of(path_), "3");
+  EXPECT_EQ(content_of(previous_of(path_)), "2");
   write_file_durably(path_, bytes_of("4"));
-  EXPECT_EQ(text_of(path_), "4");
-  EXPECT_EQ(text_of(previous_of(path_)), "2");
+  EXPECT_EQ(content_of(path_), "4");
+  EXPECT_EQ(content_of(previous_of(path_)), "2");
 }
 
 TEST_F(FileTest, WritesIntoTheWorkingFolder) {
@@ -199,7 +175,7 @@ TEST_F(FileTest, WritesIntoTheWorkingFolder) {
   fs::current_path(folder_);
   write_file_durably("plain", bytes_of("x"));
   fs::current_path(here);
-  EXPECT_EQ(text_of(folder_ / "plain"), "x");
+  EXPECT_EQ(content_of(folder_ / "plain"), "x");
 }
 
 TEST_F(FileTest, SaysWhyAFileCannotBeReadOrWritten) {
@@ -223,8 +199,7 @@ TEST_F(FileTest, SaysWhyAFileCannotBeReadOrWritten) {
 TEST_F(FileTest, ReadsOnAfterShortReadsAndSignals) {
   write_file_durably(path_, bytes_of(kOld));
   {
-    FaultyDisk disk([](int, std::string_view call) { return call == "read"; },
-                    [](std::size_t) -> ssize_t { return 1; });
+    FaultyDisk disk(each("read"), [](std::size_t) -> ssize_t { return 1; });
     EXPECT_EQ(read_file(path_).size(), kOld.size());
   }
   for (const std::string call : {"open", "read"}) {
@@ -241,8 +216,7 @@ TEST_F(FileTest, SaysThatAFileEndedEarlyOrCouldNotBeRead) {
     FaultyDisk disk(first("read"), failing(EIO));
     EXPECT_EQ(error_of(reading), "cannot read " + path_.string() + ": Input/output error");
   }
-  FaultyDisk disk([](int, std::string_view call) { return call == "read"; },
-                  [](std::size_t size) -> ssize_t { return size > 12 ? 3 : 0; });
+  FaultyDisk disk(each("read"), [](std::size_t size) -> ssize_t { return size > 12 ? 3 : 0; });
   EXPECT_EQ(error_of(reading), "cannot read " + path_.string() + ": expected 15 bytes, got 3");
 }
 
@@ -277,20 +251,20 @@ TEST_F(FileTest, EveryFailingCallLeavesTheOldOrTheNewContent) {
         EXPECT_EQ(names_in(folder_), (std::set<std::string>{"model", "model.previous"}));
         if (call == "unlink") {  // only clears up, and there was nothing to clear up
           EXPECT_EQ(message, "no error");
-          EXPECT_EQ(text_of(path_), kNew);
+          EXPECT_EQ(content_of(path_), kNew);
         } else {
           EXPECT_TRUE(message.starts_with("cannot " + call + " " + folder_.string())) << message;
           EXPECT_TRUE(message.ends_with(std::string(": ") + std::strerror(error))) << message;
-          EXPECT_EQ(text_of(path_), i > renamed_at ? kNew : kOld);
+          EXPECT_EQ(content_of(path_), i > renamed_at ? kNew : kOld);
         }
-        const std::string previous = text_of(previous_of(path_));
+        const std::string previous = content_of(previous_of(path_));
         EXPECT_TRUE(previous == kOlder || (keep == KeepPrevious::kYes && previous == kOld));
 
-        const std::string current = text_of(path_);
+        const std::string current = content_of(path_);
         write_file_durably(path_, bytes_of("afterwards"), KeepPrevious::kYes);
         EXPECT_EQ(names_in(folder_), (std::set<std::string>{"model", "model.previous"}));
-        EXPECT_EQ(text_of(path_), "afterwards");
-        EXPECT_EQ(text_of(previous_of(path_)), current);
+        EXPECT_EQ(content_of(path_), "afterwards");
+        EXPECT_EQ(content_of(previous_of(path_)), current);
       }
     }
   }
@@ -320,11 +294,11 @@ TEST_F(FileTest, AKillAtAnyCallLeavesTheOldOrTheNewContent) {
       int status = 0;
       ASSERT_EQ(::waitpid(child, &status, 0), child);
       ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-      const std::string content = text_of(path_);
+      const std::string content = content_of(path_);
       EXPECT_TRUE(content == kOld || content == kNew) << content;
 
       write_file_durably(path_, bytes_of("afterwards"), KeepPrevious::kYes);
-      EXPECT_EQ(text_of(previous_of(path_)), content);
+      EXPECT_EQ(content_of(previous_of(path_)), content);
       EXPECT_EQ(names_in(folder_), (std::set<std::string>{"model", "model.previous"}));
     }
   }
@@ -333,37 +307,36 @@ TEST_F(FileTest, AKillAtAnyCallLeavesTheOldOrTheNewContent) {
 TEST_F(FileTest, FinishesShortAndInterruptedWrites) {
   set_up_old();
   {
-    FaultyDisk disk([](int, std::string_view call) { return call == "write"; },
+    FaultyDisk disk(each("write"),
                     [](std::size_t size) { return std::max<ssize_t>(halving(size), 1); });
     write_file_durably(path_, bytes_of(kNew));
-    EXPECT_EQ(text_of(path_), kNew);
+    EXPECT_EQ(content_of(path_), kNew);
     EXPECT_GT(std::ranges::count(disk.log, "write"), 3);
   }
   for (const std::string call : {"open", "write", "fsync", "close"}) {
     set_up_old();
     FaultyDisk disk(first(call), failing(EINTR));
     write_file_durably(path_, bytes_of(kNew));
-    EXPECT_EQ(text_of(path_), kNew);
+    EXPECT_EQ(content_of(path_), kNew);
   }
 }
 
 TEST_F(FileTest, ADiskThatFillsUpMidwayLeavesTheOldContent) {
   const auto writing = [&] { write_file_durably(path_, bytes_of(kNew)); };
-  const auto on_writes = [](int, std::string_view call) { return call == "write"; };
   set_up_old();
   {
-    FaultyDisk disk(on_writes, [full = false](std::size_t size) mutable {
+    FaultyDisk disk(each("write"), [full = false](std::size_t size) mutable {
       return std::exchange(full, true) ? failing(ENOSPC)(size) : halving(size);
     });
     EXPECT_EQ(error_of(writing),
               "cannot write " + (folder_ / ".model.tmp").string() + ": No space left on device");
   }
   {
-    FaultyDisk disk(on_writes, [](std::size_t) -> ssize_t { return 0; });
+    FaultyDisk disk(each("write"), [](std::size_t) -> ssize_t { return 0; });
     EXPECT_EQ(error_of(writing), "cannot write " + (folder_ / ".model.tmp").string() +
                                      ": the system took 0 of 23 bytes");
   }
-  EXPECT_EQ(text_of(path_), kOld);
+  EXPECT_EQ(content_of(path_), kOld);
   EXPECT_EQ(names_in(folder_), (std::set<std::string>{"model", "model.previous"}));
 }
 
@@ -372,13 +345,13 @@ TEST_F(FileTest, NeverWritesThroughWhatStandsAtTheTemporaryName) {
   write_file_durably(other, bytes_of("precious"));
   fs::create_symlink(other, temporary);
   {
-    FaultyDisk disk([](int, std::string_view call) { return call == "unlink"; }, failing(EPERM));
+    FaultyDisk disk(each("unlink"), failing(EPERM));
     EXPECT_EQ(error_of([&] { write_file_durably(path_, bytes_of(kNew)); }),
               "cannot open " + temporary.string() + ": File exists");
   }
   write_file_durably(path_, bytes_of(kNew));
-  EXPECT_EQ(text_of(path_), kNew);
-  EXPECT_EQ(text_of(other), "precious");
+  EXPECT_EQ(content_of(path_), kNew);
+  EXPECT_EQ(content_of(other), "precious");
   EXPECT_FALSE(fs::is_symlink(path_));
 }
 
@@ -394,13 +367,13 @@ TEST_F(FileTest, ClearsUpAfterKilledWritersAlone) {
 TEST_F(FileTest, WithoutHardLinksKeepsACopyAsThePreviousFile) {
   for (const int error : {EPERM, EOPNOTSUPP, ENOSYS, EMLINK}) {
     for (const auto& name : names_in(folder_)) fs::remove(folder_ / name);
-    FaultyDisk disk([](int, std::string_view call) { return call == "link"; }, failing(error));
+    FaultyDisk disk(each("link"), failing(error));
     write_file_durably(path_, bytes_of("1"), KeepPrevious::kYes);
     EXPECT_EQ(names_in(folder_), std::set<std::string>{"model"});
     write_file_durably(path_, bytes_of("2"), KeepPrevious::kYes);
     write_file_durably(path_, bytes_of("3"), KeepPrevious::kYes);
-    EXPECT_EQ(text_of(path_), "3");
-    EXPECT_EQ(text_of(previous_of(path_)), "2");
+    EXPECT_EQ(content_of(path_), "3");
+    EXPECT_EQ(content_of(previous_of(path_)), "2");
   }
 }
 
@@ -410,7 +383,7 @@ TEST_F(FileTest, ToleratesAFolderThatCannotBeSynced) {
     FaultyDisk disk(at(7), failing(error));
     write_file_durably(path_, bytes_of(kNew));
     EXPECT_EQ(disk.log[7], "fsync");
-    EXPECT_EQ(text_of(path_), kNew);
+    EXPECT_EQ(content_of(path_), kNew);
   }
 }
 
@@ -432,24 +405,23 @@ TEST_F(FileTest, LogsLines) {
   moved.sync();
   EXPECT_EQ(disk.log, (std::vector<std::string>{"write", "fsync"}));
   EXPECT_EQ(moved.size(), 25u);
-  EXPECT_EQ(text_of(path_), "{\"step\": 1}\n\n{\"step\": 2}\n");
+  EXPECT_EQ(content_of(path_), "{\"step\": 1}\n\n{\"step\": 2}\n");
 }
 
 TEST_F(FileTest, AFailedLineLeavesTheLinesBefore) {
   LineLog log(path_);
   log.append("first");
   for (const int error : {ENOSPC, EIO}) {
-    FaultyDisk disk([](int, std::string_view call) { return call == "write"; },
-                    [error, failed = false](std::size_t size) mutable {
-                      return std::exchange(failed, true) ? failing(error)(size) : halving(size);
-                    });
+    FaultyDisk disk(each("write"), [error, failed = false](std::size_t size) mutable {
+      return std::exchange(failed, true) ? failing(error)(size) : halving(size);
+    });
     EXPECT_EQ(error_of([&] { log.append("second"); }),
               fmt::format("cannot write {}: {}", path_.string(), std::strerror(error)));
-    EXPECT_EQ(text_of(path_), "first\n");
+    EXPECT_EQ(content_of(path_), "first\n");
     EXPECT_EQ(log.size(), 6u);
   }
   log.append("third");
-  EXPECT_EQ(text_of(path_), "first\nthird\n");
+  EXPECT_EQ(content_of(path_), "first\nthird\n");
 }
 
 TEST_F(FileTest, NamesTheFailureOfTheLineAndNotOfTheClearingUp) {
@@ -532,15 +504,15 @@ TEST_F(FileTest, WhatIsTooLargeOrBrokenIsRefusedBeforeItIsRead) {
 
 TEST_F(FileTest, TruncatesALogToWhatACheckpointKnows) {
   LineLog::truncate_to(path_, 0);
-  EXPECT_EQ(text_of(path_), "");
+  EXPECT_EQ(content_of(path_), "");
   LineLog(path_).append("kept");
   LineLog(path_).append("dropped");
   EXPECT_EQ(error_of([&] { LineLog::truncate_to(path_, 14); }),
             "cannot truncate " + path_.string() + " to 14 bytes: it holds only 13");
   LineLog::truncate_to(path_, 5);
-  EXPECT_EQ(text_of(path_), "kept\n");
+  EXPECT_EQ(content_of(path_), "kept\n");
   LineLog(path_).append("again");
-  EXPECT_EQ(text_of(path_), "kept\nagain\n");
+  EXPECT_EQ(content_of(path_), "kept\nagain\n");
   for (const std::string call : {"open", "truncate", "fsync", "close"}) {
     FaultyDisk disk(first(call), failing(EIO));
     EXPECT_EQ(error_of([&] { LineLog::truncate_to(path_, 5); }),

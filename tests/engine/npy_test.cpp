@@ -2,33 +2,26 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <map>
-#include <optional>
-#include <set>
 #include <string>
 
 #include "engine/io/file.h"
 #include "engine/io/safetensors.h"
-#include "tests/fuzz/mutator.h"
+#include "tests/fuzz/format_check.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel {
 namespace {
 
+using fuzz::array;
+using fuzz::BadFile;
+using fuzz::Bytes;
+using fuzz::bytes_of;
+using fuzz::expect_equal;
 using harness::error_of;
-
-using Bytes = std::vector<std::byte>;
-
-Bytes bytes_of(std::string_view text) {
-  const auto bytes = std::as_bytes(std::span(text));
-  return {bytes.begin(), bytes.end()};
-}
 
 // A file of this header, with `data` zero bytes behind it.
 Bytes file_of(std::string_view header, std::size_t data = 0, char major = 1, char minor = 0) {
@@ -41,17 +34,6 @@ Bytes file_of(std::string_view header, std::size_t data = 0, char major = 1, cha
 
 std::string header_of(std::string_view descr, std::string_view order, std::string_view shape) {
   return fmt::format("{{'descr': {}, 'fortran_order': {}, 'shape': {}, }}\n", descr, order, shape);
-}
-
-template <class T>
-HostArray array(std::initializer_list<T> values, Shape shape) {
-  return HostArray::from<T>(std::span(values.begin(), values.size()), shape);
-}
-
-void expect_equal(const HostArray& a, const HostArray& b) {
-  EXPECT_EQ(a.dtype, b.dtype);
-  EXPECT_TRUE(a.shape == b.shape);
-  EXPECT_EQ(a.bytes, b.bytes);
 }
 
 // Every type, ranks 0 to 4, an empty array.
@@ -165,12 +147,6 @@ TEST(Npy, RefusesWhatHoldsNoNumbersInWords) {
   }
 }
 
-struct BadFile {
-  const char* name;
-  Bytes bytes;
-  std::string message;  // after the file's name
-};
-
 std::vector<BadFile> bad_files() {
   const std::string overflows = ": expected at most 9223372036854775807 bytes, at 8 an element";
   const std::string numbers =
@@ -184,6 +160,9 @@ std::vector<BadFile> bad_files() {
   };
   const auto of_shape = [](std::string_view shape) {
     return file_of(header_of("'<f4'", "False", shape), 12);
+  };
+  const auto at_byte = [](int byte, std::string_view expected, std::string_view got) {
+    return fmt::format("expected {} at byte {} of the header, got {}", expected, byte, got);
   };
   return {
       {"empty", {}, "expected 6 bytes of magic, got 0"},
@@ -205,31 +184,25 @@ std::vector<BadFile> bad_files() {
        "expected 118 bytes of header, got 0"},
       {"header_past_the_end", bytes_of(std::string_view("\x93NUMPY\3\0\xff\xff\xff\xff{}", 14)),
        "expected 4294967295 bytes of header, got 2"},
-      {"header_empty", file_of(""), R"(expected "{" at byte 0 of the header, got its end)"},
-      {"header_no_dict", file_of("[]\n"), R"(expected "{" at byte 0 of the header, got "[")"},
-      {"header_unclosed", file_of("{"), "expected a string at byte 1 of the header, got its end"},
+      {"header_empty", file_of(""), at_byte(0, R"("{")", "its end")},
+      {"header_no_dict", file_of("[]\n"), at_byte(0, R"("{")", R"("[")")},
+      {"header_unclosed", file_of("{"), at_byte(1, "a string", "its end")},
       {"header_unclosed_after_value", file_of("{'descr': '<f4'"),
-       R"(expected "," or "}" at byte 15 of the header, got its end)"},
-      {"header_no_newline", file_of("{}"),
-       "expected a newline at byte 2 of the header, got its end"},
-      {"header_text_after_dict", file_of("{} x\n"),
-       R"(expected a newline at byte 3 of the header, got "x")"},
+       at_byte(15, R"("," or "}")", "its end")},
+      {"header_no_newline", file_of("{}"), at_byte(2, "a newline", "its end")},
+      {"header_text_after_dict", file_of("{} x\n"), at_byte(3, "a newline", R"("x")")},
       {"header_text_after_newline", file_of("{}\n\n"),
        "expected the header's end after its newline, got \"\\x0a\""},
       {"header_zero_byte", file_of(std::string_view("{\0}\n", 4)),
        "expected a string at byte 1 of the header, got \"\\x00\""},
       {"header_tab", file_of("{\t}\n"), "expected a string at byte 1 of the header, got \"\\x09\""},
-      {"header_comma_first", file_of("{, }\n"),
-       R"(expected a string at byte 1 of the header, got ",")"},
+      {"header_comma_first", file_of("{, }\n"), at_byte(1, "a string", R"(",")")},
       {"header_no_commas", file_of("{'shape': () 'descr': '<f4'}\n"),
-       R"(expected "," or "}" at byte 13 of the header, got "'")"},
-      {"key_bare", file_of("{descr: '<f4'}\n"),
-       R"(expected a string at byte 1 of the header, got "d")"},
+       at_byte(13, R"("," or "}")", R"("'")")},
+      {"key_bare", file_of("{descr: '<f4'}\n"), at_byte(1, "a string", R"("d")")},
       {"key_unclosed", file_of("{'descr: \n"), "expected the end of the string \"descr: \\x0a\""},
-      {"key_without_colon", file_of("{'descr' '<f4'}\n"),
-       R"(expected ":" at byte 9 of the header, got "'")"},
-      {"key_without_value", file_of("{'descr': }\n"),
-       R"(expected a string at byte 10 of the header, got "}")"},
+      {"key_without_colon", file_of("{'descr' '<f4'}\n"), at_byte(9, R"(":")", R"("'")")},
+      {"key_without_value", file_of("{'descr': }\n"), at_byte(10, "a string", R"("}")")},
       {"key_unknown", file_of("{'strides': ()}\n"),
        R"(expected descr, fortran_order or shape, got "strides")"},
       {"descr_missing", file_of("{'fortran_order': False, 'shape': (3,)}\n", 12),
@@ -253,28 +226,20 @@ std::vector<BadFile> bad_files() {
       {"descr_newline", of_type("'<f4\n'"), numbers + "\"<f4\\x0a\""},
       {"descr_structured", of_type("[('a', '<f4')]"),
        "expected numbers, got records (a structured dtype)"},
-      {"descr_none", of_type("None"), R"(expected a string at byte 10 of the header, got "N")"},
-      {"order_number", of_order("0"),
-       R"(expected True or False at byte 34 of the header, got "0")"},
-      {"order_lower_case", of_order("false"),
-       R"(expected True or False at byte 34 of the header, got "f")"},
-      {"order_longer_word", of_order("Falsely"),
-       R"(expected "," or "}" at byte 39 of the header, got "l")"},
-      {"shape_number", of_shape("3"), R"(expected "(" at byte 50 of the header, got "3")"},
-      {"shape_list", of_shape("[3]"), R"(expected "(" at byte 50 of the header, got "[")"},
+      {"descr_none", of_type("None"), at_byte(10, "a string", R"("N")")},
+      {"order_number", of_order("0"), at_byte(34, "True or False", R"("0")")},
+      {"order_lower_case", of_order("false"), at_byte(34, "True or False", R"("f")")},
+      {"order_longer_word", of_order("Falsely"), at_byte(39, R"("," or "}")", R"("l")")},
+      {"shape_number", of_shape("3"), at_byte(50, R"("(")", R"("3")")},
+      {"shape_list", of_shape("[3]"), at_byte(50, R"("(")", R"("[")")},
       {"shape_no_tuple", of_shape("(3)"), "expected \",\" at byte 52 of the header, got \")\""},
-      {"shape_comma_only", of_shape("(,)"),
-       R"(expected an unsigned integer at byte 51 of the header, got ",")"},
-      {"shape_two_commas", of_shape("(3,,)"),
-       R"(expected an unsigned integer at byte 53 of the header, got ",")"},
-      {"shape_unclosed", of_shape("(3, 4"),
-       R"(expected an unsigned integer at byte 57 of the header, got "}")"},
-      {"shape_negative", of_shape("(-3,)"),
-       R"(expected an unsigned integer at byte 51 of the header, got "-")"},
-      {"shape_plus", of_shape("(+3,)"),
-       R"(expected an unsigned integer at byte 51 of the header, got "+")"},
-      {"shape_fraction", of_shape("(3.0,)"), R"(expected "," at byte 52 of the header, got ".")"},
-      {"shape_long", of_shape("(3L,)"), R"(expected "," at byte 52 of the header, got "L")"},
+      {"shape_comma_only", of_shape("(,)"), at_byte(51, "an unsigned integer", R"(",")")},
+      {"shape_two_commas", of_shape("(3,,)"), at_byte(53, "an unsigned integer", R"(",")")},
+      {"shape_unclosed", of_shape("(3, 4"), at_byte(57, "an unsigned integer", R"("}")")},
+      {"shape_negative", of_shape("(-3,)"), at_byte(51, "an unsigned integer", R"("-")")},
+      {"shape_plus", of_shape("(+3,)"), at_byte(51, "an unsigned integer", R"("+")")},
+      {"shape_fraction", of_shape("(3.0,)"), at_byte(52, R"(",")", R"(".")")},
+      {"shape_long", of_shape("(3L,)"), at_byte(52, R"(",")", R"("L")")},
       {"shape_rank_5", of_shape("(1, 1, 1, 1, 3)"), "expected at most 4 dimensions, got more"},
       {"shape_leading_zero", of_shape("(03, 16)"), R"(expected a dimension, got "03")"},
       {"shape_two_zeros", of_shape("(00,)"), R"(expected a dimension, got "00")"},
@@ -303,14 +268,7 @@ std::vector<BadFile> bad_files() {
 }
 
 TEST(Npy, RefusesEachBadFileInItsOwnWords) {
-  std::set<std::string> messages;
-  for (const BadFile& bad : bad_files()) {
-    const std::string message = error_of([&] { parse_npy(bad.bytes, "data/x.npy"); });
-    EXPECT_EQ(message, "data/x.npy: " + bad.message) << bad.name;
-    EXPECT_TRUE(messages.insert(message).second)
-        << bad.name << " is not the first to say: " << message;
-    EXPECT_EQ(message.find('\n'), message.npos) << bad.name;
-  }
+  fuzz::expect_refusals(bad_files(), parse_npy);
 }
 
 TEST(Npy, RefusesEveryTruncationAndEveryTail) {
@@ -324,18 +282,8 @@ TEST(Npy, RefusesEveryTruncationAndEveryTail) {
   }
 }
 
-// Parses, and where that succeeds expects that the result survives a round trip. Anything thrown
-// but an Error, and any Error that is not one line with the file's name, fails the test.
-bool parses(std::span<const std::byte> bytes) {
-  std::optional<HostArray> parsed;
-  const std::string message = error_of([&] { parsed = parse_npy(bytes, "fuzz"); });
-  if (!parsed) {
-    EXPECT_TRUE(message.starts_with("fuzz: ") && message.find('\n') == message.npos) << message;
-    EXPECT_LT(message.size(), 400u) << message;
-    return false;
-  }
-  expect_equal(parse_npy(serialize_npy(*parsed), "again"), *parsed);
-  return true;
+bool parses(const Bytes& bytes) {
+  return fuzz::parses(bytes, parse_npy, serialize_npy);
 }
 
 TEST(Npy, SurvivesEveryBitFlip) {
@@ -368,14 +316,10 @@ TEST(Npy, SurvivesFuzzing) {
       "9223372036854775808 18446744073709551615 18446744073709551616 '<f8' '|b1' '>f4' '<f2' '>i2' "
       "'|i1' '<u8' 'descr': 'fortran_order': 'shape':( \xff",
       "({9");
-  int parsed = 0;
-  constexpr int kInputs = 50'000;
-  for (int i = 0; i < kInputs && !testing::Test::HasFailure(); ++i) {
-    const HostArray& seed = seeds[static_cast<std::size_t>(i) % seeds.size()];
-    parsed += parses(mutated(serialize_npy(seed), seed.bytes.size(), mutator));
-  }
-  EXPECT_GT(parsed, kInputs / 100);  // the edits reach past the header...
-  EXPECT_LT(parsed, kInputs / 2);    // ...and mean something
+  fuzz::expect_survival([&](std::size_t i) {
+    const HostArray& seed = seeds[i % seeds.size()];
+    return parses(mutated(serialize_npy(seed), seed.bytes.size(), mutator));
+  });
 }
 
 }  // namespace

@@ -34,13 +34,7 @@ class OutputFile : public testing::Test {
  protected:
   fs::path at(const std::string& name) const { return folder_.path() / name; }
 
-  std::set<std::string> names() const {
-    std::set<std::string> found;
-    for (const auto& entry : fs::directory_iterator(folder_.path())) {
-      found.insert(entry.path().filename());
-    }
-    return found;
-  }
+  std::set<std::string> names() const { return harness::names_in(folder_.path()); }
 
   static mode_t mode_of(const fs::path& path) {
     struct stat status {};

@@ -119,7 +119,7 @@ TEST(PyTorch, Norms) {
       options.activation = kind == std::string("relu") ? kRelu : kNone;
       compare(part(all, fmt::format("norm.{}.{}.", name, kind)),
               {{"x", transposed}, {"gamma", same}, {"beta", same}}, transposed,
-              [&](std::span<const Var> in) { return norm_relu(in[0], in[1], in[2], options); });
+              [&](std::span<const Var> in) { return norm_act(in[0], in[1], in[2], options); });
     }
   }
 }
@@ -130,7 +130,7 @@ TEST(PyTorch, BatchNormByPopulationStatistics) {
   const Tensor variance = Tensor::from(device(), c.at("variance"));
   compare(c, {{"x", transposed}, {"gamma", same}, {"beta", same}}, transposed,
           [&](std::span<const Var> in) {
-            return norm_relu_population(in[0], in[1], in[2], mean, variance, {});
+            return norm_act_population(in[0], in[1], in[2], mean, variance, {});
           });
 }
 
@@ -148,8 +148,7 @@ TEST(PyTorch, RunningStatistics) {
     const Var gamma = tape.make({5});
     for (int i = 0; i < 3; ++i) {
       const Tensors c = part(all, fmt::format("running.{}.{}.", name, i));
-      norm_relu(tape.constant(Tensor::from(device(), transposed(c.at("x")))), gamma, gamma,
-                options);
+      norm_act(tape.constant(Tensor::from(device(), transposed(c.at("x")))), gamma, gamma, options);
       EXPECT_LE(relative_difference(values_of(running.mean), values_of(c.at("mean"))), kSame)
           << name;
       EXPECT_LE(relative_difference(values_of(running.variance), values_of(c.at("variance"))),
@@ -195,11 +194,7 @@ struct Training {
 
 Training train(const Tensors& fixture, NormKind norm) {
   const DType dtype = fixture.at("losses").dtype;
-  LocalizerConfig config;
-  config.depth = 4;
-  config.channels = 6;
-  config.norm = norm;
-  config.samples_per_set = 2;
+  const LocalizerConfig config{.depth = 4, .channels = 6, .norm = norm, .samples_per_set = 2};
   Localizer net(device(), dtype, config, 0);
   net.parameters().load(part(fixture, "initial."), "initial");
   Adam adam(net.parameters(), {LearningRate{kRate}});
@@ -297,14 +292,12 @@ TEST(PyTorch, TrainingInSingle) {
 // --- Weights go both ways -----------------------------------------------------------------------
 
 LocalizerConfig config_of(const std::string& norm, const HostArray& numbers) {
-  LocalizerConfig config;
-  config.norm = norm_kind_from(norm);
-  config.depth = number(numbers, 0);
-  config.channels = number(numbers, 1);
-  config.kernel_size = number(numbers, 2);
-  config.groups = number(numbers, 3);
-  config.samples_per_set = number(numbers, 4);
-  return config;
+  return {.depth = number(numbers, 0),
+          .channels = number(numbers, 1),
+          .kernel_size = number(numbers, 2),
+          .norm = norm_kind_from(norm),
+          .groups = number(numbers, 3),
+          .samples_per_set = number(numbers, 4)};
 }
 
 // In f32, against PyTorch's prediction in double from the same f32 weights: a network of four
@@ -381,11 +374,8 @@ int check_model(const harness::TemporaryFolder& folder, const std::string& optio
 
 TEST(PyTorch, LoadsOurModels) {
   const harness::TemporaryFolder folder;
-  LocalizerConfig config;
-  config.depth = 5;
-  config.channels = 8;
-  config.norm = NormKind::kBatch;
-  config.samples_per_set = 2;
+  const LocalizerConfig config{
+      .depth = 5, .channels = 8, .norm = NormKind::kBatch, .samples_per_set = 2};
   Localizer net(device(), DType::kF32, config, 1);
   Tape tape(device(), DType::kF32);
   const Var x = tape.normal({6, 40, 1}, Stream{4}, Random(device(), 1));

@@ -2,12 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/gradcheck.h"
 #include "tests/harness/op_check.h"
 
 namespace sidechannel {
 namespace {
 
+using harness::device;
 using harness::Draw;
 using harness::error_of;
 using harness::tensor_of;
@@ -16,28 +16,24 @@ using kernels::Write;
 using enum kernels::Activation;
 using Values = std::vector<double>;
 
-const Device& device() {
-  return harness::device();
-}
-
-// y = w x + b on one row of one element: small enough to differentiate by hand.
-Var affine(const Var& x, const Var& w, const Var& b) {
-  return linear(x, w, b);
-}
-
-// Parameters of such an operation.
+// w x + b on one row of one element: small enough to differentiate by hand.
 struct Affine {
   ParameterList list{device(), DType::kF64, 1};
   Parameter& w = list.add_filled("w", {1, 1}, 3);
   Parameter& b = list.add_filled("b", {1}, -1);
+
+  Var operator()(const Var& x) {
+    const Var weight = x.tape().parameter(w);  // the first to come onto the tape
+    return linear(x, weight, x.tape().parameter(b));
+  }
 };
 
 TEST(Tape, FollowsTheChainRule) {
   Tape tape(device(), DType::kF64);
   Affine f;
   const Var x = tape.leaf(tensor_of({2}, {1, 1}));
-  const Var y = affine(x, tape.parameter(f.w), tape.parameter(f.b));  // 5
-  const Var loss = mse(y, tensor_of({1}, {1}));                       // (5 - 1)^2
+  const Var y = f(x);                            // 5
+  const Var loss = mse(y, tensor_of({1}, {1}));  // (5 - 1)^2
   EXPECT_EQ(loss.value().item(), 16);
   tape.backward(loss);
   EXPECT_EQ(values_of(tape.gradient(x)), Values{24});  // 2 (5 - 1) 3
@@ -49,8 +45,8 @@ TEST(Tape, AddsUpTheGradientsOfAParameterThatIsUsedTwice) {
   Tape tape(device(), DType::kF64);
   Affine f;
   const Var x = tape.constant(tensor_of({2}, {1, 1}));
-  const Var once = affine(x, tape.parameter(f.w), tape.parameter(f.b));
-  const Var twice = affine(once, tape.parameter(f.w), tape.parameter(f.b));  // w (w x + b) + b
+  const Var once = f(x);
+  const Var twice = f(once);  // w (w x + b) + b
   tape.backward(twice);
   EXPECT_EQ(values_of(f.w.grad), Values{2 * 3 * 2 - 1});  // 2 w x + b
   EXPECT_EQ(values_of(f.b.grad), Values{3 + 1});          // w + 1
@@ -60,40 +56,33 @@ TEST(Tape, AddsUpTheGradientsOfAParameterThatIsUsedTwice) {
 
 TEST(Tape, AddsUpTheGradientsOfALeafAndOfWhatIsBetween) {
   Draw draw(1);
-  const GradientCheck check = check_gradients(
+  harness::expect_gradients(
       [](Tape&, std::span<const Var> in) {
         const Var z = linear(in[0], in[1], in[2]);
         return linear(linear(z, in[1], in[2]), reshape(z, {3, 3}), in[2]);
       },
       std::vector{draw.tensor({3, 3}), draw.tensor({3, 3}), draw.tensor({3})});
-  EXPECT_TRUE(check.passed()) << check.message();
 }
 
 // One tensor in the place of two inputs of one operation.
 TEST(Tape, TakesOneVarForSeveralInputs) {
   Draw draw(2);
-  const GradientCheck dense =
-      check_gradients([](Tape&, std::span<const Var> in) { return linear(in[0], in[0], in[1]); },
-                      std::vector{draw.tensor({4, 4}), draw.tensor({4})});
-  EXPECT_TRUE(dense.passed()) << dense.message();
-  const GradientCheck norm = check_gradients(
-      [](Tape&, std::span<const Var> in) {
-        return norm_relu(in[0], in[1], in[1], {1, 1, 1e-5, kNone});
-      },
-      std::vector{draw.tensor({2, 5, 3}), draw.tensor({3})});
-  EXPECT_TRUE(norm.passed()) << norm.message();
+  const auto check = [](const auto& f, const std::vector<Tensor>& inputs) {
+    harness::expect_gradients(f, inputs);
+  };
+  using In = std::span<const Var>;
+  const NormOptions plain = {1, 1, 1e-5, kNone};
+  check([](Tape&, In in) { return linear(in[0], in[0], in[1]); },
+        {draw.tensor({4, 4}), draw.tensor({4})});
+  check([&](Tape&, In in) { return norm_act(in[0], in[1], in[1], plain); },
+        {draw.tensor({2, 5, 3}), draw.tensor({3})});
   const Tensor mean = draw.tensor({3});
   const Tensor variance = tensor_of({1, 2, 3}, {3});
-  const GradientCheck population = check_gradients(
-      [&](Tape&, std::span<const Var> in) {
-        return norm_relu_population(in[0], in[1], in[1], mean, variance, {1, 1, 1e-5, kNone});
-      },
-      std::vector{draw.tensor({2, 5, 3}), draw.tensor({3})});
-  EXPECT_TRUE(population.passed()) << population.message();
-  const GradientCheck conv =
-      check_gradients([](Tape&, std::span<const Var> in) { return conv1d(in[0], in[0], in[1], 1); },
-                      std::vector{draw.tensor({3, 4, 4}), draw.tensor({4})});
-  EXPECT_TRUE(conv.passed()) << conv.message();
+  check(
+      [&](Tape&, In in) { return norm_act_population(in[0], in[1], in[1], mean, variance, plain); },
+      {draw.tensor({2, 5, 3}), draw.tensor({3})});
+  check([](Tape&, In in) { return conv1d(in[0], in[0], in[1], 1); },
+        {draw.tensor({3, 4, 4}), draw.tensor({4})});
 }
 
 TEST(Tape, GivesZeroToWhatTheOutputDoesNotDependOn) {
@@ -101,8 +90,8 @@ TEST(Tape, GivesZeroToWhatTheOutputDoesNotDependOn) {
   Affine f, other;
   const Var x = tape.leaf(tensor_of({2}, {1, 1}));
   const Var unused = tape.leaf(tensor_of({1, 1, 1}, {3}));
-  const Var y = affine(x, tape.parameter(f.w), tape.parameter(f.b));
-  affine(x, tape.parameter(other.w), tape.parameter(other.b));  // leads nowhere
+  const Var y = f(x);
+  other(x);  // leads nowhere
   other.w.grad.fill(7);
   tape.gradient(unused).fill(7);
   tape.backward(y);
@@ -117,7 +106,7 @@ TEST(Tape, AccumulatesTheGradientsOfParametersOnly) {
   Affine f, other;
   const Var x = tape.leaf(tensor_of({2}, {1, 1}));
   const Var unused = tape.leaf(tensor_of({1, 1, 1}, {3}));
-  const Var y = affine(x, tape.parameter(f.w), tape.parameter(f.b));
+  const Var y = f(x);
   tape.parameter(other.w);
   f.w.grad.fill(10);
   f.b.grad.fill(20);
@@ -169,7 +158,7 @@ TEST(Tape, RecordsNothingUnderNoGrad) {
       EXPECT_FALSE(relu(x).requires_grad());
     }
     EXPECT_FALSE(tape.recording());
-    const Var y = affine(x, tape.parameter(f.w), tape.parameter(f.b));
+    const Var y = f(x);
     EXPECT_EQ(values_of(y.value()), Values{5});
     EXPECT_FALSE(y.requires_grad());
     EXPECT_FALSE(tape.leaf(tensor_of({2}, {1, 1})).requires_grad());
@@ -184,12 +173,12 @@ TEST(Tape, RewindForgetsWhatCameLater) {
   Tape tape(device(), DType::kF64);
   Affine first, second;
   const Var x = tape.constant(tensor_of({2}, {1, 1}));
-  const Var z = affine(x, tape.parameter(first.w), tape.parameter(first.b));  // 5
+  const Var z = first(x);  // 5
   const Tape::Mark mark = tape.mark();
   const double* before = nullptr;
   for (int i = 0; i < 3; ++i) {
     second.w.value.fill(i);
-    const Var y = affine(z, tape.parameter(second.w), tape.parameter(second.b));
+    const Var y = second(z);
     if (i > 0) {
       EXPECT_EQ(y.data<double>(), before);
     }
@@ -296,10 +285,7 @@ TEST(Tape, KnowsVariablesThatAreOver) {
 TEST(Tape, KnowsParametersThatHaveMoved) {
   Tape tape(device(), DType::kF64);
   Affine a;
-  const auto run = [&] {
-    const Var w = tape.parameter(a.w);
-    return affine(tape.constant(tensor_of({2}, {1, 1})), w, tape.parameter(a.b));
-  };
+  const auto run = [&] { return a(tape.constant(tensor_of({2}, {1, 1}))); };
   const Var before = run();
   a.list.flatten();
   EXPECT_EQ(error_of([&] { tape.backward(before); }),
@@ -337,7 +323,7 @@ TEST(Tape, RefusesWhatItCannotDo) {
             "normal: expected a shape [samples, length] or [samples, length, 1], got [2]");
   EXPECT_EQ(error_of([&] {
               mse(x, other.constant(tensor_of({1, 2}, {2})).value());
-              affine(tape.leaf(tensor_of({2}, {1, 1})), other.leaf(tensor_of({3}, {1, 1})),
+              linear(tape.leaf(tensor_of({2}, {1, 1})), other.leaf(tensor_of({3}, {1, 1})),
                      tape.leaf(tensor_of({1}, {1})));
             }),
             "the inputs of an operation are of different tapes");

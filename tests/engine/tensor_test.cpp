@@ -7,13 +7,10 @@
 namespace sidechannel {
 namespace {
 
+using harness::device;
 using harness::error_of;
 using harness::tensor_of;
 using harness::values_of;
-
-const Device& device() {
-  return harness::device();
-}
 
 TEST(Shape, CountsItsElements) {
   EXPECT_EQ((Shape{2, 3, 4}.size()), 24);

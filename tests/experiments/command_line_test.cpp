@@ -20,20 +20,30 @@ namespace {
 
 // Runs the program on the device that it takes by itself. Where it has a choice, it says first what
 // it took; that line is left out here.
-ProgramResult localization(const std::vector<std::string>& arguments) {
+ProgramResult localization(const Words& arguments) {
   ProgramResult result = run_program("localization", arguments);
-  if (result.err.starts_with("device: ")) result.err.erase(0, result.err.find('\n') + 1);
+  if (begins(result.err, "device: ")) result.err.erase(0, result.err.find('\n') + 1);
   return result;
 }
 
-void expect_error(const std::vector<std::string>& arguments, int code, const std::string& message) {
+void expect_error(const Words& arguments, int code, const std::string& message) {
   expect_refusal(localization(arguments), "localization", code, message);
 }
 
+// Writes a model of depth 3.
+void save_tiny(const std::string& path, NormKind norm, std::int64_t channels = 4,
+               std::int64_t groups = 1) {
+  const LocalizerConfig config{.depth = 3, .channels = channels, .norm = norm, .groups = groups};
+  save_model(path, Localizer(Device::cpu(1), DType::kF32, config, 0));
+}
+
+using CommandLine = FolderTest;
+using Predict = FolderTest;
+
 // What scripts read instead of resolving presets themselves.
-TEST(CommandLine, SettingsArePrintedAsTheyAreResolved) {
-  const ProgramResult batch = run_program(
-      "localization", {"settings", "--preset", "demo", "--norm", "batch", "--length", "40"});
+TEST_F(CommandLine, SettingsArePrintedAsTheyAreResolved) {
+  const ProgramResult batch =
+      run_program("localization", words("settings --preset demo --norm batch --length 40"));
   EXPECT_EQ(batch.code, 0) << batch.err;
   const Json settings = Json::parse(batch.out);
   EXPECT_EQ(settings["batch"], 32);  // of the preset, for this norm
@@ -47,7 +57,7 @@ TEST(CommandLine, SettingsArePrintedAsTheyAreResolved) {
   EXPECT_EQ(run_program("localization", {"settings", "--depth", "1"}).code, 2);
 }
 
-TEST(CommandLine, HelpAndVersionAreNoErrors) {
+TEST_F(CommandLine, HelpAndVersionAreNoErrors) {
   for (const char* argument : {"--help", "--version"}) {
     const ProgramResult result = run_program("localization", {argument});
     EXPECT_EQ(result.code, 0);
@@ -57,51 +67,45 @@ TEST(CommandLine, HelpAndVersionAreNoErrors) {
   for (const char* command : {"train", "probe", "map", "run", "predict"}) {
     const ProgramResult result = run_program("localization", {command, "--help"});
     EXPECT_EQ(result.code, 0) << command;
-    EXPECT_NE(result.out.find("--norm"), std::string::npos) << command;
+    EXPECT_TRUE(has(result.out, "--norm")) << command;
   }
 }
 
-TEST(CommandLine, BadUsageIsOneLineAndExitCode2) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "run";
+TEST_F(CommandLine, BadUsageIsOneLineAndExitCode2) {
   expect_error({}, 2,
                "expected a command: train, probe, map, run, predict or settings (see --help)");
   expect_error(
       {"fly"}, 2,
       "there is no command fly: expected train, probe, map, run, predict or settings (see --help)");
-  expect_error({"run", "--speed", "9"}, 2,
-               "there is no flag --speed, did you mean --seed? (see --help)");
-  expect_error({"run", "--length"}, 2, "--length: expected a value, got none (see --help)");
-  expect_error({"run", "--length", "long"}, 2,
-               "--length long: expected a whole number from 1 to 1000000");
-  expect_error({"run", "--preset", "huge", "--out", out}, 2,
-               "--preset huge: expected demo, small, paper or a .json file");
-  expect_error({"run", "--kernel-size", "4", "--out", out}, 2,
-               "--kernel-size 4: expected an odd number from 1 to 999");
-  expect_error({"run", "--length", "0", "--out", out}, 2,
-               "--length 0: expected a whole number from 1 to 1000000");
-  expect_error({"run", "--input", "silence", "--out", out}, 2,
-               "--input silence: expected noise or constant");
-  expect_error({"run", "--norm", "group", "--groups", "7", "--out", out}, 2,
-               "--groups 7: expected a divisor of --channels 32");
-  expect_error({"run", "--norm", "batch", "--samples-per-set", "5", "--out", out}, 2,
-               "--batch 32: expected a multiple of --samples-per-set 5");
+  using Cases = std::vector<std::pair<const char*, const char*>>;
+  Cases cases = {
+      {"--speed 9", "there is no flag --speed, did you mean --seed? (see --help)"},
+      {"--length", "--length: expected a value, got none (see --help)"},
+      {"--length long", "--length long: expected a whole number from 1 to 1000000"},
+      {"--preset huge", "--preset huge: expected demo, small, paper or a .json file"},
+      {"--kernel-size 4", "--kernel-size 4: expected an odd number from 1 to 999"},
+      {"--length 0", "--length 0: expected a whole number from 1 to 1000000"},
+      {"--input silence", "--input silence: expected noise or constant"},
+      {"--norm group --groups 7", "--groups 7: expected a divisor of --channels 32"},
+      {"--norm batch --samples-per-set 5",
+       "--batch 32: expected a multiple of --samples-per-set 5"},
+      {"--device tpu", "--device tpu: expected auto, cpu or cuda[:N]"},
+      {"--device cpu --precision tf32", "precision tf32: the CPU computes in fp32"},
+  };
   if (!kHasCuda) {
-    expect_error({"run", "--device", "cuda", "--out", out}, 2,
-                 "--device cuda: this build has no CUDA backend; use --device cpu");
+    cases.emplace_back("--device cuda",
+                       "--device cuda: this build has no CUDA backend; use --device cpu");
   }
-  expect_error({"run", "--device", "tpu", "--out", out}, 2,
-               "--device tpu: expected auto, cpu or cuda[:N]");
-  expect_error({"run", "--device", "cpu", "--precision", "tf32", "--out", out}, 2,
-               "precision tf32: the CPU computes in fp32");
-  EXPECT_FALSE(std::filesystem::exists(out));  // nothing of this leaves a trace
+  for (const auto& [flags, message] : cases) {
+    expect_error(with({"run", "--out", out_}, words(flags)), 2, message);
+  }
+  EXPECT_FALSE(std::filesystem::exists(out_));  // nothing of this leaves a trace
 }
 
-TEST(CommandLine, WhatIsMissingIsNamed) {
-  const TemporaryFolder folder;
-  const std::string none = folder / "none";
-  expect_error({"run", "--preset", folder / "p.json"}, 1,
-               "cannot read " + (folder / "p.json") + ": No such file or directory");
+TEST_F(CommandLine, WhatIsMissingIsNamed) {
+  const std::string none = folder_ / "none";
+  expect_error({"run", "--preset", folder_ / "p.json"}, 1,
+               "cannot read " + (folder_ / "p.json") + ": No such file or directory");
   expect_error({"probe", "--norm", "none", "--out", none}, 1,
                none +
                    " has no model.safetensors yet; run `localization train` first, or give "
@@ -111,45 +115,35 @@ TEST(CommandLine, WhatIsMissingIsNamed) {
       "cannot read " + none + ".safetensors: No such file or directory");
 }
 
-// A file with an InstanceNorm network of 4 channels and depth 3.
-std::string tiny_model(const TemporaryFolder& folder) {
-  LocalizerConfig config;
-  config.depth = 3;
-  config.channels = 4;
-  std::string model = folder / "m.safetensors";
-  save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
-  return model;
-}
-
-TEST(CommandLine, DamagedFilesAreNamed) {
-  const TemporaryFolder folder;
-  const std::string model = tiny_model(folder);
+TEST_F(CommandLine, DamagedFilesAreNamed) {
+  const std::string model = folder_ / "m.safetensors";
+  save_tiny(model, NormKind::kInstance);
   const std::string bytes = content_of(model);
-  std::ofstream(folder / "short.safetensors", std::ios::binary)
+  std::ofstream(folder_ / "short.safetensors", std::ios::binary)
       << bytes.substr(0, bytes.size() / 2);
   const ProgramResult result =
-      localization({"predict", "--model", folder / "short.safetensors", "--input", folder / "x.npy",
-                    "--output", folder / "y.npy"});
+      localization({"predict", "--model", folder_ / "short.safetensors", "--input",
+                    folder_ / "x.npy", "--output", folder_ / "y.npy"});
   EXPECT_EQ(result.code, 1);
   EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
-  EXPECT_NE(result.err.find("short.safetensors"), std::string::npos);
+  EXPECT_TRUE(has(result.err, "short.safetensors"));
 
-  write_npy(folder / "x.npy", HostArray(DType::kF32, {2, 3, 4}));
+  write_npy(folder_ / "x.npy", HostArray(DType::kF32, {2, 3, 4}));
   expect_error(
-      {"predict", "--model", model, "--input", folder / "x.npy", "--output", folder / "y.npy"}, 1,
-      (folder / "x.npy") + ": expected an array [n, l] of n sequences, got shape [2, 3, 4]");
+      {"predict", "--model", model, "--input", folder_ / "x.npy", "--output", folder_ / "y.npy"}, 1,
+      (folder_ / "x.npy") + ": expected an array [n, l] of n sequences, got shape [2, 3, 4]");
 }
 
 // Whatever np.save makes of the same numbers, the predictions are the same.
-TEST(CommandLine, PredictTakesNumbersOfEveryKind) {
-  const TemporaryFolder folder;
-  const std::string model = tiny_model(folder);
+TEST_F(CommandLine, PredictTakesNumbersOfEveryKind) {
+  const std::string model = folder_ / "m.safetensors";
+  save_tiny(model, NormKind::kInstance);
   const auto predict = [&](const HostArray& input) {
-    write_npy(folder / "x.npy", input);
+    write_npy(folder_ / "x.npy", input);
     const ProgramResult result = localization(
-        {"predict", "--model", model, "--input", folder / "x.npy", "--output", folder / "y.npy"});
+        {"predict", "--model", model, "--input", folder_ / "x.npy", "--output", folder_ / "y.npy"});
     EXPECT_EQ(result.code, 0) << result.err;
-    return content_of(folder / "y.npy");
+    return content_of(folder_ / "y.npy");
   };
   const std::vector<std::int32_t> values = {1, -2, 3, 0, 7, -9};
   const HostArray integers = HostArray::from<std::int32_t>(values, {2, 3});
@@ -160,30 +154,24 @@ TEST(CommandLine, PredictTakesNumbersOfEveryKind) {
 
 // Names of files and flags' values are bytes: whatever they are, a run takes them and a line shows
 // them.
-TEST(CommandLine, NamesOfAnyBytes) {
-  const TemporaryFolder folder;
-  const std::string preset = folder / "p\xff\n.json";
+TEST_F(CommandLine, NamesOfAnyBytes) {
+  const std::string preset = folder_ / "p\xff\n.json";
   std::ofstream(preset)
       << R"({"length": 8, "depth": 3, "channels": 2, "iterations": 2, "batch": 2})";
   const ProgramResult result =
-      localization({"train", "--preset", preset, "--norm", "none", "--out", folder / "r\xff\n"});
+      localization({"train", "--preset", preset, "--norm", "none", "--out", folder_ / "r\xff\n"});
   EXPECT_EQ(result.code, 0) << result.err;
-  EXPECT_EQ(result.out, "trained: " + (folder / "r\\xff\\x0a/model.safetensors\n"));
-  expect_error({"predict", "--model", folder / "m\n\x1b[31m", "--input", "x", "--output", "y"}, 1,
-               "cannot read " + (folder / "m\\x0a\\x1b[31m") + ": No such file or directory");
-  expect_error({"train", "--norm", "a\nb", "--out", folder / "none"}, 2,
+  EXPECT_EQ(result.out, "trained: " + (folder_ / "r\\xff\\x0a/model.safetensors\n"));
+  expect_error({"predict", "--model", folder_ / "m\n\x1b[31m", "--input", "x", "--output", "y"}, 1,
+               "cannot read " + (folder_ / "m\\x0a\\x1b[31m") + ": No such file or directory");
+  expect_error({"train", "--norm", "a\nb", "--out", folder_ / "none"}, 2,
                "--norm \"a\\x0ab\": expected none, instance, group, layer, position or batch");
 }
 
 // What a model says of itself is compared with its tensors before anything is made of it.
-TEST(CommandLine, ModelsThatSayWhatTheyAreNot) {
-  const TemporaryFolder folder;
-  LocalizerConfig config;
-  config.depth = 3;
-  config.channels = 4;
-  config.norm = NormKind::kNone;
-  const std::string path = folder / "m.safetensors";
-  save_model(path, Localizer(Device::cpu(1), DType::kF32, config, 0));
+TEST_F(CommandLine, ModelsThatSayWhatTheyAreNot) {
+  const std::string path = folder_ / "m.safetensors";
+  save_tiny(path, NormKind::kNone);
   const SafetensorsFile whole = read_safetensors(path);
   const std::string key = "sidechannel.network";
   const std::string where = path + ": metadata " + key;
@@ -191,27 +179,29 @@ TEST(CommandLine, ModelsThatSayWhatTheyAreNot) {
     write_safetensors(path, file);
     return harness::error_of([&] { load_model(path, Device::cpu(1)); });
   };
-  const auto with = [&](const char* name, const Json& value) {
+  const auto says = [&](const char* name, const Json& value) {
     SafetensorsFile file = whole;
     Json json = parse_json(file.metadata.at(key), key);
     json[name] = value;
     file.metadata[key] = json_text(json);
     return refused(file);
   };
-  EXPECT_EQ(with("depth", 1'000'000'000'000),
-            where + " says depth 1000000000000, its tensors are of 3");
-  EXPECT_EQ(with("depth", 3.7),
-            where + ": \"depth\" is 3.7, expected a whole number of at least 2");
-  EXPECT_EQ(with("depth", nullptr),
-            where + ": \"depth\" is null, expected a whole number of at least 2");
-  EXPECT_EQ(with("channels", 5), where + " says channels 5, its tensors are of 4");
-  EXPECT_EQ(with("kernel_size", 4), where + ": kernel size 4: expected an odd number");
-  EXPECT_EQ(
-      with("norm", "norm\n"),
-      where + ": norm \"norm\\x0a\": expected none, instance, group, layer, position or batch");
-  EXPECT_EQ(with("norm", "instance"), path + ": has no tensor blocks.0.norm.weight");
-  EXPECT_EQ(with("groups", -1),
-            where + ": \"groups\" is -1, expected a whole number of at least 1");
+  const struct {
+    const char* name;
+    Json value;
+    std::string message;
+  } cases[] = {
+      {"depth", 1'000'000'000'000, " says depth 1000000000000, its tensors are of 3"},
+      {"depth", 3.7, ": \"depth\" is 3.7, expected a whole number of at least 2"},
+      {"depth", nullptr, ": \"depth\" is null, expected a whole number of at least 2"},
+      {"channels", 5, " says channels 5, its tensors are of 4"},
+      {"kernel_size", 4, ": kernel size 4: expected an odd number"},
+      {"norm", "norm\n",
+       ": norm \"norm\\x0a\": expected none, instance, group, layer, position or batch"},
+      {"groups", -1, ": \"groups\" is -1, expected a whole number of at least 1"},
+  };
+  for (const auto& [name, value, message] : cases) EXPECT_EQ(says(name, value), where + message);
+  EXPECT_EQ(says("norm", "instance"), path + ": has no tensor blocks.0.norm.weight");
 
   SafetensorsFile file = whole;
   file.metadata[key] = "{\"depth\": 3, \"depth\": 3}";
@@ -230,7 +220,7 @@ TEST(CommandLine, ModelsThatSayWhatTheyAreNot) {
             path + ": a network of the program overlap (norm pack), not of localization");
 }
 
-TEST(CommandLine, AFolderThatCannotBeWrittenIsNamed) {
+TEST_F(CommandLine, AFolderThatCannotBeWrittenIsNamed) {
   if (geteuid() != 0) {
     const TemporaryFolder folder;
     std::filesystem::permissions(
@@ -248,13 +238,11 @@ TEST(CommandLine, AFolderThatCannotBeWrittenIsNamed) {
 }
 
 // A full disk, by the limit on the size of a file: the write in the middle of a run fails.
-TEST(CommandLine, AFullDiskStopsTheRunAndLeavesTheLastState) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "run";
-  const std::vector<std::string> arguments{
-      "train", "--length",     "16",   "--depth",     "3", "--channels",         "4",  "--batch",
-      "2",     "--iterations", "2000", "--log-every", "1", "--checkpoint-every", "50", "--out",
-      out};
+TEST_F(CommandLine, AFullDiskStopsTheRunAndLeavesTheLastState) {
+  const Words arguments = words(
+      "train --length 16 --depth 3 --channels 4 --batch 2 --iterations 2000 --log-every 1 "
+      "--checkpoint-every 50 --out",
+      {out_});
   struct rlimit before {};
   getrlimit(RLIMIT_FSIZE, &before);
   struct rlimit small = before;
@@ -264,54 +252,45 @@ TEST(CommandLine, AFullDiskStopsTheRunAndLeavesTheLastState) {
   const ProgramResult full = run_program("localization", arguments);
   setrlimit(RLIMIT_FSIZE, &before);
   EXPECT_EQ(full.code, 1);
-  EXPECT_NE(full.err.find("localization: cannot write " + out + "/metrics.jsonl: File too large\n"),
-            std::string::npos)
-      << full.err;
+  EXPECT_TRUE(
+      has(full.err, "localization: cannot write " + out_ + "/metrics.jsonl: File too large\n"));
   const ProgramResult resumed = run_program("localization", arguments);
   EXPECT_EQ(resumed.code, 0) << resumed.err;
-  EXPECT_NE(resumed.err.find("train: resumed at step "), std::string::npos) << resumed.err;
-  const std::string lines = content_of(out + "/metrics.jsonl");
+  EXPECT_TRUE(has(resumed.err, "train: resumed at step "));
+  const std::string lines = content_of(out_ + "/metrics.jsonl");
   EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 2000);
 }
 
-TEST(CommandLine, NumbersThatAreNotFiniteStopTheRunBeforeTheUpdate) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "run";
+TEST_F(CommandLine, NumbersThatAreNotFiniteStopTheRunBeforeTheUpdate) {
   const ProgramResult result = run_program(
-      "localization", {"train", "--norm", "none", "--length", "16", "--depth", "6", "--channels",
-                       "8", "--batch", "2", "--iterations", "500", "--schedule", "constant",
-                       "--learning-rate", "1e30", "--out", out});
+      "localization", words("train --norm none --length 16 --depth 6 --channels 8 --batch 2 "
+                            "--iterations 500 --schedule constant --learning-rate 1e30 --out",
+                            {out_}));
   EXPECT_EQ(result.code, 1);
-  EXPECT_NE(result.err.find("stopped before the update, the state is kept in " + out +
-                            "/failure.safetensors"),
-            std::string::npos)
-      << result.err;
+  EXPECT_TRUE(has(result.err, "stopped before the update, the state is kept in " + out_ +
+                                  "/failure.safetensors"));
   // The kept state is from before the step: its weights are finite, and it can be loaded.
-  const SafetensorsFile state = read_safetensors(out + "/failure.safetensors");
+  const SafetensorsFile state = read_safetensors(out_ + "/failure.safetensors");
   for (const float w : state.tensors.at("adam.m").as<float>()) EXPECT_TRUE(std::isfinite(w));
 }
 
 // Section 3.2's uninformative input: with a norm that hears everything, but nothing to hear, no
 // index beyond its layer's receptive field is localized. Every prediction is the same each time, so
 // this also is the test without variance.
-TEST(CommandLine, AConstantInputLocalizesNothingBeyondTheReceptiveField) {
-  for (const char* norm : {"instance", "group", "batch"}) {
+TEST_F(CommandLine, AConstantInputLocalizesNothingBeyondTheReceptiveField) {
+  for (const char* norm : {"instance", "group --groups 4", "batch --samples-per-set 2"}) {
     SCOPED_TRACE(norm);
     const TemporaryFolder folder;
     const std::string out = folder / "run";
-    std::vector<std::string> arguments{"run",      "--length",      "24",  "--depth",
-                                       "4",        "--channels",    "8",   "--kernel-size",
-                                       "3",        "--norm",        norm,  "--batch",
-                                       "4",        "--iterations",  "300", "--probe-iterations",
-                                       "200",      "--probe-width", "16",  "--probe-batch",
-                                       "4",        "--map-samples", "100", "--input",
-                                       "constant", "--device",      "cpu", "--out",
-                                       out};
-    if (norm == std::string("group")) arguments.insert(arguments.end(), {"--groups", "4"});
-    if (norm == std::string("batch")) arguments.insert(arguments.end(), {"--samples-per-set", "2"});
-    const ProgramResult result = run_program("localization", arguments);
+    const ProgramResult result = run_program(
+        "localization",
+        words("run --length 24 --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations 300 "
+              "--probe-iterations 200 --probe-width 16 --probe-batch 4 --map-samples 100 "
+              "--input constant --device cpu --norm " +
+                  std::string(norm),
+              {"--out", out}));
     ASSERT_EQ(result.code, 0) << result.err;
-    EXPECT_EQ(result.err.find("learned nothing"), std::string::npos) << result.err;
+    EXPECT_FALSE(has(result.err, "learned nothing")) << result.err;
     const auto summary = nlohmann::json::parse(content_of(out + "/summary.json"));
     EXPECT_EQ(summary["input"], "constant");
     for (const auto& share : summary["outside_cone_localized_fraction"]) EXPECT_EQ(share, 0.0);
@@ -324,55 +303,44 @@ TEST(CommandLine, AConstantInputLocalizesNothingBeyondTheReceptiveField) {
 }
 
 // Flags describe the network or say nothing; a network of another program is no network.
-TEST(Predict, RefusesFlagsThatContradictTheModel) {
-  const TemporaryFolder folder;
-  const std::string model = folder / "m.safetensors";
-  const auto error_of = [&](const std::vector<std::string>& flags) {
-    std::vector<std::string> arguments{"predict",        "--model",        model,
-                                       "--input",        folder / "x.npy", "--output",
-                                       folder / "y.npy", "--device",       "cpu"};
-    arguments.insert(arguments.end(), flags.begin(), flags.end());
-    const ProgramResult result = run_program("localization", arguments);
+TEST_F(Predict, RefusesFlagsThatContradictTheModel) {
+  const std::string model = folder_ / "m.safetensors";
+  const auto error_of = [&](const std::string& flags) {
+    const Words arguments = {"predict",         "--model",         model,
+                             "--input",         folder_ / "x.npy", "--output",
+                             folder_ / "y.npy", "--device",        "cpu"};
+    const ProgramResult result = run_program("localization", with(arguments, words(flags)));
     EXPECT_EQ(result.code, result.err.empty() ? 0 : 2) << result.err;
-    EXPECT_EQ(std::filesystem::exists(folder / "y.npy"), result.err.empty());
-    std::filesystem::remove(folder / "y.npy");
+    EXPECT_EQ(std::filesystem::exists(folder_ / "y.npy"), result.err.empty());
+    std::filesystem::remove(folder_ / "y.npy");
     return result.err;
   };
-  const std::string says =
-      "localization: --norm {}: " + model + " holds a network with --norm {}\n";
-  write_npy(folder / "x.npy", HostArray(DType::kF32, {4, 16}));
-  LocalizerConfig config;
-  config.depth = 3;
-  config.channels = 8;
-  config.norm = NormKind::kInstance;
-  save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
-  for (const char* norm : {"none", "layer", "batch", "group"}) {
-    EXPECT_EQ(error_of({"--norm", norm}), fmt::format(fmt::runtime(says), norm, "instance"));
+  write_npy(folder_ / "x.npy", HostArray(DType::kF32, {4, 16}));
+  save_tiny(model, NormKind::kInstance, 8);
+  for (const std::string norm : {"none", "layer", "batch", "group"}) {
+    EXPECT_EQ(error_of("--norm " + norm), "localization: --norm " + norm + ": " + model +
+                                              " holds a network with --norm instance\n");
   }
-  EXPECT_EQ(error_of({"--norm", "instance"}), "");
-  EXPECT_EQ(error_of({"--groups", "4"}),
+  EXPECT_EQ(error_of("--norm instance"), "");
+  EXPECT_EQ(error_of("--groups 4"),
             "localization: --groups 4: has no effect without --norm group\n");
-  EXPECT_EQ(error_of({"--norm", "instance", "--groups", "-1"}),
+  EXPECT_EQ(error_of("--norm instance --groups -1"),
             "localization: --groups -1: expected a whole number from 1 to 16384\n");
-  config.norm = NormKind::kGroup;
-  config.groups = 4;
-  save_model(model, Localizer(Device::cpu(1), DType::kF32, config, 0));
-  EXPECT_EQ(error_of({"--groups", "4"}), "");
-  EXPECT_EQ(error_of({"--groups", "2"}),
+  save_tiny(model, NormKind::kGroup, 8, 4);
+  EXPECT_EQ(error_of("--groups 4"), "");
+  EXPECT_EQ(error_of("--groups 2"),
             "localization: --groups 2: " + model + " holds a network with --groups 4\n");
-  EXPECT_EQ(error_of({"--samples-per-set", "2"}),
+  EXPECT_EQ(error_of("--samples-per-set 2"),
             "localization: --samples-per-set 2: has no effect without --norm batch\n");
 
-  const std::string overlap = folder / "overlap";
-  ASSERT_EQ(run_program("overlap", {"run", "--depth", "3", "--channels", "4", "--iterations", "1",
-                                    "--batch", "1", "--test-pairs", "2", "--overlaps", "2",
-                                    "--device", "cpu", "--out", overlap})
-                .code,
-            0);
-  std::filesystem::copy_file(overlap + "/overlap-002/model.safetensors", model,
+  const ProgramResult overlap = run_program(
+      "overlap", words("run --depth 3 --channels 4 --iterations 1 --batch 1 --test-pairs 2 "
+                       "--overlaps 2 --device cpu --out",
+                       {folder_ / "overlap"}));
+  ASSERT_EQ(overlap.code, 0) << overlap.err;
+  std::filesystem::copy_file(folder_ / "overlap/overlap-002/model.safetensors", model,
                              std::filesystem::copy_options::overwrite_existing);
-  for (const std::vector<std::string>& flags :
-       {std::vector<std::string>{}, std::vector<std::string>{"--norm", "instance"}}) {
+  for (const char* flags : {"", "--norm instance"}) {
     EXPECT_EQ(error_of(flags), "localization: " + model +
                                    ": a network of the program overlap (norm pack), not of "
                                    "localization\n");
@@ -380,9 +348,8 @@ TEST(Predict, RefusesFlagsThatContradictTheModel) {
 }
 
 // What is no localizer is refused by its header: this one of 6 GiB at once.
-TEST(CommandLine, ModelsAreKnownByTheirHeaders) {
-  const TemporaryFolder folder;
-  const std::string model = folder / "huge.safetensors";
+TEST_F(CommandLine, ModelsAreKnownByTheirHeaders) {
+  const std::string model = folder_ / "huge.safetensors";
   const std::string header = R"({"w":{"dtype":"F32","shape":[1610612736],)"
                              R"("data_offsets":[0,6442450944]}})";
   const std::uint64_t length = header.size();
@@ -390,38 +357,32 @@ TEST(CommandLine, ModelsAreKnownByTheirHeaders) {
       .write(reinterpret_cast<const char*>(&length), sizeof length)
       .write(header.data(), static_cast<std::streamsize>(length));
   std::filesystem::resize_file(model, sizeof length + length + 6442450944);  // takes no room
-  harness::expect_refusal(
-      run_program("localization", {"predict", "--model", model, "--input", "x", "--output", "y",
-                                   "--device", "cpu"}),
-      "localization", 1,
-      model + ": has no conv_in.weight of shape [h, 1, k], so it is no localizer");
+  expect_refusal(run_program("localization", {"predict", "--model", model, "--input", "x",
+                                              "--output", "y", "--device", "cpu"}),
+                 "localization", 1,
+                 model + ": has no conv_in.weight of shape [h, 1, k], so it is no localizer");
 }
 
 // Nothing of another program's folder is touched.
-TEST(CommandLine, FoldersOfOtherProgramsAreRefused) {
-  const TemporaryFolder folder;
-  const std::string cpu = "cpu";
+TEST_F(CommandLine, FoldersOfOtherProgramsAreRefused) {
+  const std::string localization_flags = " --length 16 --probes none --map-samples 32";
+  const std::map<std::string, std::string> flags = {{"localization", localization_flags},
+                                                    {"overlap", " --overlaps 3 --test-pairs 2"},
+                                                    {"groups", localization_flags + " --groups 1"}};
   const auto run = [&](const std::string& program, const std::string& out) {
-    std::vector<std::string> arguments{
-        "run",          "--depth", "3",        "--channels", "4",     "--batch",   "2",
-        "--iterations", "2",       "--device", cpu,          "--out", folder / out};
-    if (program == "overlap") {
-      arguments.insert(arguments.end(), {"--overlaps", "3", "--test-pairs", "2"});
-    } else {
-      arguments.insert(arguments.end(),
-                       {"--length", "16", "--probes", "none", "--map-samples", "32"});
-    }
-    if (program == "groups") arguments.insert(arguments.end(), {"--groups", "1"});
-    return run_program(program, arguments);
+    return run_program(program,
+                       words("run --depth 3 --channels 4 --batch 2 --iterations 2 --device cpu" +
+                                 flags.at(program),
+                             {"--out", folder_ / out}));
   };
   const auto files_in = [&](const std::string& name) {
     std::map<std::string, std::string> files;
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder / name)) {
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_ / name)) {
       if (entry.is_regular_file()) files[entry.path().string()] = content_of(entry.path());
     }
     return files;
   };
-  const std::vector<std::string> programs = {"localization", "overlap", "groups"};
+  const Words programs = {"localization", "overlap", "groups"};
   for (const std::string& program : programs) EXPECT_EQ(run(program, program).code, 0) << program;
   for (const std::string& owner : programs) {
     const auto before = files_in(owner);
@@ -429,33 +390,27 @@ TEST(CommandLine, FoldersOfOtherProgramsAreRefused) {
       if (other == owner) continue;
       const ProgramResult result = run(other, owner);
       EXPECT_EQ(result.code, 2);
-      EXPECT_TRUE(result.err.starts_with(other + ": " + (folder / owner) + " holds a "))
-          << result.err;
-      EXPECT_TRUE(result.err.ends_with("; choose another --out\n")) << result.err;
+      EXPECT_TRUE(begins(result.err, other + ": " + (folder_ / owner) + " holds a "));
+      EXPECT_TRUE(ends(result.err, "; choose another --out\n"));
     }
     EXPECT_EQ(files_in(owner), before);
   }
 }
 
-TEST(Predict, RunsASavedNetworkOnAnyonesInput) {
-  const TemporaryFolder folder;
+TEST_F(Predict, RunsASavedNetworkOnAnyonesInput) {
   for (const NormKind norm : {NormKind::kNone, NormKind::kInstance, NormKind::kBatch}) {
-    LocalizerConfig config;
-    config.depth = 4;
-    config.channels = 8;
-    config.norm = norm;
-    config.samples_per_set = 2;
+    const LocalizerConfig config{.depth = 4, .channels = 8, .norm = norm, .samples_per_set = 2};
     const Device device = Device::cpu(1);
     const Localizer network(device, DType::kF32, config, 3);
-    save_model(folder / "m.safetensors", network);
+    save_model(folder_ / "m.safetensors", network);
     HostArray x(DType::kF32, {6, 21});
     for (std::size_t i = 0; i < 126; ++i) x.as<float>()[i] = std::sin(static_cast<float>(i * i));
-    write_npy(folder / "x.npy", x);
+    write_npy(folder_ / "x.npy", x);
     const ProgramResult result =
-        run_program("localization", {"predict", "--model", folder / "m.safetensors", "--input",
-                                     folder / "x.npy", "--output", folder / "y.npy"});
+        run_program("localization", {"predict", "--model", folder_ / "m.safetensors", "--input",
+                                     folder_ / "x.npy", "--output", folder_ / "y.npy"});
     ASSERT_EQ(result.code, 0) << result.err;
-    const HostArray y = read_npy(folder / "y.npy");
+    const HostArray y = read_npy(folder_ / "y.npy");
     EXPECT_EQ(y.shape, (Shape{6, 21}));
     HostArray channels_last = x;
     channels_last.shape = Shape{6, 21, 1};

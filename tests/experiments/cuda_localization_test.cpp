@@ -16,20 +16,18 @@ namespace sidechannel::experiments {
 namespace {
 
 using harness::content_of;
+using harness::has;
+using harness::ProgramResult;
 using harness::run_program;
 using harness::TemporaryFolder;
+using harness::words;
 using Json = nlohmann::ordered_json;
 
 class CudaLocalization : public harness::CudaTest {};
 
 LocalizerConfig small_network(const std::string& norm) {
-  LocalizerConfig config;
-  config.depth = 4;
-  config.channels = 8;
-  config.norm = norm_kind_from(norm);
-  config.groups = 2;
-  config.samples_per_set = 2;
-  return config;
+  return {
+      .depth = 4, .channels = 8, .norm = norm_kind_from(norm), .groups = 2, .samples_per_set = 2};
 }
 
 std::vector<double> loss_curve(const Device& device, const std::string& norm, int steps) {
@@ -91,33 +89,27 @@ TEST_F(CudaLocalization, ReplayedStepsAreEagerSteps) {
     EXPECT_EQ(states[0][i].bytes, states[1][i].bytes) << i;
 }
 
-std::vector<std::string> reduced(const std::string& device, const std::string& norm,
-                                 const std::string& out) {
-  std::vector<std::string> arguments{"run",  "--preset",      "demo", "--length",
-                                     "24",   "--depth",       "4",    "--channels",
-                                     "8",    "--batch",       "4",    "--iterations",
-                                     "60",   "--log-every",   "20",   "--probe-width",
-                                     "8",    "--probe-batch", "4",    "--probe-iterations",
-                                     "20",   "--map-samples", "100",  "--threads",
-                                     "1",    "--precision",   "fp32", "--device",
-                                     device, "--norm",        norm,   "--out",
-                                     out};
-  if (norm == "group") arguments.insert(arguments.end(), {"--groups", "2"});
-  if (norm == "batch") arguments.insert(arguments.end(), {"--samples-per-set", "2"});
-  return arguments;
+ProgramResult localization(const std::string& device, const std::string& norm,
+                           const std::string& out, const std::string& more = "") {
+  const std::string sets = norm == "batch" ? " --samples-per-set 2 " : " ";
+  return run_program(
+      "localization",
+      words("run --preset demo --length 24 --depth 4 --channels 8 --batch 4 --iterations 60 "
+            "--log-every 20 --probe-width 8 --probe-batch 4 --probe-iterations 20 "
+            "--map-samples 100 --threads 1 --precision fp32 --device " +
+                device + " --norm " + norm + sets + more,
+            {"--out", out}));
 }
 
 TEST_F(CudaLocalization, AskForMoreMemoryThanTheGpuHasAndItIsRefusedBeforeAnythingIsMade) {
   const TemporaryFolder folder;
-  const auto result =
-      run_program("localization", {"train", "--device", "cuda", "--length", "1000000", "--batch",
-                                   "1000000", "--out", folder / "run"});
+  const auto result = run_program(
+      "localization",
+      words("train --device cuda --length 1000000 --batch 1000000 --out", {folder / "run"}));
   EXPECT_EQ(result.code, 1);
   const std::string gpu = Device::cuda(0, Precision::kFp32).description();
-  EXPECT_NE(
-      result.err.find("most of it for the activations of a training step, and " + gpu + " has "),
-      std::string::npos)
-      << result.err;
+  EXPECT_TRUE(
+      has(result.err, "most of it for the activations of a training step, and " + gpu + " has "));
   EXPECT_FALSE(std::filesystem::exists(folder / "run"));
 }
 
@@ -130,7 +122,7 @@ TEST_F(CudaLocalization, ARunGivesWhatTheCpuGives) {
     SCOPED_TRACE(norm);
     const TemporaryFolder folder;
     for (const char* device : {"cpu", "cuda"}) {
-      const auto result = run_program("localization", reduced(device, norm, folder / device));
+      const auto result = localization(device, norm, folder / device);
       ASSERT_EQ(result.code, 0) << result.err;
     }
     const Json cpu = summary_of(folder / "cpu");
@@ -150,29 +142,23 @@ TEST_F(CudaLocalization, ARunGivesWhatTheCpuGives) {
 
 TEST_F(CudaLocalization, ARunIsResumedToTheByte) {
   const TemporaryFolder folder;
-  ASSERT_EQ(run_program("localization", reduced("cuda", "instance", folder / "whole")).code, 0);
-  auto pieces = reduced("cuda", "instance", folder / "pieces");
-  pieces.insert(pieces.end(), {"--stop-after", "17"});
+  ASSERT_EQ(localization("cuda", "instance", folder / "whole").code, 0);
   int code = kExitInterrupted;
   for (int i = 0; i < 20 && code == kExitInterrupted; ++i)
-    code = run_program("localization", pieces).code;
+    code = localization("cuda", "instance", folder / "pieces", "--stop-after 17").code;
   ASSERT_EQ(code, 0);
-  for (const char* file : {"model.safetensors", "probes.safetensors", "metrics.jsonl",
-                           "layer_mean.npy", "localized.npy", "predictions_sample.npy"}) {
-    EXPECT_EQ(content_of(folder / "whole" + "/" + file), content_of(folder / "pieces" + "/" + file))
-        << file;
-  }
+  harness::expect_same_files(folder / "whole", folder / "pieces",
+                             words("model.safetensors probes.safetensors metrics.jsonl "
+                                   "layer_mean.npy localized.npy predictions_sample.npy"));
 }
 
 TEST_F(CudaLocalization, ALossThatIsNotFiniteStopsTheRun) {
   const TemporaryFolder folder;
-  auto arguments = reduced("cuda", "none", folder / "run");
-  arguments.insert(arguments.end(), {"--learning-rate", "1e30"});
-  const auto result = run_program("localization", arguments);
+  const auto result = localization("cuda", "none", folder / "run", "--learning-rate 1e30");
   EXPECT_EQ(result.code, 1);
-  EXPECT_NE(result.err.find("stopped before the update"), std::string::npos) << result.err;
+  EXPECT_TRUE(has(result.err, "stopped before the update"));
   // The step is repeated with a look at every layer.
-  EXPECT_NE(result.err.find("; first "), std::string::npos) << result.err;
+  EXPECT_TRUE(has(result.err, "; first "));
   EXPECT_TRUE(std::filesystem::exists(folder / "run/failure.safetensors"));
 }
 

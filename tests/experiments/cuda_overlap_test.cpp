@@ -11,9 +11,9 @@
 namespace sidechannel::experiments {
 namespace {
 
-using harness::content_of;
 using harness::run_program;
 using harness::TemporaryFolder;
+using harness::words;
 
 class CudaOverlap : public harness::CudaTest {};
 
@@ -42,18 +42,20 @@ TEST_F(CudaOverlap, AStepIsOneLaunchAndGivesWhatTheCpuGives) {
   }
 }
 
-std::vector<std::string> tiny(const std::string& device, const std::string& out) {
-  return {"run", "--depth",     "4",    "--channels",   "8",     "--kernel-size",
-          "3",   "--batch",     "4",    "--iterations", "40",    "--test-pairs",
-          "50",  "--log-every", "7",    "--overlaps",   "0,6,9", "--threads",
-          "1",   "--precision", "fp32", "--device",     device,  "--out",
-          out};
+harness::ProgramResult overlap(const std::string& device, const std::string& out,
+                               const std::string& more = "") {
+  return run_program("overlap",
+                     words("run --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations 40 "
+                           "--test-pairs 50 --log-every 7 --overlaps 0,6,9 --threads 1 "
+                           "--precision fp32 --device " +
+                               device + " " + more,
+                           {"--out", out}));
 }
 
 TEST_F(CudaOverlap, ARunGivesWhatTheCpuGivesAndIsResumedToTheByte) {
   const TemporaryFolder folder;
   for (const char* device : {"cpu", "cuda"}) {
-    const auto result = run_program("overlap", tiny(device, folder / device));
+    const auto result = overlap(device, folder / device);
     ASSERT_EQ(result.code, 0) << result.err;
   }
   const HostArray cpu = read_npy(folder / "cpu/overlap.npy");
@@ -62,21 +64,17 @@ TEST_F(CudaOverlap, ARunGivesWhatTheCpuGivesAndIsResumedToTheByte) {
   for (std::size_t i = 0; i < cpu.as<double>().size(); ++i)
     EXPECT_NEAR(cpu.as<double>()[i], cuda.as<double>()[i], 1e-3) << i;
 
-  auto pieces = tiny("cuda", folder / "pieces");
-  pieces.insert(pieces.end(), {"--stop-after", "17"});
   int code = kExitInterrupted;
   for (int i = 0; i < 30 && code == kExitInterrupted; ++i)
-    code = run_program("overlap", pieces).code;
+    code = overlap("cuda", folder / "pieces", "--stop-after 17").code;
   ASSERT_EQ(code, 0);
-  for (const char* file : {"overlap.npy", "overlap-006/model.safetensors"})
-    EXPECT_EQ(content_of(folder / "cuda" + "/" + file), content_of(folder / "pieces" + "/" + file));
+  harness::expect_same_files(folder / "cuda", folder / "pieces",
+                             {"overlap.npy", "overlap-006/model.safetensors"});
 }
 
 TEST_F(CudaOverlap, TrainsOneNetworkAtATime) {
   const TemporaryFolder folder;
-  auto arguments = tiny("cuda", folder / "run");
-  arguments.insert(arguments.end(), {"--jobs", "2"});
-  const auto result = run_program("overlap", arguments);
+  const auto result = overlap("cuda", folder / "run", "--jobs 2");
   EXPECT_EQ(result.code, 2);
   EXPECT_EQ(result.err, "overlap: --jobs 2: a GPU trains one network at a time\n");
 }

@@ -8,7 +8,6 @@
 
 #include "engine/io/file.h"
 #include "engine/io/safetensors.h"
-#include "experiments/groups/group_sweep.h"
 #include "experiments/localization/localize.h"
 #include "experiments/run/interrupt.h"
 #include "experiments/run/summary.h"
@@ -27,17 +26,11 @@ constexpr const char* kState = "checkpoint.safetensors";
 
 LocalizationSettings tiny(std::int64_t stop_after = 0) {
   LocalizationSettings s;
-  s.norm = "none";
-  s.length = 8;
-  s.depth = 3;
-  s.channels = 2;
-  s.batch = 2;
-  s.iterations = 6;
-  s.log_every = 2;
-  s.checkpoint_every = 3;
+  apply(parse_json(R"({"norm": "none", "length": 8, "depth": 3, "channels": 2, "batch": 2,
+      "iterations": 6, "log_every": 2, "checkpoint_every": 3, "probes": "none", "map_samples": 4})",
+                   "tiny"),
+        "tiny", s);
   s.stop_after = stop_after;
-  s.probes = "none";
-  s.map_samples = 4;
   return s;
 }
 
@@ -56,10 +49,17 @@ class DamagedState : public testing::Test {
     state_ = read_safetensors(stopped_ / kState);
   }
 
-  void expect_the_same_end() const {
-    for (const char* name : {"model.safetensors", "metrics.jsonl", "localized.npy"}) {
-      EXPECT_EQ(content_of(stopped_ / name), content_of(whole_ / name)) << name;
-    }
+  std::string state_path() const { return (stopped_ / kState).string(); }
+
+  // Goes on from the state before, to what the other run has come to; what is said of it.
+  std::string said_of_the_same_end() const {
+    testing::internal::CaptureStderr();
+    run(stopped_);
+    std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_TRUE(harness::has(said, "; continuing from " + state_path() + ".previous\n"));
+    harness::expect_same_files(stopped_, whole_,
+                               {"model.safetensors", "metrics.jsonl", "localized.npy"});
+    return said;
   }
 
   // What a run says where this is the only state.
@@ -69,7 +69,7 @@ class DamagedState : public testing::Test {
     fs::remove(previous_of(stopped_ / kState));
     write_safetensors(stopped_ / kState, damaged);
     const std::string message = error_of([&] { run(stopped_); });
-    const std::string prefix = (stopped_ / kState).string() + ": ";
+    const std::string prefix = state_path() + ": ";
     return message.starts_with(prefix) ? message.substr(prefix.size()) : message;
   }
 
@@ -81,33 +81,21 @@ class DamagedState : public testing::Test {
 
 TEST_F(DamagedState, TheOneBeforeServesAndLeadsToTheSameBytes) {
   std::ofstream(stopped_ / kState, std::ios::app) << "x";
-  testing::internal::CaptureStderr();
-  run(stopped_);
-  const std::string said = testing::internal::GetCapturedStderr();
-  const std::string state = (stopped_ / kState).string();
-  EXPECT_TRUE(said.starts_with(state + ": expected ")) << said;
-  EXPECT_NE(said.find("; continuing from " + state + ".previous\n"), said.npos) << said;
-  expect_the_same_end();
+  EXPECT_TRUE(harness::begins(said_of_the_same_end(), state_path() + ": expected "));
 }
 
 TEST_F(DamagedState, SoItDoesWhereTheStateIsWellFormedAndWrong) {
   state_.metadata["step"] = "-7";
   write_safetensors(stopped_ / kState, state_);
-  run(stopped_);
-  expect_the_same_end();
+  said_of_the_same_end();
 }
 
 TEST_F(DamagedState, SoItDoesWhereAValueCannotBe) {
   state_.tensors.at("adam.v").as<float>()[0] = -1;
   write_safetensors(stopped_ / kState, state_);
-  testing::internal::CaptureStderr();
-  run(stopped_);
-  const std::string said = testing::internal::GetCapturedStderr();
-  const std::string state = (stopped_ / kState).string();
-  EXPECT_TRUE(said.starts_with(state + ": tensor adam.v holds -1, expected at least 0; " +
-                               "continuing from " + state + ".previous\n"))
-      << said;
-  expect_the_same_end();
+  EXPECT_TRUE(harness::begins(
+      said_of_the_same_end(),
+      state_path() + ": tensor adam.v holds -1, expected at least 0; continuing from "));
 }
 
 // Three steps of two samples each since the last line: no other count can be.
@@ -142,10 +130,9 @@ TEST_F(DamagedState, BothAreNamedWhereNeitherWillDo) {
   for (const fs::path& path : {stopped_ / kState, previous_of(stopped_ / kState)}) {
     std::ofstream(path) << "x";
   }
-  const std::string state = (stopped_ / kState).string();
-  EXPECT_EQ(error_of([&] { run(stopped_); }), state + ": expected at least 8 bytes, got 1; and " +
-                                                  state +
-                                                  ".previous: expected at least 8 bytes, got 1");
+  const std::string short_one = ": expected at least 8 bytes, got 1";
+  EXPECT_EQ(error_of([&] { run(stopped_); }),
+            state_path() + short_one + "; and " + state_path() + ".previous" + short_one);
 }
 
 TEST_F(DamagedState, EveryFieldIsCheckedInItsOwnWords) {
@@ -202,39 +189,6 @@ TEST_F(DamagedState, ASummaryThatSaysNothingIsMadeAgain) {
     EXPECT_EQ(read_summary(whole_)["localized_fraction"],
               parse_json(whole, "whole")["localized_fraction"]);
   }
-}
-
-TEST(DamagedPlan, EveryFieldIsCheckedInItsOwnWords) {
-  const TemporaryFolder folder;
-  write_plan(folder.path(), plan_groups("demo"));
-  const std::string path = folder / "plan.json";
-  const Json whole = read_json(path);
-  const auto refusal = [&](const std::function<void(Json&)>& damage) {
-    Json json = whole;
-    damage(json);
-    std::ofstream(path) << json_text(json);
-    const std::string message = error_of([&] { read_plan(folder.path()); });
-    return message.starts_with(path + ": ") ? message.substr(path.size() + 2) : message;
-  };
-  EXPECT_EQ(refusal([](Json& json) { json["cells"] = Json::array(); }),
-            R"("cells" is an empty list, expected at least one cell)");
-  EXPECT_EQ(refusal([](Json& json) { json["cells"] = nullptr; }),
-            R"("cells" is null, expected a list)");
-  EXPECT_EQ(refusal([](Json& json) { json["settings"] = 3; }),
-            R"("settings" is 3, expected an object)");
-  EXPECT_EQ(refusal([](Json& json) { json["preset"] = nullptr; }),
-            R"("preset" is null, expected a text)");
-  EXPECT_EQ(refusal([](Json& json) { json["cells"][1] = 7; }), "cell 1 is 7, expected an object");
-  EXPECT_EQ(refusal([](Json& json) { json["cells"][1]["groups"] = nullptr; }),
-            R"(cell 1: "groups" is null, expected a whole number of at least 1)");
-  EXPECT_EQ(refusal([](Json& json) { json["cells"][0]["seed"] = -1; }),
-            R"(cell 0: "seed" is -1, expected a whole number of at least 0)");
-  EXPECT_EQ(refusal([](Json& json) { json["cells"][0]["learning_rate"] = "1"; }),
-            R"(cell 0: "learning_rate" is "1", expected a number)");
-  EXPECT_EQ(refusal([](Json& json) { json["cells"][0]["id"] = std::string("a\0b", 3); }),
-            "cell 0: \"id\" is \"a\\x00b\", which is no name for a folder");
-  EXPECT_EQ(refusal([](Json& json) { json["cells"][0]["id"] = std::string(256, 'a'); }),
-            "cell 0: \"id\" is \"" + std::string(40, 'a') + "\"..., which is no name for a folder");
 }
 
 }  // namespace

@@ -8,21 +8,14 @@
 #include <fstream>
 #include <limits>
 
+#include "tests/experiments/settings_check.h"
+#include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel::experiments {
 namespace {
 
 using harness::TemporaryFolder;
-
-std::string usage_error(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const UsageError& error) {
-    return error.what();
-  }
-  return {};
-}
 
 TEST(GroupSweep, PresetsMakeSense) {
   for (const char* preset : {"demo", "small", "paper"}) {
@@ -51,17 +44,10 @@ TEST(GroupSweep, ThePaperPresetIsAppendixDAndE) {
     rate *= 4;
   }
   const LocalizationSettings settings = sweep.settings_of(139);
-  EXPECT_EQ(settings.length, 600);
+  expect_settings(to_json(settings), R"({"length": 600, "channels": 64, "iterations": 100000,
+      "batch": 32, "schedule": "constant", "probe_width": 256, "probe_iterations": 5000,
+      "map_samples": 3200000, "seed": 4, "groups": 64})");
   EXPECT_EQ(settings.network().receptive_field(), 64);
-  EXPECT_EQ(settings.channels, 64);
-  EXPECT_EQ(settings.iterations, 100000);
-  EXPECT_EQ(settings.batch, 32);
-  EXPECT_EQ(settings.schedule, "constant");
-  EXPECT_EQ(settings.probe_width, 256);
-  EXPECT_EQ(settings.probe_iterations, 5000);
-  EXPECT_EQ(settings.map_samples, 3200000);
-  EXPECT_EQ(settings.seed, 4);
-  EXPECT_EQ(settings.groups, 64);
 }
 
 TEST(GroupSweep, CellsAreOrderedAndNamedByWhatTheyAre) {
@@ -73,10 +59,8 @@ TEST(GroupSweep, CellsAreOrderedAndNamedByWhatTheyAre) {
             (std::vector<std::string>{"G1-seed0-lr1e-05", "G4-seed0-lr1e-05", "G1-seed0-lr0.00016",
                                       "G4-seed0-lr0.00016", "G1-seed1-lr1e-05", "G4-seed1-lr1e-05",
                                       "G1-seed1-lr0.00016", "G4-seed1-lr0.00016"}));
-  const LocalizationSettings settings = sweep.settings_of(3);
-  EXPECT_EQ(settings.groups, 4);
-  EXPECT_EQ(settings.seed, 0);
-  EXPECT_EQ(settings.learning_rate, 1.6e-4);
+  expect_settings(to_json(sweep.settings_of(3)),
+                  R"({"groups": 4, "seed": 0, "learning_rate": 1.6e-4})");
 }
 
 TEST(GroupSweep, WhatMakesNoSenseIsRefusedInWords) {
@@ -137,43 +121,60 @@ TEST(GroupSweep, APlanIsWrittenOnce) {
   EXPECT_EQ(harness::content_of(folder / "plan.json"), written);
 }
 
-TEST(GroupSweep, DamagedPlansAreNamed) {
+TEST(DamagedPlan, EveryFieldIsCheckedInItsOwnWords) {
   const TemporaryFolder folder;
   write_plan(folder.path(), plan_groups("demo"));
-  const Json whole = Json::parse(harness::content_of(folder / "plan.json"));
-  const auto error_of = [&](const std::string& text) -> std::string {
-    std::ofstream(folder / "plan.json") << text;
-    try {
-      read_plan(folder.path());
-    } catch (const Error& error) {
-      const std::string what = error.what();
-      EXPECT_TRUE(what.starts_with(folder / "plan.json")) << what;
-      return what.substr((folder / "plan.json").size());
-    }
-    return "";
+  const std::string path = folder / "plan.json";
+  const Json whole = read_json(path);
+  const auto refusal = [&](const std::string& text) {
+    std::ofstream(path) << text;
+    const std::string message = harness::error_of([&] { read_plan(folder.path()); });
+    return message.starts_with(path + ": ") ? message.substr(path.size() + 2) : message;
   };
-  EXPECT_EQ(error_of(whole.dump()), "");
-  EXPECT_EQ(error_of("{"), ": expected JSON, got its end at line 1, column 2");
-  EXPECT_EQ(error_of("{\"experiment\": \"overlap\"}"), ": not a plan of groups but of overlap");
-  for (const std::string& name :
-       {std::string("../elsewhere"), std::string(), std::string("."), std::string("a/b")}) {
+  EXPECT_EQ(refusal(whole.dump()), "no error");
+  EXPECT_EQ(refusal("{"), "expected JSON, got its end at line 1, column 2");
+  EXPECT_EQ(refusal("{\"experiment\": \"overlap\"}"), "not a plan of groups but of overlap");
+  const struct {
+    const char* place;
+    Json value;
+    std::string message;
+  } cases[] = {
+      {"/cells", Json::array(), R"("cells" is an empty list, expected at least one cell)"},
+      {"/cells", nullptr, R"("cells" is null, expected a list)"},
+      {"/cells", 3, R"("cells" is 3, expected a list)"},
+      {"/settings", 3, R"("settings" is 3, expected an object)"},
+      {"/preset", nullptr, R"("preset" is null, expected a text)"},
+      {"/preset", 3, R"("preset" is 3, expected a text)"},
+      {"/cells/1", 7, "cell 1 is 7, expected an object"},
+      {"/cells/1/groups", nullptr,
+       R"(cell 1: "groups" is null, expected a whole number of at least 1)"},
+      {"/cells/0/groups", 5, "cell 0: --groups 5: expected a divisor of --channels 32"},
+      {"/cells/0/seed", -1, R"(cell 0: "seed" is -1, expected a whole number of at least 0)"},
+      {"/cells/0/learning_rate", "1", R"(cell 0: "learning_rate" is "1", expected a number)"},
+      {"/cells/1/id", whole["cells"][0]["id"],
+       "cell 1: there are two of the id \"G1-seed0-lr0.001\""},
+  };
+  for (const auto& [place, value, message] : cases) {
     Json json = whole;
-    json["cells"][0]["id"] = name;
-    EXPECT_EQ(error_of(json.dump()),
-              fmt::format(": cell 0: \"id\" is \"{}\", which is no name for a folder", name));
+    json[Json::json_pointer(place)] = value;
+    EXPECT_EQ(refusal(json.dump()), message);
   }
-  Json json = whole;
-  json["cells"][1]["id"] = json["cells"][0]["id"];
-  EXPECT_EQ(error_of(json.dump()), ": cell 1: there are two of the id \"G1-seed0-lr0.001\"");
-  json = whole;
-  json["cells"][0]["groups"] = 5;
-  EXPECT_EQ(error_of(json.dump()), ": cell 0: --groups 5: expected a divisor of --channels 32");
+  for (const auto& [id, shown] : std::map<std::string, std::string>{
+           {"../elsewhere", "\"../elsewhere\""},
+           {"", "\"\""},
+           {".", "\".\""},
+           {"a/b", "\"a/b\""},
+           {std::string("a\0b", 3), "\"a\\x00b\""},
+           {std::string(256, 'a'), '"' + std::string(40, 'a') + "\"..."}}) {
+    Json json = whole;
+    json["cells"][0]["id"] = id;
+    EXPECT_EQ(refusal(json.dump()),
+              "cell 0: \"id\" is " + shown + ", which is no name for a folder");
+  }
   for (const char* key : {"preset", "settings", "cells"}) {
-    json = whole;
+    Json json = whole;
     json.erase(key);
-    EXPECT_NE(error_of(json.dump()), "") << key;
-    json[key] = 3;
-    EXPECT_NE(error_of(json.dump()), "") << key;
+    EXPECT_NE(refusal(json.dump()), "no error") << key;
   }
 }
 

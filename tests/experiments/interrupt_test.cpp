@@ -67,13 +67,11 @@ TEST(Interrupt, AnEarlySignalEndsAProgramAtOnceAndLeavesNoTemporaryFile) {
 TEST(Interrupt, ALongStepIsNotWaitedFor) {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
-  const int pid =
-      harness::start_program("localization", {"train", "--length", "8000", "--kernel-size", "999",
-                                              "--channels", "24", "--depth", "10", "--batch", "8",
-                                              "--threads", "1", "--device", "cpu", "--out", out});
-  for (int i = 0; i < 20'000 && !std::filesystem::exists(out + "/checkpoint.safetensors"); ++i) {
-    std::this_thread::sleep_for(milliseconds(1));
-  }
+  const int pid = harness::start_program(
+      "localization", harness::words("train --length 8000 --kernel-size 999 --channels 24 "
+                                     "--depth 10 --batch 8 --threads 1 --device cpu --out",
+                                     {out}));
+  harness::wait_for_file(out + "/checkpoint.safetensors");
   std::this_thread::sleep_for(milliseconds(200));
   int code = 0;
   EXPECT_LT(end(pid, SIGTERM, &code), kPromised + kSlack);
@@ -89,9 +87,7 @@ TEST(Interrupt, AHangUpThatIsIgnoredStaysIgnored) {
   const int pid = harness::start_program(
       "localization", {"train", "--iterations", "1000000", "--device", "cpu", "--out", out});
   std::signal(SIGHUP, before);
-  for (int i = 0; i < 20'000 && !std::filesystem::exists(out + "/checkpoint.safetensors"); ++i) {
-    std::this_thread::sleep_for(milliseconds(1));
-  }
+  harness::wait_for_file(out + "/checkpoint.safetensors");
   kill(pid, SIGHUP);
   std::this_thread::sleep_for(milliseconds(300));
   ASSERT_EQ(waitpid(pid, nullptr, WNOHANG), 0);  // it runs

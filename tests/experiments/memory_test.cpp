@@ -20,33 +20,36 @@ namespace {
 
 using harness::run_program;
 using harness::TemporaryFolder;
+using harness::Words;
+using harness::words;
 
-LocalizationSettings sized(std::int64_t length, std::int64_t depth, std::int64_t channels,
-                           std::int64_t batch, const char* norm) {
-  LocalizationSettings settings;
-  settings.length = length;
-  settings.depth = depth;
-  settings.channels = channels;
-  settings.batch = batch;
-  settings.norm = norm;
+template <class S>
+S sized(const std::string& json) {
+  S settings;
+  apply(parse_json(json, "sized"), "sized", settings);
   settings.check();
   return settings;
 }
 
 TEST(Memory, TheArenaOfATrainingStepIsWhatIsEstimated) {
   const Device& device = harness::device();
-  for (const LocalizationSettings& settings :
-       {sized(64, 8, 32, 8, "instance"), sized(600, 12, 64, 4, "none"),
-        sized(257, 3, 16, 32, "layer"), sized(100, 2, 64, 16, "instance"),
-        sized(1000, 20, 8, 3, "group")}) {
+  for (const char* json : {R"({"length": 64, "depth": 8, "channels": 32, "batch": 8})",
+                           R"({"length": 600, "depth": 12, "channels": 64, "batch": 4,
+                               "norm": "none"})",
+                           R"({"length": 257, "depth": 3, "channels": 16, "batch": 32,
+                               "norm": "layer"})",
+                           R"({"length": 100, "depth": 2, "channels": 64, "batch": 16})",
+                           R"({"length": 1000, "depth": 20, "channels": 8, "batch": 3,
+                               "norm": "group"})"}) {
+    const auto settings = sized<LocalizationSettings>(json);
     Localizer network(device, DType::kF32, settings.network(), 0);
     LocalizationStep step(network, settings.training_rate(), settings.batch, settings.length, 0);
     for (int i = 0; i < 3; ++i) step();
     const auto taken = static_cast<double>(step.arena_bytes());
     const MemoryPart arena = memory_of(settings, LocalizationPhases::kTrain).at(1).at(1);
     // Arenas grow by doubling: between what is written to and twice that is set aside.
-    EXPECT_LE(taken, arena.device + arena.reserve) << settings.norm;
-    EXPECT_GE(taken, 0.5 * arena.device) << settings.norm;
+    EXPECT_LE(taken, arena.device + arena.reserve) << json;
+    EXPECT_GE(taken, 0.5 * arena.device) << json;
   }
 }
 
@@ -57,44 +60,43 @@ double estimated(const MemoryNeed& need) {
   return peak.device + peak.host + kProgram;
 }
 
-void expect_peak(const char* program, std::vector<std::string> arguments, double estimate) {
+// Of a run with these settings, which are told to the program, and more flags.
+template <class S>
+void expect_peak(const std::string& command, const std::string& json, const std::string& more,
+                 const std::function<MemoryNeed(const S&)>& estimate) {
   const TemporaryFolder folder;
-  arguments.insert(arguments.end(), {"--threads", "1", "--device", "cpu", "--out", folder / "run"});
-  const int pid = harness::start_program(program, arguments);
+  Words arguments = words(command + " --threads 1 --device cpu " + more);
+  const Json settings = parse_json(json, "sized");
+  for (const auto& [name, value] : settings.items()) {
+    arguments = harness::with(arguments, {flag_of(name), flag_text(value)});
+  }
+  const int pid =
+      harness::start_program(S::kExperiment, harness::with(arguments, {"--out", folder / "run"}));
   int status = 0;
   struct rusage usage {};
   ASSERT_EQ(wait4(pid, &status, 0, &usage), pid);
   ASSERT_EQ(status, 0);
   const double taken = static_cast<double>(usage.ru_maxrss) * 1024;
-  EXPECT_LE(taken, 1.25 * estimate) << arguments.front();
-  EXPECT_GE(taken, 0.5 * estimate) << arguments.front();
+  const double expected = estimated(estimate(sized<S>(json)));
+  EXPECT_LE(taken, 1.25 * expected) << json;
+  EXPECT_GE(taken, 0.5 * expected) << json;
 }
 
 TEST(Memory, RunsTakeWhatIsEstimated) {
-  LocalizationSettings settings = sized(600, 8, 32, 32, "instance");
-  expect_peak("localization", {"train", "--length", "600", "--batch", "32", "--iterations", "2"},
-              estimated(memory_of(settings, LocalizationPhases::kTrain)));
-  settings = sized(16, 4, 512, 1, "none");
-  expect_peak("localization",
-              {"train", "--norm", "none", "--length", "16", "--depth", "4", "--channels", "512",
-               "--batch", "1", "--iterations", "1"},
-              estimated(memory_of(settings, LocalizationPhases::kTrain)));
-  settings = sized(16, 3, 8, 2, "instance");
-  settings.probe_width = 2048;
-  settings.probe_batch = 2;
-  settings.map_samples = 32;
-  expect_peak("localization",
-              {"run", "--length", "16", "--depth", "3", "--channels", "8", "--batch", "2",
-               "--iterations", "2", "--probe-width", "2048", "--probe-batch", "2",
-               "--probe-iterations", "1", "--map-samples", "32"},
-              estimated(memory_of(settings, LocalizationPhases::kAll)));
-  OverlapSettings overlap;
-  overlap.batch = 128;
-  overlap.channels = 128;
-  expect_peak("overlap",
-              {"run", "--batch", "128", "--channels", "128", "--iterations", "2", "--test-pairs",
-               "2", "--overlaps", "3,5"},
-              estimated(memory_of(overlap)));
+  using S = LocalizationSettings;
+  const auto train = [](const S& s) { return memory_of(s, LocalizationPhases::kTrain); };
+  expect_peak<S>("train", R"({"length": 600, "batch": 32})", "--iterations 2", train);
+  expect_peak<S>("train",
+                 R"({"norm": "none", "length": 16, "depth": 4, "channels": 512, "batch": 1})",
+                 "--iterations 1", train);
+  expect_peak<S>("run",
+                 R"({"length": 16, "depth": 3, "channels": 8, "batch": 2, "probe_width": 2048,
+                     "probe_batch": 2, "map_samples": 32})",
+                 "--iterations 2 --probe-iterations 1",
+                 [](const S& s) { return memory_of(s, LocalizationPhases::kAll); });
+  expect_peak<OverlapSettings>("run", R"({"batch": 128, "channels": 128})",
+                               "--iterations 2 --test-pairs 2 --overlaps 3,5",
+                               [](const OverlapSettings& s) { return memory_of(s); });
 }
 
 TEST(Memory, ALimitOnAddressSpaceIsRefusedInWordsBeforeAnythingIsMade) {
@@ -104,45 +106,40 @@ TEST(Memory, ALimitOnAddressSpaceIsRefusedInWordsBeforeAnythingIsMade) {
   struct rlimit small = before;
   small.rlim_cur = rlim_t{1} << 30;
   setrlimit(RLIMIT_AS, &small);
-  const auto result = run_program("localization", {"run", "--length", "2000", "--batch", "200",
-                                                   "--device", "cpu", "--out", folder / "run"});
+  const auto result = run_program(
+      "localization", words("run --length 2000 --batch 200 --device cpu --out", {folder / "run"}));
   setrlimit(RLIMIT_AS, &before);
   EXPECT_EQ(result.code, 1);
-  EXPECT_TRUE(result.err.starts_with("localization: this needs about ")) << result.err;
-  EXPECT_NE(result.err.find("the activations of a training step, and the limit on address space "
-                            "(ulimit -v) leaves "),
-            std::string::npos)
-      << result.err;
-  EXPECT_TRUE(result.err.ends_with("; lower --batch, --length, --channels or --depth\n"))
-      << result.err;
+  EXPECT_TRUE(harness::begins(result.err, "localization: this needs about "));
+  EXPECT_TRUE(harness::has(result.err,
+                           "the activations of a training step, and the limit on address space "
+                           "(ulimit -v) leaves "));
+  EXPECT_TRUE(harness::ends(result.err, "; lower --batch, --length, --channels or --depth\n"));
   EXPECT_FALSE(std::filesystem::exists(folder / "run"));
 }
 #endif
 
 TEST(Memory, WhatNoMachineHasIsRefusedWithTheFlagsToLower) {
   const TemporaryFolder folder;
-  const auto refusal = [&](std::vector<std::string> arguments, const std::string& what,
-                           const std::string& lower) {
-    arguments.insert(arguments.end(),
-                     {"--device", "cpu", "--threads", "1", "--out", folder / "run"});
-    const std::string program = arguments.front();
-    arguments.erase(arguments.begin());
-    const auto result = run_program(program, arguments);
+  const auto refusal = [&](const std::string& program, const std::string& line,
+                           const std::string& what, const std::string& lower) {
+    const auto result =
+        run_program(program, words(line + " --device cpu --threads 1 --out", {folder / "run"}));
     EXPECT_EQ(result.code, 1);
-    EXPECT_NE(result.err.find(what), std::string::npos) << result.err;
-    EXPECT_TRUE(result.err.ends_with("; lower " + lower + "\n")) << result.err;
+    EXPECT_TRUE(harness::has(result.err, what));
+    EXPECT_TRUE(harness::ends(result.err, "; lower " + lower + "\n"));
     EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1);
   };
-  refusal({"localization", "run", "--batch", "1000000", "--length", "1000000"},
+  refusal("localization", "run --batch 1000000 --length 1000000",
           "the activations of a training step", "--batch, --length, --channels or --depth");
-  refusal({"localization", "train", "--channels", "16384", "--depth", "1000"},
-          "the network's weights", "--channels, --depth or --kernel-size");
+  refusal("localization", "train --channels 16384 --depth 1000", "the network's weights",
+          "--channels, --depth or --kernel-size");
   // Before the training, not after it.
-  refusal({"localization", "run", "--probe-width", "16384", "--depth", "1000"},
-          "the probes' weights", "--probe-width, --channels or --depth");
-  refusal({"overlap", "run", "--channels", "16384", "--depth", "1000", "--overlaps", "1"},
-          "the networks' weights", "--channels, --depth or --kernel-size");
-  refusal({"groups", "run", "--batch", "1000000", "--length", "1000000", "--jobs", "2"},
+  refusal("localization", "run --probe-width 16384 --depth 1000", "the probes' weights",
+          "--probe-width, --channels or --depth");
+  refusal("overlap", "run --channels 16384 --depth 1000 --overlaps 1", "the networks' weights",
+          "--channels, --depth or --kernel-size");
+  refusal("groups", "run --batch 1000000 --length 1000000 --jobs 2",
           "the activations of a training step", "--jobs, --batch, --length, --channels or --depth");
   EXPECT_FALSE(std::filesystem::exists(folder / "run" + "/config.json"));
 }

@@ -21,26 +21,20 @@ namespace {
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-std::vector<std::string> tiny(const std::string& command, const std::string& out,
-                              const std::vector<std::string>& more = {}) {
-  std::vector<std::string> all{
-      command, "--length",      "16", "--depth",       "4",  "--channels",
-      "4",     "--batch",       "2",  "--iterations",  "6",  "--probe-iterations",
-      "3",     "--probe-width", "4",  "--map-samples", "80", "--log-every",
-      "2",     "--out",         out};
-  all.insert(all.end(), more.begin(), more.end());
-  return all;
+ProgramResult localization(const std::string& command, const std::string& out,
+                           const Words& more = {}) {
+  return run_program(
+      "localization",
+      with(words(command + " --length 16 --depth 4 --channels 4 --batch 2 --iterations 6 "
+                           "--probe-iterations 3 --probe-width 4 --map-samples 80 --log-every 2",
+                 {"--out", out}),
+           more));
 }
 
-std::vector<std::string> tiny_overlap(const std::string& out) {
-  return {"run", "--depth",    "4", "--channels",   "4",  "--batch", "2", "--iterations",
-          "6",   "--overlaps", "8", "--test-pairs", "64", "--out",   out};
-}
-
-std::string last_line(const std::string& text) {
-  const std::size_t end = text.find_last_not_of('\n');
-  const std::size_t begin = text.rfind('\n', end);
-  return text.substr(begin == std::string::npos ? 0 : begin + 1, end - begin);
+ProgramResult overlap(const std::string& out) {
+  return run_program("overlap", words("run --depth 4 --channels 4 --batch 2 --iterations 6 "
+                                      "--overlaps 8 --test-pairs 64 --out",
+                                      {out}));
 }
 
 void expect_failure(const ProgramResult& result, const std::string& line) {
@@ -63,18 +57,21 @@ void spoil(const std::string& path, const std::string& tensor, std::size_t at, d
   }
 }
 
-LocalizerConfig tiny_network(NormKind norm) {
-  LocalizerConfig config;
-  config.depth = 4;
-  config.channels = 4;
-  config.norm = norm;
-  return config;
+Localizer tiny_network(NormKind norm, std::uint64_t seed = 1) {
+  return {Device::cpu(1), DType::kF32, {.depth = 4, .channels = 4, .norm = norm}, seed};
+}
+
+// Fills parameters, by name.
+void fill(Localizer& network, const std::map<std::string, double>& values) {
+  for (Parameter& p : network.parameters().parameters()) {
+    if (values.contains(p.name)) p.value.fill(values.at(p.name));
+  }
 }
 
 TEST(NotFinite, AWeightOfAModelIsNamedInEveryPhase) {
   const TemporaryFolder folder;
   const std::string model = folder / "m.safetensors";
-  ASSERT_EQ(run_program("localization", tiny("run", folder / "good")).code, 0);
+  ASSERT_EQ(localization("run", folder / "good").code, 0);
   const std::string x = folder / "x.npy";
   write_npy(x, HostArray(DType::kF32, {1, 16}));
   for (const auto& [tensor, at, value, words] :
@@ -88,9 +85,7 @@ TEST(NotFinite, AWeightOfAModelIsNamedInEveryPhase) {
     for (const char* command : {"probe", "map", "run"}) {
       for (const char* probes : {"all", "none"}) {
         const std::string out = folder / "bad";
-        expect_failure(
-            run_program("localization", tiny(command, out, {"--model", model, "--probes", probes})),
-            line);
+        expect_failure(localization(command, out, {"--model", model, "--probes", probes}), line);
         EXPECT_FALSE(std::filesystem::exists(out + "/localized.npy"));
         EXPECT_FALSE(std::filesystem::exists(out + "/summary.json"));
         std::filesystem::remove_all(out);
@@ -118,7 +113,7 @@ TEST(NotFinite, TensorsOfAnyNameAreNamedInOneShortLine) {
 TEST(NotFinite, AModelWithAVarianceBelow0IsRefused) {
   const TemporaryFolder folder;
   const std::string model = folder / "m.safetensors";
-  save_model(model, Localizer(Device::cpu(1), DType::kF32, tiny_network(NormKind::kBatch), 1));
+  save_model(model, tiny_network(NormKind::kBatch));
   spoil(model, "blocks.1.norm.running_mean", 2, -0.5);
   load_model(model, Device::cpu(1));
   spoil(model, "blocks.1.norm.running_var", 2, -0.5);
@@ -130,66 +125,50 @@ TEST(NotFinite, AModelWithAVarianceBelow0IsRefused) {
 TEST(NotFinite, AnActivationEndsTheMapAlsoWhereTheOutputDoesNotShowIt) {
   const TemporaryFolder folder;
   const std::string model = folder / "m.safetensors";
-  Localizer network(Device::cpu(1), DType::kF32, tiny_network(NormKind::kNone), 1);
-  for (Parameter& p : network.parameters().parameters()) {
-    if (p.name == "conv_in.weight") p.value.fill(3e38);
-    // Behind it -inf, which a ReLU makes 0, wherever z(1) is inf: where it is not, it is 0 or -inf.
-    if (p.name == "blocks.0.conv.weight") p.value.fill(0);
-  }
+  Localizer network = tiny_network(NormKind::kNone);
+  // Behind it -inf, which a ReLU makes 0, wherever z(1) is inf: where it is not, it is 0 or -inf.
+  fill(network, {{"conv_in.weight", 3e38}, {"blocks.0.conv.weight", 0}});
   save_model(model, network);
   const std::string out = folder / "run";
-  const ProgramResult result = run_program(
-      "localization", tiny("map", out, {"--norm", "none", "--probes", "none", "--model", model}));
+  const ProgramResult result =
+      localization("map", out, words("--norm none --probes none --model", {model}));
   EXPECT_EQ(result.code, 1);
-  EXPECT_TRUE(last_line(result.err).starts_with("localization: map, batch 0: conv_in gave "))
-      << result.err;
-  EXPECT_TRUE(last_line(result.err).ends_with("; nothing is mapped")) << result.err;
+  EXPECT_TRUE(begins(last_line(result.err), "localization: map, batch 0: conv_in gave "));
+  EXPECT_TRUE(ends(last_line(result.err), "; nothing is mapped"));
   EXPECT_FALSE(std::filesystem::exists(out + "/localized.npy"));
 }
 
 TEST(NotFinite, TrainingNamesTheLayerAndTheStepWhereItStood) {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
-  ASSERT_EQ(
-      run_program("localization", tiny("train", out, {"--stop-after", "4", "--norm", "none"})).code,
-      75);
+  ASSERT_EQ(localization("train", out, words("--stop-after 4 --norm none")).code, 75);
   // Finite weights: z(1) overflows, in the fifth step.
   const std::string state = out + "/checkpoint.safetensors";
   spoil(state, "blocks.0.conv.bias", 1, 3e38);
   spoil(state, "blocks.1.conv.weight", 5, 3e38);
-  const ProgramResult result = run_program("localization", tiny("train", out, {"--norm", "none"}));
+  const ProgramResult result = localization("train", out, {"--norm", "none"});
   EXPECT_EQ(result.code, 1);
-  EXPECT_NE(result.err.find("localization: step 4: loss "), std::string::npos) << result.err;
-  EXPECT_NE(result.err.find("; first blocks.1.conv gave inf at ["), std::string::npos)
-      << result.err;
+  EXPECT_TRUE(has(result.err, "localization: step 4: loss "));
+  EXPECT_TRUE(has(result.err, "; first blocks.1.conv gave inf at ["));
 }
 
 TEST(NotFinite, ALayerBehindAGoodForwardPassIsNamedByItsGradient) {
-  Localizer network(Device::cpu(1), DType::kF32, tiny_network(NormKind::kNone), 1);
+  Localizer network = tiny_network(NormKind::kNone);
   experiments::LocalizationStep step(network, LearningRate{1e-3}, 2, 16, 1);
   EXPECT_EQ(step.not_finite(0), "");
   // The last layer's gradient is a sum over z(3) dy: both are large, but finite, and so is the
   // loss.
-  for (Parameter& p : network.parameters().parameters()) {
-    if (p.name == "blocks.1.conv.bias") p.value.fill(3e38);
-    if (p.name == "conv_out.weight") p.value.fill(0);
-    if (p.name == "conv_out.bias") p.value.fill(1e3);
-  }
-  EXPECT_TRUE(step.not_finite(0).starts_with("the gradient of conv_out.weight is "))
-      << step.not_finite(0);
+  fill(network, {{"blocks.1.conv.bias", 3e38}, {"conv_out.weight", 0}, {"conv_out.bias", 1e3}});
+  EXPECT_TRUE(begins(step.not_finite(0), "the gradient of conv_out.weight is "));
   step();
   EXPECT_TRUE(step.adam().halted());
 }
 
 // Adam's second moment is the square of gradients: infinite, it would freeze its weight for ever.
 TEST(NotFinite, AGradientWhoseSquareIsInfiniteStopsTrainingToo) {
-  Localizer network(Device::cpu(1), DType::kF32, tiny_network(NormKind::kNone), 1);
+  Localizer network = tiny_network(NormKind::kNone);
   experiments::LocalizationStep step(network, LearningRate{1e-3}, 2, 16, 1);
-  for (Parameter& p : network.parameters().parameters()) {
-    if (p.name == "blocks.1.conv.bias") p.value.fill(1e4);
-    if (p.name == "conv_out.weight") p.value.fill(0);
-    if (p.name == "conv_out.bias") p.value.fill(1e18);
-  }
+  fill(network, {{"blocks.1.conv.bias", 1e4}, {"conv_out.weight", 0}, {"conv_out.bias", 1e18}});
   step();
   EXPECT_TRUE(step.adam().halted());
   EXPECT_GT(step.adam().gradient_norm(), std::sqrt(std::numeric_limits<float>::max()));
@@ -202,73 +181,63 @@ TEST(NotFinite, AGradientWhoseSquareIsInfiniteStopsTrainingToo) {
 TEST(NotFinite, StatesOfEveryPhaseAreRefused) {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
-  const auto refused = [&](const std::string& program, const std::vector<std::string>& arguments,
-                           const std::string& state, const std::string& tensor, double value) {
+  const auto run = [&](const std::string& command, const std::string& more = "") {
+    return localization(command, out, words("--norm batch" + more));
+  };
+  const auto refused = [&](const std::function<ProgramResult()>& again, const std::string& state,
+                           const std::string& tensor, double value) {
     const std::string kept = folder / "kept";
     std::filesystem::copy_file(state, kept, std::filesystem::copy_options::overwrite_existing);
     spoil(state, tensor, 0, value);
-    const ProgramResult result = run_program(program, arguments);
+    const ProgramResult result = again();
     EXPECT_EQ(result.code, 1) << tensor;
-    EXPECT_NE(last_line(result.err).find(fmt::format("{}: {} is {} at [0", state, tensor, value)),
-              std::string::npos)
-        << result.err;
+    EXPECT_TRUE(
+        has(last_line(result.err), fmt::format("{}: {} is {} at [0", state, tensor, value)));
     std::filesystem::copy_file(kept, state, std::filesystem::copy_options::overwrite_existing);
     std::filesystem::remove(previous_of(state));
   };
-  ASSERT_EQ(
-      run_program("localization", tiny("run", out, {"--norm", "batch", "--stop-after", "3"})).code,
-      75);
+  ASSERT_EQ(run("run", " --stop-after 3").code, 75);
   for (const char* tensor : {"adam.m", "adam.v", "conv_out.bias", "blocks.0.norm.running_var",
                              "window.outputs.mean", "window.loss.m2", "shown"}) {
-    refused("localization", tiny("run", out, {"--norm", "batch"}), out + "/checkpoint.safetensors",
-            tensor, kNan);
+    refused([&] { return run("run"); }, out + "/checkpoint.safetensors", tensor, kNan);
   }
-  ASSERT_EQ(run_program("localization", tiny("train", out, {"--norm", "batch"})).code, 0);
-  ASSERT_EQ(
-      run_program("localization", tiny("probe", out, {"--norm", "batch", "--stop-after", "2"}))
-          .code,
-      75);
-  refused("localization", tiny("probe", out, {"--norm", "batch"}),
-          out + "/probes_checkpoint.safetensors", "layers.2.1.weight", kInfinity);
-  ASSERT_EQ(run_program("localization", tiny("probe", out, {"--norm", "batch"})).code, 0);
-  ASSERT_EQ(
-      run_program("localization", tiny("map", out, {"--norm", "batch", "--stop-after", "2"})).code,
-      75);
+  ASSERT_EQ(run("train").code, 0);
+  ASSERT_EQ(run("probe", " --stop-after 2").code, 75);
+  refused([&] { return run("probe"); }, out + "/probes_checkpoint.safetensors", "layers.2.1.weight",
+          kInfinity);
+  ASSERT_EQ(run("probe").code, 0);
+  ASSERT_EQ(run("map", " --stop-after 2").code, 75);
   for (const char* tensor : {"samples", "layers.4.mean", "layers.1.m2"}) {
-    refused("localization", tiny("map", out, {"--norm", "batch"}),
-            out + "/map_checkpoint.safetensors", tensor, kNan);
+    refused([&] { return run("map"); }, out + "/map_checkpoint.safetensors", tensor, kNan);
   }
-  EXPECT_EQ(run_program("localization", tiny("map", out, {"--norm", "batch"})).code, 0);
+  EXPECT_EQ(run("map").code, 0);
 
-  const std::string overlap = folder / "overlap";
-  ASSERT_EQ(run_program("overlap", tiny_overlap(overlap)).code, 0);
-  std::filesystem::remove(overlap + "/overlap-008/result.json");
-  refused("overlap", tiny_overlap(overlap), overlap + "/overlap-008/test_checkpoint.safetensors",
-          "answers.mean", kNan);
-  refused("overlap", tiny_overlap(overlap), overlap + "/overlap-008/checkpoint.safetensors",
-          "adam.v", kInfinity);
+  const std::string pairs = folder / "overlap";
+  const std::string state = pairs + "/overlap-008/";
+  const auto again = [&] { return overlap(pairs); };
+  ASSERT_EQ(again().code, 0);
+  std::filesystem::remove(state + "result.json");
+  refused(again, state + "test_checkpoint.safetensors", "answers.mean", kNan);
+  refused(again, state + "checkpoint.safetensors", "adam.v", kInfinity);
 }
 
 TEST(NotFinite, AnOverlapsAnswersEndItsTest) {
   const TemporaryFolder folder;
-  const std::string out = folder / "overlap";
-  ASSERT_EQ(run_program("overlap", tiny_overlap(out)).code, 0);
-  std::filesystem::remove(out + "/overlap-008/result.json");
-  for (const char* file : {"/test_checkpoint.safetensors", "/test_checkpoint.previous.safetensors"})
-    std::filesystem::remove(out + "/overlap-008" + file);
-  std::filesystem::remove(previous_of(out + "/overlap-008/test_checkpoint.safetensors"));
+  const std::string state = folder / "overlap/overlap-008/";
+  ASSERT_EQ(overlap(folder / "overlap").code, 0);
+  std::filesystem::remove(state + "result.json");
+  std::filesystem::remove(state + "test_checkpoint.safetensors");
+  std::filesystem::remove(previous_of(state + "test_checkpoint.safetensors"));
   // Finite weights, whose sum overflows.
   for (std::size_t i = 0; i < 20; ++i) {
-    spoil(out + "/overlap-008/checkpoint.safetensors", "conv_out.weight", i, 3e38);
+    spoil(state + "checkpoint.safetensors", "conv_out.weight", i, 3e38);
   }
-  spoil(out + "/overlap-008/checkpoint.safetensors", "conv_out.bias", 0, 3e38);
-  const ProgramResult result = run_program("overlap", tiny_overlap(out));
+  spoil(state + "checkpoint.safetensors", "conv_out.bias", 0, 3e38);
+  const ProgramResult result = overlap(folder / "overlap");
   EXPECT_EQ(result.code, 1);
-  EXPECT_NE(
-      last_line(result.err).find("overlap-008: test, batch 0: conv_out gave inf at [0, 0, 0]"),
-      std::string::npos)
-      << result.err;
-  EXPECT_FALSE(std::filesystem::exists(out + "/overlap-008/result.json"));
+  EXPECT_TRUE(
+      has(last_line(result.err), "overlap-008: test, batch 0: conv_out gave inf at [0, 0, 0]"));
+  EXPECT_FALSE(std::filesystem::exists(state + "result.json"));
 }
 
 TEST(NotFinite, ACellWhosePredictionsWereNotIsNotCollected) {
@@ -296,8 +265,7 @@ class NotFinitePredict : public testing::Test {
  protected:
   // What becomes of x [2, 21] through a network of depth 4 (R = 8).
   ProgramResult predict(NormKind norm, const HostArray& x) {
-    const Localizer network(Device::cpu(1), DType::kF32, tiny_network(norm), 3);
-    save_model(folder_ / "m.safetensors", network);
+    save_model(folder_ / "m.safetensors", tiny_network(norm, 3));
     write_npy(folder_ / "x.npy", x);
     std::filesystem::remove(folder_ / "y.npy");
     return run_program("localization",
@@ -363,9 +331,8 @@ TEST_F(NotFinitePredict, AFiniteInputThatOverflowsInsideIsAFailure) {
   for (float& v : x.as<float>().subspan(21)) v = v < 0 ? -3e38f : 3e38f;
   const ProgramResult result = predict(NormKind::kInstance, x);
   EXPECT_EQ(result.code, 1);
-  EXPECT_TRUE(result.err.starts_with("localization: " + (folder_ / "x.npy") +
-                                     ": the prediction is nan at [1, 0]; first "))
-      << result.err;
+  EXPECT_TRUE(begins(result.err, "localization: " + (folder_ / "x.npy") +
+                                     ": the prediction is nan at [1, 0]; first "));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "y.npy"));
 }
 

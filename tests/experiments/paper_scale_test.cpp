@@ -20,7 +20,7 @@ using harness::TemporaryFolder;
 struct Start {
   const char* name;
   const char* program;
-  std::vector<std::string> arguments;
+  const char* arguments;
   const char* folder;  // of the training, below --out
   std::int64_t length;
   double loss;  // what answering 0 costs: the first steps do not lie far from it
@@ -32,23 +32,13 @@ void PrintTo(const Start& start, std::ostream* out) {
 
 // A twelfth: the variance of the targets, even between -1/2 and 1/2. Of targets -1 and 1 it is 1.
 const Start kStarts[] = {
-    {"Figure1Instance", "localization", {"run", "--norm", "instance"}, "", 600, 1 / 12.0},
-    {"Figure1None", "localization", {"run", "--norm", "none"}, "", 600, 1 / 12.0},
-    {"Constant",
-     "localization",
-     {"run", "--norm", "instance", "--input", "constant"},
-     "",
-     600,
-     1 / 12.0},
-    {"Figure3", "overlap", {"run", "--overlap", "96"}, "overlap-096", 129, 1},
-    {"Figure4", "groups", {"run", "--cell", "139"}, "cells/G64-seed4-lr0.00064", 600, 1 / 12.0},
-    {"Figure5Batch", "localization", {"run", "--norm", "batch"}, "", 250, 1 / 12.0},
-    {"Figure5None",
-     "localization",
-     {"run", "--norm", "none", "--length", "250"},
-     "",
-     250,
-     1 / 12.0},
+    {"Figure1Instance", "localization", "run --norm instance", "", 600, 1 / 12.0},
+    {"Figure1None", "localization", "run --norm none", "", 600, 1 / 12.0},
+    {"Constant", "localization", "run --norm instance --input constant", "", 600, 1 / 12.0},
+    {"Figure3", "overlap", "run --overlap 96", "overlap-096", 129, 1},
+    {"Figure4", "groups", "run --cell 139", "cells/G64-seed4-lr0.00064", 600, 1 / 12.0},
+    {"Figure5Batch", "localization", "run --norm batch", "", 250, 1 / 12.0},
+    {"Figure5None", "localization", "run --norm none --length 250", "", 250, 1 / 12.0},
 };
 
 class PaperScale : public testing::TestWithParam<Start> {};
@@ -57,13 +47,11 @@ TEST_P(PaperScale, Starts) {
   const Start& start = GetParam();
   const TemporaryFolder folder;
   const std::string out = folder / "run";
-  std::vector<std::string> arguments = start.arguments;
-  for (const char* argument : {"--preset", "paper", "--device", "cpu", "--stop-after", "20",
-                               "--log-every", "10", "--out"}) {
-    arguments.emplace_back(argument);
-  }
-  arguments.push_back(out);
-  const ProgramResult result = run_program(start.program, arguments);
+  const ProgramResult result =
+      run_program(start.program, harness::words(std::string(start.arguments) +
+                                                    " --preset paper --device cpu --stop-after 20 "
+                                                    "--log-every 10 --out",
+                                                {out}));
   ASSERT_EQ(result.code, kExitInterrupted) << result.err;
 
   const std::filesystem::path run = std::filesystem::path(out) / start.folder;

@@ -16,11 +16,9 @@ std::map<int, std::string> probe_lines(const std::string& schedule) {
   const TemporaryFolder folder;
   const ProgramResult result = run_program(
       "localization",
-      {"run",         "--length",      "20", "--depth",          "3",      "--channels",
-       "8",           "--batch",       "2",  "--iterations",     "5",      "--probe-iterations",
-       "20",          "--probe-width", "8",  "--probe-schedule", schedule, "--map-samples",
-       "16",          "--log-every",   "7",  "--device",         "cpu",    "--out",
-       folder / "run"});
+      words("run --length 20 --depth 3 --channels 8 --batch 2 --iterations 5 --probe-iterations 20 "
+            "--probe-width 8 --map-samples 16 --log-every 7 --device cpu",
+            {"--probe-schedule", schedule, "--out", folder / "run"}));
   EXPECT_EQ(result.code, 0) << result.err;
   std::istringstream metrics(content_of(folder / "run" + "/metrics.jsonl"));
   std::map<int, std::string> lines;

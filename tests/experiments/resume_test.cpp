@@ -3,10 +3,8 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "engine/device.h"
 #include "engine/io/checkpoint.h"
@@ -19,34 +17,29 @@ namespace {
 
 constexpr int kInterrupted = experiments::kExitInterrupted;
 
-// A run of 50 steps that takes milliseconds.
-std::vector<std::string> tiny(const std::string& command, const std::string& norm,
-                              const std::string& out) {
-  std::vector<std::string> arguments{command};
-  const auto add = [&](std::initializer_list<const char*> more) {
-    arguments.insert(arguments.end(), more.begin(), more.end());
-  };
-  add({"--length", "20", "--depth", "4", "--channels", "8", "--kernel-size", "3", "--batch", "4"});
-  add({"--iterations", "50", "--probe-iterations", "20", "--probe-width", "8", "--probe-batch",
-       "4"});
-  add({"--map-samples", "128", "--log-every", "7", "--threads", "1", "--device", "cpu"});
-  if (norm == "group") add({"--groups", "2"});
-  if (norm == "batch") add({"--samples-per-set", "2"});
-  arguments.insert(arguments.end(), {"--norm", norm, "--out", out});
-  return arguments;
+ProgramResult localization(const Words& arguments) {
+  return run_program("localization", arguments);
 }
 
-std::vector<std::string> with(std::vector<std::string> arguments,
-                              std::initializer_list<std::string> more) {
-  arguments.insert(arguments.end(), more.begin(), more.end());
-  return arguments;
+// A run of 50 steps that takes milliseconds.
+Words tiny(const std::string& command, const std::string& norm, const std::string& out,
+           const Words& more = {}) {
+  const Words arguments = words(
+      command +
+          " --length 20 --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations 50 "
+          "--probe-iterations 20 --probe-width 8 --probe-batch 4 --map-samples 128 --log-every 7 "
+          "--threads 1 --device cpu" +
+          (norm == "group"   ? " --groups 2"
+           : norm == "batch" ? " --samples-per-set 2"
+                             : ""),
+      {"--norm", norm, "--out", out});
+  return with(arguments, more);
 }
 
 // What must be equal, byte by byte, however often a run was stopped. The state's metadata holds
 // the time that it took, so of the checkpoint the tensors count.
 void expect_same_training(const std::string& a, const std::string& b) {
-  EXPECT_EQ(content_of(a + "/model.safetensors"), content_of(b + "/model.safetensors"));
-  EXPECT_EQ(content_of(a + "/metrics.jsonl"), content_of(b + "/metrics.jsonl"));
+  expect_same_files(a, b, {"model.safetensors", "metrics.jsonl"});
   const SafetensorsFile x = read_safetensors(a + "/checkpoint.safetensors");
   const SafetensorsFile y = read_safetensors(b + "/checkpoint.safetensors");
   ASSERT_EQ(x.tensors.size(), y.tensors.size());
@@ -55,25 +48,18 @@ void expect_same_training(const std::string& a, const std::string& b) {
   }
 }
 
-void wait_for_file(const std::string& path) {
-  for (int i = 0; i < 10'000 && !std::filesystem::exists(path); ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  ASSERT_TRUE(std::filesystem::exists(path)) << path;
-}
-
 class Resume : public testing::TestWithParam<const char*> {};
 
 TEST_P(Resume, StoppedAtEveryStepGivesTheSameBytes) {
   const TemporaryFolder folder;
-  ASSERT_EQ(run_program("localization", tiny("train", GetParam(), folder / "whole")).code, 0);
+  ASSERT_EQ(localization(tiny("train", GetParam(), folder / "whole")).code, 0);
   for (int stop = 1; stop < 50; ++stop) {
     const std::string out = folder / std::to_string(stop);
     const auto arguments = tiny("train", GetParam(), out);
     const ProgramResult first =
-        run_program("localization", with(arguments, {"--stop-after", std::to_string(stop)}));
+        localization(with(arguments, {"--stop-after", std::to_string(stop)}));
     ASSERT_EQ(first.code, kInterrupted) << first.err;
-    const ProgramResult second = run_program("localization", arguments);
+    const ProgramResult second = localization(arguments);
     ASSERT_EQ(second.code, 0) << second.err;
     expect_same_training(folder / "whole", out);
   }
@@ -81,27 +67,17 @@ TEST_P(Resume, StoppedAtEveryStepGivesTheSameBytes) {
 
 TEST_P(Resume, StoppedInEveryPhaseGivesTheSameResults) {
   const TemporaryFolder folder;
-  ASSERT_EQ(run_program("localization", tiny("run", GetParam(), folder / "whole")).code, 0);
-  const auto arguments = with(tiny("run", GetParam(), folder / "parts"), {"--stop-after", "3"});
+  ASSERT_EQ(localization(tiny("run", GetParam(), folder / "whole")).code, 0);
+  const auto arguments = tiny("run", GetParam(), folder / "parts", {"--stop-after", "3"});
   EXPECT_GT(runs_until_done("localization", arguments), 20);
-  for (const char* file :
-       {"metrics.jsonl", "model.safetensors", "probes.safetensors", "localized.npy", "p_max.npy",
-        "layer_mean.npy", "layer_variance.npy", "predictions_mean.npy", "predictions_sample.npy"}) {
-    EXPECT_EQ(content_of(folder / "whole" + "/" + file), content_of(folder / "parts" + "/" + file))
-        << file;
-    EXPECT_FALSE(content_of(folder / "whole" + "/" + file).empty()) << file;
-  }
+  expect_same_files(folder / "whole", folder / "parts",
+                    words("metrics.jsonl model.safetensors probes.safetensors localized.npy "
+                          "p_max.npy layer_mean.npy layer_variance.npy predictions_mean.npy "
+                          "predictions_sample.npy"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Norms, Resume, testing::Values("none", "instance", "group", "batch"),
                          [](const auto& norm) { return std::string(norm.param); });
-
-// The last line of a program's errors.
-std::string last_line(const std::string& text) {
-  const std::size_t end = text.find_last_not_of('\n');
-  const std::size_t begin = text.rfind('\n', end);
-  return text.substr(begin + 1, end - begin);
-}
 
 // A state that cannot be taken gives way to the one before it; but where the machine fails, both
 // are as good as they were.
@@ -133,54 +109,44 @@ TEST(Checkpoint, OnlyADamagedStateGivesWayToTheOneBefore) {
 // where a curriculum ends: the state that it keeps is the one before that step, as a run has it
 // that was stopped there, with its averages and without a line more in metrics.jsonl.
 TEST(ResumeAfterFailure, KeepsTheStateBeforeTheStep) {
-  const std::vector<std::string> curriculum = {"--curriculum-iterations",    "24",
-                                               "--curriculum-length",        "12",
-                                               "--curriculum-learning-rate", "1e-3"};
+  const char* const curriculum =
+      " --curriculum-iterations 24 --curriculum-length 12 --curriculum-learning-rate 1e-3";
   struct Case {
     const char* norm;
-    const char* log_every;
-    const char* checkpoint_every;
-    std::vector<std::string> more;
+    std::string more;
   };
-  for (const Case& run : {Case{"instance", "1", "0", {}}, Case{"instance", "7", "0", {}},
-                          Case{"instance", "1000", "0", {}}, Case{"none", "1000", "4", {}},
-                          Case{"batch", "7", "1", {}}, Case{"instance", "1000", "0", curriculum}}) {
-    SCOPED_TRACE(
-        fmt::format("{} {} {} {}", run.norm, run.log_every, run.checkpoint_every, run.more.size()));
+  for (const auto& [norm, more] :
+       {Case{"instance", "--log-every 1 --checkpoint-every 0"},
+        Case{"instance", "--log-every 7 --checkpoint-every 0"},
+        Case{"instance", "--log-every 1000 --checkpoint-every 0"},
+        Case{"none", "--log-every 1000 --checkpoint-every 4"},
+        Case{"batch", "--log-every 7 --checkpoint-every 1"},
+        Case{"instance", std::string("--log-every 1000 --checkpoint-every 0") + curriculum}}) {
+    SCOPED_TRACE(fmt::format("{} {}", norm, more));
     const TemporaryFolder folder;
-    const auto arguments = [&](const std::string& out) {
-      auto all = with(tiny("train", run.norm, folder / out),
-                      {"--log-every", run.log_every, "--checkpoint-every", run.checkpoint_every});
-      all.insert(all.end(), run.more.begin(), run.more.end());
-      return all;
+    const std::string kept_in = folder / "failed", stopped = folder / "stopped";
+    const auto run = [&, norm = norm, more = words(more)](const std::string& out,
+                                                          const Words& stop = {}) {
+      return localization(tiny("train", norm, out, with(more, stop)));
     };
-    ASSERT_EQ(run_program("localization", with(arguments("failed"), {"--stop-after", "20"})).code,
-              kInterrupted);
+    ASSERT_EQ(run(kept_in, {"--stop-after", "20"}).code, kInterrupted);
     // Step 20 is made well, but moves the last layer's bias out of all bounds.
-    const std::string checkpoint = folder / "failed" + "/checkpoint.safetensors";
+    const std::string checkpoint = kept_in + "/checkpoint.safetensors";
     SafetensorsFile state = read_safetensors(checkpoint);
     state.tensors.at("adam.m").as<float>().back() = 1e30f;
     save_checkpoint(checkpoint, state);
-    std::filesystem::copy(folder / "failed", folder / "stopped",
-                          std::filesystem::copy_options::recursive);
+    std::filesystem::copy(kept_in, stopped, std::filesystem::copy_options::recursive);
 
-    const ProgramResult failed = run_program("localization", arguments("failed"));
+    const ProgramResult failed = run(kept_in);
     EXPECT_EQ(failed.code, 1);
-    EXPECT_TRUE(
-        last_line(failed.err).starts_with("localization: step 21: loss inf, gradient norm "))
-        << failed.err;
-    EXPECT_TRUE(last_line(failed.err)
-                    .ends_with("; stopped before the update, the state is kept in " +
-                               (folder / "failed") +
-                               "/failure.safetensors (try a lower --learning-rate)"))
-        << failed.err;
-    ASSERT_EQ(run_program("localization", with(arguments("stopped"), {"--stop-after", "1"})).code,
-              kInterrupted);
-    EXPECT_EQ(content_of(folder / "failed" + "/metrics.jsonl"),
-              content_of(folder / "stopped" + "/metrics.jsonl"));
-    const SafetensorsFile kept = read_safetensors(folder / "failed" + "/failure.safetensors");
-    const SafetensorsFile expected =
-        read_safetensors(folder / "stopped" + "/checkpoint.safetensors");
+    const std::string said = last_line(failed.err);
+    EXPECT_TRUE(begins(said, "localization: step 21: loss inf, gradient norm "));
+    EXPECT_TRUE(ends(said, "; stopped before the update, the state is kept in " + kept_in +
+                               "/failure.safetensors (try a lower --learning-rate)"));
+    ASSERT_EQ(run(stopped, {"--stop-after", "1"}).code, kInterrupted);
+    EXPECT_EQ(content_of(kept_in + "/metrics.jsonl"), content_of(stopped + "/metrics.jsonl"));
+    const SafetensorsFile kept = read_safetensors(kept_in + "/failure.safetensors");
+    const SafetensorsFile expected = read_safetensors(stopped + "/checkpoint.safetensors");
     EXPECT_EQ(kept.metadata.at("step"), "21");
     EXPECT_EQ(kept.metadata.at("metrics_bytes"), expected.metadata.at("metrics_bytes"));
     ASSERT_EQ(kept.tensors.size(), expected.tensors.size());
@@ -197,11 +163,11 @@ TEST(ResumeAfterFailure, KeepsTheStateBeforeTheStep) {
               std::to_string(last.tensors.at("adam.steps").as<std::int64_t>()[0]));
 
     // Loading it repeats the step.
-    std::filesystem::copy_file(folder / "failed" + "/failure.safetensors", checkpoint,
+    std::filesystem::copy_file(kept_in + "/failure.safetensors", checkpoint,
                                std::filesystem::copy_options::overwrite_existing);
-    const ProgramResult again = run_program("localization", arguments("failed"));
+    const ProgramResult again = run(kept_in);
     EXPECT_EQ(again.code, 1);
-    EXPECT_EQ(last_line(again.err), last_line(failed.err));
+    EXPECT_EQ(last_line(again.err), said);
   }
 }
 
@@ -210,22 +176,20 @@ TEST(ResumeAfterFailure, ProbesStopBeforeTheUpdateToo) {
   for (const auto& [log_every, checkpoint_every] :
        {std::pair{"1", "0"}, std::pair{"1000", "0"}, std::pair{"1000", "4"}}) {
     const std::string out = folder / fmt::format("{}-{}", log_every, checkpoint_every);
-    const ProgramResult failed = run_program(
-        "localization",
-        with(tiny("run", "instance", out), {"--probe-learning-rate", "1e30", "--log-every",
-                                            log_every, "--checkpoint-every", checkpoint_every}));
+    const ProgramResult failed =
+        localization(tiny("run", "instance", out,
+                          {"--probe-learning-rate", "1e30", "--log-every", log_every,
+                           "--checkpoint-every", checkpoint_every}));
     EXPECT_EQ(failed.code, 1);
     // Weights of 1e30 are multiplied by each other in the second layer of the first probe.
+    const std::string said = last_line(failed.err);
     EXPECT_TRUE(
-        last_line(failed.err)
-            .starts_with("localization: probe step 1: gradient norm nan; first layers.1.1 gave "))
-        << failed.err;
-    EXPECT_TRUE(last_line(failed.err).ends_with("]; stopped before the update")) << failed.err;
+        begins(said, "localization: probe step 1: gradient norm nan; first layers.1.1 gave "));
+    EXPECT_TRUE(ends(said, "]; stopped before the update"));
     // The one step that was made is logged, if each is; nothing after it.
     const std::string lines = content_of(out + "/metrics.jsonl");
-    const std::size_t first = lines.find(R"({"phase":"probe","step":1,)");
-    EXPECT_EQ(first != std::string::npos, log_every == std::string("1"));
-    EXPECT_EQ(lines.find(R"("phase":"probe","step":2,)"), std::string::npos);
+    EXPECT_EQ(bool(has(lines, R"({"phase":"probe","step":1,)")), log_every == std::string("1"));
+    EXPECT_FALSE(has(lines, R"("phase":"probe","step":2,)"));
     const SafetensorsFile state = read_safetensors(out + "/probes_checkpoint.safetensors");
     EXPECT_EQ(state.metadata.at("step"), "0");
   }
@@ -234,94 +198,83 @@ TEST(ResumeAfterFailure, ProbesStopBeforeTheUpdateToo) {
 TEST(ResumeAfterKill, LeavesALoadableStateAndTheSameEnd) {
   const TemporaryFolder folder;
   const auto arguments = [&](const char* out, const char* checkpoint_every) {
-    return with(tiny("train", "instance", folder / out),
+    return tiny("train", "instance", folder / out,
                 {"--iterations", "10000", "--checkpoint-every", checkpoint_every});
   };
-  ASSERT_EQ(run_program("localization", arguments("whole", "1000")).code, 0);
+  ASSERT_EQ(localization(arguments("whole", "1000")).code, 0);
   const int killed = kill_repeatedly("localization", arguments("killed", "1"), 200, [&] {
     EXPECT_NO_THROW(load_checkpoint(folder / "killed" + "/checkpoint.safetensors"));
   });
   RecordProperty("kills", killed);
   EXPECT_GT(killed, 3);
-  ASSERT_EQ(run_program("localization", arguments("killed", "1000")).code, 0);
+  ASSERT_EQ(localization(arguments("killed", "1000")).code, 0);
   expect_same_training(folder / "whole", folder / "killed");
 }
 
 TEST(ResumeAfterSignal, EndsWithAStateAndExitCode75) {
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGHUP}) {
     const TemporaryFolder folder;
-    const auto arguments =
-        with(tiny("train", "instance", folder / "run"), {"--iterations", "1000000"});
-    const int pid = start_program("localization", arguments);
+    const std::string checkpoint = folder / "run/checkpoint.safetensors";
+    const int pid = start_program(
+        "localization", tiny("train", "instance", folder / "run", {"--iterations", "1000000"}));
     // The first state is written before the first step, after the handlers are in place.
-    wait_for_file(folder / "run" + "/checkpoint.safetensors");
+    EXPECT_TRUE(wait_for_file(checkpoint));
     kill(pid, signal);
     EXPECT_EQ(wait_for_program(pid), kInterrupted);
-    const auto state = load_checkpoint(folder / "run" + "/checkpoint.safetensors");
+    const auto state = load_checkpoint(checkpoint);
     ASSERT_TRUE(state.has_value());
     EXPECT_GE(std::stoll(state->metadata.at("step")), 0);
   }
 }
 
-TEST(ResumePolicy, AFinishedRunCostsNothingAndSaysSo) {
-  const TemporaryFolder folder;
-  const auto arguments = tiny("run", "none", folder / "run");
-  ASSERT_EQ(run_program("localization", arguments).code, 0);
-  const std::string before = content_of(folder / "run" + "/summary.json");
-  const ProgramResult again = run_program("localization", arguments);
+using ResumePolicy = FolderTest;
+
+TEST_F(ResumePolicy, AFinishedRunCostsNothingAndSaysSo) {
+  const auto arguments = tiny("run", "none", folder_ / "run");
+  ASSERT_EQ(localization(arguments).code, 0);
+  const std::string before = content_of(folder_ / "run/summary.json");
+  const ProgramResult again = localization(arguments);
   EXPECT_EQ(again.code, 0);
-  EXPECT_EQ(again.out, folder / "run" + ": done already, see summary.json\n");
-  EXPECT_EQ(content_of(folder / "run" + "/summary.json"), before);
+  EXPECT_EQ(again.out, folder_ / "run" + ": done already, see summary.json\n");
+  EXPECT_EQ(content_of(folder_ / "run/summary.json"), before);
 }
 
-TEST(ResumePolicy, AFolderHoldsOneRun) {
-  const TemporaryFolder folder;
-  const auto arguments = tiny("train", "none", folder / "run");
-  EXPECT_EQ(run_program("localization", with(arguments, {"--resume", "only"})).err,
-            "localization: " + (folder / "run") + " holds no run to resume\n");
-  ASSERT_EQ(run_program("localization", arguments).code, 0);
-  const ProgramResult other = run_program("localization", with(arguments, {"--seed", "1"}));
-  EXPECT_EQ(other.code, 2);
-  EXPECT_EQ(other.err, "localization: " + (folder / "run") +
-                           " holds a run with other settings (seed is 0 there, 1 here); choose "
-                           "another --out\n");
-  const ProgramResult never = run_program("localization", with(arguments, {"--resume", "never"}));
-  EXPECT_EQ(never.code, 2);
-  EXPECT_EQ(never.err,
-            "localization: " + (folder / "run") + " already holds a run; choose another --out\n");
+TEST_F(ResumePolicy, AFolderHoldsOneRun) {
+  const std::string run = folder_ / "run";
+  const auto refused = [&](const Words& more, const std::string& message) {
+    expect_refusal(localization(tiny("train", "none", run, more)), "localization", 2, message);
+  };
+  refused({"--resume", "only"}, run + " holds no run to resume");
+  ASSERT_EQ(localization(tiny("train", "none", run)).code, 0);
+  refused({"--seed", "1"}, run +
+                               " holds a run with other settings (seed is 0 there, 1 here); "
+                               "choose another --out");
+  refused({"--resume", "never"}, run + " already holds a run; choose another --out");
 }
 
 // One network with BatchNorm, evaluated with both kinds of statistics and trained once.
 TEST(OtherModel, IsKeptAndNotTrained) {
   const TemporaryFolder folder;
-  ASSERT_EQ(run_program("localization", tiny("run", "batch", folder / "minibatch")).code, 0);
-  const std::string model = folder / "minibatch" + "/model.safetensors";
+  ASSERT_EQ(localization(tiny("run", "batch", folder / "minibatch")).code, 0);
+  const std::string model = folder / "minibatch/model.safetensors";
   const std::string out = folder / "population";
   const auto evaluate = [&](const std::string& weights) {
-    return run_program(
-        "localization",
-        with(tiny("run", "batch", out), {"--eval-statistics", "population", "--model", weights}));
+    return localization(
+        tiny("run", "batch", out, {"--eval-statistics", "population", "--model", weights}));
   };
   const ProgramResult result = evaluate(model);
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_FALSE(std::filesystem::exists(out + "/checkpoint.safetensors"));
-  EXPECT_EQ(content_of(out + "/model.safetensors"), content_of(model));
+  expect_same_files(out, folder / "minibatch", {"model.safetensors"});
   EXPECT_NE(content_of(out + "/localized.npy"), "");
-  EXPECT_NE(content_of(out + "/summary.json").find("\"eval_statistics\": \"population\""),
-            std::string::npos);
-  EXPECT_NE(content_of(out + "/layer_mean.npy"),
-            content_of(folder / "minibatch" + "/layer_mean.npy"));
+  EXPECT_TRUE(has(content_of(out + "/summary.json"), "\"eval_statistics\": \"population\""));
+  EXPECT_NE(content_of(out + "/layer_mean.npy"), content_of(folder / "minibatch/layer_mean.npy"));
   EXPECT_EQ(evaluate(model).code, 0);
 
-  ASSERT_EQ(
-      run_program("localization", with(tiny("train", "batch", folder / "other"), {"--seed", "1"}))
-          .code,
-      0);
-  const std::string other = folder / "other" + "/model.safetensors";
-  const ProgramResult refused = evaluate(other);
-  EXPECT_EQ(refused.code, 2);
-  EXPECT_EQ(refused.err, "localization: " + out + " holds a run of another model than " + other +
-                             "; choose another --out\n");
+  ASSERT_EQ(localization(tiny("train", "batch", folder / "other", {"--seed", "1"})).code, 0);
+  const std::string other = folder / "other/model.safetensors";
+  expect_refusal(evaluate(other), "localization", 2,
+                 out + " holds a run of another model than " + other + "; choose another --out");
 }
 
 // The rows of a map are those of the probes that there are, and the output's.
@@ -329,8 +282,7 @@ TEST(SomeProbes, AreThoseOfTheMap) {
   const TemporaryFolder folder;
   const auto run = [&](const std::string& probes) {
     std::string out = folder / probes;
-    const ProgramResult result =
-        run_program("localization", with(tiny("run", "instance", out), {"--probes", probes}));
+    const ProgramResult result = localization(tiny("run", "instance", out, {"--probes", probes}));
     EXPECT_EQ(result.code, 0) << result.err;
     return out;
   };
@@ -362,32 +314,26 @@ TEST(SomeProbes, AreThoseOfTheMap) {
   EXPECT_EQ(content_of(all + "/predictions_mean.npy"), content_of(none + "/predictions_mean.npy"));
 }
 
-TEST(ResumePolicy, ADamagedStateGivesWayToTheOneBefore) {
-  const TemporaryFolder folder;
-  const auto arguments = tiny("train", "instance", folder / "run");
-  ASSERT_EQ(run_program("localization", tiny("train", "instance", folder / "whole")).code, 0);
-  ASSERT_EQ(run_program("localization", with(arguments, {"--stop-after", "20"})).code,
-            kInterrupted);
-  const std::string state = folder / "run" + "/checkpoint.safetensors";
+TEST_F(ResumePolicy, ADamagedStateGivesWayToTheOneBefore) {
+  const auto arguments = tiny("train", "instance", folder_ / "run");
+  ASSERT_EQ(localization(tiny("train", "instance", folder_ / "whole")).code, 0);
+  ASSERT_EQ(localization(with(arguments, {"--stop-after", "20"})).code, kInterrupted);
+  const std::string state = folder_ / "run/checkpoint.safetensors";
   std::string bytes = content_of(state);
   bytes[bytes.size() / 2] = static_cast<char>(~bytes[bytes.size() / 2]);
   std::ofstream(state, std::ios::binary) << bytes;
-  const ProgramResult resumed = run_program("localization", arguments);
+  const ProgramResult resumed = localization(arguments);
   EXPECT_EQ(resumed.code, 0);
-  EXPECT_NE(resumed.err.find("continuing from " + state + ".previous"), std::string::npos)
-      << resumed.err;
-  expect_same_training(folder / "whole", folder / "run");
+  EXPECT_TRUE(has(resumed.err, "continuing from " + state + ".previous"));
+  expect_same_training(folder_ / "whole", folder_ / "run");
 }
 
-TEST(ResumePolicy, OneProcessWorksInAFolder) {
-  const TemporaryFolder folder;
-  const auto arguments = with(tiny("train", "none", folder / "run"), {"--iterations", "1000000"});
+TEST_F(ResumePolicy, OneProcessWorksInAFolder) {
+  const auto arguments = tiny("train", "none", folder_ / "run", {"--iterations", "1000000"});
   const int pid = start_program("localization", arguments);
-  wait_for_file(folder / "run" + "/checkpoint.safetensors");
-  const ProgramResult second = run_program("localization", arguments);
-  EXPECT_EQ(second.code, 1);
-  EXPECT_EQ(second.err,
-            "localization: " + (folder / "run") + ": another process is working in this folder\n");
+  EXPECT_TRUE(wait_for_file(folder_ / "run/checkpoint.safetensors"));
+  expect_refusal(localization(arguments), "localization", 1,
+                 folder_ / "run" + ": another process is working in this folder");
   kill(pid, SIGTERM);
   EXPECT_EQ(wait_for_program(pid), kInterrupted);
 }

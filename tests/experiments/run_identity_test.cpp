@@ -18,37 +18,33 @@ namespace fs = std::filesystem;
 using harness::content_of;
 using harness::ProgramResult;
 using harness::run_program;
+using harness::Words;
+using harness::words;
 
 class RunIdentity : public testing::Test {
  protected:
   std::string path(const std::string& name) const { return folder_ / name; }
 
-  static std::vector<std::string> with(std::vector<std::string> words,
-                                       const std::vector<std::string>& more) {
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-  }
   ProgramResult localization(const std::string& command, const std::string& out,
-                             const std::vector<std::string>& more = {}) const {
-    return run_program("localization",
-                       with({command, "--out",         path(out),  "--length",
-                             "16",    "--depth",       "3",        "--channels",
-                             "4",     "--iterations",  "8",        "--batch",
-                             "2",     "--log-every",   "4",        "--probe-iterations",
-                             "5",     "--probe-width", "4",        "--map-samples",
-                             "64",    "--norm",        "instance", "--device",
-                             "cpu"},
-                            more));
+                             const Words& more = {}) const {
+    const Words arguments =
+        words(command +
+                  " --length 16 --depth 3 --channels 4 --iterations 8 --batch 2 "
+                  "--log-every 4 --probe-iterations 5 --probe-width 4 --map-samples 64 "
+                  "--norm instance --device cpu --out",
+              {path(out)});
+    return run_program("localization", harness::with(arguments, more));
   }
-  ProgramResult overlap(const std::string& out, const std::vector<std::string>& more) const {
-    return run_program("overlap", with({"run", "--out", path(out), "--depth", "3", "--channels",
-                                        "4", "--kernel-size", "3", "--iterations", "8", "--batch",
-                                        "2", "--test-pairs", "20", "--device", "cpu"},
-                                       more));
+  ProgramResult overlap(const std::string& out, const std::string& more) const {
+    return run_program("overlap",
+                       words("run --depth 3 --channels 4 --kernel-size 3 --iterations 8 --batch 2 "
+                             "--test-pairs 20 --device cpu " +
+                                 more,
+                             {"--out", path(out)}));
   }
   void expect_refusal(const ProgramResult& result, int code, const std::string& message) const {
     EXPECT_EQ(result.code, code) << result.err;
-    EXPECT_TRUE(result.err.ends_with(message + "\n")) << result.err;
+    EXPECT_TRUE(harness::ends(result.err, message + "\n"));
   }
 
   const harness::TemporaryFolder folder_;
@@ -74,7 +70,7 @@ TEST_F(RunIdentity, ResultsWithoutTheirSettingsAreNobodys) {
   fs::remove(path("run/config.json"));
   const ProgramResult result = localization("run", "run", {"--seed", "9"});
   EXPECT_EQ(result.code, 2) << result.err;
-  EXPECT_NE(result.err.find("holds no run but "), std::string::npos) << result.err;
+  EXPECT_TRUE(harness::has(result.err, "holds no run but "));
   EXPECT_FALSE(fs::exists(path("run/config.json")));
 }
 
@@ -85,7 +81,7 @@ TEST_F(RunIdentity, ALostArrayIsMadeAgain) {
   fs::remove(path("run/localized.npy"));
   const ProgramResult result = localization("run", "run");
   EXPECT_EQ(result.code, 0);
-  EXPECT_NE(result.err.find("; it is made again\n"), std::string::npos) << result.err;
+  EXPECT_TRUE(harness::has(result.err, "; it is made again\n"));
   EXPECT_EQ(content_of(path("run/p_max.npy")), whole);
   EXPECT_TRUE(fs::exists(path("run/localized.npy")));
 }
@@ -112,18 +108,16 @@ TEST_F(RunIdentity, AStateOfAnotherRunIsNotContinued) {
 }
 
 TEST_F(RunIdentity, AnOverlapOfAnotherRunDoesNotCount) {
-  ASSERT_EQ(overlap("theirs", {"--overlaps", "0", "--seed", "7"}).code, 0);
-  ASSERT_EQ(overlap("mine", {"--overlaps", "3"}).code, 0);
+  ASSERT_EQ(overlap("theirs", "--overlaps 0 --seed 7").code, 0);
+  ASSERT_EQ(overlap("mine", "--overlaps 3").code, 0);
   fs::copy(path("theirs/overlap-000"), path("mine/overlap-000"));
-  EXPECT_EQ(overlap("mine", {"--overlaps", "3"}).code, 0);
+  EXPECT_EQ(overlap("mine", "--overlaps 3").code, 0);
   EXPECT_EQ(Json::parse(content_of(path("mine/summary.json")))["points"].size(), 1u);
-  const ProgramResult refused = overlap("mine", {"--overlaps", "0,3"});
+  const ProgramResult refused = overlap("mine", "--overlaps 0,3");
   EXPECT_EQ(refused.code, 1);
-  EXPECT_NE(refused.err.find(path("mine/overlap-000") +
-                             " holds a run with other settings (seed is 7 there, 0 here); choose "
-                             "another --out"),
-            std::string::npos)
-      << refused.err;
+  EXPECT_TRUE(harness::has(refused.err, path("mine/overlap-000") +
+                                            " holds a run with other settings (seed is 7 there, 0 "
+                                            "here); choose another --out"));
 }
 
 TEST_F(RunIdentity, AModelMustBeTheOneThatTheSettingsDescribe) {
@@ -162,50 +156,48 @@ TEST_F(RunIdentity, PredictReplacesNothingThatItReads) {
   ASSERT_EQ(localization("run", "run").code, 0);
   const std::string model = path("run/model.safetensors");
   const std::string input = path("run/predictions_sample.npy");
+  const auto predict = [&](const std::string& output) {
+    return run_program("localization", {"predict", "--model", model, "--input", input, "--output",
+                                        output, "--device", "cpu"});
+  };
   for (const std::string& output : {model, input}) {
     const std::string before = content_of(output);
-    const ProgramResult result = run_program(
-        "localization",
-        {"predict", "--model", model, "--input", input, "--output",
-         path("trained/../") + output.substr(folder_.path().string().size()), "--device", "cpu"});
+    const ProgramResult result =
+        predict(path("trained/../") + output.substr(folder_.path().string().size()));
     EXPECT_EQ(content_of(output), before);
     EXPECT_NE(result.code, 0);
   }
-  EXPECT_EQ(run_program("localization", {"predict", "--model", model, "--input", input, "--output",
-                                         input, "--device", "cpu"})
-                .err,
+  EXPECT_EQ(predict(input).err,
             fmt::format("localization: --output {}: is what is read, {}\n", input, input));
 }
 
 // All that a run would refuse.
 TEST_F(RunIdentity, CheckSaysWhatTheRunWouldSay) {
-  const auto check = [&](const std::string& program, std::vector<std::string> words) {
-    words.insert(words.end(), {"--check", "--out", path("none")});
-    ProgramResult result = run_program(program, words);
+  const auto check = [&](const std::string& program, const std::string& line) {
+    ProgramResult result = run_program(program, words(line, {"--check", "--out", path("none")}));
     EXPECT_FALSE(fs::exists(path("none")));
     return result;
   };
-  expect_refusal(check("localization", {"run", "--precision", "tf32", "--device", "cpu"}), 2,
+  expect_refusal(check("localization", "run --precision tf32 --device cpu"), 2,
                  "precision tf32: the CPU computes in fp32");
-  expect_refusal(check("localization", {"run", "--resume", "only"}), 2,
+  expect_refusal(check("localization", "run --resume only"), 2,
                  path("none") + " holds no run to resume");
-  EXPECT_EQ(check("localization", {"run", "--model", path("none/m.safetensors")}).code, 1);
-  expect_refusal(check("groups", {"run", "--cell", "foo"}), 2,
+  EXPECT_EQ(check("localization", "run --model " + path("none/m.safetensors")).code, 1);
+  expect_refusal(check("groups", "run --cell foo"), 2,
                  "--cell foo: expected a whole number from 0 to 2, or an id in plan.json");
-  expect_refusal(check("groups", {"run", "--jobs", "3", "--cell", "1"}), 2,
-                 "--jobs: has no effect with --cell");
-  EXPECT_EQ(check("groups", {"run", "--jobs", "2", "--device", "cpu"}).code, 0);
-  EXPECT_EQ(check("overlap", {"run"}).code, 0);
+  expect_refusal(check("groups", "run --jobs 3 --cell 1"), 2, "--jobs: has no effect with --cell");
+  EXPECT_EQ(check("groups", "run --jobs 2 --device cpu").code, 0);
+  EXPECT_EQ(check("overlap", "run").code, 0);
 }
 
 TEST_F(RunIdentity, AFlagTakesNoOtherForItsValue) {
-  expect_refusal(overlap("x", {"--seed=", "5"}), 2,
+  expect_refusal(overlap("x", "--seed= 5"), 2,
                  "--seed: expected a value, got an empty one (see --help)");
   expect_refusal(run_program("overlap", {"run", "--out", "--check"}), 2,
                  "--out: expected a value, got the flag --check");
   expect_refusal(run_program("overlap", {"run", "--", "--check"}), 2,
                  "--: not expected here (see --help)");
-  expect_refusal(overlap("x", {"--seed", "-0"}), 2,
+  expect_refusal(overlap("x", "--seed -0"), 2,
                  "--seed -0: expected a whole number from 0 to 9223372036854775807");
 }
 

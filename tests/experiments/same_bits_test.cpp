@@ -6,7 +6,6 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
 #include <limits>
 #include <map>
@@ -26,7 +25,7 @@
 #include "kernels/norm_act.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
-#include "tests/harness/op_check.h"
+#include "tests/harness/norm_check.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel {
@@ -36,6 +35,8 @@ using harness::content_of;
 using harness::run_program;
 using harness::TemporaryFolder;
 using harness::test_data;
+using harness::Words;
+using harness::words;
 using kernels::Write;
 using enum kernels::Activation;
 
@@ -200,61 +201,37 @@ TEST(SameBits, Normalization) {
                                                    {2, 19, 24, 6, 1, 1e-5, kRelu},
                                                    {2, 17, 40, 40, 1, 1e-5, kNone},
                                                    {4, 15, 64, 1, 2, 1e-5, kRelu},
-                                                   {4, 9, 3, 1, 4, 1e-5, kRelu}}) {
+                                                   {4, 9, 3, 1, 4, 1e-5, kRelu},
+                                                   {2, 21, 20, 5, 1, 1e-5, kMish}}) {
       Numbers numbers;
       const auto x = numbers.draw<T>(d.batch * d.length * d.channels);
       const auto gamma = numbers.draw<T>(d.channels), beta = numbers.draw<T>(d.channels);
       const auto dy = numbers.draw<T>(d.batch * d.length * d.channels);
       auto variance = numbers.draw<T>(d.channels);
       for (T& value : variance) value = value * value;
-      auto y = x, dx = x, dgamma = gamma, dbeta = beta;
-      auto mean = numbers.draw<T>(d.groups() * d.channels), rest = mean, rstd = mean;
-      const kernels::NormStatistics<T> statistics{mean.data(), rest.data(), rstd.data()};
+      using harness::widened;
+      harness::NormBuffers<harness::OnCpu, T> b({d, widened(x), widened(gamma), widened(beta),
+                                                 widened(dy), widened(beta), widened(variance)});
       kernels::CpuQueue& queue = harness::queue(2);
-      run(queue, kernels::NormForward<T>{.dims = d,
-                                         .x = x.data(),
-                                         .gamma = gamma.data(),
-                                         .beta = beta.data(),
-                                         .y = y.data(),
-                                         .statistics = statistics});
-      run(queue, kernels::NormBackward<T>{.dims = d,
-                                          .x = x.data(),
-                                          .gamma = gamma.data(),
-                                          .beta = beta.data(),
-                                          .statistics = statistics,
-                                          .dy = dy.data(),
-                                          .dx = {dx.data()},
-                                          .dbeta = {dbeta.data()},
-                                          .dgamma = {dgamma.data()}});
+      run(queue, b.forward());
+      run(queue, b.backward());
       const auto name = [&](const char* what) {
-        return fmt::format("norm_relu/{}/{}/{}x{}x{}/{},{}", what, type, d.batch, d.length,
+        return fmt::format("norm_act/{}/{}/{}x{}x{}/{},{}", what, type, d.batch, d.length,
                            d.channels, d.channels_per_set, d.samples_per_set);
       };
-      expect_digest(name("y"), Digest().add(y).add(mean).add(rest).add(rstd));
-      expect_digest(name("gradients"), Digest().add(dx).add(dgamma).add(dbeta));
-      run(queue, kernels::NormPopulationForward<T>{.dims = d,
-                                                   .x = x.data(),
-                                                   .gamma = gamma.data(),
-                                                   .beta = beta.data(),
-                                                   .mean = beta.data(),
-                                                   .variance = variance.data(),
-                                                   .y = y.data()});
-      run(queue, kernels::NormPopulationBackward<T>{.dims = d,
-                                                    .x = x.data(),
-                                                    .gamma = gamma.data(),
-                                                    .beta = beta.data(),
-                                                    .mean = beta.data(),
-                                                    .variance = variance.data(),
-                                                    .dy = dy.data(),
-                                                    .dx = {dx.data()},
-                                                    .dbeta = {dbeta.data()},
-                                                    .dgamma = {dgamma.data()}});
-      expect_digest(name("population"), Digest().add(y).add(dx).add(dgamma).add(dbeta));
+      const auto digest = [](auto... buffers) {
+        return Digest().add(harness::values_of_all({buffers...}));
+      };
+      expect_digest(name("y"), digest(&b.y, &b.mean, &b.rest, &b.rstd));
+      expect_digest(name("gradients"), digest(&b.dx, &b.dgamma, &b.dbeta));
+      run(queue, b.population_forward());
+      run(queue, b.population_backward());
+      expect_digest(name("population"), digest(&b.y, &b.dx, &b.dgamma, &b.dbeta));
       if (d.channels_per_set > 1) continue;
       auto running_mean = beta;
       run(queue, kernels::NormUpdateRunning<T>{.dims = d,
                                                .momentum = 0.1,
-                                               .statistics = statistics,
+                                               .statistics = b.statistics(),
                                                .running_mean = running_mean.data(),
                                                .running_variance = variance.data()});
       expect_digest(name("running"), Digest().add(running_mean).add(variance));
@@ -355,47 +332,24 @@ Digest digest_of_run(const TemporaryFolder& folder, const std::string& run,
   return digest;
 }
 
-// run_program(program, arguments) in `folder`.
-void run(const std::string& program, std::vector<std::string> arguments) {
-  for (const char* common : {"--device", "cpu", "--threads", "2", "--log-every", "5"}) {
-    arguments.emplace_back(common);
-  }
-  const auto result = run_program(program, arguments);
+void run(const std::string& program, const std::string& line, const std::string& out) {
+  const auto result =
+      run_program(program, words(line + " --device cpu --threads 2 --log-every 5", {"--out", out}));
   ASSERT_EQ(result.code, 0) << result.err;
 }
 
 TEST(SameBits, LocalizationRuns) {
-  const std::vector<std::vector<std::string>> kinds = {
-      {"none"},
-      {"instance"},
-      {"layer"},
-      {"group", "--groups", "4"},
-      {"batch", "--batch", "4", "--samples-per-set", "2"}};
-  for (const auto& kind : kinds) {
-    for (const char* channels : {"32", "12"}) {
+  for (const std::string kind :
+       {"none", "instance", "layer", "group --groups 4", "batch --batch 4 --samples-per-set 2"}) {
+    for (const std::string channels : {"32", "12"}) {
       const TemporaryFolder folder;
-      std::vector<std::string> arguments = {"run",
-                                            "--length",
-                                            "20",
-                                            "--depth",
-                                            "4",
-                                            "--channels",
-                                            channels,
-                                            "--iterations",
-                                            "15",
-                                            "--probe-width",
-                                            "24",
-                                            "--probe-iterations",
-                                            "5",
-                                            "--map-samples",
-                                            "70",
-                                            "--out",
-                                            folder / "run",
-                                            "--norm"};
-      arguments.insert(arguments.end(), kind.begin(), kind.end());
-      run("localization", arguments);
+      run("localization",
+          "run --length 20 --depth 4 --iterations 15 --probe-width 24 --probe-iterations 5 "
+          "--map-samples 70 --channels " +
+              channels + " --norm " + kind,
+          folder / "run");
       expect_digest(
-          fmt::format("localization/{}/h{}", kind[0], channels),
+          fmt::format("localization/{}/h{}", words(kind)[0], channels),
           digest_of_run(folder, "run", {"model.safetensors", "probes.safetensors"},
                         {"layer_mean.npy", "layer_variance.npy", "p_max.npy", "localized.npy",
                          "predictions_mean.npy", "predictions_sample.npy"}));
@@ -406,8 +360,9 @@ TEST(SameBits, LocalizationRuns) {
 TEST(SameBits, OverlapRuns) {
   const TemporaryFolder folder;
   run("overlap",
-      {"run", "--depth", "4", "--channels", "12", "--kernel-size", "3", "--batch", "4",
-       "--iterations", "15", "--test-pairs", "70", "--overlaps", "0:9:3", "--out", folder / "run"});
+      "run --depth 4 --channels 12 --kernel-size 3 --batch 4 --iterations 15 --test-pairs 70 "
+      "--overlaps 0:9:3",
+      folder / "run");
   for (const char* overlap : {"000", "003", "006", "009"}) {
     expect_digest(
         fmt::format("overlap/{}", overlap),

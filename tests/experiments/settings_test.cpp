@@ -8,27 +8,11 @@
 #include "experiments/groups/group_sweep.h"
 #include "experiments/overlap/settings.h"
 #include "experiments/run/flags.h"
+#include "tests/experiments/settings_check.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel::experiments {
 namespace {
-
-// The message of the UsageError that f throws; empty when it throws none.
-template <class F>
-std::string usage_error(const F& f) {
-  try {
-    f();
-  } catch (const UsageError& error) {
-    return error.what();
-  }
-  return {};
-}
-
-std::string check_error(const std::function<void(LocalizationSettings&)>& change) {
-  LocalizationSettings settings = settings_from_preset<LocalizationSettings>("demo");
-  change(settings);
-  return usage_error([&] { settings.check(); });
-}
 
 TEST(Settings, PresetsMakeSenseForEveryNorm) {
   for (const char* preset : {"demo", "small", "paper"}) {
@@ -44,22 +28,14 @@ TEST(Settings, PresetsMakeSenseForEveryNorm) {
 TEST(Settings, ThePaperPresetIsAppendixE) {
   const LocalizationSettings paper =
       settings_from_preset<LocalizationSettings>("paper", "instance");
-  EXPECT_EQ(paper.length, 600);
+  expect_settings(to_json(paper), R"({"length": 600, "channels": 64, "iterations": 100000,
+      "batch": 32, "learning_rate": 1e-4, "probe_width": 256, "probe_iterations": 5000,
+      "map_samples": 3200000, "p_threshold": 0.1})");
   EXPECT_EQ(paper.network().receptive_field(), 64);
-  EXPECT_EQ(paper.channels, 64);
-  EXPECT_EQ(paper.iterations, 100000);
-  EXPECT_EQ(paper.batch, 32);
-  EXPECT_EQ(paper.learning_rate, 1e-4);
-  EXPECT_EQ(paper.probe_width, 256);
-  EXPECT_EQ(paper.probe_iterations, 5000);
   EXPECT_EQ(paper.probe_rate().base, 1e-3);
   EXPECT_EQ(paper.probe_rate().schedule, kernels::LearningRate::Schedule::kConstant);
-  EXPECT_EQ(paper.map_samples, 3200000);
-  EXPECT_EQ(paper.p_threshold, 0.1);
-  const LocalizationSettings batch = settings_from_preset<LocalizationSettings>("paper", "batch");
-  EXPECT_EQ(batch.length, 250);
-  EXPECT_EQ(batch.samples_per_set, 4);
-  EXPECT_EQ(batch.iterations, 500000);
+  expect_settings(to_json(settings_from_preset<LocalizationSettings>("paper", "batch")),
+                  R"({"length": 250, "samples_per_set": 4, "iterations": 500000})");
 }
 
 TEST(Settings, FilesSayWhatIsWrong) {
@@ -110,36 +86,39 @@ TEST(Settings, FilesSayWhatIsWrong) {
 }
 
 TEST(Settings, ImpossibleValuesAreRefusedInWords) {
-  using S = LocalizationSettings&;
-  EXPECT_EQ(check_error([](S s) { s.kernel_size = 4; }),
-            "--kernel-size 4: expected an odd number from 1 to 999");
-  EXPECT_EQ(check_error([](S s) { s.length = 0; }),
-            "--length 0: expected a whole number from 1 to 1000000");
-  EXPECT_EQ(check_error([](S s) { s.depth = 1; }),
-            "--depth 1: expected a whole number from 2 to 1000");
-  EXPECT_EQ(check_error([](S s) { s.norm = "rms"; }),
-            "--norm rms: expected none, instance, group, layer, position or batch");
-  EXPECT_EQ(check_error([](S s) { s.norm = "group", s.groups = 5; }),
-            "--groups 5: expected a divisor of --channels 32");
-  EXPECT_EQ(check_error([](S s) { s.norm = "batch", s.samples_per_set = 3; }),
-            "--batch 8: expected a multiple of --samples-per-set 3");
-  EXPECT_EQ(check_error([](S s) { s.eval_statistics = "population"; }),
-            "--eval-statistics population: instance norm has no running statistics");
-  EXPECT_EQ(check_error([](S s) { s.eval_statistics = "some"; }),
-            "--eval-statistics some: expected minibatch or population");
-  EXPECT_EQ(check_error([](S s) { s.schedule = "cosine"; }),
-            "--schedule cosine: expected constant or tail");
-  EXPECT_EQ(check_error([](S s) { s.probe_schedule = "step"; }),
-            "--probe-schedule step: expected constant or tail");
-  EXPECT_EQ(check_error([](S s) { s.precision = "fp16"; }),
-            "--precision fp16: expected auto, fp32 or tf32");
-  EXPECT_EQ(check_error([](S s) { s.p_threshold = 1; }),
-            "--p-threshold 1: expected a number above 0 and below 1");
-  EXPECT_EQ(check_error([](S s) { s.learning_rate = 0; }),
-            "--learning-rate 0: expected a number of at least 1e-30 and at most 1e+30");
-  EXPECT_EQ(check_error([](S s) { s.iterations = std::int64_t{1} << 32; }),
-            "--iterations 4294967296: expected a whole number from 1 to 4294967295");
-  EXPECT_EQ(check_error([](S) {}), "");
+  using S = LocalizationSettings;
+  const struct {
+    std::function<void(S&)> change;
+    const char* message;
+  } cases[] = {
+      {[](S& s) { s.kernel_size = 4; }, "--kernel-size 4: expected an odd number from 1 to 999"},
+      {[](S& s) { s.length = 0; }, "--length 0: expected a whole number from 1 to 1000000"},
+      {[](S& s) { s.depth = 1; }, "--depth 1: expected a whole number from 2 to 1000"},
+      {[](S& s) { s.norm = "rms"; },
+       "--norm rms: expected none, instance, group, layer, position or batch"},
+      {[](S& s) { s.norm = "group", s.groups = 5; },
+       "--groups 5: expected a divisor of --channels 32"},
+      {[](S& s) { s.norm = "batch", s.samples_per_set = 3; },
+       "--batch 8: expected a multiple of --samples-per-set 3"},
+      {[](S& s) { s.eval_statistics = "population"; },
+       "--eval-statistics population: instance norm has no running statistics"},
+      {[](S& s) { s.eval_statistics = "some"; },
+       "--eval-statistics some: expected minibatch or population"},
+      {[](S& s) { s.schedule = "cosine"; }, "--schedule cosine: expected constant or tail"},
+      {[](S& s) { s.probe_schedule = "step"; }, "--probe-schedule step: expected constant or tail"},
+      {[](S& s) { s.precision = "fp16"; }, "--precision fp16: expected auto, fp32 or tf32"},
+      {[](S& s) { s.p_threshold = 1; }, "--p-threshold 1: expected a number above 0 and below 1"},
+      {[](S& s) { s.learning_rate = 0; },
+       "--learning-rate 0: expected a number of at least 1e-30 and at most 1e+30"},
+      {[](S& s) { s.iterations = std::int64_t{1} << 32; },
+       "--iterations 4294967296: expected a whole number from 1 to 4294967295"},
+      {[](S&) {}, ""},
+  };
+  for (const auto& [change, message] : cases) {
+    S settings = settings_from_preset<S>("demo");
+    change(settings);
+    EXPECT_EQ(usage_error([&] { settings.check(); }), message);
+  }
 }
 
 TEST(Settings, OnlyWhatResultsDependOnCountsAsADifference) {

@@ -27,19 +27,17 @@ namespace fs = std::filesystem;
 
 constexpr int kInterrupted = experiments::kExitInterrupted;
 
-std::vector<std::string> with(std::vector<std::string> arguments,
-                              const std::vector<std::string>& more) {
-  arguments.insert(arguments.end(), more.begin(), more.end());
-  return arguments;
+ProgramResult groups(const Words& arguments) {
+  return run_program("groups", arguments);
 }
 
 // A sweep whose cells take some tens of milliseconds.
-std::vector<std::string> tiny(const std::string& command, const std::string& out) {
-  return {command, "--out",         out,   "--groups",      "1,2,4,8", "--length",
-          "20",    "--depth",       "4",   "--channels",    "8",       "--kernel-size",
-          "3",     "--batch",       "4",   "--iterations",  "50",      "--probes",
-          "last",  "--probe-width", "8",   "--probe-batch", "4",       "--probe-iterations",
-          "20",    "--map-samples", "128", "--log-every",   "7"};
+Words tiny(const std::string& command, const std::string& out, const std::string& more = "") {
+  return words(command +
+                   " --groups 1,2,4,8 --length 20 --depth 4 --channels 8 --kernel-size 3 "
+                   "--batch 4 --iterations 50 --probes last --probe-width 8 --probe-batch 4 "
+                   "--probe-iterations 20 --map-samples 128 --log-every 7 --out",
+               with({out}, words(more)));
 }
 
 std::size_t count(const std::string& text, const std::string& part) {
@@ -83,6 +81,13 @@ std::map<int, std::string> workers_of(int parent) {
 
 void pause(int milliseconds) {
   std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+}
+
+// Those of a sweep by two workers, as soon as both work.
+std::map<int, std::string> both_workers_of(int parent) {
+  std::map<int, std::string> workers;
+  EXPECT_TRUE(wait_until([&] { return (workers = workers_of(parent)).size() == 2; }));
+  return workers;
 }
 
 TEST(Sweep, RangesOfCells) {
@@ -150,16 +155,16 @@ TEST(Sweep, ThreadsAndDevicesOfWorkers) {
   EXPECT_THROW(experiments::worker_devices("tpu", 1, 1), UsageError);
 }
 
+using SweepRun = FolderTest;
+using SweepCommandLine = FolderTest;
+
 // 140 cells, 20 workers killed at their work, and the program that starts them killed in between:
 // every cell finishes, exactly once, with what it would have come to without all this.
-TEST(SweepRun, KilledWorkersCostNothingButTime) {
-  const TemporaryFolder folder;
-  const std::vector<std::string> size = {"--seeds", "5", "--learning-rates",
-                                         "1e-3,2e-3,4e-3,8e-3,1e-2,2e-2,3e-2"};
-  const std::vector<std::string> how = {"--device",           "cpu", "--jobs", "4",
-                                        "--checkpoint-every", "5"};
-  const std::string out = folder / "killed";
-  const auto arguments = with(with(tiny("run", out), size), how);
+TEST_F(SweepRun, KilledWorkersCostNothingButTime) {
+  const std::string size =
+      "--seeds 5 --learning-rates 1e-3,2e-3,4e-3,8e-3,1e-2,2e-2,3e-2 --device cpu";
+  const std::string out = folder_ / "killed";
+  const Words arguments = tiny("run", out, size + " --jobs 4 --checkpoint-every 5");
 
   std::mt19937 random(7);
   std::set<std::string> killed;
@@ -199,7 +204,7 @@ TEST(SweepRun, KilledWorkersCostNothingButTime) {
   }
 
   // Nothing is done again.
-  const ProgramResult again = run_program("groups", arguments);
+  const ProgramResult again = groups(arguments);
   EXPECT_EQ(again.code, 0);
   EXPECT_EQ(again.out, out + ": all 140 cells are finished; `groups collect` makes results.json\n");
   for (const fs::path& cell : cells) {
@@ -207,25 +212,23 @@ TEST(SweepRun, KilledWorkersCostNothingButTime) {
   }
 
   // Two collects are byte-equal, and equal to that of a sweep that nobody disturbed.
-  ASSERT_EQ(run_program("groups", {"collect", "--out", out}).code, 0);
+  ASSERT_EQ(groups({"collect", "--out", out}).code, 0);
   const std::string results = content_of(out + "/results.json");
-  ASSERT_EQ(run_program("groups", {"collect", "--out", out}).code, 0);
+  ASSERT_EQ(groups({"collect", "--out", out}).code, 0);
   EXPECT_EQ(content_of(out + "/results.json"), results);
   EXPECT_EQ(Json::parse(results)["finished"], 140);
-  const std::string whole = folder / "whole";
-  ASSERT_EQ(run_program("groups", with(with(tiny("run", whole), size), {"--device", "cpu"})).code,
-            0);
-  ASSERT_EQ(run_program("groups", {"collect", "--out", whole}).code, 0);
+  const std::string whole = folder_ / "whole";
+  ASSERT_EQ(groups(tiny("run", whole, size)).code, 0);
+  ASSERT_EQ(groups({"collect", "--out", whole}).code, 0);
   EXPECT_EQ(content_of(whole + "/results.json"), results);
 }
 
 // Two programs on one sweep, as on two hosts: they share the cells, and both wait for the end.
-TEST(SweepRun, TwoProgramsShareTheCells) {
+TEST_F(SweepRun, TwoProgramsShareTheCells) {
   for (int i = 0; i < 5; ++i) {  // they meet at another place each time
     const TemporaryFolder folder;
-    const auto arguments = with(
-        tiny("run", folder / "sweep"),
-        {"--seeds", "2", "--learning-rates", "1e-3,2e-3,4e-3", "--device", "cpu", "--jobs", "2"});
+    const Words arguments = tiny("run", folder / "sweep",
+                                 "--seeds 2 --learning-rates 1e-3,2e-3,4e-3 --device cpu --jobs 2");
     const int first = start_program("groups", arguments);
     const int second = start_program("groups", arguments);
     EXPECT_EQ(wait_for_program(first), 0);
@@ -236,208 +239,160 @@ TEST(SweepRun, TwoProgramsShareTheCells) {
   }
 }
 
-TEST(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
+TEST_F(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGHUP}) {
     const TemporaryFolder folder;
     const std::string out = folder / "sweep";
-    const auto arguments =
-        with(tiny("run", out), {"--seeds", "1", "--learning-rates", "1e-3", "--iterations",
-                                "1000000", "--device", "cpu", "--jobs", "2"});
-    const int pid = start_program("groups", arguments);
-    std::map<int, std::string> workers;
-    for (int i = 0; i < 10'000 && workers.size() < 2; ++i) {
-      pause(1);
-      workers = workers_of(pid);
-    }
-    ASSERT_EQ(workers.size(), 2u);
+    const int pid = start_program("groups", tiny("run", out,
+                                                 "--seeds 1 --learning-rates 1e-3 --iterations "
+                                                 "1000000 --device cpu --jobs 2"));
+    const std::map<int, std::string> workers = both_workers_of(pid);
     const std::vector<fs::path> cells = {fs::path(out) / "cells/G1-seed0-lr0.001",
                                          fs::path(out) / "cells/G2-seed0-lr0.001"};
     for (const fs::path& cell : cells) {  // the handlers are in place by then
-      for (int i = 0; i < 10'000 && !fs::exists(cell / "checkpoint.safetensors"); ++i) pause(1);
+      EXPECT_TRUE(wait_for_file(cell / "checkpoint.safetensors"));
     }
-    const ProgramResult running = run_program("groups", {"status", "--out", out});
-    EXPECT_EQ(
-        running.out,
-        fmt::format("{}: 4 cells\n     running    2  (0-1)\n     waiting    2  (2-3)\n", out));
+    EXPECT_EQ(groups({"status", "--out", out}).out,
+              out + ": 4 cells\n     running    2  (0-1)\n     waiting    2  (2-3)\n");
     kill(pid, signal);
     EXPECT_EQ(wait_for_program(pid), kInterrupted);
     for (const auto& [worker, cell] : workers) EXPECT_NE(kill(worker, 0), 0) << "still there";
     for (const fs::path& cell : cells) {
-      EXPECT_NE(content_of(cell / "log.txt").find("train: stopped at step "), std::string::npos);
+      EXPECT_TRUE(has(content_of(cell / "log.txt"), "train: stopped at step "));
     }
-    const ProgramResult stopped = run_program("groups", {"status", "--out", out});
-    EXPECT_EQ(
-        stopped.out,
-        fmt::format("{}: 4 cells\n interrupted    2  (0-1)\n     waiting    2  (2-3)\n", out));
+    EXPECT_EQ(groups({"status", "--out", out}).out,
+              out + ": 4 cells\n interrupted    2  (0-1)\n     waiting    2  (2-3)\n");
   }
 }
 
-TEST(SweepRun, AKilledProgramTakesItsWorkersAlong) {
-  const TemporaryFolder folder;
+TEST_F(SweepRun, AKilledProgramTakesItsWorkersAlong) {
   const int pid = start_program(
-      "groups", with(tiny("run", folder / "sweep"), {"--seeds", "1", "--iterations", "1000000",
-                                                     "--device", "cpu", "--jobs", "2"}));
-  std::map<int, std::string> workers;
-  for (int i = 0; i < 10'000 && workers.size() < 2; ++i) {
-    pause(1);
-    workers = workers_of(pid);
-  }
-  ASSERT_EQ(workers.size(), 2u);
+      "groups",
+      tiny("run", folder_ / "sweep", "--seeds 1 --iterations 1000000 --device cpu --jobs 2"));
+  const std::map<int, std::string> workers = both_workers_of(pid);
   kill(pid, SIGKILL);
   EXPECT_EQ(wait_for_program(pid), -SIGKILL);
-  const auto gone = [&] {
+  EXPECT_TRUE(wait_until([&] {
     return std::all_of(workers.begin(), workers.end(), [](const auto& worker) {
       const std::string stat = content_of(fmt::format("/proc/{}/stat", worker.first));
       return stat.empty() || stat[stat.rfind(')') + 2] == 'Z';
     });
-  };
-  for (int i = 0; i < 60'000 && !gone(); ++i) pause(1);
-  EXPECT_TRUE(gone());
+  }));
 }
 
 // As for a run: every cell stops after so many steps, and with them the sweep.
-TEST(SweepRun, StopAfterStopsEveryCell) {
-  const TemporaryFolder folder;
-  const std::string whole = folder / "whole", parts = folder / "parts";
-  const std::vector<std::string> size = {"--seeds", "1", "--learning-rates", "1e-3"};
-  ASSERT_EQ(run_program("groups", with(tiny("run", whole), size)).code, 0);
-  EXPECT_GT(harness::runs_until_done("groups",
-                                     with(with(tiny("run", parts), size), {"--stop-after", "10"})),
-            3);
-  for (const char* out : {"whole", "parts"}) {
-    ASSERT_EQ(run_program("groups", {"collect", "--out", folder / out}).code, 0);
-  }
+TEST_F(SweepRun, StopAfterStopsEveryCell) {
+  const std::string whole = folder_ / "whole", parts = folder_ / "parts";
+  const std::string size = "--seeds 1 --learning-rates 1e-3";
+  ASSERT_EQ(groups(tiny("run", whole, size)).code, 0);
+  EXPECT_GT(harness::runs_until_done("groups", tiny("run", parts, size + " --stop-after 10")), 3);
+  for (const std::string& out : {whole, parts})
+    ASSERT_EQ(groups({"collect", "--out", out}).code, 0);
   EXPECT_EQ(content_of(parts + "/results.json"), content_of(whole + "/results.json"));
 }
 
-TEST(SweepRun, AFailedCellStopsNoOtherAndIsTriedAgain) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "sweep";
-  const auto arguments = with(tiny("run", out), {"--seeds", "1", "--learning-rates", "1e-3",
-                                                 "--device", "cpu", "--jobs", "2"});
+TEST_F(SweepRun, AFailedCellStopsNoOtherAndIsTriedAgain) {
+  const Words arguments =
+      tiny("run", out_, "--seeds 1 --learning-rates 1e-3 --device cpu --jobs 2");
   // In the way of what the cell wants to write.
-  fs::create_directories(out + "/cells/G2-seed0-lr0.001/checkpoint.safetensors");
-  std::ofstream(out + "/cells/G2-seed0-lr0.001/checkpoint.safetensors/x") << "x";
-  const ProgramResult failed = run_program("groups", arguments);
+  fs::create_directories(out_ + "/cells/G2-seed0-lr0.001/checkpoint.safetensors");
+  std::ofstream(out_ + "/cells/G2-seed0-lr0.001/checkpoint.safetensors/x") << "x";
+  const ProgramResult failed = groups(arguments);
   EXPECT_EQ(failed.code, 1);
-  EXPECT_NE(failed.err.find("groups: " + out + ": 1 of 4 cells failed (G2-seed0-lr0.001: "),
-            std::string::npos)
-      << failed.err;
-  EXPECT_TRUE(
-      failed.err.ends_with("); `groups status` says why, and the same command tries them again\n"))
-      << failed.err;
-  const ProgramResult status = run_program("groups", {"status", "--out", out});
+  EXPECT_TRUE(has(failed.err, "groups: " + out_ + ": 1 of 4 cells failed (G2-seed0-lr0.001: "));
+  EXPECT_TRUE(harness::ends(
+      failed.err, "); `groups status` says why, and the same command tries them again\n"));
+  const ProgramResult status = groups({"status", "--out", out_});
   EXPECT_EQ(status.code, 0);
   EXPECT_TRUE(
-      status.out.starts_with(out + ": 4 cells\n    finished    3  (0,2-3)\n      failed    1  (1)\n"
-                                   "failed: 1 G2-seed0-lr0.001: "))
-      << status.out;
-  EXPECT_EQ(run_program("groups", {"status", "--out", out, "--unfinished"}).out, "1\n");
-  ASSERT_EQ(run_program("groups", {"collect", "--out", out}).code, 0);
-  EXPECT_EQ(Json::parse(content_of(out + "/results.json"))["finished"], 3);
+      begins(status.out, out_ + ": 4 cells\n    finished    3  (0,2-3)\n      failed    1  (1)\n"
+                                "failed: 1 G2-seed0-lr0.001: "));
+  EXPECT_EQ(groups({"status", "--out", out_, "--unfinished"}).out, "1\n");
+  ASSERT_EQ(groups({"collect", "--out", out_}).code, 0);
+  EXPECT_EQ(Json::parse(content_of(out_ + "/results.json"))["finished"], 3);
 
-  fs::remove_all(out + "/cells/G2-seed0-lr0.001/checkpoint.safetensors");
-  const ProgramResult again = run_program("groups", arguments);
+  fs::remove_all(out_ + "/cells/G2-seed0-lr0.001/checkpoint.safetensors");
+  const ProgramResult again = groups(arguments);
   EXPECT_EQ(again.code, 0) << again.err;
-  EXPECT_EQ(run_program("groups", {"status", "--out", out}).out,
-            out + ": 4 cells\n    finished    4  (0-3)\n");
-  EXPECT_EQ(run_program("groups", {"status", "--out", out, "--unfinished"}).out, "\n");
+  EXPECT_EQ(groups({"status", "--out", out_}).out, out_ + ": 4 cells\n    finished    4  (0-3)\n");
+  EXPECT_EQ(groups({"status", "--out", out_, "--unfinished"}).out, "\n");
 }
 
-TEST(SweepRun, ACellThatDivergesIsAFailureToo) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "sweep";
-  const auto arguments =
-      with(tiny("run", out), {"--seeds", "1", "--groups", "1", "--learning-rates", "1e-3,1e30",
-                              "--device", "cpu", "--jobs", "1"});
-  EXPECT_EQ(run_program("groups", arguments).code, 1);
-  EXPECT_NE(
-      run_program("groups", {"status", "--out", out}).out.find("failed: 1 G1-seed0-lr1e+30: step "),
-      std::string::npos);
+TEST_F(SweepRun, ACellThatDivergesIsAFailureToo) {
+  EXPECT_EQ(groups(tiny("run", out_,
+                        "--seeds 1 --groups 1 --learning-rates 1e-3,1e30 --device cpu "
+                        "--jobs 1"))
+                .code,
+            1);
+  EXPECT_TRUE(has(groups({"status", "--out", out_}).out, "failed: 1 G1-seed0-lr1e+30: step "));
 }
 
-TEST(SweepRun, ACellByItself) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "sweep";
-  const auto plan = with(tiny("plan", out), {"--seeds", "1", "--learning-rates", "1e-3"});
-  EXPECT_EQ(run_program("groups", plan).out, out + "/plan.json: 4 cells\n");
-  EXPECT_EQ(run_program("groups", plan).out, out + "/plan.json: 4 cells\n");
-  const std::vector<std::string> cell = {"run",      "--out", out,         "--cell", "2",
-                                         "--device", "cpu",   "--threads", "1"};
-  EXPECT_EQ(run_program("groups", with(cell, {"--stop-after", "10"})).code, kInterrupted);
-  EXPECT_EQ(run_program("groups", {"status", "--out", out}).out,
-            out + ": 4 cells\n interrupted    1  (2)\n     waiting    3  (0-1,3)\n");
-  const ProgramResult done = run_program("groups", cell);
+TEST_F(SweepRun, ACellByItself) {
+  const Words plan = tiny("plan", out_, "--seeds 1 --learning-rates 1e-3");
+  EXPECT_EQ(groups(plan).out, out_ + "/plan.json: 4 cells\n");
+  EXPECT_EQ(groups(plan).out, out_ + "/plan.json: 4 cells\n");
+  const Words cell = words("run --cell 2 --device cpu --threads 1 --out", {out_});
+  EXPECT_EQ(groups(with(cell, {"--stop-after", "10"})).code, kInterrupted);
+  EXPECT_EQ(groups({"status", "--out", out_}).out,
+            out_ + ": 4 cells\n interrupted    1  (2)\n     waiting    3  (0-1,3)\n");
+  const ProgramResult done = groups(cell);
   EXPECT_EQ(done.code, 0);
-  EXPECT_TRUE(done.out.starts_with("G4-seed0-lr0.001: localization distance ")) << done.out;
-  EXPECT_NE(done.err.find("train: resumed at step 10\n"), std::string::npos);
-  EXPECT_EQ(run_program("groups", {"run", "--out", out, "--cell", "G4-seed0-lr0.001"}).out,
-            out + "/cells/G4-seed0-lr0.001: done already, see summary.json\n");
-  EXPECT_EQ(run_program("groups", {"status", "--out", out, "--unfinished"}).out, "0-1,3\n");
+  EXPECT_TRUE(begins(done.out, "G4-seed0-lr0.001: localization distance "));
+  EXPECT_TRUE(has(done.err, "train: resumed at step 10\n"));
+  EXPECT_EQ(groups({"run", "--out", out_, "--cell", "G4-seed0-lr0.001"}).out,
+            out_ + "/cells/G4-seed0-lr0.001: done already, see summary.json\n");
+  EXPECT_EQ(groups({"status", "--out", out_, "--unfinished"}).out, "0-1,3\n");
 }
 
 // Nothing in a folder's name stands for something else, and the program shows how far cells are.
-TEST(SweepRun, BracesInAFoldersNameAreBraces) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "sw{cell}{device}{}%s";
-  const ProgramResult result =
-      run_program("groups", with(tiny("run", out), {"--groups", "1,2", "--jobs", "1"}));
+TEST_F(SweepRun, BracesInAFoldersNameAreBraces) {
+  const std::string out = folder_ / "sw{cell}{device}{}%s";
+  const ProgramResult result = groups(tiny("run", out, "--groups 1,2 --jobs 1"));
   EXPECT_EQ(result.code, 0) << result.err;
-  EXPECT_TRUE(result.out.starts_with(out + ": all ")) << result.out;
-  std::size_t folders = 0;
-  for ([[maybe_unused]] const auto& entry : fs::directory_iterator(folder.path())) ++folders;
-  EXPECT_EQ(folders, 1u);
+  EXPECT_TRUE(begins(result.out, out + ": all "));
+  EXPECT_EQ(names_in(folder_.path()).size(), 1u);
 }
 
-void expect_error(const std::vector<std::string>& arguments, int code, const std::string& message) {
-  harness::expect_refusal(run_program("groups", arguments), "groups", code, message);
+void expect_error(const Words& arguments, int code, const std::string& message) {
+  expect_refusal(groups(arguments), "groups", code, message);
 }
 
-TEST(SweepCommandLine, HelpIsNoError) {
+TEST_F(SweepCommandLine, HelpIsNoError) {
   for (const char* command : {"plan", "run", "status", "collect"}) {
-    const ProgramResult result = run_program("groups", {command, "--help"});
+    const ProgramResult result = groups({command, "--help"});
     EXPECT_EQ(result.code, 0) << command;
-    EXPECT_NE(result.out.find("--out"), std::string::npos) << command;
+    EXPECT_TRUE(has(result.out, "--out")) << command;
     EXPECT_EQ(result.err, "");
   }
 }
 
-TEST(SweepCommandLine, BadInputIsOneLine) {
-  const TemporaryFolder folder;
-  const std::string out = folder / "sweep";
+TEST_F(SweepCommandLine, BadInputIsOneLine) {
   expect_error({}, 2, "expected a command: plan, run, status or collect (see --help)");
   expect_error({"fly"}, 2,
                "there is no command fly: expected plan, run, status or collect (see --help)");
-  expect_error({"plan", "--preset", "huge", "--out", out}, 2,
-               "--preset huge: expected demo, small, paper or a .json file");
-  expect_error({"plan", "--groups", "3", "--out", out}, 2,
-               "--groups 3: expected a divisor of --channels 32");
-  expect_error({"plan", "--groups", "few", "--out", out}, 2,
-               "--groups few: expected a whole number from 1 to 16384");
-  expect_error({"plan", "--seeds", "0", "--out", out}, 2,
-               "--seeds 0: expected a whole number from 1 to 10000");
-  expect_error({"run", "--norm", "none", "--out", out}, 2, "there is no flag --norm (see --help)");
-  expect_error({"status", "--out", out}, 1,
-               out + " holds no plan of a sweep; run `groups plan` first");
-  expect_error({"collect", "--out", out}, 1,
-               out + " holds no plan of a sweep; run `groups plan` first");
-  EXPECT_FALSE(fs::exists(out));  // nothing of this leaves a trace
-  ASSERT_EQ(run_program("groups", {"plan", "--out", out}).code, 0);
-  const std::size_t cells = Json::parse(content_of(out + "/plan.json"))["cells"].size();
+  const auto refused = [&](const std::string& line, int code, const std::string& message) {
+    expect_error(words(line, {"--out", out_}), code, message);
+  };
+  refused("plan --preset huge", 2, "--preset huge: expected demo, small, paper or a .json file");
+  refused("plan --groups 3", 2, "--groups 3: expected a divisor of --channels 32");
+  refused("plan --groups few", 2, "--groups few: expected a whole number from 1 to 16384");
+  refused("plan --seeds 0", 2, "--seeds 0: expected a whole number from 1 to 10000");
+  refused("run --norm none", 2, "there is no flag --norm (see --help)");
+  refused("status", 1, out_ + " holds no plan of a sweep; run `groups plan` first");
+  refused("collect", 1, out_ + " holds no plan of a sweep; run `groups plan` first");
+  EXPECT_FALSE(fs::exists(out_));  // nothing of this leaves a trace
+  ASSERT_EQ(groups({"plan", "--out", out_}).code, 0);
+  const Json plan = Json::parse(content_of(out_ + "/plan.json"));
   for (const std::string cell : {"-1", "1000", "G3-seed0-lr1", "1x", "010", "0x1", "+1", "../.."}) {
-    expect_error(
-        {"run", "--out", out, "--cell=" + cell}, 2,
-        fmt::format("--cell {}: expected a whole number from 0 to {}, or an id in plan.json", cell,
-                    cells - 1));
+    refused("run --cell=" + cell, 2,
+            fmt::format("--cell {}: expected a whole number from 0 to {}, or an id in plan.json",
+                        cell, plan["cells"].size() - 1));
   }
-  expect_error({"run", "--out", out, "--device", "tpu"}, 2,
-               "--device tpu: expected auto, cpu or cuda[:N]");
-  expect_error(
-      {"run", "--out", out, "--iterations", "3"}, 2,
-      fmt::format("{} holds a sweep with other settings (iterations is {} there, 3 "
-                  "here); choose another --out",
-                  out,
-                  Json::parse(content_of(out + "/plan.json"))["settings"]["iterations"].dump()));
+  refused("run --device tpu", 2, "--device tpu: expected auto, cpu or cuda[:N]");
+  refused("run --iterations 3", 2,
+          fmt::format("{} holds a sweep with other settings (iterations is {} there, 3 here); "
+                      "choose another --out",
+                      out_, plan["settings"]["iterations"].dump()));
 }
 
 }  // namespace

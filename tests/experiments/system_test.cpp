@@ -53,9 +53,8 @@ TEST_F(OnABadSystem, LinesThatStdoutDoesNotTakeAreAFailureOfAFinishedRun) {
     fs::remove_all(folder_.path() / "run");
     const ProgramResult result = shell(fmt::format("$BIN/localization $RUN {}", stdout_of));
     EXPECT_EQ(result.code, 1) << stdout_of;
-    EXPECT_TRUE(result.err.ends_with(
-        fmt::format("localization: cannot write standard output: {}\n", reason)))
-        << result.err;
+    EXPECT_TRUE(
+        ends(result.err, fmt::format("localization: cannot write standard output: {}\n", reason)));
     EXPECT_TRUE(finished()) << stdout_of;
   }
   for (const char* command : {"--help", "--version", "run --help"}) {
@@ -68,9 +67,8 @@ TEST_F(OnABadSystem, NoFileTakesTheNumberOfAClosedStream) {
   EXPECT_EQ(shell("$BIN/localization $RUN <&- >&- 2>&-").code, 1);
   ASSERT_TRUE(finished());
   ASSERT_EQ(shell("$BIN/localization ${RUN/out run/out other}").code, 0);
-  for (const char* name : {"config.json", "metrics.jsonl", "model.safetensors"}) {
-    EXPECT_EQ(content(fmt::format("run/{}", name)), content(fmt::format("other/{}", name))) << name;
-  }
+  expect_same_files(folder_ / "run", folder_ / "other",
+                    {"config.json", "metrics.jsonl", "model.safetensors"});
 }
 
 TEST_F(OnABadSystem, AReaderThatHasGoneIsOneLine) {
@@ -79,8 +77,7 @@ TEST_F(OnABadSystem, AReaderThatHasGoneIsOneLine) {
       "mkfifo gone; (exec 3>gone; sleep 0.3; exec $BIN/localization $RUN >&3 3>&-) & exec 4<gone; "
       "exec 4<&-; wait $!");
   EXPECT_EQ(result.code, 1);
-  EXPECT_TRUE(result.err.ends_with("localization: cannot write standard output: Broken pipe\n"))
-      << result.err;
+  EXPECT_TRUE(ends(result.err, "localization: cannot write standard output: Broken pipe\n"));
   EXPECT_TRUE(finished());
 }
 
@@ -124,9 +121,8 @@ TEST_F(OnABadSystem, FewerThreadsThanAskedForAreALine) {
       "LD_PRELOAD=$LIMITS MOST_THREADS=3 $BIN/localization ${RUN/out run/out few} "
       "--threads 16");
   EXPECT_EQ(result.code, 0);
-  EXPECT_TRUE(result.err.starts_with("cpu: 4 of 16 threads, since the system makes no more\n"))
-      << result.err;
-  EXPECT_EQ(content("few/model.safetensors"), content("run/model.safetensors"));
+  EXPECT_TRUE(begins(result.err, "cpu: 4 of 16 threads, since the system makes no more\n"));
+  expect_same_files(folder_ / "few", folder_ / "run", {"model.safetensors"});
 }
 
 TEST_F(OnABadSystem, FewerProcessesThanAskedForDoTheSameCells) {
@@ -165,7 +161,7 @@ TEST_F(OnABadSystem, FileSystemsWithoutLinksLocksAndSyncedFolders) {
         "cmp {{lacking,run}}/model.safetensors || exit 8; done",
         errors, name));
     EXPECT_EQ(result.code, 0) << name << result.err;
-    EXPECT_NE(result.err.find(words), std::string::npos) << result.err;
+    EXPECT_TRUE(has(result.err, words));
     EXPECT_FALSE(fs::exists(folder_.path() / "lacking/.lock.owner"));
   }
 }
@@ -208,7 +204,8 @@ TEST_F(OnABadSystem, StatusAndCollectOfASweepNeedNoMoreThanToReadIt) {
   const std::string results = content("sweep/results.json");
   // A copy, since the programs may lie where only root may look.
   const std::string as_reader =
-      "nobody=; [ $(id -u) != 0 ] || nobody='setpriv --reuid=65534 --regid=65534 --clear-groups'; "
+      "nobody=; [ $(id -u) != 0 ] || nobody='setpriv --reuid=65534 --regid=65534 "
+      "--clear-groups'; "
       "$nobody ./";
   ASSERT_EQ(shell("cp $BIN/groups $BIN/overlap . && chmod a+rx . groups overlap && "
                   "rm sweep/results.json && chmod -R a-w,a+rX sweep pairs")
@@ -216,20 +213,20 @@ TEST_F(OnABadSystem, StatusAndCollectOfASweepNeedNoMoreThanToReadIt) {
             0);
   const ProgramResult status = shell(as_reader + "groups status --out sweep");
   EXPECT_EQ(status.code, 0) << status.err;
-  EXPECT_NE(status.out.find("finished    2  (0-1)"), std::string::npos) << status.out;
+  EXPECT_TRUE(has(status.out, "finished    2  (0-1)"));
   const ProgramResult collect = shell(as_reader + "groups collect --out sweep");
   EXPECT_EQ(collect.code, 0) << collect.err;
   EXPECT_EQ(collect.err,
             "groups: sweep/results.json: not written (Permission denied); --output FILE writes it "
             "elsewhere\n");
-  EXPECT_NE(collect.out.find("sweep: 2 of 2 cells\n"), std::string::npos) << collect.out;
+  EXPECT_TRUE(has(collect.out, "sweep: 2 of 2 cells\n"));
   EXPECT_EQ(shell("$BIN/groups collect --out sweep --output - 2>&1 >results.json").code, 0);
   EXPECT_EQ(content("results.json"), results);
   EXPECT_EQ(shell(as_reader + "overlap status --out pairs").code, 0);
   const ProgramResult pairs = shell(as_reader + "overlap collect --out pairs");
   EXPECT_EQ(pairs.code, 0) << pairs.err;
   EXPECT_EQ(pairs.err, "overlap: pairs/summary.json: not written (Permission denied)\n");
-  EXPECT_NE(pairs.out.find("mean squared error"), std::string::npos) << pairs.out;
+  EXPECT_TRUE(has(pairs.out, "mean squared error"));
   ASSERT_EQ(shell("chmod -R u+w sweep pairs").code, 0);
 }
 

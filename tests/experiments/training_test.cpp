@@ -113,17 +113,21 @@ TEST_F(TrainingNotice, OfThoseThatHearNothingTheEdgesAreAskedForAlone) {
   EXPECT_EQ(of(0.0836, 0.000), "");
 }
 
+// The network of a preset, with InstanceNorm.
+Localizer network_of(const char* preset, const Device& device) {
+  return {device, DType::kF32,
+          settings_from_preset<LocalizationSettings>(preset, "instance").network(), 1};
+}
+
 LocalizationStep demo_step(Localizer& network) {
   return {network, LearningRate{2e-3}, 8, 64, 1};
 }
 
 TEST(TrainingStep, IsTheSameForAnyNumberOfThreads) {
-  const LocalizationSettings settings =
-      settings_from_preset<LocalizationSettings>("demo", "instance");
   std::vector<HostArray> first;
   for (const int threads : {1, 2, 3}) {
     const Device device = Device::cpu(threads);
-    Localizer network(device, DType::kF32, settings.network(), 1);
+    Localizer network = network_of("demo", device);
     LocalizationStep step = demo_step(network);
     std::vector<HostArray> state;
     for (int i = 0; i < 10; ++i) step();
@@ -135,9 +139,7 @@ TEST(TrainingStep, IsTheSameForAnyNumberOfThreads) {
 }
 
 TEST(TrainingStep, ReusesItsMemoryFromTheSecondStepOn) {
-  const LocalizationSettings settings =
-      settings_from_preset<LocalizationSettings>("demo", "instance");
-  Localizer network(Device::cpu(1), DType::kF32, settings.network(), 1);
+  Localizer network = network_of("demo", Device::cpu(1));
   LocalizationStep step = demo_step(network);
   step();
   step();
@@ -153,7 +155,7 @@ TEST(TrainingStep, ReusesItsMemoryFromTheSecondStepOn) {
 TEST(TrainingStep, ThePaperScaleStepStaysUnderAGigabyte) {
   const LocalizationSettings settings =
       settings_from_preset<LocalizationSettings>("paper", "instance");
-  Localizer network(Device::cpu(), DType::kF32, settings.network(), 1);
+  Localizer network = network_of("paper", Device::cpu());
   LocalizationStep step(network, settings.training_rate(), settings.batch, settings.length, 1);
   step();
   step();

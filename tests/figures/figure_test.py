@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import sys
 import tempfile
 import unittest
@@ -44,6 +45,28 @@ class FigureTest(unittest.TestCase):
         self.assertEqual((code, err), (0, []))
         self.assertEqual(self.picture.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
         return out
+
+    def refuses(self, code, message, *arguments):
+        """Fails, where a picture is asked for."""
+        self.fails(code, message, *arguments, "--out", self.picture)
+
+    def summarizes(self, *arguments):
+        """The lines printed, and what the summary says."""
+        out = self.draws(*arguments, "--summary", self.summary)
+        return out, json.loads(self.summary.read_text())
+
+    def verdicts(self, *arguments):
+        """Of all claims, in their order."""
+        return [claim["pass"] for claim in self.summarizes(*arguments)[1]["claims"].values()]
+
+    def assert_formats(self, name, *arguments):
+        """Beside PNG; the lines printed."""
+        for suffix, magic in (("pdf", b"%PDF"), ("svg", b"<?xml")):
+            out = self.folder / f"{name}.{suffix}"
+            code, lines, err = self.run_main(*arguments, "--out", out)
+            self.assertEqual((code, err), (0, []))
+            self.assertTrue(out.read_bytes().startswith(magic))
+        return lines
 
     def fails(self, code, message, *arguments):
         got, out, err = self.run_main(*arguments)

@@ -75,8 +75,8 @@ class Figure1Test(FigureTest):
 
     def test_files_summary_and_lines(self):
         a, b = self.pair()
-        out = self.draw(a, b, "--summary", self.summary)
-        summary = json.loads(self.summary.read_text())
+        out, summary = self.summarizes(a, b)
+        self.assertEqual(len(out), 3, out)
         self.assertEqual(list(summary), ["claims", "instance", "none"])
         for key, run in (("instance", a), ("none", b)):
             self.assertEqual(summary[key], json.loads((run / "summary.json").read_text()))
@@ -93,9 +93,8 @@ class Figure1Test(FigureTest):
     def test_same_norm_is_keyed_by_statistics(self):
         a = self.make("mini", "batch")
         b = self.make("pop", "batch", statistics="population", follows=False)
-        out = self.draw(a, b, "--summary", self.summary)
-        self.assertEqual(list(json.loads(self.summary.read_text())),
-                         ["claims", "minibatch", "population"])
+        out, summary = self.summarizes(a, b)
+        self.assertEqual(list(summary), ["claims", "minibatch", "population"])
         self.assertIn("with BatchNorm and population statistics the CNN answers 0", out[0])
         self.assertNotIn("failed", out[0])
 
@@ -192,11 +191,7 @@ class Figure1Test(FigureTest):
 
     def test_other_formats_and_titles(self):
         a, b = self.pair()
-        for suffix, magic in (("pdf", b"%PDF"), ("svg", b"<?xml")):
-            out = self.folder / f"figure1.{suffix}"
-            code, _, err = self.run_main(a, b, "--out", out, "--title", r"100 $ \frac{1}$ " * 9)
-            self.assertEqual((code, err), (0, []))
-            self.assertTrue(out.read_bytes().startswith(magic))
+        self.assert_formats("figure1", a, b, "--title", r"100 $ \frac{1}$ " * 9)
 
     def test_as_a_program_without_display(self):
         a, b = self.pair()
@@ -217,18 +212,16 @@ class Figure1Test(FigureTest):
 
     def test_misuse(self):
         a, b = self.pair()
-        out = ["--out", self.picture]
         self.fails(2, "--out", a, b)
         self.fails(2, "a .png, .pdf or .svg", a, b, "--out", "figure1.gif")
-        self.fails(2, "give the run with norm first", b, a, *out)
-        self.fails(2, "nothing to compare", a, a, *out)
-        self.fails(2, "differ in length: 24 and 20", a, self.make("short", "none", length=20), *out)
-        self.fails(2, "differ in depth: 4 and 2", a, self.make("flat", "none", depth=2), *out)
+        self.refuses(2, "give the run with norm first", b, a)
+        self.refuses(2, "nothing to compare", a, a)
+        self.refuses(2, "differ in length: 24 and 20", a, self.make("short", "none", length=20))
+        self.refuses(2, "differ in depth: 4 and 2", a, self.make("flat", "none", depth=2))
 
     def test_missing_and_damaged_files(self):
         a, b = self.pair()
-        out = ["--out", self.picture]
-        self.fails(1, "no such folder", a, self.folder / "absent", *out)
+        self.refuses(1, "no such folder", a, self.folder / "absent")
         for name, message in (("config.json", "No such file"), ("summary.json", "not finished"),
                               ("predictions_mean.npy", "No such file"),
                               ("predictions_sample.npy", "No such file"),
@@ -243,19 +236,18 @@ class Figure1Test(FigureTest):
                     file.unlink(missing_ok=True)
                     if content is not None:
                         file.write_bytes(content)
-                    self.fails(1, message if content is None else f"{name}: not", a, b, *out)
+                    self.refuses(1, message if content is None else f"{name}: not", a, b)
             file.write_bytes(whole)
         self.draw(a, b)
 
     def test_contents_that_do_not_fit(self):
         a, b = self.pair()
-        out = ["--out", self.picture]
         mean = np.load(b / "predictions_mean.npy")
         for wrong, message in ((mean[1:], r"expected float64 \[24\], got float64 \[23\]"),
                                (mean.astype("f4"), "got float32"), (mean[None], r"\[1, 24\]"),
                                (mean * np.nan, "not finite")):
             np.save(b / "predictions_mean.npy", wrong)
-            self.fails(1, message, a, b, *out)
+            self.refuses(1, message, a, b)
         np.save(b / "predictions_mean.npy", mean)
         # A single number of what lies behind the picture, in a layer that it hardly shows.
         for name in ("predictions_sample", "layer_mean", "layer_variance"):
@@ -264,7 +256,7 @@ class Figure1Test(FigureTest):
                 wrong = whole.copy()
                 wrong[1, 5] = value
                 np.save(b / f"{name}.npy", wrong)
-                self.fails(1, f"{name}.npy: holds values that are not finite", a, b, *out)
+                self.refuses(1, f"{name}.npy: holds values that are not finite", a, b)
             np.save(b / f"{name}.npy", whole)
         summary = json.loads((b / "summary.json").read_text())
         for key, value in (("norm", 3), ("length", "long"), ("depth", 0), ("receptive_field", 7),
@@ -273,14 +265,14 @@ class Figure1Test(FigureTest):
                            ("eval_statistics", None)):
             with self.subTest(key=key):
                 (b / "summary.json").write_text(json.dumps({**summary, key: value}))
-                self.fails(1, f"summary.json: {key} is ", a, b, *out)
+                self.refuses(1, f"summary.json: {key} is ", a, b)
                 (b / "summary.json").write_text(
                     json.dumps({k: v for k, v in summary.items() if k != key}))
-                self.fails(1, f"summary.json: has no {key}", a, b, *out)
+                self.refuses(1, f"summary.json: has no {key}", a, b)
         # No JSON, but Python reads it; too large for a number; too deep for the parser's stack.
         for text in ("NaN", "-Infinity", "1e999", "9" * 400, "9" * 5000, "[" * 200_000):
             (b / "summary.json").write_text(f'{{"interior_slope": {text}}}')
-            self.fails(1, "summary.json: not JSON", a, b, *out)
+            self.refuses(1, "summary.json: not JSON", a, b)
 
     def test_a_place_that_cannot_be_written(self):
         a, b = self.pair()

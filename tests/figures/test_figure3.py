@@ -31,21 +31,16 @@ def make_run(folder, errors=None, length=33):
 class Figure3Test(FigureTest):
     module = figure3
 
-    def draw(self, *arguments):
-        out = self.draws(*arguments)
-        self.assertEqual(len(out), 2, out)
-        return out
-
     # --- What it draws and says ---
 
     def test_files_summary_and_lines(self):
         run = make_run(self.folder / "run")
-        out = self.draw(run, "--summary", self.summary)
+        out, summary = self.summarizes(run)
+        self.assertEqual(len(out), 2, out)
         self.assertEqual(out[0], "overlap: up to ℓ/4 shared, error 1.01; ½ is crossed at "
                          "o = 13.5 (ℓ/2 = 16.5); from 3ℓ/4 on ≤ 0.003; identical: 1.00.")
         for file in (self.picture, self.summary, run):
             self.assertIn(str(file), out[1])
-        summary = json.loads(self.summary.read_text())
         self.assertEqual(summary["points"],
                          json.loads((run / "summary.json").read_text())["points"])
         self.assertEqual({name: claim["pass"] for name, claim in summary["claims"].items()},
@@ -110,12 +105,8 @@ class Figure3Test(FigureTest):
 
     def test_other_formats_and_unfinished_runs(self):
         run = make_run(self.folder / "run", {0: 1.0})
-        for suffix, magic in (("pdf", b"%PDF"), ("svg", b"<?xml")):
-            out = self.folder / f"figure3.{suffix}"
-            code, lines, err = self.run_main(run, "--out", out)
-            self.assertEqual((code, err), (0, []))
-            self.assertTrue(out.read_bytes().startswith(magic))
-            self.assertEqual(lines[0], "overlap: up to ℓ/4 shared, error 1.00.")
+        self.assertEqual(self.assert_formats("figure3", run)[0],
+                         "overlap: up to ℓ/4 shared, error 1.00.")
 
     def test_as_a_program(self):
         run = make_run(self.folder / "run")
@@ -131,21 +122,20 @@ class Figure3Test(FigureTest):
         self.fails(2, "--out", run)
         self.fails(2, "a .png, .pdf or .svg", run, "--out", "figure3.gif")
         same = make_run(self.folder / "same", {33: 1.0})
-        self.fails(2, "no overlap below the whole length", same, "--out", self.picture)
+        self.refuses(2, "no overlap below the whole length", same)
 
     def test_missing_and_damaged_files(self):
-        out = ["--out", self.picture]
-        self.fails(1, "no such folder", self.folder / "absent", *out)
+        self.refuses(1, "no such folder", self.folder / "absent")
         run = make_run(self.folder / "run")
         file = run / "summary.json"
         whole = json.loads(file.read_text())
         file.unlink()
-        self.fails(1, "no summary.json, so no overlap is finished", run, *out)
+        self.refuses(1, "no summary.json, so no overlap is finished", run)
         for content, message in (
                 (b"", "summary.json: not JSON"), (b"[]", "summary.json: not a JSON object"),
                 (b"{", "summary.json: not JSON"), (b"{}", "summary.json: has no length")):
             file.write_bytes(content)
-            self.fails(1, message, run, *out)
+            self.refuses(1, message, run)
         for change, message in (
                 ({"length": 0}, "length is 0, expected an integer from 1 on"),
                 ({"points": []}, "has no points"),
@@ -158,7 +148,7 @@ class Figure3Test(FigureTest):
                 ({"points": [{"overlap": o, "mse": 1} for o in (4, 3)]}, "do not rise")):
             with self.subTest(message=message):
                 file.write_text(json.dumps({**whole, **change}))
-                self.fails(1, message, run, *out)
+                self.refuses(1, message, run)
 
 
 if __name__ == "__main__":

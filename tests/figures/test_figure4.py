@@ -50,13 +50,12 @@ class Figure4Test(FigureTest):
 
     def test_files_summary_and_lines(self):
         sweep = make_sweep(self.folder / "sweep")
-        out = self.draws(sweep, "--summary", self.summary)
+        out, summary = self.summarizes(sweep)
         self.assertEqual(out[0], "groups: from G = 1 to 32 the slope beyond R goes from 0.150 to "
                          "0.750 and the distance from 18.5 to 28; rank correlation with G 1.00 "
                          "(slope), 1.00 (distance).")
         for file in (self.picture, self.summary, sweep):
             self.assertIn(str(file), out[1])
-        summary = json.loads(self.summary.read_text())
         results = json.loads((sweep / "results.json").read_text())
         self.assertEqual({key: summary[key] for key in results}, results)
         self.assertEqual([claim["pass"] for claim in summary["claims"].values()], [True, True])
@@ -123,17 +122,16 @@ class Figure4Test(FigureTest):
         self.fails(2, "a .png, .pdf or .svg", sweep, "--out", "figure4.gif")
 
     def test_missing_and_damaged_files(self):
-        out = ["--out", self.picture]
-        self.fails(1, "no such folder", self.folder / "absent", *out)
+        self.refuses(1, "no such folder", self.folder / "absent")
         sweep = make_sweep(self.folder / "sweep")
         file = sweep / "results.json"
         whole = json.loads(file.read_text())
         file.unlink()
-        self.fails(1, "no results.json; `groups collect` makes it", sweep, *out)
+        self.refuses(1, "no results.json; `groups collect` makes it", sweep)
         for content, message in ((b"", "results.json: not JSON"), (b"[]", "not a JSON object"),
                                  (b"{}", "results.json: has no planned")):
             file.write_bytes(content)
-            self.fails(1, message, sweep, *out)
+            self.refuses(1, message, sweep)
         row = whole["by_groups"][0]
         for change, message in (
                 ({"settings": {}}, "has no length"), ({"by_groups": []}, "no cell is finished yet"),
@@ -147,7 +145,7 @@ class Figure4Test(FigureTest):
                 ({"spearman": {"interior_slope": "x"}}, "spearman: has no localization")):
             with self.subTest(message=message):
                 file.write_text(json.dumps({**whole, **change}))
-                self.fails(1, message, sweep, *out)
+                self.refuses(1, message, sweep)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Tests of experiments/figures/figure_constant.py (its form is that of figure 1)."""
 
-import json
 import unittest
 
 from figure_test import FigureTest
@@ -19,22 +18,18 @@ class FigureConstantTest(FigureTest):
                 make_run(self.folder / "constant", "instance", length=160, depth=12,
                          input_="constant", **{"follows": False, **how}))
 
-    def verdict(self, *runs):
-        self.draws(*runs, "--summary", self.summary)
-        return json.loads(self.summary.read_text())["claims"]["constant"]["pass"]
-
     def test_lines_and_claim(self):
         a, b = self.pair()
         out = self.draws(a, b)
         self.assertIn("with InstanceNorm and constant input the CNN answers 0 (slope 0.000); with "
                       "InstanceNorm it follows the position", out[0])
-        self.assertIs(self.verdict(a, b), True)
+        self.assertEqual(self.verdicts(a, b), [True])
 
     def test_the_claim_fails_where_it_should(self):
-        self.assertIs(self.verdict(*self.pair(follows=True)), False)
+        self.assertEqual(self.verdicts(*self.pair(follows=True)), [False])
 
     def test_a_network_that_learned_nothing_is_no_evidence(self):
-        self.assertIsNone(self.verdict(*self.pair(plateau=True)))
+        self.assertEqual(self.verdicts(*self.pair(plateau=True)), [None])
 
     def test_no_text_touches_another(self):
         a, b = map(style.load_run, self.pair())
@@ -44,10 +39,10 @@ class FigureConstantTest(FigureTest):
     def test_misuse(self):
         a, b = self.pair()
         for runs in ((b, a), (a, a)):
-            self.fails(2, "expected one norm with noise and then with constant input|nothing to "
-                       "compare", *runs, "--out", self.picture)
+            self.refuses(2, "expected one norm with noise and then with constant input|nothing to "
+                         "compare", *runs)
         other = make_run(self.folder / "group", "group", length=160, depth=12, input_="constant")
-        self.fails(2, "expected one norm with noise", a, other, "--out", self.picture)
+        self.refuses(2, "expected one norm with noise", a, other)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Tests of experiments/figures/figure_multihop.py."""
 
-import json
 import unittest
 
 from figure_test import FigureTest
@@ -30,11 +29,10 @@ class FigureMultihopTest(FigureTest):
         a, b = self.pair()
         every = range(72)
         self.localize(a, (0, 71), (0, 1), (0, 30), every)
-        out = self.draws(a, b, "--summary", self.summary)
+        out, summary = self.summarizes(a, b)
         self.assertEqual(out[0], "distance: with InstanceNorm the output localizes 100 % of the "
                          "indices beyond the one-hop limit 3R = 24, layer 3 is the first to pass "
                          "it: several hops; without norm it ends at 8 (R = 8).")
-        summary = json.loads(self.summary.read_text())
         self.assertEqual(summary["one_hop"], 24)
         self.assertEqual(summary["instance"]["farthest"], [1, 2, 31, 36])
         self.assertEqual(summary["none"]["farthest"], [2, 4, 6, 8])
@@ -44,22 +42,18 @@ class FigureMultihopTest(FigureTest):
         a, b = self.pair()
         self.localize(a, (), (), (), (*range(24), *range(48, 72)))  # all within one hop
         self.localize(b, (), (), (), (10,))
-        out = self.draws(a, b, "--summary", self.summary)
+        out, summary = self.summarizes(a, b)
         self.assertIn("up to 24 from an edge: not beyond the one-hop limit", out[0])
-        claims = json.loads(self.summary.read_text())["claims"]
+        claims = summary["claims"]
         self.assertEqual((claims["several_hops"]["ours"], claims["several_hops"]["pass"]),
                          (0.0, False))
         self.assertIs(claims["no_hop"]["pass"], False)
         self.localize(a, (), (), (), (*range(24), 36))  # one of 24 is no message
         self.localize(b, (), (), (), ())  # and a control that failed no control
-        self.draws(a, b, "--summary", self.summary)
-        claims = json.loads(self.summary.read_text())["claims"]
-        self.assertEqual([claim["pass"] for claim in claims.values()], [False, None])
-        short = self.pair(length=48)
-        out = self.draws(*short, "--summary", self.summary)
+        self.assertEqual(self.verdicts(a, b), [False, None])
+        out, summary = self.summarizes(*self.pair(length=48))
         self.assertIn("no index lies beyond 3R = 24 from both edges, so one hop would do", out[0])
-        claims = json.loads(self.summary.read_text())["claims"]
-        self.assertIsNone(claims["several_hops"]["pass"])
+        self.assertIsNone(summary["claims"]["several_hops"]["pass"])
 
     def test_the_data_is_what_is_drawn(self):
         a, b = self.pair()
@@ -95,11 +89,10 @@ class FigureMultihopTest(FigureTest):
 
     def test_misuse(self):
         a, b = self.pair()
-        out = ["--out", self.picture]
         self.fails(2, "--out", a, b)
-        self.fails(2, "expected one run with norm and then one without", b, a, *out)
-        self.fails(2, "differ in length", a, self.pair(length=24)[1], *out)
-        self.fails(1, "no such folder", a, self.folder / "absent", *out)
+        self.refuses(2, "expected one run with norm and then one without", b, a)
+        self.refuses(2, "differ in length", a, self.pair(length=24)[1])
+        self.refuses(1, "no such folder", a, self.folder / "absent")
 
 
 if __name__ == "__main__":

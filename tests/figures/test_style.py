@@ -99,7 +99,7 @@ class SurroundingsTest(Script):
     def test_a_pipe_is_no_file_to_read(self):
         (self.run_folder / "summary.json").unlink()
         os.mkfifo(self.run_folder / "summary.json")
-        self.fails(1, "summary.json: not a file", self.run_folder, "--out", self.picture)
+        self.refuses(1, "summary.json: not a file", self.run_folder)
 
 
 class OptionsTest(Script):
@@ -111,8 +111,7 @@ class OptionsTest(Script):
                 if shown:
                     self.fails(2, f"--title: DejaVu Sans, .* has no .*{shown}", self.run_folder,
                                "--title", title, "--out", out)
-        self.fails(2, "--title: has 501 characters", self.run_folder, "--title", "x" * 501, "--out",
-                   self.picture)
+        self.refuses(2, "--title: has 501 characters", self.run_folder, "--title", "x" * 501)
         self.draws(self.run_folder, "--title", "tab\tand\nline: $x_1$ \\frac é ℓ ½ " + "w" * 460)
 
     def test_what_has_no_suffix_gets_a_png(self):
@@ -139,8 +138,7 @@ class OptionsTest(Script):
                              r"file as --out\n\Z")
         self.assertFalse((self.folder / "new.png").exists())
         self.assertEqual(old.read_bytes(), b"old")
-        self.fails(2, "--summary: expected the name", self.run_folder, "--out", self.picture,
-                   "--summary", "")
+        self.refuses(2, "--summary: expected the name", self.run_folder, "--summary", "")
 
     def test_no_output_is_an_input(self):
         data = self.run_folder / "summary.json"
@@ -148,8 +146,7 @@ class OptionsTest(Script):
         (self.folder / "link.png").symlink_to(data)
         self.fails(2, "--out .*link.png: that is the same file as .*run/summary.json",
                    self.run_folder, "--out", self.folder / "link.png")
-        self.fails(2, "--summary .*: that is the same", self.run_folder, "--out", self.picture,
-                   "--summary", data)
+        self.refuses(2, "--summary .*: that is the same", self.run_folder, "--summary", data)
         self.assertEqual(data.read_bytes(), before)
         # Beside them, and again.
         for _ in range(2):
@@ -176,7 +173,9 @@ class InterruptTest(Script):
             time.sleep(draw.uniform(0, 0.9) * whole)
             child.send_signal(number)
             out, err = child.communicate(timeout=60)
-            if child.returncode != 0:
+            if child.returncode == 0:
+                whole *= 0.7  # the first one met a busier machine
+            else:
                 interrupted += 1
                 self.assertEqual((child.returncode, err), (75, b"figure3.py: interrupted\n"))
             self.assertEqual(figure.read_bytes()[:8], old)
@@ -289,7 +288,6 @@ class DamageTest(Script):
 
     def test_arrays(self):
         a, b = make_run(self.folder / "a", "group"), make_run(self.folder / "b", "none")
-        out = ("--out", self.picture)
         self.module = figure1
         for name, damage, message in (
                 ("predictions_mean", lambda x: x * 1e101, "not finite, or too large"),
@@ -301,10 +299,10 @@ class DamageTest(Script):
                 file = b / f"{name}.npy"
                 whole = file.read_bytes()
                 np.save(file, damage(np.load(file)))
-                self.fails(1, f"{name}.npy: .*{message}", a, b, *out)
+                self.refuses(1, f"{name}.npy: .*{message}", a, b)
                 for content in (whole[:-1], whole[:60], b"", whole + b"x"):
                     file.write_bytes(content)
-                    self.fails(1, f"{name}.npy: not a .npy file, or truncated", a, b, *out)
+                    self.refuses(1, f"{name}.npy: not a .npy file, or truncated", a, b)
                 file.write_bytes(whole)
         # As large as f32 can be is a picture still.
         file = b / "predictions_sample.npy"

@@ -30,13 +30,9 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace experiments;
+using harness::content_of;
 
 constexpr double kMostSeconds = 2;
-
-std::string content(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 // Progress and notices of the readers would be more than anybody reads.
 class Silence {
@@ -63,42 +59,18 @@ struct Target {
   std::function<void()> read;
 };
 
-LocalizationSettings tiny_localization() {
-  LocalizationSettings s;
-  s.norm = "batch";  // the kind that keeps the most
-  s.samples_per_set = 2;
-  s.length = 8;
-  s.depth = 3;
-  s.channels = 2;
-  s.kernel_size = 3;
-  s.batch = s.probe_batch = 2;
-  s.iterations = 3;
-  s.curriculum_length = 4;
-  s.curriculum_iterations = 1;
-  s.probe_iterations = 2;
-  s.probe_width = 2;
-  s.map_samples = 4;
-  s.log_every = 1;
-  s.checkpoint_every = 1;
-  s.device = "cpu";
-  s.precision = "fp32";
-  return s;
-}
-
-OverlapSettings tiny_overlap() {
-  OverlapSettings s;
-  s.depth = 3;
-  s.channels = 2;
-  s.kernel_size = 3;
-  s.batch = 2;
-  s.iterations = 3;
-  s.test_pairs = 4;
-  s.log_every = 1;
-  s.checkpoint_every = 1;
-  s.overlaps = "3";
-  s.device = "cpu";
-  s.precision = "fp32";
-  return s;
+// Settings of a tiny run, and what a JSON object says beside.
+template <class S>
+S tiny(const std::string& more) {
+  S settings;
+  for (const std::string& json :
+       {std::string(R"({"depth": 3, "channels": 2, "kernel_size": 3, "batch": 2, "iterations": 3,
+                        "log_every": 1, "checkpoint_every": 1, "device": "cpu",
+                        "precision": "fp32"})"),
+        more}) {
+    apply(parse_json(json, "tiny"), "tiny", settings);
+  }
+  return settings;
 }
 
 class Files {
@@ -110,7 +82,10 @@ class Files {
                  "18446744073709551616 \"\" \"step\" \"F64\" \"I64\" \"shape\":[ \\u0000 \\ud800 "
                  "\\n \xff 010 0x10 (03,",
                  "[{9 0") {
-    const LocalizationSettings localization = tiny_localization();
+    const auto localization = tiny<LocalizationSettings>(  // of the kind that keeps the most
+        R"({"norm": "batch", "samples_per_set": 2, "length": 8, "curriculum_length": 4,
+            "curriculum_iterations": 1, "probe_batch": 2, "probe_iterations": 2, "probe_width": 2,
+            "map_samples": 4})");
     const fs::path run = folder_.path() / "run";
     work(localization, run);
     for (const char* file : {"checkpoint.safetensors", "probes_checkpoint.safetensors",
@@ -128,7 +103,7 @@ class Files {
     }
     fs::remove(run / "summary.json");  // or nothing else is read
 
-    const OverlapSettings overlap = tiny_overlap();
+    const auto overlap = tiny<OverlapSettings>(R"({"test_pairs": 4, "overlaps": "3"})");
     const fs::path pair = folder_.path() / "overlap";
     work(overlap, pair);
     for (const char* file :
@@ -156,7 +131,7 @@ class Files {
     for (const Target& target : targets_) {
       const fs::path folder = target.file.parent_path();
       for (const auto& entry : fs::directory_iterator(folder)) {
-        if (entry.is_regular_file()) whole_[folder][entry.path()] = content(entry.path());
+        if (entry.is_regular_file()) whole_[folder][entry.path()] = content_of(entry.path());
       }
     }
   }
@@ -204,7 +179,7 @@ class Files {
       if (entry.is_regular_file() && !files.contains(entry.path())) fs::remove(entry.path());
     }
     for (const auto& [path, bytes] : files) {
-      if (content(path) != bytes) std::ofstream(path, std::ios::binary) << bytes;
+      if (content_of(path) != bytes) std::ofstream(path, std::ios::binary) << bytes;
     }
   }
 
@@ -264,18 +239,8 @@ class Files {
       change(some_value(json));
       return json_text(json);
     }
-    constexpr std::array kTexts = {"-7",
-                                   "",
-                                   "1e3",
-                                   "18446744073709551616",
-                                   "9223372036854775807",
-                                   "2",
-                                   "4",
-                                   "0x3",
-                                   " 1",
-                                   "999999999999",
-                                   "{",
-                                   "\n"};
+    static const harness::Words kTexts = harness::words(
+        "-7 1e3 18446744073709551616 9223372036854775807 2 4 0x3 999999999999 {", {"", " 1", "\n"});
     return kTexts[mutator_.below(kTexts.size())];
   }
 
@@ -309,42 +274,14 @@ class Files {
   }
 
   void change(Json& value) {
-    switch (mutator_.below(12)) {
-      case 0:
-        value = nullptr;
-        break;
-      case 1:
-        value = -1;
-        break;
-      case 2:
-        value = 3.7;
-        break;
-      case 3:
-        value = std::numeric_limits<std::int64_t>::max();
-        break;
-      case 4:
-        value = std::numeric_limits<std::uint64_t>::max();
-        break;
-      case 5:
-        value = std::int64_t{1} << (20 + mutator_.below(40));
-        break;
-      case 6:
-        value = "x\n\x1b[31m";
-        break;
-      case 7:
-        value = Json::array();
-        break;
-      case 8:
-        value = Json::object();
-        break;
-      case 9:
-        value = mutator_.below(2) == 0;
-        break;
-      case 10:
-        value = 1e308;
-        break;
-      default:
-        if (value.is_structured() && !value.empty()) value.erase(value.begin());
+    Json others = Json::parse(R"([null, -1, 3.7, 9223372036854775807, 18446744073709551615,
+                                  "x\n\u001b[31m", [], {}, true, false, 1e308])");
+    others.push_back(std::int64_t{1} << (20 + mutator_.below(40)));
+    const std::size_t choice = mutator_.below(others.size() + 1);
+    if (choice < others.size()) {
+      value = others[choice];
+    } else if (value.is_structured() && !value.empty()) {
+      value.erase(value.begin());
     }
   }
 

@@ -10,6 +10,7 @@
 #include "experiments/localization/settings.h"
 #include "experiments/overlap/settings.h"
 #include "experiments/run/flags.h"
+#include "tests/harness/program.h"
 
 namespace sidechannel::fuzz {
 
@@ -81,98 +82,15 @@ class Cases {
 
   // As text.
   std::string value() {
-    static const std::vector<std::string> kWords = {"",
-                                                    " ",
-                                                    "0",
-                                                    "1",
-                                                    "-1",
-                                                    "2",
-                                                    "3",
-                                                    "8",
-                                                    "16",
-                                                    "33",
-                                                    "64",
-                                                    "1000",
-                                                    "1000001",
-                                                    "2147483647",
-                                                    "2147483648",
-                                                    "-2147483648",
-                                                    "4294967295",
-                                                    "4294967296",
-                                                    "9223372036854775807",
-                                                    "9223372036854775808",
-                                                    "-9223372036854775808",
-                                                    "18446744073709551615",
-                                                    "18446744073709551616",
-                                                    "010",
-                                                    "0x10",
-                                                    "+5",
-                                                    " 5",
-                                                    "5 ",
-                                                    "1e3",
-                                                    "1e-3",
-                                                    "1e400",
-                                                    "-1e400",
-                                                    "1e-400",
-                                                    "0.5",
-                                                    ".5",
-                                                    "5.",
-                                                    "inf",
-                                                    "-inf",
-                                                    "nan",
-                                                    "true",
-                                                    "null",
-                                                    "none",
-                                                    "instance",
-                                                    "group",
-                                                    "layer",
-                                                    "batch",
-                                                    "noise",
-                                                    "constant",
-                                                    "tail",
-                                                    "all",
-                                                    "last",
-                                                    "minibatch",
-                                                    "population",
-                                                    "cpu",
-                                                    "cuda",
-                                                    "cuda:0",
-                                                    "cuda:00",
-                                                    "cuda:-1",
-                                                    "cuda:9999999999",
-                                                    "auto",
-                                                    "fp32",
-                                                    "tf32",
-                                                    "demo",
-                                                    "small",
-                                                    "paper",
-                                                    "0:32:4,33",
-                                                    "1:4:9223372036854775807",
-                                                    "0:9223372036854775807",
-                                                    ",",
-                                                    ":",
-                                                    "::",
-                                                    "1,2,4",
-                                                    "1,1",
-                                                    "1e-3,2e-3",
-                                                    "{}",
-                                                    "{cell}",
-                                                    "%s%n",
-                                                    "--help",
-                                                    "--",
-                                                    "-",
-                                                    "-x",
-                                                    "\n",
-                                                    "a\nb",
-                                                    "\x1b[31m",
-                                                    "\xff\xfe",
-                                                    "é",
-                                                    "../..",
-                                                    "/dev/zero",
-                                                    "/",
-                                                    "[1,2]",
-                                                    "\"",
-                                                    "'"};
+    static const std::vector<std::string> kWords = harness::words(
+        "0 1 -1 2 3 8 16 33 64 1000 1000001 2147483647 2147483648 -2147483648 4294967295 "
+        "4294967296 9223372036854775807 9223372036854775808 -9223372036854775808 "
+        "18446744073709551615 18446744073709551616 010 0x10 +5 1e3 1e-3 1e400 -1e400 1e-400 0.5 .5 "
+        "5. inf -inf nan true null none instance group layer batch noise constant tail all last "
+        "minibatch population cpu cuda cuda:0 cuda:00 cuda:-1 cuda:9999999999 auto fp32 tf32 demo "
+        "small paper 0:32:4,33 1:4:9223372036854775807 0:9223372036854775807 , : :: 1,2,4 1,1 "
+        "1e-3,2e-3 {} {cell} %s%n --help -- - -x \x1b[31m \xff\xfe é ../.. /dev/zero / [1,2] \" '",
+        {"", " ", " 5", "5 ", "\n", "a\nb"});
     switch (below(8)) {
       case 0:
         return std::to_string(static_cast<std::int64_t>(random_()));

@@ -10,7 +10,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <map>
 #include <thread>
 
@@ -73,10 +72,8 @@ std::string objection(const std::string& program, int code, const std::string& o
 int run(std::int64_t count, std::uint64_t seed) {
   const std::map<std::string, int (*)(int, char**)> mains = {
       {"localization", localization_main}, {"overlap", overlap_main}, {"groups", groups_main}};
-  const std::filesystem::path folder =
-      std::filesystem::temp_directory_path() / ("settings-fuzz-" + std::to_string(getpid()));
-  std::filesystem::create_directories(folder);
-  Cases cases(seed, (folder / "preset.json").string());
+  const harness::TemporaryFolder folder;
+  Cases cases(seed, folder / "preset.json");
   std::map<int, std::int64_t> codes;
   std::int64_t bad = 0;
   double slowest = 0;
@@ -122,7 +119,6 @@ int run(std::int64_t count, std::uint64_t seed) {
   }
   done = true;
   watchdog.join();
-  std::filesystem::remove_all(folder);
   std::printf(
       "settings fuzz: %ld command lines, seed %lu: %ld bad; exit 0: %ld, 1: %ld, 2: %ld; the "
       "slowest took %.3f s\n",

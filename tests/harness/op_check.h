@@ -17,6 +17,8 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/gradcheck.h"
+#include "engine/io/tensor_map.h"
 #include "engine/tensor.h"
 #include "kernels/activation.h"
 #include "kernels/queue.h"
@@ -78,8 +80,25 @@ double relative_difference(std::span<const double> a, std::span<const double> b)
 // rounding in f32.
 double clear_of(std::vector<double> taken);
 
+// What something that is kept in files saves, by name.
+template <class Saves, class... Prefix>
+TensorMap saved(const Saves& saves, const Prefix&... prefix) {
+  TensorMap tensors;
+  saves.save(tensors, prefix...);
+  return tensors;
+}
+
 // The message of the Error that `action` throws; "no error" when it does not.
 std::string error_of(const std::function<void()>& action);
+
+// That a function's gradients are those of finite differences; `what` names the case. `inputs` are
+// tensors, or the parameters that the function takes.
+template <class F, class Inputs>
+void expect_gradients(const F& f, Inputs&& inputs, const GradientCheckOptions& options = {},
+                      std::string_view what = "") {
+  const GradientCheck check = check_gradients(f, inputs, options);
+  EXPECT_TRUE(check.passed()) << what << "\n" << check.message();
+}
 
 // --- Tolerances ---------------------------------------------------------------------------------
 

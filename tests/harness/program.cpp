@@ -1,7 +1,6 @@
 #include "tests/harness/program.h"
 
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,6 +8,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
 #include <random>
 #include <sstream>
 #include <stdexcept>
@@ -27,8 +27,8 @@ fs::path folder_of(const char* variable, const char* built) {
   return given != nullptr && *given != '\0' ? given : built;
 }
 
-int spawn(const std::string& program, const std::vector<std::string>& arguments,
-          const std::string& out, const std::string& err) {
+int spawn(const std::string& program, const Words& arguments, const std::string& out,
+          const std::string& err) {
   std::vector<char*> argv{const_cast<char*>(program.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
@@ -52,16 +52,50 @@ fs::path programs() {
   return folder_of("SIDECHANNEL_BIN_DIR", SIDECHANNEL_BIN_DIR);
 }
 
-ProgramResult run(const std::string& program, const std::vector<std::string>& arguments) {
+ProgramResult run(const std::string& program, const Words& arguments) {
   const TemporaryFolder folder;
   const int pid = spawn(program, arguments, folder / "out", folder / "err");
   const int code = wait_for_program(pid);
   return {code, content_of(folder / "out"), content_of(folder / "err")};
 }
 
+testing::AssertionResult holds(bool is_so, const std::string& text, const char* what,
+                               const std::string& part) {
+  if (is_so) return testing::AssertionSuccess();
+  return testing::AssertionFailure() << '"' << text << "\" " << what << " \"" << part << '"';
+}
+
 }  // namespace
 
-ProgramResult run_program(const std::string& name, const std::vector<std::string>& arguments) {
+Words words(const std::string& line, const Words& more) {
+  std::istringstream text(line);
+  return with(Words(std::istream_iterator<std::string>(text), {}), more);
+}
+
+Words with(Words words, const Words& more) {
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+testing::AssertionResult has(const std::string& text, const std::string& part) {
+  return holds(text.find(part) != text.npos, text, "does not hold", part);
+}
+
+testing::AssertionResult begins(const std::string& text, const std::string& part) {
+  return holds(text.starts_with(part), text, "does not begin with", part);
+}
+
+testing::AssertionResult ends(const std::string& text, const std::string& part) {
+  return holds(text.ends_with(part), text, "does not end with", part);
+}
+
+std::string last_line(const std::string& text) {
+  const std::size_t end = text.find_last_not_of('\n') + 1;
+  const std::size_t begin = text.rfind('\n', end - 1) + 1;
+  return text.substr(begin, end - begin);
+}
+
+ProgramResult run_program(const std::string& name, const Words& arguments) {
   return run(programs() / name, arguments);
 }
 
@@ -73,7 +107,7 @@ ProgramResult run_shell(const std::string& line) {
   return run("/bin/bash", {"-c", before + line, "bash", programs()});
 }
 
-int start_program(const std::string& name, const std::vector<std::string>& arguments) {
+int start_program(const std::string& name, const Words& arguments) {
   return spawn(programs() / name, arguments, "/dev/null", "/dev/null");
 }
 
@@ -83,6 +117,17 @@ int wait_for_program(int pid) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
+bool wait_until(const std::function<bool()>& is_so) {
+  for (int i = 0; i < 20'000 && !is_so(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return is_so();
+}
+
+bool wait_for_file(const fs::path& path) {
+  return wait_until([&] { return fs::exists(path); });
+}
+
 void expect_refusal(const ProgramResult& result, const std::string& name, int code,
                     const std::string& message) {
   EXPECT_EQ(result.code, code) << message;
@@ -90,7 +135,7 @@ void expect_refusal(const ProgramResult& result, const std::string& name, int co
   EXPECT_EQ(result.out, "");
 }
 
-int runs_until_done(const std::string& name, const std::vector<std::string>& arguments) {
+int runs_until_done(const std::string& name, const Words& arguments) {
   for (int runs = 1; runs <= 100; ++runs) {
     const ProgramResult result = run_program(name, arguments);
     if (result.code == 0) return runs;
@@ -103,7 +148,7 @@ int runs_until_done(const std::string& name, const std::vector<std::string>& arg
   return 100;
 }
 
-int kill_repeatedly(const std::string& name, const std::vector<std::string>& arguments, int most,
+int kill_repeatedly(const std::string& name, const Words& arguments, int most,
                     const std::function<void()>& look) {
   using Clock = std::chrono::steady_clock;
   using std::chrono::milliseconds;
@@ -151,6 +196,19 @@ std::string content_of(const fs::path& path) {
   std::ostringstream content;
   content << std::ifstream(path, std::ios::binary).rdbuf();
   return content.str();
+}
+
+std::set<std::string> names_in(const fs::path& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) names.insert(entry.path().filename());
+  return names;
+}
+
+void expect_same_files(const fs::path& a, const fs::path& b, const Words& names) {
+  for (const std::string& name : names) {
+    EXPECT_EQ(content_of(a / name), content_of(b / name)) << name << " of " << a << " and " << b;
+    EXPECT_NE(content_of(a / name), "") << a / name;
+  }
 }
 
 }  // namespace sidechannel::harness

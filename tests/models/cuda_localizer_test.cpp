@@ -17,13 +17,7 @@ using harness::values_of;
 class CudaLocalizer : public harness::CudaTest {};
 
 LocalizerConfig config_of(NormKind norm, std::int64_t depth, std::int64_t channels) {
-  LocalizerConfig config;
-  config.depth = depth;
-  config.channels = channels;
-  config.norm = norm;
-  config.groups = 2;
-  config.samples_per_set = 2;
-  return config;
+  return {.depth = depth, .channels = channels, .norm = norm, .groups = 2, .samples_per_set = 2};
 }
 
 // Output and gradients for a random input and cotangent, and what the step left in the statistics.
@@ -66,9 +60,7 @@ Answers answers_of(const Device& device, DType dtype, const LocalizerConfig& con
   tape.backward(y, cotangent);
   for (const Parameter& parameter : net.parameters().parameters())
     answers.gradients[parameter.name] = values_of(parameter.grad);
-  std::map<std::string, HostArray> saved;
-  net.parameters().save(saved);
-  for (const auto& [name, array] : saved) {
+  for (const auto& [name, array] : harness::saved(net.parameters())) {
     if (name.find("running") != std::string::npos)
       answers.running[name] = values_of(Tensor::from(harness::device(), array));
   }

@@ -2,16 +2,20 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/gradcheck.h"
 #include "engine/optim/adam.h"
-#include "tests/harness/op_check.h"
+#include "tests/harness/localizer_check.h"
 
 namespace sidechannel {
 namespace {
 
+using harness::check_network_gradients;
+using harness::device;
 using harness::Draw;
 using harness::error_of;
+using harness::randomize_norms;
 using harness::relative_difference;
+using harness::saved;
+using harness::shapes_of;
 using harness::tensor_of;
 using harness::values_of;
 using kernels::Write;
@@ -19,30 +23,14 @@ using kernels::Write;
 const std::vector<NormKind> kKinds = {NormKind::kNone,  NormKind::kInstance, NormKind::kGroup,
                                       NormKind::kLayer, NormKind::kPosition, NormKind::kBatch};
 
-const Device& device() {
-  return harness::device();
-}
-
 LocalizerConfig config_of(NormKind norm, std::int64_t depth = 4, std::int64_t channels = 4,
                           std::int64_t kernel_size = 3) {
-  LocalizerConfig config;
-  config.depth = depth;
-  config.channels = channels;
-  config.kernel_size = kernel_size;
-  config.norm = norm;
-  config.groups = 2;
-  config.samples_per_set = 2;
-  return config;
-}
-
-// Away from 1 and 0, where gamma and beta begin.
-void randomize_norms(Localizer& net, Draw& draw) {
-  for (Parameter& parameter : net.parameters().parameters()) {
-    if (parameter.name.find(".norm.") == std::string::npos) continue;
-    const double mean = parameter.name.ends_with("weight") ? 1 : 0;
-    const auto values = draw.normals<double>(parameter.value.size(), mean, 0.5);
-    parameter.value.copy_from(HostArray::from<double>(values, parameter.value.shape()));
-  }
+  return {.depth = depth,
+          .channels = channels,
+          .kernel_size = kernel_size,
+          .norm = norm,
+          .groups = 2,
+          .samples_per_set = 2};
 }
 
 const Tensor& value_of(const Localizer& net, const std::string& name) {
@@ -80,8 +68,8 @@ Composition compose(Tape& tape, const Localizer& net, const Tensor& x) {
         options.channels_per_set = config.channels;
       if (config.norm == NormKind::kPosition) options.positions_per_set = 1;
       if (config.norm == NormKind::kBatch) options.samples_per_set = config.samples_per_set;
-      z = norm_relu(z, tape.constant(value_of(net, block + ".norm.weight")),
-                    tape.constant(value_of(net, block + ".norm.bias")), options);
+      z = norm_act(z, tape.constant(value_of(net, block + ".norm.weight")),
+                   tape.constant(value_of(net, block + ".norm.bias")), options);
     }
     for (double value : values_of(z.value()))
       result.nearest = std::min(result.nearest, std::abs(value));
@@ -113,12 +101,7 @@ TEST(Localizer, IsEquationOne) {
 
 TEST(Localizer, NamesItsTensorsAsPyTorchWould) {
   const auto names = [](NormKind kind) {
-    const Localizer net(device(), DType::kF32, config_of(kind, 4, 4, 5), 1);
-    std::map<std::string, HostArray> tensors;
-    net.parameters().save(tensors);
-    std::map<std::string, std::string> shapes;
-    for (const auto& [name, array] : tensors) shapes[name] = array.shape.str();
-    return shapes;
+    return shapes_of(Localizer(device(), DType::kF32, config_of(kind, 4, 4, 5), 1));
   };
   std::map<std::string, std::string> expected = {
       {"conv_in.weight", "[4, 1, 5]"},       {"conv_in.bias", "[4]"},
@@ -194,15 +177,8 @@ TEST(Localizer, Gradients) {
         if (composition.nearest > 1e-3) break;
       } while (true);
 
-      const GradientCheck parameters = check_gradients(
-          [&](Tape& tape) { return (*net)(tape.constant(x), Statistics::kMinibatch); },
-          net->parameters(), {.seed = i});
-      EXPECT_TRUE(parameters.passed()) << name_of(kind) << " " << shape.str() << "\n"
-                                       << parameters.message();
-      const GradientCheck input = check_gradients(
-          [&](Tape&, std::span<const Var> in) { return (*net)(in[0], Statistics::kMinibatch); },
-          std::vector{x}, {.seed = i});
-      EXPECT_TRUE(input.passed()) << name_of(kind) << " " << shape.str() << "\n" << input.message();
+      check_network_gradients(*net, x, i, Statistics::kMinibatch,
+                              std::string(name_of(kind)) + " " + shape.str());
     }
   }
 }
@@ -220,10 +196,8 @@ std::vector<double> gradients_of(const Localizer& net) {
 }
 
 std::vector<double> running_of(const Localizer& net) {
-  std::map<std::string, HostArray> tensors;
-  net.parameters().save(tensors);
   std::vector<double> all;
-  for (const auto& [name, array] : tensors) {
+  for (const auto& [name, array] : saved(net.parameters())) {
     if (name.find("running") == std::string::npos) continue;
     all.insert(all.end(), array.as<double>().begin(), array.as<double>().end());
   }
@@ -311,7 +285,7 @@ TEST(Localizer, PopulationStatisticsMixNothing) {
 TEST(Localizer, TrainsToTheSameBitsWithAnyNumberOfThreads) {
   for (NormKind kind :
        {NormKind::kInstance, NormKind::kBatch, NormKind::kLayer, NormKind::kPosition}) {
-    std::map<std::string, HostArray> first;
+    TensorMap first;
     for (int threads : {1, 2, 3, 2}) {
       Localizer net(harness::device(threads), DType::kF32, config_of(kind, 4, 16, 5), 9);
       Adam adam(net.parameters(), {LearningRate{1e-3}});
@@ -326,8 +300,7 @@ TEST(Localizer, TrainsToTheSameBitsWithAnyNumberOfThreads) {
         adam.step();
         random.advance(1);
       }
-      std::map<std::string, HostArray> tensors;
-      net.parameters().save(tensors);
+      const TensorMap tensors = saved(net.parameters());
       if (first.empty()) first = tensors;
       for (const auto& [name, array] : tensors)
         EXPECT_EQ(array.bytes, first.at(name).bytes) << name;

@@ -2,31 +2,19 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/gradcheck.h"
-#include "tests/harness/op_check.h"
+#include "tests/harness/localizer_check.h"
 
 namespace sidechannel {
 namespace {
 
+using harness::device;
 using harness::Draw;
 using harness::error_of;
+using harness::randomize_norms;
 using harness::relative_difference;
+using harness::shapes_of;
 using harness::tensor_of;
 using harness::values_of;
-
-const Device& device() {
-  return harness::device();
-}
-
-// Away from 1 and 0, where gamma and beta begin.
-void randomize_norms(Localizer& net, Draw& draw) {
-  for (Parameter& parameter : net.parameters().parameters()) {
-    if (parameter.name.find(".norm.") == std::string::npos) continue;
-    const double mean = parameter.name.ends_with("weight") ? 1 : 0;
-    const auto values = draw.normals<double>(parameter.value.size(), mean, 0.5);
-    parameter.value.copy_from(HostArray::from<double>(values, parameter.value.shape()));
-  }
-}
 
 std::vector<double> predict(const Localizer& net, const Tensor& x) {
   Tape tape(device(), DType::kF64);
@@ -66,8 +54,8 @@ Rows convolve(const Rows& x, const Weights& weights, const std::string& name,
 
 // Both sequences end to end, as one; then apart again. `nearest` is told how near a ReLU comes to
 // its kink.
-void pack_norm_relu(Rows& a, Rows& b, const Weights& weights, const std::string& name,
-                    double& nearest) {
+void pack_norm_act(Rows& a, Rows& b, const Weights& weights, const std::string& name,
+                   double& nearest) {
   const std::vector<double>& gamma = weights.values.at(name + ".weight");
   const std::vector<double>& beta = weights.values.at(name + ".bias");
   for (std::size_t c = 0; c < gamma.size(); ++c) {
@@ -104,7 +92,7 @@ std::vector<double> brute_force(const Localizer& net, const std::vector<double>&
     for (std::int64_t i = 0; i < config.depth - 2; ++i) {
       const std::string block = fmt::format("blocks.{}", i);
       for (Rows& rows : z) rows = convolve(rows, weights, block + ".conv", k);
-      pack_norm_relu(z[0], z[1], weights, block + ".norm", distance);
+      pack_norm_act(z[0], z[1], weights, block + ".norm", distance);
     }
     for (Rows& rows : z) {
       rows = convolve(rows, weights, "conv_out", k);
@@ -135,19 +123,9 @@ TEST(PackedLocalizer, TheLengthIsOnePlusTwoReceptiveFields) {
 }
 
 TEST(PackedLocalizer, NamesItsTensorsAsTheLocalizerDoes) {
-  const auto tensors_of = [](const ParameterList& list) {
-    std::map<std::string, HostArray> tensors;
-    list.save(tensors);
-    std::map<std::string, std::string> shapes;
-    for (const auto& [name, array] : tensors) shapes[name] = array.shape.str();
-    return shapes;
-  };
-  LocalizerConfig same;
-  same.depth = 5;
-  same.channels = 6;
-  EXPECT_EQ(tensors_of(
-                Localizer(device(), DType::kF32, LocalizerConfig::packed(5, 6, 5), 1).parameters()),
-            tensors_of(Localizer(device(), DType::kF32, same, 1).parameters()));
+  const LocalizerConfig same{.depth = 5, .channels = 6};
+  EXPECT_EQ(shapes_of(Localizer(device(), DType::kF32, LocalizerConfig::packed(5, 6, 5), 1)),
+            shapes_of(Localizer(device(), DType::kF32, same, 1)));
 }
 
 // A pair's predictions are the same, to the bit, whatever stands beside it; those of the two
@@ -214,12 +192,7 @@ TEST(PackedLocalizer, Gradients) {
       x = draw.tensor(shape);
       brute_force(*net, values_of(x), &nearest);
     }
-    const GradientCheck parameters = check_gradients(
-        [&](Tape& tape) { return (*net)(tape.constant(x)); }, net->parameters(), {.seed = i});
-    EXPECT_TRUE(parameters.passed()) << shape.str() << "\n" << parameters.message();
-    const GradientCheck input = check_gradients(
-        [&](Tape&, std::span<const Var> in) { return (*net)(in[0]); }, std::vector{x}, {.seed = i});
-    EXPECT_TRUE(input.passed()) << shape.str() << "\n" << input.message();
+    harness::check_network_gradients(*net, x, i, Statistics::kTraining, shape.str());
   }
 }
 

@@ -313,25 +313,26 @@ TEST(Adam, RefusesAnotherModelsState) {
   const auto load = [&](auto change) {
     auto tensors = saved;
     change(tensors);
-    return error_of([&] { model.adam.load(tensors, "run/checkpoint", "adam"); });
+    const std::string message =
+        error_of([&] { model.adam.load(tensors, "run/checkpoint", "adam"); });
+    return message.starts_with("run/checkpoint: ") ? message.substr(16) : message;
+  };
+  const auto with = [&](const char* name, const HostArray& array) {
+    return load([&](auto& tensors) { tensors[name] = array; });
   };
   EXPECT_EQ(load([](auto&) {}), "no error");
   for (const char* name : {"adam.m", "adam.v", "adam.steps"}) {
-    EXPECT_EQ(load([&](auto& t) { t.erase(name); }),
-              fmt::format("run/checkpoint: has no tensor {}", name));
+    EXPECT_EQ(load([&](auto& t) { t.erase(name); }), fmt::format("has no tensor {}", name));
   }
-  EXPECT_EQ(load([](auto& t) { t["adam.m"] = HostArray(DType::kF32, {28}); }),
-            "run/checkpoint: adam.m is f32 [28], expected f32 [29]");
-  EXPECT_EQ(load([](auto& t) { t["adam.v"] = HostArray(DType::kF64, {29}); }),
-            "run/checkpoint: adam.v is f64 [29], expected f32 [29]");
-  EXPECT_EQ(load([](auto& t) { t["adam.steps"] = HostArray(DType::kI64, {1}); }),
-            "run/checkpoint: adam.steps is i64 [1], expected i64 []");
-  EXPECT_EQ(load([](auto& t) { t["adam.steps"] = HostArray(DType::kF64, {}); }),
-            "run/checkpoint: adam.steps is f64 [], expected i64 []");
-  EXPECT_EQ(load([](auto& t) { t["adam.steps"] = scalar(-1); }),
-            "run/checkpoint: adam.steps is -1, expected 0 to 9223372036854775807");
+  EXPECT_EQ(with("adam.m", HostArray(DType::kF32, {28})), "adam.m is f32 [28], expected f32 [29]");
+  EXPECT_EQ(with("adam.v", HostArray(DType::kF64, {29})), "adam.v is f64 [29], expected f32 [29]");
+  EXPECT_EQ(with("adam.steps", HostArray(DType::kI64, {1})),
+            "adam.steps is i64 [1], expected i64 []");
+  EXPECT_EQ(with("adam.steps", HostArray(DType::kF64, {})),
+            "adam.steps is f64 [], expected i64 []");
+  EXPECT_EQ(with("adam.steps", scalar(-1)), "adam.steps is -1, expected 0 to 9223372036854775807");
   EXPECT_EQ(load([](auto& t) { t["adam.v"].template as<float>()[28] = -1; }),
-            "run/checkpoint: tensor adam.v holds -1, expected at least 0");
+            "tensor adam.v holds -1, expected at least 0");
   EXPECT_EQ(load([](auto& t) { t["adam.m"].template as<float>()[28] = -1; }), "no error");
 }
 

@@ -81,20 +81,20 @@ void check_empty_operations(const Device& device, DType dtype) {
         NormOptions options = {.channels_per_set = set_channels,
                                .samples_per_set = set_samples,
                                .activation = activation};
-        check("norm_relu", std::vector{x, of_channels, of_channels},
-              [&](In in) { return norm_relu(in[0], in[1], in[2], options); });
+        check("norm_act", std::vector{x, of_channels, of_channels},
+              [&](In in) { return norm_act(in[0], in[1], in[2], options); });
         if (set_channels > 1) continue;
         RunningStatistics running{Tensor(device, dtype, of_channels),
                                   Tensor(device, dtype, of_channels)};
         running.mean.fill(3);
         running.variance.fill(4);
         options.update = &running;
-        check("norm_relu, running", std::vector{x, of_channels, of_channels},
-              [&](In in) { return norm_relu(in[0], in[1], in[2], options); });
+        check("norm_act, running", std::vector{x, of_channels, of_channels},
+              [&](In in) { return norm_act(in[0], in[1], in[2], options); });
         for (const double value : values_of(running.mean)) EXPECT_EQ(value, 3);
         for (const double value : values_of(running.variance)) EXPECT_EQ(value, 4);
-        check("norm_relu_population", std::vector{x, of_channels, of_channels}, [&](In in) {
-          return norm_relu_population(in[0], in[1], in[2], running.mean, running.variance, options);
+        check("norm_act_population", std::vector{x, of_channels, of_channels}, [&](In in) {
+          return norm_act_population(in[0], in[1], in[2], running.mean, running.variance, options);
         });
       }
     }

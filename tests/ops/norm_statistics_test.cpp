@@ -3,7 +3,6 @@
 
 #include <numeric>
 
-#include "engine/gradcheck.h"
 #include "engine/modules.h"
 #include "tests/harness/norm_check.h"
 
@@ -261,7 +260,7 @@ BACKEND_TEST(NormStatistics, RunningVarianceOfOneValueIsZero) {
 
 TEST(NormStatistics, OnlyTrainingMovesThem) {
   ParameterList list(harness::device(), DType::kF64, 1);
-  const NormRelu norm(list, "norm", 3, {1, 2, 1e-5, kRelu}, true);
+  const NormAct norm(list, "norm", 3, {1, 2, 1e-5, kRelu}, true);
   std::map<std::string, HostArray> tensors;
   const auto running = [&](const char* name) {
     list.save(tensors);
@@ -283,11 +282,11 @@ TEST(NormStatistics, OnlyTrainingMovesThem) {
 
 TEST(NormStatistics, TheModuleSaysWhenNoneWereTracked) {
   ParameterList list(harness::device(), DType::kF64, 1);
-  const NormRelu norm(list, "norm", 3, {});
+  const NormAct norm(list, "norm", 3, {});
   Tape tape(harness::device(), DType::kF64);
   const Var x = tape.make({1, 4, 3});
   EXPECT_EQ(error_of([&] { norm(x, Statistics::kPopulation); }),
-            "norm_relu: population statistics were not tracked by this layer");
+            "norm_act: population statistics were not tracked by this layer");
 }
 
 // --- Population statistics ----------------------------------------------------------------------
@@ -337,14 +336,13 @@ TEST(NormPopulation, Gradients) {
     const Tensor mean = harness::tensor_of(c.population_mean, channels);
     const Tensor variance = harness::tensor_of(c.population_variance, channels);
     const NormOptions norm = {.activation = dims.activation};
-    const GradientCheck check = check_gradients(
+    harness::expect_gradients(
         [&](Tape&, std::span<const Var> in) {
-          return norm_relu_population(in[0], in[1], in[2], mean, variance, norm);
+          return norm_act_population(in[0], in[1], in[2], mean, variance, norm);
         },
         std::vector{harness::tensor_of(c.x, {dims.batch, dims.length, dims.channels}),
                     harness::tensor_of(c.gamma, channels), harness::tensor_of(c.beta, channels)},
-        {.seed = seed});
-    EXPECT_TRUE(check.passed()) << c.text() << "\n" << check.message();
+        {.seed = seed}, c.text());
   }
 }
 
@@ -356,9 +354,9 @@ TEST(NormPopulation, WithTheBatchsStatisticsIsTheBatchsNorm) {
   const Var x = tape.constant(harness::tensor_of(c.x, {3, 17, 5}));
   const Var gamma = tape.constant(harness::tensor_of(c.gamma, {5}));
   const Var beta = tape.constant(harness::tensor_of(c.beta, {5}));
-  const Var a = norm_relu(x, gamma, beta, {1, 3, 1e-5, kRelu});
-  const Var b = norm_relu_population(x, gamma, beta, harness::tensor_of(s.mean, {5}),
-                                     harness::tensor_of(s.variance, {5}), {});
+  const Var a = norm_act(x, gamma, beta, {1, 3, 1e-5, kRelu});
+  const Var b = norm_act_population(x, gamma, beta, harness::tensor_of(s.mean, {5}),
+                                    harness::tensor_of(s.variance, {5}), {});
   EXPECT_LE(
       harness::relative_difference(harness::values_of(a.value()), harness::values_of(b.value())),
       1e-14);

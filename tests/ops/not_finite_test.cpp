@@ -63,7 +63,7 @@ void check_not_finite(const Device& device, DType dtype) {
             const auto in_set = [&](std::int64_t i) {
               return i / channels >= length && (layer || i % channels == place % channels);
             };
-            check("norm_relu", x, norm_relu(x, gamma, beta, options), in_set, in_set);
+            check("norm_act", x, norm_act(x, gamma, beta, options), in_set, in_set);
           }
           if (activation == kMish && std::isinf(value)) continue;  // -infinity times 0 is NaN
           Tape tape(device, dtype);
@@ -73,9 +73,9 @@ void check_not_finite(const Device& device, DType dtype) {
           variance.fill(2);
           const NormOptions options = {.activation = activation};
           const Var y =
-              norm_relu_population(x, tape.constant(tensor({channels}, 2)),
-                                   tape.constant(tensor({channels}, 3)), mean, variance, options);
-          check("norm_relu_population", x, y,
+              norm_act_population(x, tape.constant(tensor({channels}, 2)),
+                                  tape.constant(tensor({channels}, 3)), mean, variance, options);
+          check("norm_act_population", x, y,
                 [&](std::int64_t i) { return i == place && std::isnan(value); });
         }
       }

@@ -225,6 +225,19 @@ double cdf(double x) {
   return 0.5 * std::erfc(-x / std::sqrt(2.0));
 }
 
+// That sorted values are those of a distribution.
+template <class Cdf>
+void expect_distribution(const std::vector<float>& values, const Cdf& share_below) {
+  const auto n = static_cast<double>(values.size());
+  double distance = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double p = share_below(values[i]);
+    distance = std::max({distance, std::abs(p - static_cast<double>(i) / n),
+                         std::abs(p - static_cast<double>(i + 1) / n)});
+  }
+  EXPECT_LT(distance, kKolmogorov / std::sqrt(n));
+}
+
 TEST(Normal, HasTheMomentsOfTheNormalDistribution) {
   const auto values = normals({42, 1}, {0, 0}, 2000, 500);
   const auto n = static_cast<double>(values.size());
@@ -248,13 +261,7 @@ TEST(Normal, HasTheNormalDistribution) {
   auto values = normals({43, 1}, {0, 0}, 2000, 500);
   std::sort(values.begin(), values.end());
   const auto n = static_cast<double>(values.size());
-  double distance = 0;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const double p = cdf(values[i]);
-    distance = std::max({distance, std::abs(p - static_cast<double>(i) / n),
-                         std::abs(p - static_cast<double>(i + 1) / n)});
-  }
-  EXPECT_LT(distance, kKolmogorov / std::sqrt(n));
+  expect_distribution(values, cdf);
   // The tails, where the distance above says little: counts are binomial.
   for (double x : {2.0, 3.0, 4.0}) {
     const auto beyond = std::count_if(values.begin(), values.end(),
@@ -311,11 +318,7 @@ TEST(Uniform, IsUniformWithinItsBound) {
   std::sort(values.begin(), values.end());
   EXPECT_GE(values.front(), -0.25f);
   EXPECT_LT(values.back(), 0.25f);
-  double distance = 0;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    distance = std::max(distance, std::abs((values[i] + 0.25) / 0.5 - static_cast<double>(i) / n));
-  }
-  EXPECT_LT(distance, kKolmogorov / std::sqrt(n));
+  expect_distribution(values, [](double x) { return (x + 0.25) / 0.5; });
 }
 
 // --- The polynomials ----------------------------------------------------------------------------

@@ -180,7 +180,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
 void launch_total_params(CudaQueue& queue, const TilePlan& plan, const Sums* partial,
                          GradOut<float> dgamma, GradOut<float> dbeta) {
   const int channels = plan.tiling.channels;
-  launch_total_columns(queue, "norm_relu_backward: parameters", plan, partial,
+  launch_total_columns(queue, "norm_act_backward: parameters", plan, partial,
                        ColumnOutputs<2>{{dbeta, dgamma}, {channels, channels}});
 }
 
@@ -201,7 +201,7 @@ void run(CudaQueue& queue, const NormBackward<float>& call) {
     Sums* partial =
         params ? static_cast<Sums*>(queue.scratch(column_partial_bytes<2>(whole))) : nullptr;
     with_constants<4, 8>(whole, [&](auto kVec, auto kItems) {
-      launch(queue, "norm_relu_backward", backward_tile<kVec(), kItems(), Part::kSets>,
+      launch(queue, "norm_act_backward", backward_tile<kVec(), kItems(), Part::kSets>,
              Launch{whole.grid(), whole.block()}, whole.tiling, norm, call.x, call.gamma, call.beta,
              statistics, call.dy, dx, partial);
     });
@@ -215,13 +215,13 @@ void run(CudaQueue& queue, const NormBackward<float>& call) {
       queue.scratch(column_partial_bytes<2>(plan) + static_cast<std::size_t>(sets) * sizeof(Sums)));
   Sums* of_sets = partial + column_partial_bytes<2>(plan) / sizeof(Sums);
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
-    launch(queue, "norm_relu_backward: sums", backward_tile<kVec(), kItems(), Part::kChunk>,
+    launch(queue, "norm_act_backward: sums", backward_tile<kVec(), kItems(), Part::kChunk>,
            Launch{plan.grid(), plan.block()}, plan.tiling, norm, call.x, call.gamma, call.beta,
            statistics, call.dy, GradOut<float>{}, partial);
     if (!dx.data) return;
-    launch(queue, "norm_relu_backward: sets", merge_set, Launch{sets, 128}, plan.tiling, norm,
+    launch(queue, "norm_act_backward: sets", merge_set, Launch{sets, 128}, plan.tiling, norm,
            call.gamma, partial, of_sets);
-    launch(queue, "norm_relu_backward: apply", apply_backward<kVec(), kItems()>,
+    launch(queue, "norm_act_backward: apply", apply_backward<kVec(), kItems()>,
            Launch{plan.grid(), plan.block()}, plan.tiling, norm, call.x, call.gamma, call.beta,
            statistics, call.dy, of_sets, dx);
   });
@@ -240,7 +240,7 @@ void run(CudaQueue& queue, const NormPopulationBackward<float>& call) {
   Sums* partial =
       params ? static_cast<Sums*>(queue.scratch(column_partial_bytes<2>(plan))) : nullptr;
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
-    launch(queue, "norm_relu_population_backward",
+    launch(queue, "norm_act_population_backward",
            backward_tile<kVec(), kItems(), Part::kPopulation>, Launch{plan.grid(), plan.block()},
            plan.tiling, arguments_of(dims), call.x, call.gamma, call.beta, given, call.dy, dx,
            partial);

@@ -195,7 +195,7 @@ void run(CudaQueue& queue, const NormForward<float>& call) {
   TilePlan whole;
   if (cut_in_whole_sets(dims, vec, {4, 8, 16}, whole)) {
     with_constants<4, 8, 16>(whole, [&](auto kVec, auto kItems) {
-      launch(queue, "norm_relu_forward", forward_whole_sets<kVec(), kItems()>,
+      launch(queue, "norm_act_forward", forward_whole_sets<kVec(), kItems()>,
              Launch{whole.grid(), whole.block()}, whole.tiling, norm, call.x, call.gamma, call.beta,
              call.y, statistics);
     });
@@ -206,12 +206,12 @@ void run(CudaQueue& queue, const NormForward<float>& call) {
   auto* moments = static_cast<Moments*>(queue.scratch(
       static_cast<std::size_t>(groups * dims.channels * plan.tiling.chunks) * sizeof(Moments)));
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
-    launch(queue, "norm_relu_forward: sums", sum_chunks<kVec(), kItems()>,
+    launch(queue, "norm_act_forward: sums", sum_chunks<kVec(), kItems()>,
            Launch{plan.grid(), plan.block()}, plan.tiling, call.x, moments);
     const std::int64_t sets = groups * (dims.channels / dims.channels_per_set);
-    launch(queue, "norm_relu_forward: statistics", merge_chunks, Launch{sets, 128}, plan.tiling,
+    launch(queue, "norm_act_forward: statistics", merge_chunks, Launch{sets, 128}, plan.tiling,
            norm, dims.epsilon, moments, statistics);
-    launch(queue, "norm_relu_forward: apply", apply<kVec(), kItems(), false>,
+    launch(queue, "norm_act_forward: apply", apply<kVec(), kItems(), false>,
            Launch{plan.grid(), plan.block()}, plan.tiling, norm, call.x,
            GivenStatistics{statistics.mean, statistics.mean_rest, statistics.rstd}, call.gamma,
            call.beta, call.y);
@@ -225,7 +225,7 @@ void run(CudaQueue& queue, const NormPopulationForward<float>& call) {
   const TilePlan plan = cut_in_chunks(1, dims.batch * dims.length, dims.channels,
                                       pack_size(dims.channels, {call.x, call.y}));
   with_constants<8>(plan, [&](auto kVec, auto kItems) {
-    launch(queue, "norm_relu_population_forward", apply<kVec(), kItems(), true>,
+    launch(queue, "norm_act_population_forward", apply<kVec(), kItems(), true>,
            Launch{plan.grid(), plan.block()}, plan.tiling, arguments_of(dims), call.x, given,
            call.gamma, call.beta, call.y);
   });
