@@ -14,11 +14,9 @@ namespace {
 // N of "cuda[:N]"; -1 when the name is something else.
 int cuda_index(const std::string& name) {
   if (name == "cuda") return 0;
-  const std::string digits = name.starts_with("cuda:") ? name.substr(5) : "";
-  const bool number =
-      !digits.empty() && digits.size() <= 3 && (digits[0] != '0' || digits == "0") &&
-      std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
-  return number ? std::stoi(digits) : -1;
+  constexpr std::int64_t kMost = 999;
+  const auto index = name.starts_with("cuda:") ? whole_number(name.substr(5)) : std::nullopt;
+  return index && *index >= 0 && *index <= kMost ? static_cast<int>(*index) : -1;
 }
 
 }  // namespace

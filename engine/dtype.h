@@ -10,37 +10,20 @@ namespace sidechannel {
 // Element types. Tensors compute in f32 or f64; bool and the integers appear only in files.
 enum class DType : std::uint8_t { kF32, kF64, kI32, kI64, kU8, kBool };
 
+struct DTypeInfo {
+  std::string_view name;
+  std::size_t size;  // of an element, in bytes
+};
+// In the order of DType.
+inline constexpr DTypeInfo kDTypes[] = {{"f32", 4}, {"f64", 8}, {"i32", 4},
+                                        {"i64", 8}, {"u8", 1},  {"bool", 1}};
+
 constexpr std::size_t size_of(DType type) {
-  switch (type) {
-    case DType::kF32:
-    case DType::kI32:
-      return 4;
-    case DType::kF64:
-    case DType::kI64:
-      return 8;
-    case DType::kU8:
-    case DType::kBool:
-      return 1;
-  }
-  return 0;
+  return kDTypes[static_cast<std::size_t>(type)].size;
 }
 
 constexpr std::string_view name_of(DType type) {
-  switch (type) {
-    case DType::kF32:
-      return "f32";
-    case DType::kF64:
-      return "f64";
-    case DType::kI32:
-      return "i32";
-    case DType::kI64:
-      return "i64";
-    case DType::kU8:
-      return "u8";
-    case DType::kBool:
-      return "bool";
-  }
-  return "?";
+  return kDTypes[static_cast<std::size_t>(type)].name;
 }
 
 // The DType of a C++ type: dtype_of<float>().

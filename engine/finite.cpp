@@ -12,22 +12,11 @@ namespace {
 template <class T>
 std::string first_in(const HostArray& array) {
   const auto values = array.as<T>();
-  const auto found =
-      std::find_if(values.begin(), values.end(), [](T value) { return !std::isfinite(value); });
+  const auto found = std::ranges::find_if(values, [](T value) { return !std::isfinite(value); });
   if (found == values.end()) return {};
-  std::vector<std::int64_t> index(array.shape.begin(), array.shape.end());
-  std::int64_t at = found - values.begin();
-  for (std::size_t axis = index.size(); axis-- > 0;) {
-    const std::int64_t extent = index[axis];
-    index[axis] = at % extent;
-    at /= extent;
-  }
   // A NaN's sign says nothing.
-  return fmt::format("{} at [{}]",
-                     std::isnan(*found) ? "nan"
-                     : *found > 0       ? "inf"
-                                        : "-inf",
-                     fmt::join(index, ", "));
+  const char* const what = std::isnan(*found) ? "nan" : *found > 0 ? "inf" : "-inf";
+  return fmt::format("{} at {}", what, array.shape.place_of(found - values.begin()));
 }
 
 // What an operation that reads these does: "blocks.3.conv gave" with blocks.3.conv.weight. Of the

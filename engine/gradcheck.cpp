@@ -24,15 +24,6 @@ struct Subject {
   std::function<Tensor(std::size_t)> gradient;  // where backward() writes that of a value
 };
 
-// "[1, 0, 4]" for an element of a row-major array.
-std::string place_of(std::int64_t index, const Shape& shape) {
-  std::vector<std::int64_t> place(static_cast<std::size_t>(shape.rank()));
-  for (int axis = shape.rank(); axis-- > 0; index /= shape[axis]) {
-    place[static_cast<std::size_t>(axis)] = index % shape[axis];
-  }
-  return fmt::format("[{}]", fmt::join(place, ", "));
-}
-
 class Checker {
  public:
   Checker(const Device& device, Subject subject, const GradientCheckOptions& options)
@@ -223,7 +214,7 @@ class Checker {
     for (std::size_t i : elements) {
       Move move{std::vector<double>(x.size()), step_of(i), gradient[i], ""};
       move.by[i] = move.length;
-      move.where = "at " + place_of(static_cast<std::int64_t>(i), origins_[input].shape);
+      move.where = "at " + origins_[input].shape.place_of(static_cast<std::int64_t>(i));
       body(std::move(move));
     }
     for (int d = 0; !all && d < options_.directions; ++d) {

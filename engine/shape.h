@@ -62,6 +62,15 @@ class Shape {
   // "[32, 600, 64]"
   std::string str() const { return fmt::format("[{}]", fmt::join(begin(), end(), ", ")); }
 
+  // "[1, 0, 4]" for an element of a row-major array of this shape.
+  std::string place_of(std::int64_t index) const {
+    Shape place = *this;
+    for (std::size_t axis = static_cast<std::size_t>(rank_); axis-- > 0; index /= dims_[axis]) {
+      place.dims_[axis] = index % dims_[axis];
+    }
+    return place.str();
+  }
+
  private:
   static constexpr std::int64_t kMaxBytes = std::numeric_limits<std::int64_t>::max();
   static constexpr std::int64_t kMaxWidth = 8;  // of an element, in bytes

@@ -7,8 +7,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
+#include <charconv>
+#include <cmath>
 #include <fstream>
 #include <sstream>
 #include <system_error>
@@ -107,8 +108,6 @@ void keep_copy(const fs::path& path, const fs::path& previous) {
   write_file_durably(previous, bytes);
 }
 
-std::atomic<int> writes_under_way = 0;
-
 // Gives the current file its second name by link and rename, so that it never loses its first. When
 // an earlier write got no further than this, both names are one file already: rename then does
 // nothing and leaves the temporary name to its destructor. Without hard links a copy does as well.
@@ -131,6 +130,26 @@ void keep_as_previous(const fs::path& path) {
     default:
       fail("link", path, link.path());
   }
+}
+
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+
+// Leading zeros would make it octal to some.
+bool has_leading_zero(std::string_view text) {
+  if (text.starts_with('-')) text.remove_prefix(1);
+  return text.size() > 1 && text[0] == '0' && is_digit(text[1]);
+}
+
+template <class T>
+std::optional<T> number(std::string_view text) {
+  T value{};
+  const char* const end = text.data() + text.size();
+  if (std::is_integral_v<T> && text == "-0") return std::nullopt;
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || stop != end || has_leading_zero(text)) return std::nullopt;
+  return value;
 }
 
 }  // namespace
@@ -250,17 +269,6 @@ fs::path previous_of(const fs::path& path) {
   return fs::path(path) += ".previous";
 }
 
-int file_writes_under_way() {
-  return writes_under_way;
-}
-
-WriteUnderWay::WriteUnderWay() {
-  ++writes_under_way;
-}
-WriteUnderWay::~WriteUnderWay() {
-  --writes_under_way;
-}
-
 void create_folder(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);
@@ -332,6 +340,15 @@ std::string shown(std::string_view name) {
   const bool plain = !name.empty() && name.size() <= kShort &&
                      std::ranges::all_of(name, [](char c) { return c > ' ' && c < 127; });
   return plain ? std::string(name) : in_quotes(name);
+}
+
+std::optional<std::int64_t> whole_number(std::string_view text) {
+  return number<std::int64_t>(text);
+}
+
+std::optional<double> real_number(std::string_view text) {
+  const std::optional<double> value = number<double>(text);
+  return value && std::isfinite(*value) ? value : std::nullopt;
 }
 
 std::string listed(const std::vector<const char*>& names) {

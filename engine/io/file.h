@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -74,16 +75,20 @@ bool remove_file(const std::filesystem::path& path);
 // once, on stderr.
 void sync_folder_of(const std::filesystem::path& path);
 
+// Counts those that live.
+template <std::atomic<int>& kCount>
+class Counted {
+ public:
+  Counted() { ++kCount; }
+  ~Counted() { --kCount; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+};
+
 // How many new files are being written right now, in all threads: what a program that is told to
 // end waits for, so that it leaves no temporary one. May be asked in a signal's handler.
-int file_writes_under_way();
-class WriteUnderWay {
- public:
-  WriteUnderWay();
-  ~WriteUnderWay();
-  WriteUnderWay(const WriteUnderWay&) = delete;
-  WriteUnderWay& operator=(const WriteUnderWay&) = delete;
-};
+inline std::atomic<int> file_writes_under_way = 0;
+using WriteUnderWay = Counted<file_writes_under_way>;
 
 // Makes a folder, and those that it lies in, where they are not there yet.
 void create_folder(const std::filesystem::path& path);
@@ -166,6 +171,12 @@ std::string in_quotes(std::string_view text);
 // A name from outside, for a message: as it is where that is one short word of ASCII, else in
 // quotes.
 std::string shown(std::string_view name);
+
+// A whole number as flags, lists and names of devices hold it: decimal, and nothing else in the
+// text. Leading zeros, a plus, blanks, 0x and what does not fit the type make none.
+std::optional<std::int64_t> whole_number(std::string_view text);
+// The same of any number; inf and nan are none.
+std::optional<double> real_number(std::string_view text);
 
 // "one, two or three".
 std::string listed(const std::vector<const char*>& names);

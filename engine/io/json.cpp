@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <set>
-#include <type_traits>
 
 #include "engine/io/file.h"
 
@@ -87,20 +85,6 @@ class Check : public nlohmann::json_sax<Json> {
 };
 
 template <class T>
-bool holds(const Json& value) {
-  if constexpr (std::is_same_v<T, bool>) return value.is_boolean();
-  if constexpr (std::is_same_v<T, std::string>) return value.is_string();
-  if constexpr (std::is_same_v<T, double>) {
-    return value.is_number() && std::isfinite(value.get<double>());
-  }
-  if constexpr (std::is_same_v<T, std::int64_t>) {
-    constexpr auto kMost = std::numeric_limits<std::int64_t>::max();
-    return value.is_number_integer() &&
-           (!value.is_number_unsigned() || value.get<std::uint64_t>() <= kMost);
-  }
-}
-
-template <class T>
 std::string_view name_of_type() {
   if constexpr (std::is_same_v<T, bool>) return "true or false";
   if constexpr (std::is_same_v<T, std::string>) return "a text";
@@ -152,19 +136,17 @@ std::string in_words(const Json& value) {
 
 template <class T>
 T json_as(const Json& value, std::string_view what) {
-  SC_CHECK(holds<T>(value), "{} is {}, expected {}", what, in_words(value), name_of_type<T>());
-  return value.get<T>();
+  const std::optional<T> is = value_of<T>(value);
+  SC_CHECK(is, "{} is {}, expected {}", what, in_words(value), name_of_type<T>());
+  return *is;
 }
 
 template <class T>
 T json_as(const Json& value, std::string_view what, T least, T most) {
-  const auto fits = [&] {
-    const T number = value.get<T>();
-    return number >= least && number <= most;
-  };
-  SC_CHECK(holds<T>(value) && fits(), "{} is {}, expected {}{}", what, in_words(value),
+  const std::optional<T> is = value_of<T>(value);
+  SC_CHECK(is && *is >= least && *is <= most, "{} is {}, expected {}{}", what, in_words(value),
            name_of_type<T>(), range_in_words(least, most));
-  return value.get<T>();
+  return *is;
 }
 
 template bool json_as(const Json&, std::string_view);

@@ -2,12 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 namespace sidechannel {
 
@@ -29,9 +32,25 @@ std::string json_text(const Json& json, int indent = -1);
 // A value in few words, for messages: "null", "3.7", "a list".
 std::string in_words(const Json& value);
 
+// The number or the text in `value`, where it is one of that type (finite) and fits it. T is
+// std::int64_t, double, bool or std::string.
+template <class T>
+std::optional<T> value_of(const Json& value) {
+  bool is = false;
+  if constexpr (std::is_same_v<T, bool>) is = value.is_boolean();
+  if constexpr (std::is_same_v<T, std::string>) is = value.is_string();
+  if constexpr (std::is_same_v<T, double>) {
+    is = value.is_number() && std::isfinite(value.template get<double>());
+  }
+  if constexpr (std::is_same_v<T, std::int64_t>) {
+    is = value.is_number_integer() &&
+         (!value.is_number_unsigned() || value.template get<std::uint64_t>() <= INT64_MAX);
+  }
+  return is ? std::optional<T>(value.template get<T>()) : std::nullopt;
+}
+
 // `value` as a T from `least` to `most`, or an Error that says what it has to be and begins with
-// `what`: "plan.json: \"groups\" is 3.7, expected a whole number of at least 1". T is std::int64_t,
-// double (finite: JSON has no others), bool or std::string.
+// `what`: "plan.json: \"groups\" is 3.7, expected a whole number of at least 1".
 template <class T>
 T json_as(const Json& value, std::string_view what);
 template <class T>

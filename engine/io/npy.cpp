@@ -320,29 +320,18 @@ HostArray parse_npy(std::span<const std::byte> bytes, std::string_view name) {
 HostArray converted(const HostArray& array, DType to) {
   if (array.dtype == to) return array;
   HostArray result(to, array.shape);
-  const auto from = [&]<class From>() {
+  const auto convert_where = [&]<class From>(From /*type*/, DType type) {
+    if (array.dtype != type) return;
     if (to == DType::kF32) return convert<From, float>(array.bytes, result.bytes);
     SC_CHECK(to == DType::kF64, "cannot convert {} to {}", name_of(array.dtype), name_of(to));
     convert<From, double>(array.bytes, result.bytes);
   };
-  switch (array.dtype) {
-    case DType::kF32:
-      from.operator()<float>();
-      break;
-    case DType::kF64:
-      from.operator()<double>();
-      break;
-    case DType::kI32:
-      from.operator()<std::int32_t>();
-      break;
-    case DType::kI64:
-      from.operator()<std::int64_t>();
-      break;
-    case DType::kU8:
-    case DType::kBool:
-      from.operator()<std::uint8_t>();
-      break;
-  }
+  convert_where(float(), DType::kF32);
+  convert_where(double(), DType::kF64);
+  convert_where(std::int32_t(), DType::kI32);
+  convert_where(std::int64_t(), DType::kI64);
+  convert_where(std::uint8_t(), DType::kU8);
+  convert_where(std::uint8_t(), DType::kBool);
   return result;
 }
 

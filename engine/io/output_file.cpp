@@ -7,12 +7,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <optional>
 #include <random>
 #include <string>
 #include <system_error>
-#include <vector>
 
 #include "engine/io/file.h"
 #include "engine/say.h"
@@ -44,11 +42,9 @@ std::optional<int> descriptor_of(const fs::path& path) {
   const std::string folder = fs::canonical(folder_of(path), error);
   const std::string own = fmt::format("/proc/{}/", getpid());
   if (error || !folder.starts_with(own) || !folder.ends_with("/fd")) return std::nullopt;
-  const std::string name = path.filename();
-  int number = -1;
-  const auto [end, problem] = std::from_chars(name.data(), name.data() + name.size(), number);
-  if (problem != std::errc() || end != name.data() + name.size()) return std::nullopt;
-  return number;
+  const std::optional<std::int64_t> number = whole_number(path.filename().string());
+  return number && *number == static_cast<int>(*number) ? std::optional<int>(*number)
+                                                        : std::nullopt;
 }
 
 void write_descriptor(int descriptor, Bytes bytes) {

@@ -1,7 +1,6 @@
 #include "experiments/localization/training.h"
 
 #include <cmath>
-#include <cstdint>
 #include <limits>
 #include <memory>
 

@@ -11,11 +11,6 @@
 
 namespace sidechannel::experiments {
 
-// Numbers as flags, lists and names of devices hold them: decimal, and nothing else in the text.
-// Leading zeros, a plus, blanks, 0x, inf, nan and what does not fit the type are no numbers.
-std::optional<std::int64_t> whole_number(std::string_view text);
-std::optional<double> real_number(std::string_view text);
-
 // What a setting may be. Each kind reads a value from text, tells whether a value belongs to it,
 // and says in words what does: "a whole number from 1 to 64".
 

@@ -1,14 +1,12 @@
 #include "experiments/run/flags.h"
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <filesystem>
 #include <new>
 #include <numeric>
 #include <stdexcept>
 #include <utility>
 
-#include "engine/say.h"
 #include "experiments/run/build_info.h"
 #include "experiments/run/interrupt.h"
 #include "experiments/run/memory.h"

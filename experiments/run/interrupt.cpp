@@ -5,13 +5,10 @@
 #include <unistd.h>
 
 #include <array>
-#include <atomic>
 #include <csignal>
 #include <cstddef>
 #include <initializer_list>
 #include <type_traits>
-
-#include "engine/io/file.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -20,8 +17,6 @@ constexpr long kPatience = 1'500'000;  // microseconds: of the two seconds in wh
 constexpr long kLookAgain = 10'000;
 
 volatile std::sig_atomic_t requested = 0;
-std::atomic<int> polling = 0;
-std::atomic<int> delaying = 0;
 
 // A signal may come while the process ends: what its handler reads outlives the static destructors.
 struct LastWords {
@@ -40,7 +35,7 @@ void call_again(long microseconds) {
 }
 
 void end_if_nothing_is_written(int) {
-  if (delaying > 0 || file_writes_under_way() > 0) return call_again(kLookAgain);
+  if (interrupts_delayed > 0 || file_writes_under_way > 0) return call_again(kLookAgain);
   if (write(STDERR_FILENO, last_words.text.data(), last_words.size) < 0) {
     // The exit code says it, too.
   }
@@ -54,7 +49,7 @@ void on_signal(int signal) {
     return;
   }
   requested = signal;
-  if (polling > 0) return call_again(kPatience);
+  if (interrupts_polled > 0) return call_again(kPatience);
   end_if_nothing_is_written(signal);
 }
 
@@ -84,19 +79,6 @@ void catch_interrupts(const char* name) {
 
 bool interrupt_requested() {
   return requested != 0;
-}
-
-PollsInterrupts::PollsInterrupts() {
-  ++polling;
-}
-PollsInterrupts::~PollsInterrupts() {
-  --polling;
-}
-DelaysInterrupts::DelaysInterrupts() {
-  ++delaying;
-}
-DelaysInterrupts::~DelaysInterrupts() {
-  --delaying;
 }
 
 }  // namespace sidechannel::experiments

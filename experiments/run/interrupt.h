@@ -1,5 +1,9 @@
 #pragma once
 
+#include <atomic>
+
+#include "engine/io/file.h"
+
 namespace sidechannel::experiments {
 
 // What main returns after a run was stopped by a signal (EX_TEMPFAIL of sysexits.h: the same
@@ -18,23 +22,15 @@ void catch_interrupts(const char* name);
 // Whether a signal has asked.
 bool interrupt_requested();
 
+// How many there are of what follows.
+inline std::atomic<int> interrupts_polled = 0;
+inline std::atomic<int> interrupts_delayed = 0;
+
 // While one lives, a loop asks interrupt_requested() after each of its steps, and ends by itself
 // with its state saved. A step that takes longer than a second and a half is not waited for.
-class PollsInterrupts {
- public:
-  PollsInterrupts();
-  ~PollsInterrupts();
-  PollsInterrupts(const PollsInterrupts&) = delete;
-  PollsInterrupts& operator=(const PollsInterrupts&) = delete;
-};
+using PollsInterrupts = Counted<interrupts_polled>;
 
 // While one lives, what is done is waited for: the saving of a state.
-class DelaysInterrupts {
- public:
-  DelaysInterrupts();
-  ~DelaysInterrupts();
-  DelaysInterrupts(const DelaysInterrupts&) = delete;
-  DelaysInterrupts& operator=(const DelaysInterrupts&) = delete;
-};
+using DelaysInterrupts = Counted<interrupts_delayed>;
 
 }  // namespace sidechannel::experiments

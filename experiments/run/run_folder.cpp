@@ -1,6 +1,5 @@
 #include "experiments/run/run_folder.h"
 
-#include <charconv>
 #include <cmath>
 #include <span>
 
@@ -57,13 +56,11 @@ std::int64_t number_in(const SafetensorsFile& state, const std::string& key,
                        const std::string& source, std::int64_t most) {
   const auto found = state.metadata.find(key);
   SC_CHECK(found != state.metadata.end(), "{}: has no {}, so it is no state of a run", source, key);
-  const std::string& text = found->second;
-  std::int64_t value = -1;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  SC_CHECK(error == std::errc() && end == text.data() + text.size() && value >= 0 && value <= most,
-           "{}: {} is {}, expected a whole number from 0 to {}", source, key, in_quotes(text),
-           most);
-  return value;
+  const std::optional<std::int64_t> value = whole_number(found->second);
+  SC_CHECK(value && *value >= 0 && *value <= most,
+           "{}: {} is {}, expected a whole number from 0 to {}", source, key,
+           in_quotes(found->second), most);
+  return *value;
 }
 
 void write_json(const fs::path& path, const Json& json) {

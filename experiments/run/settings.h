@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -150,21 +149,6 @@ LearningRate learning_rate_from(double base, const std::string& schedule, std::i
 // A preset of an experiment by name ("demo", "small", "paper") or by the path of a JSON file of the
 // same form. UsageError for an unknown name and for a file that is no JSON object.
 Json read_preset(const std::string& experiment, const std::string& preset);
-
-// The number or the text in `value`, where it is one of that type and fits it.
-template <class T>
-std::optional<T> value_of(const Json& value) {
-  if constexpr (std::is_same_v<T, std::string>) {
-    if (value.is_string()) return value.template get<std::string>();
-  } else if constexpr (std::is_same_v<T, double>) {
-    if (value.is_number()) return value.template get<double>();
-  } else {
-    const bool too_large =
-        value.is_number_unsigned() && value.template get<std::uint64_t>() > INT64_MAX;
-    if (value.is_number_integer() && !too_large) return value.template get<std::int64_t>();
-  }
-  return std::nullopt;
-}
 
 // The words for what a setting may be.
 std::string words_of(const Domain& domain);
