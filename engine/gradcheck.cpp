@@ -15,27 +15,24 @@ namespace {
 constexpr double kUnitRoundoff = std::numeric_limits<double>::epsilon() / 2;
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-// What is checked, for both kinds of callers.
-struct Subject {
-  std::vector<std::string> names;
-  std::vector<Tensor> values;                   // to vary in place
-  std::function<void(Tape&)> begin;             // puts them on an empty tape
-  std::function<Var(Tape&)> output;             // f; may be called several times on one tape
-  std::function<Tensor(std::size_t)> gradient;  // where backward() writes that of a value
-};
-
 class Checker {
  public:
-  Checker(const Device& device, Subject subject, const GradientCheckOptions& options)
-      : subject_(std::move(subject)),
+  Checker(const std::function<Var(Tape&)>& f, ParameterList& list,
+          const GradientCheckOptions& options)
+      : f_(f),
+        parameters_(list.parameters()),
         options_(options),
         random_(options.seed),
-        tape_(device, DType::kF64) {
-    for (const Tensor& value : subject_.values) {
-      SC_CHECK(value.dtype() == DType::kF64, "check_gradients: expected f64, got {}",
-               name_of(value.dtype()));
-      origins_.push_back(value.to_host());
+        tape_(list.device(), DType::kF64) {
+    for (const Parameter& parameter : parameters_) {
+      check_type(parameter.value);
+      origins_.push_back(parameter.value.to_host());
     }
+  }
+
+  static void check_type(const Tensor& value) {
+    SC_CHECK(value.dtype() == DType::kF64, "check_gradients: expected f64, got {}",
+             name_of(value.dtype()));
   }
 
   GradientCheck run() {
@@ -43,19 +40,17 @@ class Checker {
     estimate_rounding();
     GradientCheck check;
     check.tolerance = options_.tolerance;
-    for (std::size_t i = 0; i < subject_.values.size(); ++i) {
-      check.inputs.push_back(compare(i, rules[i]));
-    }
+    for (std::size_t i = 0; i < rules.size(); ++i) check.inputs.push_back(compare(i, rules[i]));
     return check;
   }
 
  private:
   // Puts the values back, even when f throws.
   struct Restore {
-    const std::vector<Tensor>& values;
+    const std::deque<Parameter>& parameters;
     const std::vector<HostArray>& origins;
     ~Restore() {
-      for (std::size_t i = 0; i < values.size(); ++i) values[i].copy_from(origins[i]);
+      for (std::size_t i = 0; i < origins.size(); ++i) parameters[i].value.copy_from(origins[i]);
     }
   };
 
@@ -74,11 +69,17 @@ class Checker {
     return values;
   }
 
+  // Puts all of them on an empty tape, so that those that f leaves alone get their zero gradient
+  // too.
+  void begin() {
+    for (Parameter& parameter : parameters_) tape_.parameter(parameter);
+  }
+
   // The gradients by the rules; draws the cotangents.
   std::vector<HostArray> backward() {
-    subject_.begin(tape_);
-    const Var first = subject_.output(tape_);
-    const Var second = subject_.output(tape_);
+    begin();
+    const Var first = f_(tape_);
+    const Var second = f_(tape_);
     const HostArray y = first.value().to_host();
     SC_CHECK(y.bytes == second.value().to_host().bytes,
              "check_gradients: the function is not one of its inputs alone: two calls differ");
@@ -105,12 +106,10 @@ class Checker {
                    copy(queue, first.size(), c1.data<double>(), grads.into<double>(first));
                    copy(queue, first.size(), c2.data<double>(), grads.into<double>(second));
                  });
-    for (std::size_t i = 0; i < subject_.values.size(); ++i) subject_.gradient(i).fill(kNaN);
+    for (const Parameter& parameter : parameters_) parameter.grad.fill(kNaN);
     tape_.backward(objective);
     std::vector<HostArray> rules;
-    for (std::size_t i = 0; i < subject_.values.size(); ++i) {
-      rules.push_back(subject_.gradient(i).to_host());
-    }
+    for (const Parameter& parameter : parameters_) rules.push_back(parameter.grad.to_host());
     return rules;
   }
 
@@ -118,8 +117,8 @@ class Checker {
   double objective(double* magnitude = nullptr) {
     tape_.reset();
     const NoGrad no_grad(tape_);
-    subject_.begin(tape_);
-    const HostArray y = subject_.output(tape_).value().to_host();
+    begin();
+    const HostArray y = f_(tape_).value().to_host();
     double sum = 0;
     for (std::size_t i = 0; i < cotangent_.size(); ++i) {
       const double term = cotangent_[i] * y.as<double>()[i];
@@ -131,11 +130,11 @@ class Checker {
 
   // The same with one tensor at its origin + scale * move.
   double objective(std::size_t input, const Move& move, double scale) {
-    const Restore restore{subject_.values, origins_};
+    const Restore restore{parameters_, origins_};
     HostArray moved = origins_[input];
     const std::span<double> values = moved.as<double>();
     for (std::size_t i = 0; i < values.size(); ++i) values[i] += scale * move.by[i];
-    subject_.values[input].copy_from(moved);
+    parameters_[input].value.copy_from(moved);
     return objective();
   }
 
@@ -146,15 +145,15 @@ class Checker {
   // rounds.
   void estimate_rounding() {
     constexpr int kDraws = 8;
-    const Restore restore{subject_.values, origins_};
+    const Restore restore{parameters_, origins_};
     double magnitude = 0;
     const double here = objective(&magnitude);
     double squares = 0;
     for (int draw = 0; draw < kDraws; ++draw) {
-      for (std::size_t i = 0; i < subject_.values.size(); ++i) {
+      for (std::size_t i = 0; i < origins_.size(); ++i) {
         HostArray moved = origins_[i];
         for (double& x : moved.as<double>()) x *= 1 + (random_() % 2 ? 2 : -2) * kUnitRoundoff;
-        subject_.values[i].copy_from(moved);
+        parameters_[i].value.copy_from(moved);
       }
       squares += std::pow(objective() - here, 2) / kDraws;
     }
@@ -162,7 +161,7 @@ class Checker {
   }
 
   InputCheck compare(std::size_t input, const HostArray& rule) {
-    InputCheck check{subject_.names[input], origins_[input].shape, 0, 0, 0, 0, ""};
+    InputCheck check{parameters_[input].name, origins_[input].shape, 0, 0, 0, 0, ""};
     Move worst;
     double worst_error = -1;
     double worst_slope = 0;
@@ -241,7 +240,8 @@ class Checker {
     return fmt::format(" (a kink? slopes {:.6g} and {:.6g} to its sides)", left, right);
   }
 
-  Subject subject_;
+  const std::function<Var(Tape&)>& f_;
+  std::deque<Parameter>& parameters_;
   GradientCheckOptions options_;
   std::mt19937_64 random_;
   Tape tape_;
@@ -275,35 +275,22 @@ std::string GradientCheck::message() const {
 GradientCheck check_gradients(const std::function<Var(Tape&, std::span<const Var>)>& f,
                               std::span<const Tensor> inputs, const GradientCheckOptions& options) {
   SC_CHECK(!inputs.empty(), "check_gradients: no inputs");
-  Subject subject;
-  std::vector<Var> leaves;
+  ParameterList list(inputs[0].device(), DType::kF64, 0);
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    subject.names.push_back(fmt::format("input {}", i));
-    subject.values.push_back(Tensor::from(inputs[i].device(), inputs[i].to_host()));
+    Checker::check_type(inputs[i]);
+    list.add_filled(fmt::format("input {}", i), inputs[i].shape(), 0).value.copy_from(inputs[i]);
   }
-  subject.begin = [&leaves, values = subject.values](Tape& tape) {
-    leaves.clear();
-    for (const Tensor& value : values) leaves.push_back(tape.leaf(value));
+  const auto of_leaves = [&](Tape& tape) {
+    std::vector<Var> leaves;
+    for (Parameter& parameter : list.parameters()) leaves.push_back(tape.parameter(parameter));
+    return f(tape, leaves);
   };
-  subject.output = [&](Tape& tape) { return f(tape, leaves); };
-  subject.gradient = [&](std::size_t i) { return leaves[i].tape().gradient(leaves[i]); };
-  return Checker(inputs[0].device(), std::move(subject), options).run();
+  return check_gradients(of_leaves, list, options);
 }
 
 GradientCheck check_gradients(const std::function<Var(Tape&)>& f, ParameterList& parameters,
                               const GradientCheckOptions& options) {
-  Subject subject;
-  for (const Parameter& parameter : parameters.parameters()) {
-    subject.names.push_back(parameter.name);
-    subject.values.push_back(parameter.value);
-  }
-  // All of them, so that those that f leaves alone get their zero gradient too.
-  subject.begin = [&](Tape& tape) {
-    for (Parameter& parameter : parameters.parameters()) tape.parameter(parameter);
-  };
-  subject.output = f;
-  subject.gradient = [&](std::size_t i) { return parameters.parameters()[i].grad; };
-  return Checker(parameters.device(), std::move(subject), options).run();
+  return Checker(f, parameters, options).run();
 }
 
 }  // namespace sidechannel

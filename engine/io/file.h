@@ -101,10 +101,8 @@ class OpenFile {
   // "cannot ACTION PATH: ...".
   OpenFile(std::filesystem::path path, int flags, std::string_view action = "open",
            mode_t mode = 0666);
-  // Takes over a descriptor; `path` is what messages call it.
-  static OpenFile adopt(int descriptor, std::filesystem::path path) {
-    return {std::move(path), Adopted{descriptor}};
-  }
+  // Takes over a descriptor, which has no path.
+  explicit OpenFile(int descriptor) : fd_(descriptor) {}
   OpenFile(OpenFile&& other) noexcept
       : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
   OpenFile& operator=(OpenFile&&) = delete;
@@ -126,12 +124,6 @@ class OpenFile {
   int descriptor() const { return fd_; }
 
  private:
-  struct Adopted {
-    int descriptor;
-  };
-  OpenFile(std::filesystem::path path, Adopted adopted)
-      : path_(std::move(path)), fd_(adopted.descriptor) {}
-
   std::filesystem::path path_;
   int fd_ = -1;
 };

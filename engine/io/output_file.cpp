@@ -50,7 +50,7 @@ std::optional<int> descriptor_of(const fs::path& path) {
 void write_descriptor(int descriptor, Bytes bytes) {
   const int copy = ::fcntl(descriptor, F_DUPFD_CLOEXEC, 3);
   if (copy < 0) throw FileError(errno, "");
-  OpenFile file = OpenFile::adopt(copy, "");
+  OpenFile file(copy);
   file.write(bytes);
   file.close();
 }
