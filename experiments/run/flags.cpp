@@ -1,17 +1,23 @@
 #include "experiments/run/flags.h"
 
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdio>
 #include <filesystem>
 #include <new>
 #include <numeric>
 #include <stdexcept>
+#include <system_error>
 #include <utility>
 
 #include "experiments/run/build_info.h"
 #include "experiments/run/interrupt.h"
 #include "experiments/run/memory.h"
 #include "experiments/run/progress.h"
-#include "experiments/run/streams.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -174,9 +180,7 @@ std::optional<int> parse(CLI::App& app, int argc, char** argv) {
     if (argc < 2) throw UsageError(fmt::format("expected a command: {} (see --help)", names));
     const std::string first = argv[1];
     const bool known = app.get_option_no_throw(first) != nullptr ||
-                       std::any_of(commands.begin(), commands.end(), [&](const CLI::App* command) {
-                         return command->get_name() == first;
-                       });
+                       std::ranges::count(commands, first, &CLI::App::get_name) > 0;
     if (!known) {
       throw UsageError(
           fmt::format("{} {}: expected {} (see --help)",
@@ -207,6 +211,35 @@ std::optional<int> parse(CLI::App& app, int argc, char** argv) {
 }
 
 namespace {
+
+// For the start of a program: what goes wrong with its standard streams costs words, never files. A
+// descriptor 0, 1 or 2 that is closed is taken by one that refuses to be written to, so that no
+// file comes to be called standard output. A reader that has gone (`... | head -1`) and a limit on
+// the size of files become errors of the write, instead of signals that end the program.
+void prepare_streams() {
+  for (int descriptor = 0; descriptor <= STDERR_FILENO; ++descriptor) {
+    if (::fcntl(descriptor, F_GETFD) >= 0 || errno != EBADF) continue;
+    // The lowest free number is this one. Without a /dev any folder does.
+    if (::open("/dev/null", O_RDONLY) < 0) ::open("/", O_RDONLY);
+  }
+  ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);
+}
+
+// For its end: flushes stdout. Empty when all that was said has been taken, otherwise the system's
+// reason.
+std::string why_stdout_is_incomplete() {
+  errno = 0;
+  const bool flushed = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  int code = errno;
+  if (flushed) {
+    // Some file systems (NFS, quotas) tell only at a close.
+    const int copy = ::dup(STDOUT_FILENO);
+    if (copy < 0 || ::close(copy) == 0) return {};
+    code = errno;
+  }
+  return code == 0 ? "not all of it was taken" : std::generic_category().message(code);
+}
 
 // What went wrong, in a line, and the exit code that stands for it.
 int exit_code_of(const char* name, int (*program)(int argc, char** argv), int argc, char** argv) {
