@@ -48,36 +48,8 @@ std::optional<MemoryLimit> limit_of(const kernels::ControlGroup& group) {
                      false};
 }
 
-struct Peaks {
-  MemoryPeak all;
-  const MemoryPart* largest = nullptr;  // of the phase that needs most
-};
-
 double size_of(const MemoryPart& part) {
   return part.device + part.reserve + part.host;
-}
-
-Peaks peaks_of(const MemoryNeed& need) {
-  Peaks peaks;
-  double most = -1;
-  for (const MemoryPhase& phase : need) {
-    MemoryPeak sum;
-    const MemoryPart* largest = nullptr;
-    for (const MemoryPart& part : phase) {
-      sum.device += part.device;
-      sum.reserved += part.device + part.reserve;
-      sum.host += part.host;
-      if (largest == nullptr || size_of(part) > size_of(*largest)) largest = &part;
-    }
-    peaks.all.device = std::max(peaks.all.device, sum.device);
-    peaks.all.reserved = std::max(peaks.all.reserved, sum.reserved);
-    peaks.all.host = std::max(peaks.all.host, sum.host);
-    if (sum.reserved + sum.host > most) {
-      most = sum.reserved + sum.host;
-      peaks.largest = largest;
-    }
-  }
-  return peaks;
 }
 
 std::string hint = "close other programs";
@@ -85,40 +57,40 @@ std::string hint = "close other programs";
 // What `at_once` of a need come to, held against what there is.
 class Demand {
  public:
-  Demand(const MemoryNeed& need, std::int64_t at_once) : peaks_(peaks_of(need)) {
-    for (double* bytes : {&peaks_.all.device, &peaks_.all.reserved, &peaks_.all.host}) {
+  Demand(const MemoryNeed& need, std::int64_t at_once) : peak_(peak_of(need)) {
+    for (double* bytes : {&peak_.device, &peak_.reserved, &peak_.host}) {
       *bytes *= static_cast<double>(at_once);
     }
-    hint = fmt::format("lower {}{}", at_once > 1 ? "--jobs, " : "", peaks_.largest->lower);
+    hint = fmt::format("lower {}{}", at_once > 1 ? "--jobs, " : "", peak_.largest->lower);
   }
 
   void require_on_gpu(double there, const std::string& gpu) const {
-    if (peaks_.all.reserved > there) refuse(peaks_.all.reserved, gpu + " has", there);
+    if (peak_.reserved > there) refuse(peak_.reserved, gpu + " has", there);
   }
 
   void require_on_host(bool on_gpu) const {
     for (const MemoryLimit& limit : memory_limits()) {
-      const double device = limit.counts_reserved ? peaks_.all.reserved : peaks_.all.device;
-      const double needed = kProgram + peaks_.all.host + (on_gpu ? 0 : device);
+      const double device = limit.counts_reserved ? peak_.reserved : peak_.device;
+      const double needed = kProgram + peak_.host + (on_gpu ? 0 : device);
       if (needed > limit.bytes) refuse(needed, limit.whose, limit.bytes);
     }
   }
 
   std::string words(bool on_gpu) const {
-    const double host = kProgram + peaks_.all.host;
-    if (!on_gpu) return fmt::format("about {} of memory", bytes_text(host + peaks_.all.device));
+    const double host = kProgram + peak_.host;
+    if (!on_gpu) return fmt::format("about {} of memory", bytes_text(host + peak_.device));
     return fmt::format("about {} of memory, and {} on the GPU", bytes_text(host),
-                       bytes_text(peaks_.all.reserved));
+                       bytes_text(peak_.reserved));
   }
 
  private:
   [[noreturn]] void refuse(double needed, const std::string& whose, double there) const {
     throw OutOfMemory(fmt::format("this needs about {} of memory, most of it for {}, and {} {}",
-                                  bytes_text(needed), peaks_.largest->what, whose,
+                                  bytes_text(needed), peak_.largest->what, whose,
                                   bytes_text(there)));
   }
 
-  Peaks peaks_;
+  MemoryPeak peak_;
 };
 
 }  // namespace
@@ -140,7 +112,26 @@ MemoryPart arena_memory(const char* what, const char* lower, double floats) {
 }
 
 MemoryPeak peak_of(const MemoryNeed& need) {
-  return peaks_of(need).all;
+  MemoryPeak peak;
+  double most = -1;
+  for (const MemoryPhase& phase : need) {
+    MemoryPeak sum;
+    const MemoryPart* largest = nullptr;
+    for (const MemoryPart& part : phase) {
+      sum.device += part.device;
+      sum.reserved += part.device + part.reserve;
+      sum.host += part.host;
+      if (largest == nullptr || size_of(part) > size_of(*largest)) largest = &part;
+    }
+    peak.device = std::max(peak.device, sum.device);
+    peak.reserved = std::max(peak.reserved, sum.reserved);
+    peak.host = std::max(peak.host, sum.host);
+    if (sum.reserved + sum.host > most) {
+      most = sum.reserved + sum.host;
+      peak.largest = largest;
+    }
+  }
+  return peak;
 }
 
 std::vector<MemoryLimit> memory_limits(const fs::path& root) {

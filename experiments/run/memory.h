@@ -49,6 +49,7 @@ struct MemoryPeak {
   double device = 0;
   double reserved = 0;  // device, with what is only set aside
   double host = 0;
+  const MemoryPart* largest = nullptr;  // of the phase that needs most
 };
 MemoryPeak peak_of(const MemoryNeed& need);
 
