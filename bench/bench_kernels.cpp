@@ -11,6 +11,7 @@
 
 #include "bench/peak.h"
 #include "bench/report.h"
+#include "experiments/run/progress.h"
 
 namespace sidechannel::bench {
 namespace {
@@ -19,13 +20,12 @@ Samples measure(const std::function<void()>& launch) {
   constexpr double kBlock = 10e-3;  // seconds
   constexpr int kBlocks = 12;
   const auto seconds_of = [&](int calls) {
-    using Clock = std::chrono::steady_clock;
-    const Clock::time_point start = Clock::now();
+    const auto start = std::chrono::steady_clock::now();
     for (int i = 0; i < calls; ++i) {
       launch();
       benchmark::ClobberMemory();
     }
-    return std::chrono::duration<double>(Clock::now() - start).count() / calls;
+    return experiments::seconds_since(start) / calls;
   };
   seconds_of(2);  // finds its scratch memory
   const int calls = std::clamp(static_cast<int>(kBlock / seconds_of(1)), 1, 100'000);

@@ -27,6 +27,7 @@
 #include "bench/workloads.h"
 #include "experiments/localization/training.h"
 #include "experiments/overlap/distinguish.h"
+#include "experiments/run/progress.h"
 
 // The peaks of a GPU; an emulated one has none.
 #if SIDECHANNEL_HAS_CUDA && !defined(SIDECHANNEL_CUDA_EMULATED)
@@ -116,12 +117,11 @@ double gpu_peak([[maybe_unused]] const std::string& name, [[maybe_unused]] Preci
 
 // Seconds of one step, of `steps` that follow each other.
 double seconds_of(const Device& device, experiments::TrainingStep& step, int steps) {
-  using Clock = std::chrono::steady_clock;
   device.synchronize();
-  const Clock::time_point start = Clock::now();
+  const auto start = std::chrono::steady_clock::now();
   for (int i = 0; i < steps; ++i) step();
   device.synchronize();
-  return std::chrono::duration<double>(Clock::now() - start).count() / steps;
+  return experiments::seconds_since(start) / steps;
 }
 
 void gpu_step(benchmark::State& state, const Workload& workload, const std::string& name,
@@ -142,9 +142,6 @@ void gpu_step(benchmark::State& state, const Workload& workload, const std::stri
   constexpr int kCounted = 10;
   for (int i = 0; i < kCounted; ++i) step();
   const kernels::CudaQueue::Counters after = queue.counters();
-  const auto each = [&](std::int64_t kernels::CudaQueue::Counters::*count) {
-    return static_cast<double>(after.*count - before.*count) / kCounted;
-  };
 
   constexpr double kRun = 0.03;  // seconds
   const double once = seconds_of(device, step, 10);
@@ -161,10 +158,13 @@ void gpu_step(benchmark::State& state, const Workload& workload, const std::stri
   }
   state.counters["min_us"] = samples.min() * 1e6;
   state.counters["spread"] = samples.spread();
-  state.counters["launches"] = each(&kernels::CudaQueue::Counters::launches);
-  state.counters["graph_launches"] = each(&kernels::CudaQueue::Counters::graph_launches);
-  state.counters["allocations"] = each(&kernels::CudaQueue::Counters::allocations);
-  state.counters["synchronizations"] = each(&kernels::CudaQueue::Counters::synchronizations);
+  using Counters = kernels::CudaQueue::Counters;
+  for (const auto& [counted, count] : {std::pair{"launches", &Counters::launches},
+                                       {"graph_launches", &Counters::graph_launches},
+                                       {"allocations", &Counters::allocations},
+                                       {"synchronizations", &Counters::synchronizations}}) {
+    state.counters[counted] = static_cast<double>(after.*count - before.*count) / kCounted;
+  }
   state.counters["arena_MB"] = static_cast<double>(step.arena_bytes()) * 1e-6;
   state.counters["peak_memory_MB"] = static_cast<double>(queue.memory_peak()) * 1e-6;
   // What it was, whatever was asked for.

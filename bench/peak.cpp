@@ -3,8 +3,8 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <chrono>
 
+#include "experiments/run/progress.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/queue.h"
 
@@ -36,16 +36,15 @@ void run_chains(std::int64_t rounds) {
 }  // namespace
 
 double fma_peak(int threads) {
-  using Clock = std::chrono::steady_clock;
   constexpr std::int64_t kRounds = 10'000'000;
   kernels::CpuQueue queue(threads);
   double best = 0;
   for (int repeat = 0; repeat < 4; ++repeat) {
-    const Clock::time_point start = Clock::now();
+    const auto start = std::chrono::steady_clock::now();
     queue.parallel_for(threads, 1, [](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) run_chains(kRounds);
     });
-    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    const double seconds = experiments::seconds_since(start);
     best = std::max(best, 2.0 * kChains * static_cast<double>(kernels::simd::kLanes<Tag>) *
                               kRounds * threads / seconds / 1e9);
   }

@@ -154,8 +154,8 @@ class Crew {
     const std::size_t cell = slot.cell;
     if (sweep_.finished(cell)) {
       ++finished_;
-      const double seconds = std::chrono::duration<double>(Clock::now() - slot.since).count();
-      progress_->note(fmt::format("{}: finished ({})", sweep_.id(cell), duration_text(seconds)));
+      progress_->note(fmt::format("{}: finished ({})", sweep_.id(cell),
+                                  duration_text(seconds_since(slot.since))));
     } else if (WIFEXITED(status) && WEXITSTATUS(status) == kExitInterrupted) {
       // Stopped by someone's signal, or another process was faster; or told to stop.
       (workers_.once ? left_ : queue_).push_back(cell);

@@ -40,9 +40,7 @@ double Phase::run() {
   const bool resumed = folder_.load_state(state_file_, take);
   if (resumed && at == steps_) return seconds_before;
   const Clock::time_point start = Clock::now();
-  const auto seconds = [&] {
-    return seconds_before + std::chrono::duration<double>(Clock::now() - start).count();
-  };
+  const auto seconds = [&] { return seconds_before + seconds_since(start); };
   Clock::time_point saved_at = start;
   const auto save_state = [&] {
     SafetensorsFile state;
@@ -70,10 +68,8 @@ double Phase::run() {
     step(at);
     ++at;
     if (progress.due()) progress.show(at, details());
-    const bool due =
-        settings_.checkpoint_every > 0
-            ? at % settings_.checkpoint_every == 0
-            : std::chrono::duration<double>(Clock::now() - saved_at).count() > kCheckpointSeconds;
+    const bool due = settings_.checkpoint_every > 0 ? at % settings_.checkpoint_every == 0
+                                                    : seconds_since(saved_at) > kCheckpointSeconds;
     if (due || at == steps_) save_state();
   }
   progress.finish(at, details());

@@ -20,11 +20,6 @@ namespace {
 constexpr double kTerminalPeriod = 0.1;  // seconds
 constexpr double kPlainPeriod = 5;
 
-double seconds_between(std::chrono::steady_clock::time_point a,
-                       std::chrono::steady_clock::time_point b) {
-  return std::chrono::duration<double>(b - a).count();
-}
-
 // Whether stderr is a terminal that knows how to write over a line.
 bool can_redraw() {
   const char* const kind = std::getenv("TERM");
@@ -38,6 +33,10 @@ std::size_t terminal_width() {
 }
 
 }  // namespace
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
 
 std::string duration_text(double seconds) {
   constexpr double kForever = 1e15;
@@ -104,7 +103,7 @@ Progress::~Progress() {
 }
 
 bool Progress::due() const {
-  return seconds_between(drawn_, Clock::now()) >= (terminal_ ? kTerminalPeriod : kPlainPeriod);
+  return seconds_since(drawn_) >= (terminal_ ? kTerminalPeriod : kPlainPeriod);
 }
 
 void Progress::show(std::int64_t done, const std::string& details) {
@@ -123,7 +122,7 @@ void Progress::note(const std::string& line) {
 
 void Progress::draw(std::int64_t done, const std::string& details, bool last) {
   drawn_ = Clock::now();
-  const double seconds = seconds_between(start_, drawn_);
+  const double seconds = seconds_since(start_);
   const double rate = seconds > 0 ? static_cast<double>(done - first_) / seconds : 0;
   std::string line = fmt::format("{} {}/{}  {}", label_, done, total_, details);
   if (rate >= 1) line += fmt::format("  {:.0f} {}/s", rate, unit_);

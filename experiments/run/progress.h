@@ -40,6 +40,8 @@ class Progress {
   Clock::time_point drawn_;
 };
 
+double seconds_since(std::chrono::steady_clock::time_point start);
+
 // "4 s", "3 min 20 s", "2 h 05 min", "12 days"
 std::string duration_text(double seconds);
 
