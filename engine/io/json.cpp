@@ -156,6 +156,14 @@ template std::int64_t json_as(const Json&, std::string_view);
 template double json_as(const Json&, std::string_view, double, double);
 template std::int64_t json_as(const Json&, std::string_view, std::int64_t, std::int64_t);
 
+Json finite_or_null(double value) {
+  return std::isfinite(value) ? Json(value) : Json();
+}
+
+double number_or(const Json& value, double otherwise) {
+  return value.is_number() ? value.get<double>() : otherwise;
+}
+
 const Json& member(const Json& object, std::string_view name, std::string_view source) {
   SC_CHECK(object.is_object(), "{} is {}, expected an object", source, in_words(object));
   const auto found = object.find(std::string(name));

@@ -57,6 +57,10 @@ template <class T>
 T json_as(const Json& value, std::string_view what, T least,
           T most = std::numeric_limits<T>::max());
 
+// A number that may be undefined, which is null in JSON: there and back.
+Json finite_or_null(double value);
+double number_or(const Json& value, double otherwise);
+
 // The value under a name of an object; an Error that begins with `source` where there is none.
 const Json& member(const Json& object, std::string_view name, std::string_view source);
 // That value, which must be an object or a list.

@@ -17,8 +17,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kPlan = kPlanFile;
-
 // By which cells are judged, as collect() names them.
 const std::vector<std::string> kMeasures = {"localization_distance", "interior_slope",
                                             "localized_fraction", "interior_localized_fraction"};
@@ -34,25 +32,15 @@ std::vector<T> list(const Json& json, const std::string& source, const char* nam
   std::vector<T> result;
   for (const Json& value : values) {
     LocalizationSettings one;
-    Json json_of_one;
-    json_of_one[setting] = value;
-    apply(json_of_one, fmt::format("{}: {}", source, name), one);
+    apply(Json::object({{setting, value}}), fmt::format("{}: {}", source, name), one);
     result.push_back(one.*member);
   }
   std::vector<T> sorted = result;
-  std::sort(sorted.begin(), sorted.end());
-  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+  std::ranges::sort(sorted);
+  const auto twice = std::ranges::adjacent_find(sorted);
   require(twice == sorted.end(),
           fmt::format("{}: {} names {} twice", source, name, twice == sorted.end() ? T() : *twice));
   return result;
-}
-
-double number_or(const Json& value, double otherwise) {
-  return value.is_number() ? value.get<double>() : otherwise;
-}
-
-Json finite_or_null(double value) {
-  return std::isfinite(value) ? Json(value) : Json();
 }
 
 // The measures in a finished cell's summary. Error where one is missing, or the predictions were
@@ -73,13 +61,12 @@ Json measures(const Json& summary, const std::string& source) {
 // localizes nothing of the interior differs in it from others by the few noisy indices around R
 // alone.
 bool better(const Json& a, const Json& b) {
-  for (const char* name : {"localized_fraction", "interior_slope"}) {
+  const auto rank = [](const Json& of) {
     constexpr double kWorst = -std::numeric_limits<double>::infinity();
-    const double x = number_or(a.at(name), kWorst);
-    const double y = number_or(b.at(name), kWorst);
-    if (x != y) return x > y;
-  }
-  return false;
+    return std::pair(number_or(of.at("localized_fraction"), kWorst),
+                     number_or(of.at("interior_slope"), kWorst));
+  };
+  return rank(a) > rank(b);
 }
 
 Json mean_and_deviation(const std::vector<double>& values) {
@@ -87,10 +74,8 @@ Json mean_and_deviation(const std::vector<double>& values) {
   const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
   double squares = 0;
   for (const double value : values) squares += (value - mean) * (value - mean);
-  Json result;
-  result["mean"] = finite_or_null(mean);
-  result["deviation"] = n > 1 ? finite_or_null(std::sqrt(squares / (n - 1))) : Json();
-  return result;
+  return {{"mean", finite_or_null(mean)},
+          {"deviation", n > 1 ? finite_or_null(std::sqrt(squares / (n - 1))) : Json()}};
 }
 
 // The axes of a sweep, and what each `run` says for itself.
@@ -111,13 +96,9 @@ void refuse_what_is_not_for_plans(const Json& settings, const std::string& sourc
 std::vector<double> ranks(const std::vector<double>& values) {
   std::vector<double> result;
   for (const double value : values) {
-    double below = 0;
-    double equal = 0;
-    for (const double other : values) {
-      below += other < value ? 1 : 0;
-      equal += other == value ? 1 : 0;
-    }
-    result.push_back(below + (equal + 1) / 2);
+    const auto below = std::ranges::count_if(values, [&](double v) { return v < value; });
+    const auto equal = std::ranges::count(values, value);
+    result.push_back(static_cast<double>(below) + static_cast<double>(equal + 1) / 2);
   }
   return result;
 }
@@ -128,7 +109,7 @@ LocalizationSettings GroupSweep::settings_of(std::size_t cell) const {
   LocalizationSettings result;
   result.preset = preset;
   result.norm = "group";
-  apply(settings, kPlan, result);
+  apply(settings, kPlanFile, result);
   result.groups = cells[cell].groups;
   result.seed = cells[cell].seed;
   result.learning_rate = cells[cell].learning_rate;
@@ -177,18 +158,17 @@ GroupSweep plan_groups(const std::string& preset, const Json& given) {
 namespace {
 
 Json to_json(const GroupSweep& sweep) {
-  Json json;
-  json["experiment"] = "groups";
-  json["preset"] = sweep.preset;
-  json["settings"] = sweep.settings;
-  json["cells"] = Json::array();
+  Json cells = Json::array();
   for (const GroupSweep::Cell& cell : sweep.cells) {
-    json["cells"].push_back({{"id", cell.id},
-                             {"groups", cell.groups},
-                             {"seed", cell.seed},
-                             {"learning_rate", cell.learning_rate}});
+    cells.push_back({{"id", cell.id},
+                     {"groups", cell.groups},
+                     {"seed", cell.seed},
+                     {"learning_rate", cell.learning_rate}});
   }
-  return json;
+  return {{"experiment", "groups"},
+          {"preset", sweep.preset},
+          {"settings", sweep.settings},
+          {"cells", std::move(cells)}};
 }
 
 }  // namespace
@@ -199,7 +179,7 @@ void require_folder_for(const fs::path& path, const GroupSweep& sweep) {
   if (has_plan(path)) {
     const Json json = to_json(sweep);
     read_plan(path);  // refuses what is no plan
-    const Json theirs = read_json(path / kPlan);
+    const Json theirs = read_json(path / kPlanFile);
     const Json& settings = theirs["settings"];
     const std::vector<std::string> names = differences(json["settings"], settings);
     if (!names.empty()) {
@@ -209,29 +189,27 @@ void require_folder_for(const fs::path& path, const GroupSweep& sweep) {
                       path.string(), names.front(), in_words(settings.value(names.front(), Json())),
                       in_words(json["settings"][names.front()])));
     }
-    if (theirs["cells"] != json["cells"]) {
-      throw UsageError(
-          fmt::format("{} holds a sweep of other groups, seeds or learning rates; choose another "
-                      "--out",
-                      path.string()));
-    }
+    require(theirs["cells"] == json["cells"],
+            fmt::format("{} holds a sweep of other groups, seeds or learning rates; choose another "
+                        "--out",
+                        path.string()));
   }
 }
 
 void write_plan(const fs::path& path, const GroupSweep& sweep) {
   require_folder_for(path, sweep);
-  const SweepLock lock(path);
+  const FolderLock lock = locked(path);
   require_folder_for(path, sweep);  // nobody changes it from here on
-  if (!has_plan(path)) write_json(path / kPlan, to_json(sweep));
+  if (!has_plan(path)) write_json(path / kPlanFile, to_json(sweep));
 }
 
 bool has_plan(const fs::path& path) {
-  return fs::exists(path / kPlan);
+  return fs::exists(path / kPlanFile);
 }
 
 GroupSweep read_plan(const fs::path& path) {
-  const std::string source = (path / kPlan).string();
-  const Json json = read_json(path / kPlan);
+  const std::string source = (path / kPlanFile).string();
+  const Json json = read_json(path / kPlanFile);
   const auto experiment = field<std::string>(json, "experiment", source);
   SC_CHECK(experiment == "groups", "{}: not a plan of groups but of {}", source, experiment);
   GroupSweep sweep;
@@ -260,29 +238,25 @@ GroupSweep read_plan(const fs::path& path) {
 Sweep cells_of(const fs::path& path, const GroupSweep& plan) {
   std::vector<std::string> ids;
   for (const GroupSweep::Cell& cell : plan.cells) ids.push_back(cell.id);
-  const std::filesystem::path folder = path / "cells";
-  return {
-      path,
-      {.program = "groups",
-       .folder = folder,
-       .ids = ids,
-       .settings =
-           [plan](std::size_t cell) {
-             Json settings = to_json(plan.settings_of(cell));
-             // What the device computes in is known when it works.
-             if (settings["precision"] == "auto") settings.erase("precision");
-             return settings;
-           },
-       .results = "summary.json",
-       .has_results = [folder, ids](std::size_t cell) { return has_summary(folder / ids[cell]); }}};
+  const fs::path folder = path / "cells";
+  return {.path = path,
+          .program = "groups",
+          .cells = folder,
+          .ids = ids,
+          .settings =
+              [plan](std::size_t cell) {
+                Json settings = to_json(plan.settings_of(cell));
+                // What the device computes in is known when it works.
+                if (settings["precision"] == "auto") settings.erase("precision");
+                return settings;
+              },
+          .results = "summary.json",
+          .has_results = [=](std::size_t cell) { return has_summary(folder / ids[cell]); }};
 }
 
 double spearman(const std::vector<double>& x, const std::vector<double>& y) {
-  for (const auto* values : {&x, &y}) {
-    if (!std::all_of(values->begin(), values->end(), [](double v) { return std::isfinite(v); })) {
-      return std::nan("");
-    }
-  }
+  const auto finite = [](double value) { return std::isfinite(value); };
+  if (!std::ranges::all_of(x, finite) || !std::ranges::all_of(y, finite)) return std::nan("");
   const std::vector<double> a = ranks(x);
   const std::vector<double> b = ranks(y);
   const double mean = (static_cast<double>(x.size()) + 1) / 2;
@@ -353,17 +327,15 @@ Json collect(const fs::path& path, const GroupSweep& plan) {
     correlation[name] = finite_or_null(spearman(groups, means[name]));
   }
 
-  Json json;
-  json["preset"] = plan.preset;
-  json["settings"] = plan.settings;
-  json["receptive_field"] = plan.settings_of(0).network().receptive_field();
-  json["planned"] = plan.cells.size();
-  json["finished"] = finished;
-  json["cells"] = std::move(cells);
-  json["best"] = std::move(chosen);
-  json["by_groups"] = std::move(by_groups);
-  json["spearman"] = std::move(correlation);
-  return json;
+  return {{"preset", plan.preset},
+          {"settings", plan.settings},
+          {"receptive_field", plan.settings_of(0).network().receptive_field()},
+          {"planned", plan.cells.size()},
+          {"finished", finished},
+          {"cells", std::move(cells)},
+          {"best", std::move(chosen)},
+          {"by_groups", std::move(by_groups)},
+          {"spearman", std::move(correlation)}};
 }
 
 }  // namespace sidechannel::experiments

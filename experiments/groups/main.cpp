@@ -4,7 +4,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <span>
-#include <sstream>
 #include <string>
 
 #include "engine/io/output_file.h"
@@ -12,7 +11,6 @@
 #include "experiments/groups/group_sweep.h"
 #include "experiments/localization/localize.h"
 #include "experiments/localization/memory.h"
-#include "experiments/run/device_choice.h"
 #include "experiments/run/sweep_commands.h"
 
 namespace sidechannel::experiments {
@@ -68,7 +66,7 @@ int run_one(const GroupSweep& sweep, const Sweep& cells, std::size_t cell, const
     RunFolder folder(cells.folder(cell), to_json(settings), device, Resume::kAuto);
     if (done_already(cells, cell)) return;
     const Json summary = run_localization(settings, folder, device);
-    say("{}: localization distance {}, interior slope {}\n", cells.id(cell),
+    say("{}: localization distance {}, interior slope {}\n", cells.ids[cell],
         summary["localization_distance"].dump(), three_digits(summary["interior_slope"]));
   });
 }
@@ -92,7 +90,7 @@ int run(const Arguments& arguments) {
   device = Device::cpu(1);  // its threads and its memory are the workers' now
   const std::string failures = run_cells(cells, force.devices, arguments.how);
   SC_CHECK(failures.empty(), "{}", failures);
-  say("{}: all {} cells are finished; `groups collect` makes results.json\n", cells.path().string(),
+  say("{}: all {} cells are finished; `groups collect` makes results.json\n", cells.path.string(),
       cells.size());
   return 0;
 }
@@ -152,9 +150,7 @@ int collect_results(const Arguments& arguments) {
 // What stands between commas, each as the flag of one setting says.
 Json list_of(const Setting& setting, const std::string& flag, const std::string& text) {
   Json list = Json::array();
-  std::istringstream parts(text + ",");
-  for (std::string part; std::getline(parts, part, ',');)
-    list.push_back(read_flag(setting, flag, part));
+  for (const std::string& part : split(text, ',')) list.push_back(read_flag(setting, flag, part));
   return list;
 }
 

@@ -83,8 +83,7 @@ Json run_localization(const LocalizationSettings& settings, RunFolder& folder, c
   double seconds = 0;
   std::string notice;
   if (!network && (phases == Phases::kTrain || phases == Phases::kAll)) {
-    network.emplace(device, DType::kF32, settings.network(),
-                    static_cast<std::uint64_t>(settings.seed));
+    network.emplace(device, DType::kF32, settings.network(), settings.random_seed());
     const TrainingResult result = train(settings, *network, folder);
     seconds += result.seconds;
     notice = result.notice;
@@ -106,9 +105,8 @@ Json run_localization(const LocalizationSettings& settings, RunFolder& folder, c
   Json summary = summarize(settings, folder, seconds);
   // The map has measured it anew, on other sequences; population statistics are another network's.
   if (!given && notice.empty() && settings.evaluation_statistics() == Statistics::kMinibatch) {
-    const Json& slope = summary["interior_slope"];
     notice = training_notice(settings, summary["final_loss"],
-                             slope.is_null() ? std::nan("") : slope.get<double>());
+                             number_or(summary["interior_slope"], std::nan("")));
     if (!notice.empty()) note("{}\n", notice);
   }
   summary["notice"] = notice.empty() ? Json() : Json(notice);

@@ -13,7 +13,6 @@
 #include "experiments/localization/localize.h"
 #include "experiments/localization/memory.h"
 #include "experiments/localization/training.h"
-#include "experiments/run/device_choice.h"
 #include "experiments/run/flags.h"
 #include "experiments/run/interrupt.h"
 #include "experiments/run/summary.h"

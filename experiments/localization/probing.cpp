@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "engine/io/npy.h"
-#include "experiments/localization/input.h"
 #include "experiments/localization/training.h"
 #include "experiments/localization/welch.h"
 #include "experiments/run/evaluation_loop.h"
@@ -21,13 +20,13 @@ constexpr std::int64_t kSamplePredictions = 32;  // predictions kept for the fig
 class ProbeStep : public TrainingStep {
  public:
   ProbeStep(const LocalizationSettings& settings, const Localizer& network, Probes& probes)
-      : TrainingStep(probes.parameters(), settings.probe_rate(),
-                     static_cast<std::uint64_t>(settings.seed), {&network.parameters()}),
+      : TrainingStep(probes.parameters(), settings.probe_rate(), settings.random_seed(),
+                     {&network.parameters()}),
         settings_(settings),
         network_(network),
         probes_(probes),
-        input_(probes.parameters().device(), input_from(settings.input), settings.probe_batch,
-               settings.length, kProbeNoise),
+        input_(probes.parameters().device(), settings.input, settings.probe_batch, settings.length,
+               kProbeNoise),
         target_(Tensor::from(probes.parameters().device(), target_positions(settings.length))),
         losses_(target_.device(), DType::kF32, {1, static_cast<std::int64_t>(probes.size())}),
         window_(target_.device(), losses_.size()) {
@@ -41,9 +40,7 @@ class ProbeStep : public TrainingStep {
     return {values.begin(), values.end()};
   }
   Json line(const std::vector<double>& losses, const AdamState& /*adam*/) const override {
-    Json line;
-    line["losses"] = losses;
-    return line;
+    return Json::object({{"losses", losses}});
   }
   std::string words(const std::vector<double>& losses) const override {
     return fmt::format("loss {} at the first layer, {} at the last", number_text(losses.front(), 4),
@@ -98,8 +95,7 @@ class Map : public EvaluationLoop {
         settings_(settings),
         network_(network),
         probes_(probes),
-        input_(device(), input_from(settings.input), map_batch(settings), settings.length,
-               kEvaluationNoise),
+        input_(device(), settings.input, map_batch(settings), settings.length, kEvaluationNoise),
         samples_(DType::kF32,
                  {std::min(kSamplePredictions, settings.map_samples), settings.length}) {
     for (const std::int64_t layer : settings.probed_layers()) {
@@ -189,15 +185,14 @@ class Map : public EvaluationLoop {
   HostArray samples_;   // the first of them, [n, length]
 };
 
-// The share of true values in row `row`, indices [begin, end).
-double fraction(const HostArray& localized, std::int64_t row, std::int64_t begin,
-                std::int64_t end) {
-  const std::int64_t length = localized.shape[1];
-  std::int64_t count = 0;
-  for (std::int64_t i = begin; i < end; ++i) {
-    count += localized.as<bool>()[static_cast<std::size_t>(row * length + i)] ? 1 : 0;
-  }
-  return static_cast<double>(count) / static_cast<double>(end - begin);
+// The share of true values in row `row`, but for `margin` indices at both ends; null where nothing
+// is left.
+Json fraction(const HostArray& localized, std::int64_t row, std::int64_t margin) {
+  const std::int64_t length = localized.shape[1], size = length - 2 * margin;
+  if (size <= 0) return {};
+  const auto inner = localized.as<bool>().subspan(static_cast<std::size_t>(row * length + margin),
+                                                  static_cast<std::size_t>(size));
+  return static_cast<double>(std::ranges::count(inner, true)) / static_cast<double>(size);
 }
 
 // Appendix D's, in row `row`: the largest distance such that every index up to it, from both edges,
@@ -213,8 +208,8 @@ std::int64_t localization_distance(const HostArray& localized, std::int64_t row)
 }  // namespace
 
 Probes::Probes(const LocalizationSettings& settings, const Device& device)
-    : parameters_(std::make_unique<ParameterList>(
-          device, DType::kF32, static_cast<std::uint64_t>(settings.seed), kProbeWeights)) {
+    : parameters_(std::make_unique<ParameterList>(device, DType::kF32, settings.random_seed(),
+                                                  kProbeWeights)) {
   layers_ = settings.probed_layers();
   for (const std::int64_t layer : layers_) {
     probes_.emplace_back(*parameters_, fmt::format("layers.{}", layer), settings.channels,
@@ -270,42 +265,38 @@ Json summarize(const LocalizationSettings& settings, RunFolder& folder, double s
     loss += bias * bias + v;
     spread += std::sqrt(v);
   }
-  const double slope = interior_slope(mean, radius);
   Json layers = Json::array();
   Json interior = Json::array();
   Json outside_cone = Json::array();
   Json distances = Json::array();
   for (std::int64_t row = 0; row <= output; ++row) {
     const std::int64_t cone = config.receptive_field(rows[static_cast<std::size_t>(row)]);
-    layers.push_back(fraction(localized, row, 0, length));
-    interior.push_back(length > 2 * radius ? Json(fraction(localized, row, radius, length - radius))
-                                           : Json());
-    outside_cone.push_back(length > 2 * cone ? Json(fraction(localized, row, cone, length - cone))
-                                             : Json());
+    layers.push_back(fraction(localized, row, 0));
+    interior.push_back(fraction(localized, row, radius));
+    outside_cone.push_back(fraction(localized, row, cone));
     distances.push_back(localization_distance(localized, row));
   }
 
-  Json json;
-  json["norm"] = settings.norm;
-  json["input"] = settings.input;
-  json["length"] = length;
-  json["depth"] = config.depth;
-  json["channels"] = config.channels;
-  json["receptive_field"] = radius;
-  json["seed"] = settings.seed;
-  json["eval_statistics"] = settings.eval_statistics;
-  json["final_loss"] = loss / static_cast<double>(length);
-  json["interior_slope"] = std::isfinite(slope) ? Json(slope) : Json();
-  json["output_std"] = spread / static_cast<double>(length);
-  json["localized_fraction"] = layers;
-  json["interior_localized_fraction"] = interior;
-  json["outside_cone_localized_fraction"] = outside_cone;
-  json["localization_distance"] = distances.back();
-  json["layers"] = rows;  // of the lists' entries; the last is the output
-  json["localization_distances"] = distances;
-  json["samples"] = settings.map_samples;
-  json["seconds"] = std::round(seconds * 1000) / 1000;
-  return json;
+  return {{"norm", settings.norm},
+          {"input", settings.input},
+          {"length", length},
+          {"depth", config.depth},
+          {"channels", config.channels},
+          {"receptive_field", radius},
+          {"seed", settings.seed},
+          {"eval_statistics", settings.eval_statistics},
+          {"final_loss", loss / static_cast<double>(length)},
+          {"interior_slope", finite_or_null(interior_slope(mean, radius))},
+          {"output_std", spread / static_cast<double>(length)},
+          {"localized_fraction", layers},
+          {"interior_localized_fraction", interior},
+          {"outside_cone_localized_fraction", outside_cone},
+          {"localization_distance", distances.back()},
+          // Of the lists' entries; the last is the output.
+          {"layers", rows},
+          {"localization_distances", distances},
+          {"samples", settings.map_samples},
+          {"seconds", std::round(seconds * 1000) / 1000}};
 }
 
 }  // namespace sidechannel::experiments

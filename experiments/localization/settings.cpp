@@ -40,20 +40,6 @@ LocalizerConfig LocalizationSettings::network() const {
   return config;
 }
 
-LearningRate LocalizationSettings::curriculum_rate() const {
-  LearningRate rate;
-  rate.base = curriculum_learning_rate;
-  return rate;
-}
-
-LearningRate LocalizationSettings::training_rate() const {
-  return learning_rate_from(learning_rate, schedule, warmup, iterations);
-}
-
-LearningRate LocalizationSettings::probe_rate() const {
-  return learning_rate_from(probe_learning_rate, probe_schedule, 0, probe_iterations);
-}
-
 Statistics LocalizationSettings::evaluation_statistics() const {
   if (eval_statistics == "minibatch") return Statistics::kMinibatch;
   require(network().has_population_statistics(),

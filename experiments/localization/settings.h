@@ -78,9 +78,13 @@ struct LocalizationSettings : RunSettings {
 
   LocalizerConfig network() const;
   // How the learning rate moves: over the first stage, the training proper, the probes' training.
-  LearningRate curriculum_rate() const;
-  LearningRate training_rate() const;
-  LearningRate probe_rate() const;
+  LearningRate curriculum_rate() const { return {.base = curriculum_learning_rate}; }
+  LearningRate training_rate() const {
+    return learning_rate_from(learning_rate, schedule, warmup, iterations);
+  }
+  LearningRate probe_rate() const {
+    return learning_rate_from(probe_learning_rate, probe_schedule, 0, probe_iterations);
+  }
   // Where probes and maps take their statistics from.
   Statistics evaluation_statistics() const;
   // The hidden layers that are probed, ascending: of 1 .. d-1.

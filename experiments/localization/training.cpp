@@ -18,10 +18,6 @@ double mean_spread(const StreamingMoments& moments) {
   return sum / static_cast<double>(variance.shape.size());
 }
 
-Json number_or_null(double value) {
-  return std::isfinite(value) ? Json(value) : Json();
-}
-
 }  // namespace
 
 HostArray target_positions(std::int64_t length) {
@@ -32,6 +28,20 @@ HostArray target_positions(std::int64_t length) {
         static_cast<float>(static_cast<double>(i) / static_cast<double>(length - 1) - 0.5);
   }
   return target;
+}
+
+InputSource::InputSource(const Device& device, const std::string& input, std::int64_t batch,
+                         std::int64_t length, Stream stream)
+    : length_(length), stream_(stream) {
+  if (input == "noise") return;
+  constant_ = Tensor(device, DType::kF32, {batch * length});
+  constant_.fill(1);
+}
+
+Var InputSource::operator()(Tape& tape, const Random& random, std::int64_t samples) const {
+  const Shape shape{samples, length_, 1};
+  if (!constant_) return tape.normal(shape, stream_, random);
+  return tape.constant(constant_.slice(0, samples * length_).reshape(shape));
 }
 
 double interior_slope(const HostArray& mean, std::int64_t radius) {
@@ -52,7 +62,8 @@ double interior_slope(const HostArray& mean, std::int64_t radius) {
 }
 
 LocalizationStep::LocalizationStep(Localizer& network, const LearningRate& rate, std::int64_t batch,
-                                   std::int64_t length, std::uint64_t seed, Input input)
+                                   std::int64_t length, std::uint64_t seed,
+                                   const std::string& input)
     : RegressionStep(
           network.parameters(), target_positions(length), batch,
           [&network, batch,
@@ -67,13 +78,11 @@ std::vector<double> LocalizationStep::measures() const {
 }
 
 Json LocalizationStep::line(const std::vector<double>& measures, const AdamState& adam) const {
-  Json line;
-  line["loss"] = measures[2];
-  line["interior_slope"] = number_or_null(measures[0]);
-  line["output_std"] = measures[1];
-  line["learning_rate"] = adam.learning_rate;
-  line["gradient_norm"] = adam.gradient_norm();
-  return line;
+  return {{"loss", measures[2]},
+          {"interior_slope", finite_or_null(measures[0])},
+          {"output_std", measures[1]},
+          {"learning_rate", adam.learning_rate},
+          {"gradient_norm", adam.gradient_norm()}};
 }
 
 std::string LocalizationStep::words(const std::vector<double>& measures) const {
@@ -87,7 +96,7 @@ std::string training_notice(const LocalizationSettings& settings, double loss, d
   constexpr double kNoSlope = 0.05;
   const std::int64_t radius = settings.network().receptive_field();
   const bool has_norm = settings.norm != "none" && settings.depth > 2;
-  const bool hears = has_norm && input_from(settings.input) == Input::kNoise && radius > 0;
+  const bool hears = has_norm && settings.input == "noise" && radius > 0;
   const HostArray target = target_positions(settings.length);
   double mean_answer = 0;  // the loss of the mean position everywhere
   double best = 0;
@@ -124,7 +133,7 @@ TrainingResult train(const LocalizationSettings& settings, Localizer& network, R
          return std::make_unique<LocalizationStep>(
              network, curriculum ? settings.curriculum_rate() : settings.training_rate(),
              settings.batch, curriculum ? settings.curriculum_length : settings.length,
-             static_cast<std::uint64_t>(settings.seed), input_from(settings.input));
+             settings.random_seed(), settings.input);
        }});
   const double seconds = loop.run();
   save_model(folder.file(kModelFile), network);  // whatever lies there

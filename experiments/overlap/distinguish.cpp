@@ -12,10 +12,6 @@ namespace {
 
 constexpr std::array<float, 2> kAnswers = {-1, 1};
 
-std::uint64_t seed_of(const OverlapSettings& settings) {
-  return static_cast<std::uint64_t>(settings.seed);
-}
-
 class Test : public EvaluationLoop {
  public:
   Test(const OverlapSettings& settings, std::int64_t overlap, const Localizer& network,
@@ -99,7 +95,7 @@ DistinguishStep::DistinguishStep(Localizer& network, const LearningRate& rate, s
 
 Json distinguish(const OverlapSettings& settings, std::int64_t overlap, RunFolder& folder,
                  const Device& device) {
-  Localizer network(device, DType::kF32, settings.network(), seed_of(settings));
+  Localizer network(device, DType::kF32, settings.network(), settings.random_seed());
   TrainingLoop training(settings, folder,
                         {.phase = "train",
                          .state_file = "checkpoint.safetensors",
@@ -108,24 +104,23 @@ Json distinguish(const OverlapSettings& settings, std::int64_t overlap, RunFolde
                          .make_step = [&](std::int64_t /*first*/) {
                            return std::make_unique<DistinguishStep>(
                                network, settings.training_rate(), settings.batch, overlap,
-                               seed_of(settings));
+                               settings.random_seed());
                          }});
   double seconds = training.run();
   save_model(folder.file(kModelFile), network);  // whatever lies there
   Test test(settings, overlap, network, folder);
   seconds += test.run();
-  Json result;
-  result["overlap"] = overlap;
-  result["length"] = settings.length();
-  result["mse"] = test.mse();
-  result["mean"] = numbers(test.answers().mean());
-  result["variance"] = numbers(test.answers().variance());
-  result["pairs"] = test.answers().count();
-  result["seed"] = settings.seed;
   const std::string notice = test_notice(settings, overlap, test.mse());
   if (!notice.empty()) note("{}\n", notice);
-  result["notice"] = notice.empty() ? Json() : Json(notice);
-  result["seconds"] = std::round(seconds * 1000) / 1000;
+  const Json result{{"overlap", overlap},
+                    {"length", settings.length()},
+                    {"mse", test.mse()},
+                    {"mean", numbers(test.answers().mean())},
+                    {"variance", numbers(test.answers().variance())},
+                    {"pairs", test.answers().count()},
+                    {"seed", settings.seed},
+                    {"notice", notice.empty() ? Json() : Json(notice)},
+                    {"seconds", std::round(seconds * 1000) / 1000}};
   folder.write_json("result.json", result);
   return result;
 }

@@ -9,8 +9,6 @@
 #include "engine/io/npy.h"
 #include "engine/say.h"
 #include "experiments/overlap/distinguish.h"
-#include "experiments/overlap/memory.h"
-#include "experiments/run/device_choice.h"
 #include "experiments/run/progress.h"
 #include "experiments/run/summary.h"
 #include "experiments/run/sweep_commands.h"
@@ -27,10 +25,6 @@ struct Arguments {
   SweepFlags sweep;
 };
 
-std::string name_of(std::int64_t overlap) {
-  return fmt::format("overlap-{:03}", overlap);
-}
-
 // Those of the folder of one overlap.
 Json settings_of(const OverlapSettings& settings, std::int64_t overlap) {
   Json json = to_json(settings);
@@ -44,17 +38,15 @@ Json settings_of(const OverlapSettings& settings, std::int64_t overlap) {
 Sweep cells_of(const OverlapSettings& settings, const fs::path& folder,
                const std::vector<std::int64_t>& overlaps) {
   std::vector<std::string> ids;
-  for (const std::int64_t overlap : overlaps) ids.push_back(name_of(overlap));
-  return {folder,
-          {.program = "overlap",
-           .folder = folder,
-           .ids = std::move(ids),
-           .settings = [=](std::size_t cell) { return settings_of(settings, overlaps[cell]); },
-           .results = "result.json",
-           .has_results =
-               [=](std::size_t cell) {
-                 return has_result(folder / name_of(overlaps[cell]), overlaps[cell]);
-               }}};
+  for (const std::int64_t overlap : overlaps) ids.push_back(fmt::format("overlap-{:03}", overlap));
+  return {.path = folder,
+          .program = "overlap",
+          .cells = folder,
+          .ids = ids,
+          .settings = [=](std::size_t cell) { return settings_of(settings, overlaps[cell]); },
+          .results = "result.json",
+          .has_results =
+              [=](std::size_t cell) { return has_result(folder / ids[cell], overlaps[cell]); }};
 }
 
 // summary.json of all overlaps that are finished, those of earlier calls included.
@@ -66,15 +58,13 @@ Json summary_of(const OverlapSettings& settings, const fs::path& folder) {
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (cells.finished(i)) points.push_back(read_result(cells.folder(i), all[i]));
   }
-  Json json;
-  json["length"] = settings.length();
-  json["depth"] = settings.depth;
-  json["channels"] = settings.channels;
-  json["receptive_field"] = settings.network().receptive_field();
-  json["iterations"] = settings.iterations;
-  json["batch"] = settings.batch;
-  json["points"] = points;
-  return json;
+  return {{"length", settings.length()},
+          {"depth", settings.depth},
+          {"channels", settings.channels},
+          {"receptive_field", settings.network().receptive_field()},
+          {"iterations", settings.iterations},
+          {"batch", settings.batch},
+          {"points", points}};
 }
 
 // Writes it, and overlap.npy [points, 2] (overlap, mean squared error).
@@ -165,7 +155,8 @@ int run_one(const Arguments& arguments) {
                      Resume::kAuto);
     if (done_already(cells, cell)) return;
     const Json result = distinguish(settings, overlaps[cell], folder, device);
-    say("{}: mean squared error {}\n", cells.id(cell), number_text(result["mse"].get<double>(), 3));
+    say("{}: mean squared error {}\n", cells.ids[cell],
+        number_text(result["mse"].get<double>(), 3));
   });
 }
 

@@ -2,23 +2,8 @@
 
 #include <optional>
 #include <set>
-#include <string_view>
 
 namespace sidechannel::experiments {
-namespace {
-
-// The parts between separators.
-std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  for (std::size_t begin = 0;;) {
-    const std::size_t end = text.find(separator, begin);
-    parts.push_back(text.substr(begin, end - begin));
-    if (end == std::string_view::npos) return parts;
-    begin = end + 1;
-  }
-}
-
-}  // namespace
 
 void OverlapSettings::check() const {
   check_domains(all_settings<OverlapSettings>(), *this);
@@ -32,9 +17,9 @@ std::vector<std::int64_t> OverlapSettings::overlap_list() const {
   constexpr std::size_t kMost = 1000;  // a network each
   const std::string flag = "--overlaps " + shown(overlaps);
   std::set<std::int64_t> all;
-  for (const std::string_view part : split(overlaps, ',')) {
+  for (const std::string& part : split(overlaps, ',')) {
     std::vector<std::int64_t> numbers;
-    for (const std::string_view text : split(part, ':')) {
+    for (const std::string& text : split(part, ':')) {
       const std::optional<std::int64_t> number = whole_number(text);
       require(number && *number >= 0,
               fmt::format("{}: expected a list of numbers and of FIRST:LAST:STEP, as in 0:32:4,33",
@@ -55,6 +40,22 @@ std::vector<std::int64_t> OverlapSettings::overlap_list() const {
     }
   }
   return {all.begin(), all.end()};
+}
+
+MemoryNeed memory_of(const OverlapSettings& s) {
+  const double h = d(s.channels);
+  const double k = d(s.kernel_size);
+  const double depth = d(s.depth);
+  // Valid convolutions: each layer's sequences are k - 1 shorter than those before it.
+  const double length = d(s.length());
+  const double hidden = (depth - 1) * length - (k - 1) * (depth - 1) * depth / 2;
+  const double floats =
+      2 * d(s.batch) * (2 * length + 2 * h * hidden + 3 * h * length + 3 * h * (depth - 2));
+  return {
+      {trained_parameters("the networks' weights in training",
+                          "--channels, --depth or --kernel-size", stack_parameters(depth, h, k, 2)),
+       arena_memory("the activations of a training step",
+                    "--batch, --channels, --depth or --kernel-size", floats)}};
 }
 
 }  // namespace sidechannel::experiments

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "experiments/run/memory.h"
 #include "experiments/run/settings.h"
 #include "models/localizer.h"
 
@@ -50,5 +51,8 @@ struct OverlapSettings : RunSettings {
   // In rising order, each once.
   std::vector<std::int64_t> overlap_list() const;
 };
+
+// Of one network.
+MemoryNeed memory_of(const OverlapSettings& settings);
 
 }  // namespace sidechannel::experiments

@@ -74,7 +74,7 @@ class Crew {
     for (const Slot& slot : slots_) {
       if (slot.pid == 0) continue;
       const std::string at = last_progress(sweep_.folder(slot.cell) / kLogFile);
-      text += fmt::format("  [{}{}{}]", sweep_.id(slot.cell), at.empty() ? "" : " ", at);
+      text += fmt::format("  [{}{}{}]", sweep_.ids[slot.cell], at.empty() ? "" : " ", at);
     }
     return text;
   }
@@ -103,7 +103,7 @@ class Crew {
           spawn(cell, workers_.devices[static_cast<std::size_t>(&slot - slots_.data())]);
       if (pid < 0) {  // a limit of the user, the group or the system
         SC_CHECK(running_ > 0, "cannot start a process: {}; `{} run --cell {}` and so on need none",
-                 std::strerror(errno), sweep_.program(), cell);
+                 std::strerror(errno), sweep_.program, cell);
         queue_.push_front(cell);
         break;
       }
@@ -154,14 +154,14 @@ class Crew {
     const std::size_t cell = slot.cell;
     if (sweep_.finished(cell)) {
       ++finished_;
-      progress_->note(fmt::format("{}: finished ({})", sweep_.id(cell),
+      progress_->note(fmt::format("{}: finished ({})", sweep_.ids[cell],
                                   duration_text(seconds_since(slot.since))));
     } else if (WIFEXITED(status) && WEXITSTATUS(status) == kExitInterrupted) {
       // Stopped by someone's signal, or another process was faster; or told to stop.
       (workers_.once ? left_ : queue_).push_back(cell);
     } else if (WIFSIGNALED(status) && ++kills_[cell] < kMostKills) {
       progress_->note(fmt::format("{}: its process was killed by signal {}, it continues",
-                                  sweep_.id(cell), WTERMSIG(status)));
+                                  sweep_.ids[cell], WTERMSIG(status)));
       queue_.push_front(cell);
     } else {
       if (WIFSIGNALED(status)) {
@@ -177,8 +177,8 @@ class Crew {
   }
 
   void give_up(std::size_t cell, const std::string& why) {
-    failed_.push_back(fmt::format("{}: {}", sweep_.id(cell), why));
-    progress_->note(fmt::format("{}: failed: {}", sweep_.id(cell), why));
+    failed_.push_back(fmt::format("{}: {}", sweep_.ids[cell], why));
+    progress_->note(fmt::format("{}: failed: {}", sweep_.ids[cell], why));
   }
 
   // Ends all workers and waits for them.

@@ -3,8 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <sstream>
 
 namespace sidechannel::experiments {
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  std::istringstream rest(text + separator);
+  for (std::string part; std::getline(rest, part, separator);) parts.push_back(part);
+  return parts;
+}
 
 bool Whole::holds(std::int64_t value) const {
   return value >= least && value <= most && !(odd && value % 2 == 0);
@@ -25,7 +33,7 @@ std::string Real::words() const {
 }
 
 bool OneOf::holds(const std::string& value) const {
-  return std::find(names.begin(), names.end(), value) != names.end();
+  return std::ranges::find(names, value) != names.end();
 }
 
 std::string OneOf::words() const {

@@ -11,6 +11,9 @@
 
 namespace sidechannel::experiments {
 
+// The parts of a text between separators.
+std::vector<std::string> split(const std::string& text, char separator);
+
 // What a setting may be. Each kind reads a value from text, tells whether a value belongs to it,
 // and says in words what does: "a whole number from 1 to 64".
 

@@ -11,7 +11,7 @@ EvaluationLoop::EvaluationLoop(const RunSettings& settings, RunFolder& folder, s
             (plan.samples + plan.batch - 1) / plan.batch),
       plan_(std::move(plan)),
       tape_(plan_.frozen.front()->device()),
-      random_(device(), static_cast<std::uint64_t>(settings.seed)),
+      random_(device(), settings.random_seed()),
       finite_(device(), plan_.looked),
       replay_(device()) {}
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <functional>
 #include <optional>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -39,7 +38,7 @@ std::vector<Setting> settings_that(const std::function<bool(const Setting&)>& is
 template <class S>
 std::vector<Setting> settings_named(const std::vector<std::string>& names) {
   return settings_that<S>([&](const Setting& setting) {
-    return std::find(names.begin(), names.end(), setting.name) != names.end();
+    return std::ranges::find(names, setting.name) != names.end();
   });
 }
 
@@ -73,8 +72,8 @@ S resolve(const RunFlags& flags) {
 // Prints what resolve() gives, as JSON, for scripts to read.
 template <class S>
 int print_settings(const RunFlags& flags) {
-  std::istringstream lines(json_text(to_json(resolve<S>(flags)), 2));
-  for (std::string line; std::getline(lines, line);) say("{}\n", line);
+  const std::string text = json_text(to_json(resolve<S>(flags)), 2);
+  for (const std::string& line : split(text, '\n')) say("{}\n", line);
   return 0;
 }
 

@@ -11,21 +11,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kConfig = kConfigFile;
 constexpr const char* kMetrics = "metrics.jsonl";
 constexpr const char* kMetricsBytes = "metrics_bytes";  // in a state's metadata
 constexpr const char* kSettings = "settings";           // likewise
 
 Json describe(const Json& settings, const Device& device) {
   const BuildInfo build = build_info();
-  Json json;
-  json["settings"] = settings;
-  json["version"] = build.version;
-  json["commit"] = build.commit;
-  json["modified"] = build.modified;
-  json["compiler"] = build.compiler;
-  json["build"] = build.flags;
-  json["device"] = device.name();
+  Json json{{"settings", settings},       {"version", build.version},   {"commit", build.commit},
+            {"modified", build.modified}, {"compiler", build.compiler}, {"build", build.flags},
+            {"device", device.name()}};
   if (device.is_cuda()) {
     const kernels::CudaDeviceInfo& gpu = device.cuda_queue().info();
     json["gpu"] = gpu.name;
@@ -75,7 +69,7 @@ void require_folder_for(const fs::path& path, const Json& settings, Resume resum
     throw UsageError(fmt::format("{} {}; choose another --out", path.string(), what));
   };
   if (fs::exists(path / kPlanFile)) refuse("holds a sweep of groups");
-  if (!fs::exists(path / kConfig)) {
+  if (!fs::exists(path / kConfigFile)) {
     require(resume != Resume::kOnly, fmt::format("{} holds no run to resume", path.string()));
     // Locks, what a killed writer left, and what a sweep writes before its worker gets here.
     const auto may_stand = [](const std::string& name) {
@@ -89,11 +83,11 @@ void require_folder_for(const fs::path& path, const Json& settings, Resume resum
     }
     if (stranger.empty()) return;
     // Unless another process has begun the run meanwhile.
-    if (!fs::exists(path / kConfig)) refuse(fmt::format("holds no run but {}", stranger));
+    if (!fs::exists(path / kConfigFile)) refuse(fmt::format("holds no run but {}", stranger));
   }
   if (resume == Resume::kNever) refuse("already holds a run");
-  const Json config = read_json(path / kConfig);
-  const Json& theirs = object_member(config, "settings", (path / kConfig).string());
+  const Json config = read_json(path / kConfigFile);
+  const Json& theirs = object_member(config, "settings", (path / kConfigFile).string());
   for (const auto& setting : settings.items()) {
     if (!theirs.contains(setting.key())) {
       refuse(fmt::format("holds a run of another kind (without {})", setting.key()));
@@ -110,7 +104,7 @@ void require_folder_for(const fs::path& path, const Json& settings, Resume resum
 }
 
 bool holds_run_of(const fs::path& path, const Json& settings) {
-  if (!fs::exists(path / kConfig)) return false;
+  if (!fs::exists(path / kConfigFile)) return false;
   try {
     require_folder_for(path, settings, Resume::kAuto);
     return true;
@@ -126,14 +120,14 @@ RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, 
   create_folder(path_);
   lock_.emplace(path_);
   require_folder_for(path_, settings, resume, except);  // nobody changes it from here on
-  if (has(kConfig)) {
+  if (has(kConfigFile)) {
     clear_up_after_writers(path_);
   } else {
     Json config = describe(settings, device);
     config.update(origin);
-    write_json(kConfig, config);
+    write_json(kConfigFile, config);
   }
-  config_ = read_json(kConfig);
+  config_ = read_json(kConfigFile);
   Json matter = settings;
   for (const std::string& name : except) matter.erase(name);
   identity_ = json_text(matter);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/io/file.h"
+#include "engine/say.h"
 #include "experiments/embedded_presets.h"
 
 namespace sidechannel::experiments {
@@ -32,6 +33,30 @@ std::vector<Setting> settings_declared_by(void (*make)()) {
   return all;
 }
 
+Device choose_device(RunSettings& settings, bool quiet) {
+  constexpr int kFirstWithTf32 = 80;  // compute capability 8.0
+  const Precision wish =
+      settings.precision == "auto" ? Precision::kTf32 : precision_from(settings.precision);
+  std::string why;
+  Device device =
+      Device::from_name(settings.device, static_cast<int>(settings.threads), wish, &why);
+  if (!why.empty() && !quiet) note("device: {}\n", why);
+  const int capability = device.is_cuda() ? device.cuda_queue().info().compute_capability : 0;
+  if (capability < kFirstWithTf32 && wish == Precision::kTf32) {
+    if (settings.precision != "auto") {
+      throw UsageError(device.is_cuda()
+                           ? fmt::format("precision tf32: {} has compute capability {}.{}, tf32 "
+                                         "needs 8.0",
+                                         device.description(), capability / 10, capability % 10)
+                           : "precision tf32: the CPU computes in fp32");
+    }
+    if (device.is_cuda()) device = Device::cuda(device.cuda_queue().info().index, Precision::kFp32);
+  }
+  settings.precision =
+      device.is_cuda() ? name_of(device.cuda_queue().precision()) : name_of(Precision::kFp32);
+  return device;
+}
+
 std::string words_of(const Domain& domain) {
   return std::visit([](const auto& of) { return of.words(); }, domain);
 }
@@ -41,8 +66,7 @@ void apply(const std::vector<Setting>& all, const Json& json, const std::string&
   for (const auto& item : json.items()) {
     const std::string& key = item.key();
     const Json& value = item.value();
-    const auto found = std::find_if(all.begin(), all.end(),
-                                    [&](const Setting& setting) { return setting.name == key; });
+    const auto found = std::ranges::find(all, key, &Setting::name);
     require(found != all.end(), fmt::format("{}: there is no setting {}", file, shown(key)));
     const bool taken = found->visit([&]<class T>(const auto& domain, T RunSettings::*member) {
       const std::optional<T> it = value_of<T>(value);
@@ -108,7 +132,7 @@ std::vector<std::string> differences(const Json& mine, const Json& theirs,
   std::vector<std::string> names;
   for (const auto& item : mine.items()) {
     const std::string& name = item.key();
-    if (std::find(except.begin(), except.end(), name) != except.end()) continue;
+    if (std::ranges::find(except, name) != except.end()) continue;
     if (item.value() != theirs.value(name, Json())) names.push_back(name);
   }
   return names;

@@ -106,7 +106,14 @@ struct RunSettings {
           Whole{0, kMostSteps}, kHow);
   SETTING(std::int64_t, stop_after, 0, "stop as if interrupted after so many steps, 0 for never",
           Whole{0, kMostSteps}, kHow);
+
+  std::uint64_t random_seed() const { return static_cast<std::uint64_t>(seed); }
 };
+
+// The device that settings ask for. Says on stderr what `auto` took, and why, but if `quiet`.
+// Resolves the precision: `auto` is tf32 on a GPU that has it, fp32 elsewhere. UsageError for tf32
+// where there is none, and for a wish that this build cannot fulfil.
+Device choose_device(RunSettings& settings, bool quiet = false);
 
 // The settings that `make`, which makes an S, declares; those of RunSettings last.
 std::vector<Setting> settings_declared_by(void (*make)());
@@ -196,9 +203,7 @@ S settings_from_preset(const std::string& preset, const std::string& norm = "") 
     for (const auto& kind : kinds.items()) {
       const std::string where = fmt::format("{}: for_norm {}", preset, shown(kind.key()));
       S other;
-      Json only;
-      only["norm"] = kind.key();
-      apply(only, fmt::format("{}: for_norm", preset), other);
+      apply(Json::object({{"norm", kind.key()}}), fmt::format("{}: for_norm", preset), other);
       require(kind.value().is_object() && !kind.value().contains("norm"),
               fmt::format("{}: expected an object of other settings than norm", where));
       apply(kind.value(), where, kind.key() == settings.norm ? settings : other);

@@ -11,20 +11,20 @@ namespace sidechannel::experiments {
 
 namespace fs = std::filesystem;
 
-std::size_t Sweep::find(const std::string& name, const char* ids) const {
+std::size_t Sweep::find(const std::string& name, const char* where) const {
   const std::optional<std::int64_t> number = whole_number(name);
-  if (number && *number >= 0 && *number < std::ssize(cells_.ids)) {
+  if (number && *number >= 0 && *number < std::ssize(ids)) {
     return static_cast<std::size_t>(*number);
   }
-  const auto found = std::find(cells_.ids.begin(), cells_.ids.end(), name);
-  require(found != cells_.ids.end(),
+  const auto found = std::ranges::find(ids, name);
+  require(found != ids.end(),
           fmt::format("--cell {}: expected a whole number from 0 to {}, or an id {}", shown(name),
-                      size() - 1, ids));
-  return static_cast<std::size_t>(found - cells_.ids.begin());
+                      size() - 1, where));
+  return static_cast<std::size_t>(found - ids.begin());
 }
 
 bool Sweep::finished(std::size_t cell) const {
-  return cells_.has_results(cell) && holds_run_of(folder(cell), cells_.settings(cell));
+  return has_results(cell) && holds_run_of(folder(cell), settings(cell));
 }
 
 CellState Sweep::state(std::size_t cell) const {
@@ -37,8 +37,7 @@ CellState Sweep::state(std::size_t cell) const {
 std::string Sweep::failure(std::size_t cell) const {
   const fs::path file = folder(cell) / kFailureFile;
   if (!fs::exists(file)) return {};
-  const std::vector<std::byte> bytes = read_file(file);
-  std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  std::string text(text_of(read_file(file)));
   while (text.ends_with('\n')) text.pop_back();
   return text;
 }
@@ -54,8 +53,10 @@ void Sweep::clear_failure(std::size_t cell) const {
   fs::remove(folder(cell) / kFailureFile, ignored);
 }
 
-SweepLock::SweepLock(const fs::path& sweep)
-    : lock_((create_folder(sweep), sweep), std::chrono::seconds(10)) {}
+FolderLock locked(const fs::path& sweep) {
+  create_folder(sweep);
+  return FolderLock(sweep, std::chrono::seconds(10));
+}
 
 std::string ranges(const std::vector<std::size_t>& cells) {
   std::string text;

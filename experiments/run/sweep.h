@@ -15,17 +15,6 @@ namespace sidechannel::experiments {
 // of processes, on any hosts that share the folder, may work on a sweep at once, be killed and come
 // back; a cell that has its results is finished and never touched again.
 
-// What a program says of its cells.
-struct Cells {
-  const char* program;           // whose command `run --cell` makes one
-  std::filesystem::path folder;  // theirs lie here,
-  std::vector<std::string> ids;  // and are called so, which never changes its meaning
-  // What a cell's config.json must agree with for its results to count, and whether they are there.
-  std::function<Json(std::size_t cell)> settings;
-  const char* results;  // the file that they are in
-  std::function<bool(std::size_t cell)> has_results;
-};
-
 enum class CellState {
   kWaiting,     // nothing there yet
   kRunning,     // a process works on it
@@ -34,19 +23,20 @@ enum class CellState {
   kFinished,
 };
 
-class Sweep {
- public:
-  Sweep(std::filesystem::path path, Cells cells)
-      : path_(std::move(path)), cells_(std::move(cells)) {}
+struct Sweep {
+  std::filesystem::path path;
+  const char* program;           // whose command `run --cell` makes a cell
+  std::filesystem::path cells;   // theirs lie here,
+  std::vector<std::string> ids;  // and are called so, which never changes its meaning
+  // What a cell's config.json must agree with for its results to count, and whether they are there.
+  std::function<Json(std::size_t cell)> settings;
+  const char* results;  // the file that they are in
+  std::function<bool(std::size_t cell)> has_results;
 
-  const char* program() const { return cells_.program; }
-  const std::filesystem::path& path() const { return path_; }
-  const char* results() const { return cells_.results; }
-  std::size_t size() const { return cells_.ids.size(); }
-  const std::string& id(std::size_t cell) const { return cells_.ids[cell]; }
-  std::filesystem::path folder(std::size_t cell) const { return cells_.folder / id(cell); }
+  std::size_t size() const { return ids.size(); }
+  std::filesystem::path folder(std::size_t cell) const { return cells / ids[cell]; }
   // A cell by its number or its id; UsageError, which says where ids stand, for anything else.
-  std::size_t find(const std::string& name, const char* ids) const;
+  std::size_t find(const std::string& name, const char* where) const;
 
   CellState state(std::size_t cell) const;
   bool finished(std::size_t cell) const;
@@ -55,20 +45,10 @@ class Sweep {
   std::string failure(std::size_t cell) const;
   void set_failure(std::size_t cell, const std::string& why) const;
   void clear_failure(std::size_t cell) const;
-
- private:
-  std::filesystem::path path_;
-  Cells cells_;
 };
 
-// Held while a file of the sweep itself is written. Waits for others, but not for ever.
-class SweepLock {
- public:
-  explicit SweepLock(const std::filesystem::path& sweep);
-
- private:
-  FolderLock lock_;
-};
+// To be held while a file of the sweep itself is written. Waits for others, but not for ever.
+FolderLock locked(const std::filesystem::path& sweep);
 
 // "0-3,7": the cells of a list in the form that Slurm's --array takes. Empty for none.
 std::string ranges(const std::vector<std::size_t>& cells);

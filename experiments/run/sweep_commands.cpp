@@ -29,7 +29,7 @@ int run_cell(const Sweep& sweep, std::size_t cell, const std::function<void()>& 
     work();
     return 0;
   } catch (const FolderInUse& error) {
-    note("{}: {}\n", sweep.program(), error.what());
+    note("{}: {}\n", sweep.program, error.what());
     return kExitInterrupted;  // nothing is wrong with the cell; come back later
   } catch (const std::exception& error) {
     sweep.set_failure(cell, error.what());
@@ -40,7 +40,7 @@ int run_cell(const Sweep& sweep, std::size_t cell, const std::function<void()>& 
 bool done_already(const Sweep& sweep, std::size_t cell) {
   sweep.clear_failure(cell);
   if (!sweep.finished(cell)) return false;
-  say("{}: done already, see {}\n", sweep.folder(cell).string(), sweep.results());
+  say("{}: done already, see {}\n", sweep.folder(cell).string(), sweep.results);
   return true;
 }
 
@@ -57,8 +57,8 @@ std::string run_cells(const Sweep& sweep, const std::vector<std::string>& device
       std::to_string(threads_each(how.value("threads", std::int64_t{0}), devices.size()));
   const auto command = [&](std::size_t cell, const std::string& device) {
     std::vector<std::string> words{
-        sweep.program(),      "run",      "--out", sweep.path().string(), "--cell",
-        std::to_string(cell), "--device", device,  "--threads",           threads};
+        sweep.program,        "run",      "--out", sweep.path.string(), "--cell",
+        std::to_string(cell), "--device", device,  "--threads",         threads};
     for (const char* name : {"checkpoint_every", "stop_after"}) {
       if (how.contains(name)) words.insert(words.end(), {flag_of(name), how[name].dump()});
     }
@@ -71,14 +71,14 @@ std::string run_cells(const Sweep& sweep, const std::vector<std::string>& device
   return fmt::format(
       "{}: {} of {} cells failed ({}{}); `{} status` says why, and the same command tries them "
       "again",
-      sweep.path().string(), failed.size(), sweep.size(), failed.front(),
-      failed.size() > 1 ? ", ..." : "", sweep.program());
+      sweep.path.string(), failed.size(), sweep.size(), failed.front(),
+      failed.size() > 1 ? ", ..." : "", sweep.program);
 }
 
 bool write_results(const char* program, const std::filesystem::path& file,
                    const std::function<void()>& write, const char* hint) {
   try {
-    const SweepLock lock(file.parent_path());
+    const FolderLock lock = locked(file.parent_path());
     write();
     return true;
   } catch (const FileError& error) {
@@ -101,7 +101,7 @@ int print_status(const Sweep& sweep, const SweepFlags& flags) {
     say("{}\n", ranges(unfinished));
     return 0;
   }
-  say("{}: {} cells\n", sweep.path().string(), sweep.size());
+  say("{}: {} cells\n", sweep.path.string(), sweep.size());
   for (const auto& [state, name] : {std::pair{CellState::kFinished, "finished"},
                                     {CellState::kRunning, "running"},
                                     {CellState::kUnfinished, "interrupted"},
@@ -111,7 +111,7 @@ int print_status(const Sweep& sweep, const SweepFlags& flags) {
     if (!found.empty()) say("{:>12} {:>4}  ({})\n", name, found.size(), ranges(found));
   }
   for (const std::size_t cell : by_state[CellState::kFailed]) {
-    say("failed: {} {}: {}\n", cell, sweep.id(cell), sweep.failure(cell));
+    say("failed: {} {}: {}\n", cell, sweep.ids[cell], sweep.failure(cell));
   }
   return 0;
 }

@@ -35,9 +35,7 @@ void TrainingLoop::step(std::int64_t step) {
   if (done % log_every_ != 0 && done != steps()) return;
   const AdamState adam = look();
   shown_ = step_->measures();
-  Json all;
-  all["phase"] = plan_.phase;
-  all["step"] = done;
+  Json all{{"phase", plan_.phase}, {"step", done}};
   all.update(step_->line(shown_, adam));
   folder().log(all);
   step_->clear_measures();

@@ -75,11 +75,9 @@ void RegressionStep::compute(Tape& tape, const Random& random, Adam& adam) {
 }
 
 Json RegressionStep::line(const std::vector<double>& measures, const AdamState& adam) const {
-  Json line;
-  line["loss"] = measures.front();
-  line["learning_rate"] = adam.learning_rate;
-  line["gradient_norm"] = adam.gradient_norm();
-  return line;
+  return {{"loss", measures.front()},
+          {"learning_rate", adam.learning_rate},
+          {"gradient_norm", adam.gradient_norm()}};
 }
 
 std::string RegressionStep::words(const std::vector<double>& measures) const {

@@ -1,7 +1,6 @@
 // What runs need, as it is estimated, against what they take; and the limits that it is held to.
 
 #include "experiments/localization/memory.h"
-#include "experiments/overlap/memory.h"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
