@@ -25,8 +25,8 @@ std::string name_of_operation(std::span<const Var> inputs,
                               const std::vector<const ParameterList*>& lists) {
   for (const ParameterList* list : lists) {
     for (const Parameter& parameter : list->parameters()) {
-      if (std::any_of(inputs.begin(), inputs.end(),
-                      [&](const Var& input) { return input.value().same_memory(parameter.value); }))
+      const auto reads = [&](const Var& x) { return x.value().same_memory(parameter.value); };
+      if (std::ranges::any_of(inputs, reads))
         return parameter.name.substr(0, parameter.name.rfind('.')) + " gave";
     }
   }

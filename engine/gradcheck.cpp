@@ -258,7 +258,7 @@ std::string InputCheck::message() const {
 }
 
 bool GradientCheck::passed() const {
-  return std::all_of(inputs.begin(), inputs.end(), [&](const InputCheck& input) {
+  return std::ranges::all_of(inputs, [&](const InputCheck& input) {
     return input.relative_error <= tolerance;  // false for NaN
   });
 }

@@ -7,13 +7,9 @@
 namespace sidechannel {
 namespace {
 
-HostArray to_file(const Tensor& value, Layout layout) {
-  HostArray array = value.to_host();
+// From memory to a file, and back.
+HostArray rearranged(const HostArray& array, Layout layout) {
   return layout == Layout::kConv1dWeight ? reverse_axes(array) : array;
-}
-
-void from_file(const HostArray& array, Layout layout, const Tensor& value) {
-  value.copy_from(layout == Layout::kConv1dWeight ? reverse_axes(array) : array);
 }
 
 Shape file_shape(const Shape& shape, Layout layout) {
@@ -102,7 +98,7 @@ ParameterList::Flat ParameterList::flatten() {
 }
 
 void ParameterList::save(TensorMap& tensors) const {
-  for (const Parameter& p : parameters_) tensors[p.name] = to_file(p.value, p.layout);
+  for (const Parameter& p : parameters_) tensors[p.name] = rearranged(p.value.to_host(), p.layout);
   for (const Constant& c : constants_) tensors[c.name] = c.value.to_host();
 }
 
@@ -122,8 +118,10 @@ void ParameterList::load(const TensorMap& tensors, const std::string& source, Lo
                  name.ends_with(".num_batches_tracked"),
              "{}: has a tensor {} that the model does not have", source, shown(name));
   }
-  for (const Parameter& p : parameters_) from_file(tensors.at(p.name), p.layout, p.value);
-  for (const Constant& c : constants_) from_file(tensors.at(c.name), Layout::kSame, c.value);
+  for (const Parameter& p : parameters_) {
+    p.value.copy_from(rearranged(tensors.at(p.name), p.layout));
+  }
+  for (const Constant& c : constants_) c.value.copy_from(tensors.at(c.name));
   file_ = nullptr;
 }
 

@@ -62,10 +62,7 @@ void Tape::record(Var& output, std::initializer_list<Var> inputs,
     SC_CHECK(input.lifetimes_ == lifetimes_, "the inputs of an operation are of different tapes");
   }
   if (watch_) watch_(output, std::span(inputs.begin(), inputs.size()));
-  if (!recording_ || std::none_of(inputs.begin(), inputs.end(),
-                                  [](const Var& input) { return input.requires_grad(); })) {
-    return;
-  }
+  if (!recording_ || std::ranges::none_of(inputs, &Var::requires_grad)) return;
   output.id_ = static_cast<int>(nodes_.size());
   nodes_.push_back({std::move(backward), output.shape(), {}, nullptr});
 }
@@ -141,9 +138,7 @@ Write Grads::prepare(const Var& input) {
     return node.parameter ? write_ : Write::kOverwrite;
   }
   // A gradient that was used up has the memory, still in the cache, for the next of its size.
-  const auto reusable = std::find_if(free_.begin(), free_.end(), [&](const Tensor& tensor) {
-    return tensor.size() == node.shape.size();
-  });
+  const auto reusable = std::ranges::find(free_, node.shape.size(), &Tensor::size);
   if (reusable != free_.end()) {
     grads_[id] = reusable->reshape(node.shape);
     free_.erase(reusable);

@@ -103,6 +103,20 @@ std::vector<double> ranks(const std::vector<double>& values) {
   return result;
 }
 
+Json to_json(const GroupSweep& sweep) {
+  Json cells = Json::array();
+  for (const GroupSweep::Cell& cell : sweep.cells) {
+    cells.push_back({{"id", cell.id},
+                     {"groups", cell.groups},
+                     {"seed", cell.seed},
+                     {"learning_rate", cell.learning_rate}});
+  }
+  return {{"experiment", "groups"},
+          {"preset", sweep.preset},
+          {"settings", sweep.settings},
+          {"cells", std::move(cells)}};
+}
+
 }  // namespace
 
 LocalizationSettings GroupSweep::settings_of(std::size_t cell) const {
@@ -154,24 +168,6 @@ GroupSweep plan_groups(const std::string& preset, const Json& given) {
   }
   return sweep;
 }
-
-namespace {
-
-Json to_json(const GroupSweep& sweep) {
-  Json cells = Json::array();
-  for (const GroupSweep::Cell& cell : sweep.cells) {
-    cells.push_back({{"id", cell.id},
-                     {"groups", cell.groups},
-                     {"seed", cell.seed},
-                     {"learning_rate", cell.learning_rate}});
-  }
-  return {{"experiment", "groups"},
-          {"preset", sweep.preset},
-          {"settings", sweep.settings},
-          {"cells", std::move(cells)}};
-}
-
-}  // namespace
 
 void require_folder_for(const fs::path& path, const GroupSweep& sweep) {
   require(!fs::exists(path / kConfigFile),

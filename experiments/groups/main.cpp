@@ -173,7 +173,7 @@ void add_plan_flags(CLI::App& app, Arguments& arguments) {
                     arguments.given);
   const std::vector<Setting> shared =
       settings_that<LocalizationSettings>([](const Setting& setting) {
-        return !setting.how && std::find(kAxes.begin(), kAxes.end(), setting.name) == kAxes.end();
+        return !setting.how && std::ranges::find(kAxes, setting.name) == kAxes.end();
       });
   add_setting_flags(app, shared, arguments.given);
 }

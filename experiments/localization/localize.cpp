@@ -23,10 +23,9 @@ void keep_model(const RunFolder& folder, const Localizer& network, const std::st
   const auto theirs = read_safetensors(kept).tensors;
   std::map<std::string, HostArray> mine;
   network.parameters().save(mine);
-  const bool same = std::equal(mine.begin(), mine.end(), theirs.begin(), theirs.end(),
-                               [](const auto& a, const auto& b) {
-                                 return a.first == b.first && a.second.bytes == b.second.bytes;
-                               });
+  const bool same = std::ranges::equal(mine, theirs, [](const auto& a, const auto& b) {
+    return a.first == b.first && a.second.bytes == b.second.bytes;
+  });
   require(same, fmt::format("{} holds a run of another model than {}; choose another --out",
                             folder.path().string(), source));
 }

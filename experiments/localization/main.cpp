@@ -72,8 +72,7 @@ int run(const Arguments& arguments, Phases phases) {
 // Says on stderr that the input, as the network takes it, holds such values. False where not.
 bool tell_not_finite(const std::string& source, const HostArray& x) {
   const auto values = x.as<float>();
-  const auto count =
-      std::count_if(values.begin(), values.end(), [](float v) { return !std::isfinite(v); });
+  const auto count = std::ranges::count_if(values, [](float v) { return !std::isfinite(v); });
   if (count == 0) return false;
   note(
       "localization: {}: {} of {} values are NaN, infinite or beyond f32, the first is {}; "

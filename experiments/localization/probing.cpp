@@ -115,11 +115,10 @@ class Map : public EvaluationLoop {
     for (std::size_t row = 0; row <= probes_.size(); ++row) {
       const HostArray row_mean = moments(row).mean();
       const HostArray row_variance = moments(row).variance();
+      const auto count = static_cast<double>(moments(row).count());
       std::vector<SampleMoments> indices;
-      for (std::int64_t i = 0; i < settings_.length; ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        indices.push_back({row_mean.as<double>()[at], row_variance.as<double>()[at],
-                           static_cast<double>(moments(row).count())});
+      for (std::size_t i = 0; i < row_mean.as<double>().size(); ++i) {
+        indices.push_back({row_mean.as<double>()[i], row_variance.as<double>()[i], count});
       }
       const std::vector<double> p = largest_p_values(indices);
       for (std::size_t i = 0; i < p.size(); ++i) {

@@ -97,7 +97,7 @@ OverlapSettings planned(const fs::path& folder, const Json& how) {
   std::vector<std::string> may = do_not_matter();
   may.push_back("overlaps");
   for (const auto& [name, value] : how.items()) {
-    require(std::find(may.begin(), may.end(), name) != may.end(),
+    require(std::ranges::find(may, name) != may.end(),
             fmt::format("{} {}: is not for one --cell to set", flag_of(name), flag_text(value)));
   }
   apply(how, "", settings);

@@ -26,8 +26,8 @@ enum class CellState {
 struct Sweep {
   std::filesystem::path path;
   const char* program;           // whose command `run --cell` makes a cell
-  std::filesystem::path cells;   // theirs lie here,
-  std::vector<std::string> ids;  // and are called so, which never changes its meaning
+  std::filesystem::path cells;   // where their folders lie,
+  std::vector<std::string> ids;  // what they are called: an id never changes its meaning
   // What a cell's config.json must agree with for its results to count, and whether they are there.
   std::function<Json(std::size_t cell)> settings;
   const char* results;  // the file that they are in
