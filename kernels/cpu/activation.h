@@ -3,6 +3,7 @@
 // Activations on the CPU, a vector at a time, with selections of whole vectors: signs are random,
 // and a branch on each would be mispredicted every other time.
 
+#include <array>
 #include <limits>
 
 #include "kernels/activation.h"
@@ -16,17 +17,21 @@ template <class D>
 HWY_INLINE Vec<D> exp(D d, Vec<D> x) {
   using T = hn::TFromD<D>;
   constexpr bool kSingle = sizeof(T) == sizeof(float);
-  constexpr int kDegree = kSingle ? 7 : 13;  // of e^r, whose next term is below a rounding
+  constexpr std::size_t kDegree = kSingle ? 7 : 13;  // of e^r, whose next term is below a rounding
   constexpr T kLeast = kSingle ? T(-87) : T(-708);
   // x = n ln 2 + r with |r| <= ln 2 / 2; of ln 2 there is T's part, and what that leaves.
   constexpr T kLn2 = T(0.693147180559945309417232121458L);
   constexpr T kLn2Rest = T(0.693147180559945309417232121458L - static_cast<long double>(kLn2));
   const auto n = hn::Round(hn::Mul(x, hn::Set(d, T(1.44269504088896340736))));
   const auto r = hn::NegMulAdd(n, hn::Set(d, kLn2Rest), hn::NegMulAdd(n, hn::Set(d, kLn2), x));
-  long double coefficient[kDegree + 1] = {1};
-  for (int k = 1; k <= kDegree; ++k) coefficient[k] = coefficient[k - 1] / k;
-  auto p = hn::Set(d, T(coefficient[kDegree]));
-  for (int k = kDegree; k-- > 0;) p = hn::MulAdd(p, r, hn::Set(d, T(coefficient[k])));
+  constexpr auto kCoefficients = [] {  // 1 / k!
+    std::array<T, kDegree + 1> all = {1};
+    long double value = 1;
+    for (std::size_t k = 1; k <= kDegree; ++k) all[k] = T(value /= static_cast<long double>(k));
+    return all;
+  }();
+  auto p = hn::Set(d, kCoefficients[kDegree]);
+  for (std::size_t k = kDegree; k-- > 0;) p = hn::MulAdd(p, r, hn::Set(d, kCoefficients[k]));
   constexpr int kMantissa = std::numeric_limits<T>::digits - 1;
   constexpr int kBias = std::numeric_limits<T>::max_exponent - 1;
   const hn::RebindToSigned<D> di;
