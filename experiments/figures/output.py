@@ -1,5 +1,5 @@
 """Files that a user names, and standard output: the figures' half of engine/io/output_file.h and
-experiments/run/flags.cpp, whose rules these are."""
+experiments/run/program.cpp, whose rules these are."""
 
 import contextlib
 import errno

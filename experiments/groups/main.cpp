@@ -11,6 +11,7 @@
 #include "experiments/groups/group_sweep.h"
 #include "experiments/localization/localize.h"
 #include "experiments/localization/memory.h"
+#include "experiments/run/program.h"
 #include "experiments/run/sweep_commands.h"
 
 namespace sidechannel::experiments {

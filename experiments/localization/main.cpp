@@ -15,6 +15,7 @@
 #include "experiments/localization/training.h"
 #include "experiments/run/flags.h"
 #include "experiments/run/interrupt.h"
+#include "experiments/run/program.h"
 #include "experiments/run/summary.h"
 
 namespace sidechannel::experiments {

@@ -9,6 +9,7 @@
 #include "engine/io/npy.h"
 #include "engine/say.h"
 #include "experiments/overlap/distinguish.h"
+#include "experiments/run/program.h"
 #include "experiments/run/progress.h"
 #include "experiments/run/summary.h"
 #include "experiments/run/sweep_commands.h"

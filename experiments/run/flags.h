@@ -88,8 +88,4 @@ std::string default_folder(const std::string& preset, const std::string& rest);
 // comes nearest to one that there is not.
 std::optional<int> parse(CLI::App& app, int argc, char** argv);
 
-// What every program's main does: runs `program` and turns what it throws into one line on stderr
-// that begins with `name` and an exit code: 2 for a UsageError, 75 for Interrupted, 1 for others.
-int run_main(const char* name, int (*program)(int argc, char** argv), int argc, char** argv);
-
 }  // namespace sidechannel::experiments
