@@ -24,8 +24,8 @@ import numpy as np  # noqa: E402
 
 def load(folder):
     """summary.json of a folder of the program `overlap`: at least one point, by rising overlap."""
-    file = results_in(folder, "summary.json", ", so no overlap is finished; `overlap run` with the "
-                      "same settings continues it")
+    file = results_in(folder, "summary.json", "; `overlap run` with the same settings continues it, "
+                      "and `overlap collect` takes what is finished")
     run = style.read_json(file)
     length = need(file, run, "length", *whole())
     points = need_objects(file, run, "points")

@@ -130,7 +130,7 @@ class Figure3Test(FigureTest):
         file = run / "summary.json"
         whole = json.loads(file.read_text())
         file.unlink()
-        self.refuses(1, "no summary.json, so no overlap is finished", run)
+        self.refuses(1, "no summary.json; .overlap run. with the same settings", run)
         for content, message in (
                 (b"", "summary.json: not JSON"), (b"[]", "summary.json: not a JSON object"),
                 (b"{", "summary.json: not JSON"), (b"{}", "summary.json: has no length")):
