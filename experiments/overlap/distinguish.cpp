@@ -112,15 +112,15 @@ Json distinguish(const OverlapSettings& settings, std::int64_t overlap, RunFolde
   seconds += test.run();
   const std::string notice = test_notice(settings, overlap, test.mse());
   if (!notice.empty()) note("{}\n", notice);
-  const Json result{{"overlap", overlap},
-                    {"length", settings.length()},
-                    {"mse", test.mse()},
-                    {"mean", numbers(test.answers().mean())},
-                    {"variance", numbers(test.answers().variance())},
-                    {"pairs", test.answers().count()},
-                    {"seed", settings.seed},
-                    {"notice", notice.empty() ? Json() : Json(notice)},
-                    {"seconds", std::round(seconds * 1000) / 1000}};
+  Json result{{"overlap", overlap},
+              {"length", settings.length()},
+              {"mse", test.mse()},
+              {"mean", numbers(test.answers().mean())},
+              {"variance", numbers(test.answers().variance())},
+              {"pairs", test.answers().count()},
+              {"seed", settings.seed},
+              {"notice", notice.empty() ? Json() : Json(notice)},
+              {"seconds", std::round(seconds * 1000) / 1000}};
   folder.write_json("result.json", result);
   return result;
 }

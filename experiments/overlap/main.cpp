@@ -178,7 +178,9 @@ int run(const Arguments& arguments) {
     return print_check(cells, force);
   }
   require_memory(force.memory, device, force.at_once());
-  RunFolder(out, to_json(settings), device, resume, do_not_matter<OverlapSettings>());
+  {
+    const RunFolder plan(out, to_json(settings), device, resume, do_not_matter<OverlapSettings>());
+  }
   bool done = true;
   for (std::size_t cell = 0; cell < cells.size(); ++cell) {
     const std::string fault = fault_of_result(cells.folder(cell), overlaps[cell]);

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <optional>
 #include <thread>
 
 #include "engine/say.h"
@@ -44,8 +45,7 @@ class Crew {
 
   std::vector<std::string> run() {
     const auto total = static_cast<std::int64_t>(sweep_.size());
-    Progress progress("sweep", total, "cells", finished_);
-    progress_ = &progress;
+    progress_.emplace("sweep", total, "cells", finished_);
     const PollsInterrupts polls;
     while (!queue_.empty() || running_ > 0) {
       if (interrupt_requested()) interrupt();
@@ -53,11 +53,11 @@ class Crew {
       for (Slot& slot : slots_) changed = reap(slot) || changed;
       if (changed) look_again_ = {};
       for (Slot& slot : slots_) changed = (slot.pid == 0 && start(slot)) || changed;
-      if (progress.due()) progress.show(finished_, details());
+      if (progress_->due()) progress_->show(finished_, details());
       if (!changed) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     if (!left_.empty()) interrupt();
-    progress.finish(finished_, details());
+    progress_->finish(finished_, details());
     return failed_;
   }
 
@@ -213,7 +213,7 @@ class Crew {
   std::int64_t running_ = 0;
   Clock::time_point look_again_;
   bool waited_ = false;
-  Progress* progress_ = nullptr;
+  std::optional<Progress> progress_;
 };
 
 }  // namespace

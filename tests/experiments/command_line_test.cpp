@@ -318,8 +318,9 @@ TEST_F(Predict, RefusesFlagsThatContradictTheModel) {
   write_npy(folder_ / "x.npy", HostArray(DType::kF32, {4, 16}));
   save_tiny(model, NormKind::kInstance, 8);
   for (const std::string norm : {"none", "layer", "batch", "group"}) {
-    EXPECT_EQ(error_of("--norm " + norm), "localization: --norm " + norm + ": " + model +
-                                              " holds a network with --norm instance\n");
+    EXPECT_EQ(error_of("--norm " + norm),
+              fmt::format("localization: --norm {}: {} holds a network with --norm instance\n",
+                          norm, model));
   }
   EXPECT_EQ(error_of("--norm instance"), "");
   EXPECT_EQ(error_of("--groups 4"),

@@ -344,9 +344,9 @@ TEST(SameBits, LocalizationRuns) {
     for (const std::string channels : {"32", "12"}) {
       const TemporaryFolder folder;
       run("localization",
-          "run --length 20 --depth 4 --iterations 15 --probe-width 24 --probe-iterations 5 "
-          "--map-samples 70 --channels " +
-              channels + " --norm " + kind,
+          fmt::format("run --length 20 --depth 4 --iterations 15 --probe-width 24 "
+                      "--probe-iterations 5 --map-samples 70 --channels {} --norm {}",
+                      channels, kind),
           folder / "run");
       expect_digest(
           fmt::format("localization/{}/h{}", words(kind)[0], channels),
