@@ -1,5 +1,6 @@
 // What the localization program says to bad input: one line on stderr and exit code 1 or 2.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <unistd.h>
