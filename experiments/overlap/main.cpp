@@ -69,20 +69,23 @@ Json summary_of(const OverlapSettings& settings, const fs::path& folder) {
 }
 
 // Writes it, and overlap.npy [points, 2] (overlap, mean squared error).
-void write_collected(const fs::path& folder, const Json& summary) {
-  const bool written = fs::exists(folder / kSummary) &&
+Json collect(const OverlapSettings& settings, const fs::path& folder) {
+  Json summary = summary_of(settings, folder);
+  const bool written = fs::exists(folder / "overlap.npy") && fs::exists(folder / kSummary) &&
                        text_of(read_file(folder / kSummary)) == json_text(summary, 2) + "\n";
-  if (written || summary["points"].empty()) return;  // a finished sweep stays as it is
-  const Json& points = summary["points"];
-  HostArray array(DType::kF64, {static_cast<std::int64_t>(points.size()), 2});
-  for (std::size_t i = 0; i < points.size(); ++i) {
-    array.as<double>()[2 * i] = points[i].at("overlap");
-    array.as<double>()[2 * i + 1] = points[i].at("mse");
-  }
+  if (written || summary["points"].empty()) return summary;  // a finished sweep stays as it is
   write_results("overlap", folder / kSummary, [&] {
+    summary = summary_of(settings, folder);  // others may have finished more meanwhile
+    const Json& points = summary["points"];
+    HostArray array(DType::kF64, {static_cast<std::int64_t>(points.size()), 2});
+    for (std::size_t i = 0; i < points.size(); ++i) {
+      array.as<double>()[2 * i] = points[i].at("overlap");
+      array.as<double>()[2 * i + 1] = points[i].at("mse");
+    }
     write_npy(folder / "overlap.npy", array);
     write_json(folder / kSummary, summary);
   });
+  return summary;
 }
 
 // Those of the sweep in the folder, carried out as `how` says.
@@ -137,8 +140,9 @@ int plan(const Arguments& arguments) {
     say("{} cells; {} each\n", cells, checked_memory(memory_of(settings), false));
     return 0;
   }
-  const RunFolder folder(out, to_json(settings), Device::cpu(1), Resume::kAuto,
-                         do_not_matter<OverlapSettings>());
+  std::vector<std::string> except = do_not_matter();
+  except.emplace_back("jobs");  // but the overlaps are the plan
+  const RunFolder folder(out, to_json(settings), Device::cpu(1), Resume::kAuto, except);
   say("{}: {} cells\n", folder.file(kConfigFile).string(), cells);
   return 0;
 }
@@ -149,6 +153,10 @@ int run_one(const Arguments& arguments) {
   const std::vector<std::int64_t> overlaps = settings.overlap_list();
   const Sweep cells = cells_of(settings, out, overlaps);
   const std::size_t cell = cells.find(arguments.sweep.cell, "such as overlap-003");
+  if (arguments.run.check) {
+    const bool on_gpu = choose_device(settings, true).is_cuda();
+    return print_check(cells, {{settings.device}, on_gpu, memory_of(settings)});
+  }
   return run_cell(cells, cell, [&] {
     const Device device = choose_device(settings);
     require_memory(memory_of(settings), device);
@@ -193,8 +201,8 @@ int run(const Arguments& arguments) {
     failures =
         run_cells(cells, force.devices, to_json(settings), {"--overlaps", settings.overlaps});
   }
-  const Json summary = summary_of(settings, out);
-  write_collected(out, summary);  // also where a kill came between the last result and this
+  const Json summary =
+      collect(settings, out);  // also where a kill came between the last result and this
   SC_CHECK(failures.empty(), "{}", failures);
   if (done) {
     say("{}: done already, see summary.json\n", out.string());
@@ -207,10 +215,9 @@ int run(const Arguments& arguments) {
 int collect_results(const Arguments& arguments) {
   const fs::path out = folder_of(arguments);
   const OverlapSettings settings = planned(out, Json::object());
-  const Json summary = summary_of(settings, out);
+  const Json summary = collect(settings, out);
   SC_CHECK(!summary["points"].empty(), "{}: none of {} overlaps is finished", out.string(),
            settings.overlap_list().size());
-  write_collected(out, summary);
   say_points(out, summary);
   return 0;
 }

@@ -31,6 +31,7 @@ class Crew {
  public:
   Crew(const Sweep& sweep, const Workers& workers)
       : sweep_(sweep), workers_(workers), slots_(workers.devices.size()) {
+    ::signal(SIGCHLD, SIG_DFL);  // ignored, as one may inherit it, it leaves no exit codes
     for (std::size_t cell = 0; cell < sweep.size(); ++cell) {
       if (sweep.finished(cell)) {
         ++finished_;
@@ -164,14 +165,16 @@ class Crew {
                                   sweep_.ids[cell], WTERMSIG(status)));
       queue_.push_front(cell);
     } else {
+      std::string why = sweep_.failure(cell);
       if (WIFSIGNALED(status)) {
-        sweep_.set_failure(cell, fmt::format("its process was killed by signal {}, {} times",
-                                             WTERMSIG(status), kMostKills));
-      } else if (sweep_.failure(cell).empty()) {  // it came to an end before it could say why
-        sweep_.set_failure(cell, fmt::format("exit code {}, see {}", WEXITSTATUS(status),
-                                             (sweep_.folder(cell) / kLogFile).string()));
+        why = fmt::format("its process was killed by signal {}, {} times", WTERMSIG(status),
+                          kMostKills);
+      } else if (why.empty()) {  // it came to an end before it could say why
+        why = fmt::format("exit code {}, see {}", WEXITSTATUS(status),
+                          (sweep_.folder(cell) / kLogFile).string());
       }
-      give_up(cell, sweep_.failure(cell));
+      sweep_.set_failure(cell, why);
+      give_up(cell, why);
     }
     return true;
   }

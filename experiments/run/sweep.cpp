@@ -36,16 +36,25 @@ CellState Sweep::state(std::size_t cell) const {
 
 std::string Sweep::failure(std::size_t cell) const {
   const fs::path file = folder(cell) / kFailureFile;
-  if (!fs::exists(file)) return {};
-  std::string text(text_of(read_file(file)));
-  while (text.ends_with('\n')) text.pop_back();
-  return text;
+  std::error_code unknown;
+  if (!fs::exists(file, unknown)) return {};
+  try {
+    std::string text(text_of(read_file(file)));
+    while (text.ends_with('\n')) text.pop_back();
+    return text;
+  } catch (const Error& error) {
+    return error.what();
+  }
 }
 
 void Sweep::set_failure(std::size_t cell, const std::string& why) const {
-  create_folder(folder(cell));
-  const std::string line = one_line(why) + '\n';
-  write_file_durably(folder(cell) / kFailureFile, std::as_bytes(std::span(line)));
+  try {
+    create_folder(folder(cell));
+    const std::string line = one_line(why) + '\n';
+    write_file_durably(folder(cell) / kFailureFile, std::as_bytes(std::span(line)));
+  } catch (const Error&) {
+    // Where the folder takes nothing, as on a full disk, `why` is said all the same.
+  }
 }
 
 void Sweep::clear_failure(std::size_t cell) const {

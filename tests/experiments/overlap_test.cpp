@@ -318,6 +318,13 @@ TEST_F(Overlap, CellsOfAPlanComeToWhatARunDoes) {
   auto plan = tiny(cells);
   plan[0] = "plan";
   EXPECT_EQ(run_program("overlap", plan).out, cells + "/config.json: 4 cells\n");
+  auto other = tiny(cells, {"--overlaps", "1"});
+  other[0] = "plan";
+  harness::expect_refusal(run_program("overlap", other), "overlap", 2,
+                          cells +
+                              " holds a run with other settings (overlaps is \"0:9:3\" there, "
+                              "\"1\" here); choose another --out");
+  EXPECT_EQ(on_cells("run --cell 1 --check").code, 0);
   EXPECT_EQ(on_cells("status").out, cells + ": 4 cells\n     waiting    4  (0-3)\n");
   refused("collect", 1, cells + ": none of 4 overlaps is finished");
   EXPECT_EQ(on_cells("run --cell 2 --stop-after 9").code, kInterrupted);
