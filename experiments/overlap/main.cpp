@@ -118,7 +118,7 @@ fs::path folder_of(const Arguments& arguments) {
                    arguments.run.given.value("seed", std::int64_t{0}));
 }
 
-void say_points(const fs::path& folder, const Json& summary) {
+int say_points(const fs::path& folder, const Json& summary) {
   say("{}: mean squared error", folder.string());
   const char* separator = " ";
   for (const Json& point : summary["points"]) {
@@ -130,6 +130,7 @@ void say_points(const fs::path& folder, const Json& summary) {
   for (const Json& point : summary["points"]) {
     if (point["notice"].is_string()) note("{}\n", point["notice"].get<std::string>());
   }
+  return 0;
 }
 
 int plan(const Arguments& arguments) {
@@ -154,8 +155,8 @@ int run_one(const Arguments& arguments) {
   const Sweep cells = cells_of(settings, out, overlaps);
   const std::size_t cell = cells.find(arguments.sweep.cell, "such as overlap-003");
   if (arguments.run.check) {
-    const bool on_gpu = choose_device(settings, true).is_cuda();
-    return print_check(cells, {{settings.device}, on_gpu, memory_of(settings)});
+    const Device on = choose_device(settings, true);
+    return print_check(cells, {{settings.device}, on.is_cuda(), memory_of(settings)});
   }
   return run_cell(cells, cell, [&] {
     const Device device = choose_device(settings);
@@ -201,14 +202,11 @@ int run(const Arguments& arguments) {
     failures =
         run_cells(cells, force.devices, to_json(settings), {"--overlaps", settings.overlaps});
   }
-  const Json summary =
-      collect(settings, out);  // also where a kill came between the last result and this
+  // Also where a kill came between the last result and this.
+  const Json summary = collect(settings, out);
   SC_CHECK(failures.empty(), "{}", failures);
-  if (done) {
-    say("{}: done already, see summary.json\n", out.string());
-  } else {
-    say_points(out, summary);
-  }
+  if (!done) return say_points(out, summary);
+  say("{}: done already, see summary.json\n", out.string());
   return 0;
 }
 
@@ -218,8 +216,7 @@ int collect_results(const Arguments& arguments) {
   const Json summary = collect(settings, out);
   SC_CHECK(!summary["points"].empty(), "{}: none of {} overlaps is finished", out.string(),
            settings.overlap_list().size());
-  say_points(out, summary);
-  return 0;
+  return say_points(out, summary);
 }
 
 int main_program(int argc, char** argv) {

@@ -55,16 +55,11 @@ std::string run_cells(const Sweep& sweep, const std::vector<std::string>& device
                       const std::vector<std::string>& more) {
   const std::string threads =
       std::to_string(threads_each(how.value("threads", std::int64_t{0}), devices.size()));
+  const std::string out = "--out=" + sweep.path.string();
   const auto command = [&](std::size_t cell, const std::string& device) {
-    std::vector<std::string> words{sweep.program,
-                                   "run",
-                                   "--out=" + sweep.path.string(),
-                                   "--cell",
-                                   std::to_string(cell),
-                                   "--device",
-                                   device,
-                                   "--threads",
-                                   threads};
+    std::vector<std::string> words{
+        sweep.program, "run",  out,         "--cell", std::to_string(cell),
+        "--device",    device, "--threads", threads};
     for (const char* name : {"checkpoint_every", "stop_after"}) {
       if (how.contains(name)) words.insert(words.end(), {flag_of(name), how[name].dump()});
     }
