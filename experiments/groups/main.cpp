@@ -80,16 +80,15 @@ int run(const Arguments& arguments) {
   const std::size_t first = one ? cells.find(arguments.sweep.cell, "in plan.json") : 0;
   // All that is refused is refused before the plan is written.
   LocalizationSettings settings = settings_of(sweep, first, arguments.how);
-  Device device = choose_device(settings, true);  // who works there says why
   const std::int64_t jobs = one ? 1 : arguments.crew.value("jobs", std::int64_t{0});
-  const Workforce force{worker_devices(settings.device, jobs, cells.size()), device.is_cuda(),
-                        memory_of(settings, LocalizationPhases::kAll)};
+  Workforce force{worker_devices(settings.device, jobs, cells.size()),
+                  choose_device(settings, true),  // who works there says why
+                  memory_of(settings, LocalizationPhases::kAll)};
   if (arguments.check) return print_check(cells, force);
-  require_memory(force.memory, device, force.at_once());
+  require_memory(force.memory, force.device, force.at_once());
   write_plan(folder_of(arguments), sweep);
   if (one) return run_one(sweep, cells, first, arguments.how);
-  device = Device::cpu(1);  // its threads and its memory are the workers' now
-  const std::string failures = run_cells(cells, force.devices, arguments.how);
+  const std::string failures = run_cells(cells, std::move(force), arguments.how);
   SC_CHECK(failures.empty(), "{}", failures);
   say("{}: all {} cells are finished; `groups collect` makes results.json\n", cells.path.string(),
       cells.size());
@@ -109,24 +108,26 @@ int plan(const Arguments& arguments) {
   return 0;
 }
 
-// Writes what was collected, and returns the name of the file; that of the sweep where its folder
-// may only be read.
-std::string write_collected(const Arguments& arguments, const Json& results) {
+int collect_results(const Arguments& arguments) {
+  const GroupSweep sweep = existing_plan(arguments);
+  const std::filesystem::path path = folder_of(arguments);
+  std::string where = arguments.sweep.output;
+  Json results;
+  if (where.empty()) {
+    const std::filesystem::path file = path / "results.json";
+    const auto write = [&] {
+      results = collect(path, sweep);  // while nobody else does
+      write_json(file, results);
+    };
+    const bool written =
+        write_results("groups", file, write, "; --output FILE writes it elsewhere");
+    where = (written ? file : path).string();
+  }
+  if (results.is_null()) results = collect(path, sweep);
   if (!arguments.sweep.output.empty()) {
     const std::string text = json_text(results, 2) + "\n";
     write_output(arguments.sweep.output, std::as_bytes(std::span(text)));
-    return arguments.sweep.output;
   }
-  const std::filesystem::path path = folder_of(arguments), file = path / "results.json";
-  const bool written = write_results(
-      "groups", file, [&] { write_json(file, results); }, "; --output FILE writes it elsewhere");
-  return (written ? file : path).string();
-}
-
-int collect_results(const Arguments& arguments) {
-  const GroupSweep sweep = existing_plan(arguments);
-  const Json results = collect(folder_of(arguments), sweep);
-  const std::string where = write_collected(arguments, results);
   if (arguments.sweep.output == "-") return 0;
   say("   G  seeds  distance  interior slope  localized\n");
   const auto mean = [](const Json& row, const char* name, int digits) {

@@ -34,6 +34,7 @@ InputSource::InputSource(const Device& device, const std::string& input, std::in
                          std::int64_t length, Stream stream)
     : length_(length), stream_(stream) {
   if (input == "noise") return;
+  require(input == "constant", fmt::format("input {}: expected noise or constant", input));
   constant_ = Tensor(device, DType::kF32, {batch * length});
   constant_.fill(1);
 }

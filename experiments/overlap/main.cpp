@@ -155,8 +155,8 @@ int run_one(const Arguments& arguments) {
   const Sweep cells = cells_of(settings, out, overlaps);
   const std::size_t cell = cells.find(arguments.sweep.cell, "such as overlap-003");
   if (arguments.run.check) {
-    const Device on = choose_device(settings, true);
-    return print_check(cells, {{settings.device}, on.is_cuda(), memory_of(settings)});
+    return print_check(cells,
+                       {{settings.device}, choose_device(settings, true), memory_of(settings)});
   }
   return run_cell(cells, cell, [&] {
     const Device device = choose_device(settings);
@@ -177,8 +177,8 @@ int run(const Arguments& arguments) {
   // A core each, for small networks lose more by sharing cores than by sharing caches.
   const std::int64_t jobs =
       settings.jobs > 0 || device.is_cuda() ? settings.jobs : device.cpu_queue().threads();
-  const Workforce force{worker_devices(settings.device, jobs, overlaps.size()), device.is_cuda(),
-                        memory_of(settings)};
+  Workforce force{worker_devices(settings.device, jobs, overlaps.size()), std::move(device),
+                  memory_of(settings)};
   const fs::path out = folder_of(arguments, settings.preset, settings.seed);
   const Resume resume = arguments.run.resume_policy();
   const Sweep cells = cells_of(settings, out, overlaps);
@@ -186,9 +186,10 @@ int run(const Arguments& arguments) {
     require_folder_for(out, to_json(settings), resume, do_not_matter<OverlapSettings>());
     return print_check(cells, force);
   }
-  require_memory(force.memory, device, force.at_once());
+  require_memory(force.memory, force.device, force.at_once());
   {
-    const RunFolder plan(out, to_json(settings), device, resume, do_not_matter<OverlapSettings>());
+    const RunFolder plan(out, to_json(settings), force.device, resume,
+                         do_not_matter<OverlapSettings>());
   }
   bool done = true;
   for (std::size_t cell = 0; cell < cells.size(); ++cell) {
@@ -196,12 +197,9 @@ int run(const Arguments& arguments) {
     if (!fault.empty()) note("{}; it is made again\n", fault);
     done = done && cells.finished(cell);
   }
-  std::string failures;
-  device = Device::cpu(1);  // its threads and its memory are the workers' now
-  if (!done) {
-    failures =
-        run_cells(cells, force.devices, to_json(settings), {"--overlaps", settings.overlaps});
-  }
+  const std::string failures = done ? ""
+                                    : run_cells(cells, std::move(force), to_json(settings),
+                                                {"--overlaps", settings.overlaps});
   // Also where a kill came between the last result and this.
   const Json summary = collect(settings, out);
   SC_CHECK(failures.empty(), "{}", failures);

@@ -23,8 +23,8 @@ struct Workers {
 //
 // A failed cell stops no other. One whose worker was killed continues, twice at most. Where the
 // system makes fewer processes, there are fewer workers. A signal stops all workers with their
-// checkpoints and throws Interrupted, and so does the end of what a worker left. Returns which
-// cells failed, and why: "G4-seed0-lr0.001: killed by ...".
+// checkpoints and throws Interrupted; so does the end, where workers left cells (`once`). Returns
+// which cells failed, and why: "G4-seed0-lr0.001: step 7: loss nan, ...".
 std::vector<std::string> run_workers(const Sweep& sweep, const Workers& workers);
 
 // One worker for each device, in turn: `jobs` of them, or, for 0, as many as suit the device: one

@@ -46,15 +46,17 @@ bool done_already(const Sweep& sweep, std::size_t cell) {
 
 int print_check(const Sweep& sweep, const Workforce& force) {
   const std::int64_t at_once = force.at_once();
-  say("{} cells; {}{}\n", sweep.size(), checked_memory(force.memory, force.on_gpu, at_once),
+  say("{} cells; {}{}\n", sweep.size(),
+      checked_memory(force.memory, force.device.is_cuda(), at_once),
       at_once > 1 ? fmt::format(" for {} cells at once", at_once) : "");
   return 0;
 }
 
-std::string run_cells(const Sweep& sweep, const std::vector<std::string>& devices, const Json& how,
+std::string run_cells(const Sweep& sweep, Workforce force, const Json& how,
                       const std::vector<std::string>& more) {
+  force.device = Device::cpu(1);  // its threads and its memory are the workers' now
   const std::string threads =
-      std::to_string(threads_each(how.value("threads", std::int64_t{0}), devices.size()));
+      std::to_string(threads_each(how.value("threads", std::int64_t{0}), force.devices.size()));
   const std::string out = "--out=" + sweep.path.string();
   const auto command = [&](std::size_t cell, const std::string& device) {
     std::vector<std::string> words{
@@ -67,7 +69,7 @@ std::string run_cells(const Sweep& sweep, const std::vector<std::string>& device
     return words;
   };
   const bool once = how.value("stop_after", std::int64_t{0}) > 0;
-  const std::vector<std::string> failed = run_workers(sweep, {devices, command, once});
+  const std::vector<std::string> failed = run_workers(sweep, {force.devices, command, once});
   if (failed.empty()) return {};
   return fmt::format(
       "{}: {} of {} cells failed ({}{}); `{} status` says why, and the same command tries them "

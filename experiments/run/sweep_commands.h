@@ -31,22 +31,22 @@ int run_cell(const Sweep& sweep, std::size_t cell, const std::function<void()>& 
 // Asked while one holds the cell's folder: nobody finishes it meanwhile.
 bool done_already(const Sweep& sweep, std::size_t cell);
 
-// Who works on cells at once, and what one of them needs.
+// Who works on cells at once, what kind of device it is, and what one of them needs.
 struct Workforce {
   std::vector<std::string> devices;  // each worker's (worker_devices)
-  bool on_gpu;
+  Device device;
   MemoryNeed memory;
   // A GPU's memory is asked for by who works there.
-  std::int64_t at_once() const { return on_gpu ? 1 : std::ssize(devices); }
+  std::int64_t at_once() const { return device.is_cuda() ? 1 : std::ssize(devices); }
 };
 
 // `run --check`, after all else was checked.
 int print_check(const Sweep& sweep, const Workforce& force);
 
-// `run`: the cells that are left, in processes of this program, one for each of `devices` at a
-// time. `how` holds what this call says of how the work is done; `more` goes to their command
-// lines. Returns what there is to say of cells that failed; throws Interrupted.
-std::string run_cells(const Sweep& sweep, const std::vector<std::string>& devices, const Json& how,
+// `run`: the cells that are left, in processes of this program, which takes the device over
+// from this one. `how` holds what this call says of how the work is done; `more` goes to their
+// command lines. Returns what there is to say of cells that failed; throws Interrupted.
+std::string run_cells(const Sweep& sweep, Workforce force, const Json& how,
                       const std::vector<std::string>& more = {});
 
 // `collect`: calls `write`, which writes `file` of a sweep, and holds the sweep meanwhile. Where

@@ -42,20 +42,18 @@ TEST_F(CudaOverlap, AStepIsOneLaunchAndGivesWhatTheCpuGives) {
   }
 }
 
-harness::ProgramResult overlap(const std::string& device, const std::string& out,
-                               const std::string& more = "") {
-  return run_program("overlap",
-                     words("run --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations 40 "
-                           "--test-pairs 50 --log-every 7 --overlaps 0,6,9 --threads 1 "
-                           "--precision fp32 --device " +
-                               device + " " + more,
-                           {"--out", out}));
+harness::Words on(const std::string& device, const std::string& out, const std::string& more = "") {
+  return words(
+      "run --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations 40 --test-pairs 50 "
+      "--log-every 7 --overlaps 0,6,9 --threads 1 --precision fp32 --device " +
+          device + " " + more,
+      {"--out", out});
 }
 
 TEST_F(CudaOverlap, ARunGivesWhatTheCpuGivesAndIsRepeatedToTheByte) {
   const TemporaryFolder folder;
   for (const char* device : {"cpu", "cuda"}) {
-    const auto result = overlap(device, folder / device);
+    const auto result = run_program("overlap", on(device, folder / device));
     ASSERT_EQ(result.code, 0) << result.err;
   }
   const HostArray cpu = read_npy(folder / "cpu/overlap.npy");
@@ -64,11 +62,10 @@ TEST_F(CudaOverlap, ARunGivesWhatTheCpuGivesAndIsRepeatedToTheByte) {
   for (std::size_t i = 0; i < cpu.as<double>().size(); ++i)
     EXPECT_NEAR(cpu.as<double>()[i], cuda.as<double>()[i], 1e-3) << i;
 
-  int code = kExitInterrupted;
-  for (int i = 0; i < 30 && code == kExitInterrupted; ++i)
-    code = overlap("cuda", folder / "pieces", "--stop-after 17").code;
-  ASSERT_EQ(code, 0);
-  ASSERT_EQ(overlap("cuda", folder / "together", "--jobs 2").code, 0);  // two share the GPU
+  EXPECT_GT(harness::runs_until_done("overlap", on("cuda", folder / "pieces", "--stop-after 17")),
+            2);
+  // Two share the GPU.
+  ASSERT_EQ(run_program("overlap", on("cuda", folder / "together", "--jobs 2")).code, 0);
   for (const char* out : {"pieces", "together"}) {
     harness::expect_same_files(folder / "cuda", folder / out,
                                {"overlap.npy", "overlap-006/model.safetensors"});

@@ -18,6 +18,11 @@ struct ActivationAt {
   // terms' absolute values.
   std::int64_t roundings = 0;
   double slope_magnitude = 1;
+
+  // The magnitude of slope * dy, where x is itself off by roundings of `terms`.
+  double through(double dy, double terms = 0) const {
+    return std::abs(dy) * (slope_magnitude + bend * terms);
+  }
 };
 
 inline ActivationAt activation_at(kernels::Activation activation, double x) {

@@ -219,12 +219,11 @@ void check_norm_backward(auto& queue, const NormCase& c) {
     const double z = pre_activation(c, s, i);
     const ActivationAt at = activation_at(c.dims.activation, z);
     // What z is off by: four roundings of its terms, of which the rest of the mean is twice one.
-    const double terms = std::abs(z - c.beta[channel]) + std::abs(c.beta[channel]) +
-                         2 * std::abs(c.gamma[channel] * s.rstd[c.statistic_of(i)] *
-                                      static_cast<double>(rests[c.statistic_of(i)]));
+    const double rest = c.gamma[channel] * s.rstd[c.statistic_of(i)] * rests[c.statistic_of(i)];
+    const double terms =
+        std::abs(z - c.beta[channel]) + std::abs(c.beta[channel]) + 2 * std::abs(rest);
     through[i] = at.slope * c.dy[i];
-    const double m = through_magnitude[i] =
-        std::abs(c.dy[i]) * (at.slope_magnitude + at.bend * terms);
+    const double m = through_magnitude[i] = at.through(c.dy[i], terms);
     const double gamma = c.gamma[channel], gamma_m = std::abs(gamma) * m / count;
     dbeta.add(static_cast<std::int64_t>(channel), through[i], m);
     dgamma.add(static_cast<std::int64_t>(channel), through[i] * x_hat[i], m * std::abs(x_hat[i]));
@@ -265,7 +264,7 @@ void check_population(auto& queue, const NormCase& c) {
     const ActivationAt activated = activation_at(dims.activation, z);
     y.add(at, activated.value, activated.steepest * terms);
     const double through = activated.slope * c.dy[i];
-    const double m = std::abs(c.dy[i]) * (activated.slope_magnitude + activated.bend * terms);
+    const double m = activated.through(c.dy[i], terms);
     dx.add(at, through * c.gamma[channel] * scale, m * std::abs(c.gamma[channel] * scale));
     dgamma.add(static_cast<std::int64_t>(channel), through * x_hat, m * std::abs(x_hat));
     dbeta.add(static_cast<std::int64_t>(channel), through, m);

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/gradcheck.h"
 #include "tests/harness/activation.h"
 #include "tests/harness/backends.h"
 
@@ -36,16 +35,15 @@ BACKEND_TEST(Activate, AgreesWithTheDefinition) {
             x[x.size() - 1 - i] = static_cast<T>(kPlaces[i]);
           }
           const auto dy = draw.normals<T>(size);
-          const bool keeps_y = kernels::output_tells_gradient(activation);
+          // Of -infinity comes 0; at the kink the gradient is 0, as in PyTorch.
+          if (activation == kRelu && size > 20) x[0] = -std::numeric_limits<T>::infinity();
           Reference forward(size), backward(size);
-          std::int64_t roundings = 0;
+          const std::int64_t roundings = activation_at(activation, 0).roundings;
           for (std::int64_t i = 0; i < size; ++i) {
             const auto at = static_cast<std::size_t>(i);
             const harness::ActivationAt expected = activation_at(activation, x[at]);
             forward.add(i, expected.value);
-            backward.add(i, expected.slope * dy[at],
-                         expected.slope_magnitude * std::abs(static_cast<double>(dy[at])));
-            roundings = expected.roundings;
+            backward.add(i, expected.slope * dy[at], expected.through(dy[at]));
           }
           using Buffer = harness::BufferOn<Backend, T>;
           const Buffer in(x), gradient(dy);
@@ -53,8 +51,8 @@ BACKEND_TEST(Activate, AgreesWithTheDefinition) {
           run(queue, kernels::ActivateForward<T>{size, activation, in.data(), y.data()});
           harness::expect_near<T>("y", y.values(), forward, roundings);
           EXPECT_TRUE(y.walls_stand());
-          kernels::ActivateBackward<T> call{size, activation, keeps_y ? y.data() : in.data(),
-                                            gradient.data()};
+          const T* kept = kernels::output_tells_gradient(activation) ? y.data() : in.data();
+          kernels::ActivateBackward<T> call{size, activation, kept, gradient.data()};
           run(queue, call);  // nobody asked
           harness::expect_gradient<Buffer>("dx", backward, roundings, [&](GradOut<T> dx) {
             call.dx = dx;
@@ -108,10 +106,9 @@ TEST(Activate, Gradients) {
                             : Shape{draw.integer(1, 3), draw.integer(1, 11), draw.integer(1, 7)};
     auto x = draw.normals<double>(shape.size());
     for (double& value : x) value += value < 0 ? -0.05 : 0.05;  // clear of the kink
-    const GradientCheck check = check_gradients(
+    harness::expect_gradients(
         [&](Tape&, std::span<const Var> in) { return activate(in[0], kAll[i % 3]); },
         std::vector{harness::tensor_of(x, shape)}, {.seed = i});
-    EXPECT_TRUE(check.passed()) << check.message();
   }
 }
 
@@ -120,10 +117,9 @@ TEST(Activate, DenseLayersTakeEveryOne) {
   Draw draw(4);
   for (const Activation activation : kAll) {
     const std::vector<Tensor> inputs = {draw.tensor({5, 3}), draw.tensor({4, 3}), draw.tensor({4})};
-    const GradientCheck check = check_gradients(
+    harness::expect_gradients(
         [&](Tape&, std::span<const Var> in) { return linear(in[0], in[1], in[2], activation); },
         inputs);
-    EXPECT_TRUE(check.passed()) << check.message();
     Tape tape(harness::device(), DType::kF64);
     const Var x = tape.constant(inputs[0]), w = tape.constant(inputs[1]),
               b = tape.constant(inputs[2]);
