@@ -1,8 +1,11 @@
 #pragma once
 
 #include <cmath>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "engine/ops.h"
 #include "engine/parameter.h"
@@ -31,6 +34,7 @@ class Conv1d {
   }
 
  private:
+  friend class ConvNormAct;
   std::int64_t padding_;
   Parameter* weight_;
   Parameter* bias_;
@@ -72,9 +76,9 @@ class NormAct {
     gamma_ = &list.add_filled(name + ".weight", {channels}, 1);
     beta_ = &list.add_filled(name + ".bias", {channels}, 0);
     if (track_running) {
-      running_ = {
+      running_ = std::make_shared<RunningStatistics>(
           list.add_constant(name + ".running_mean", {channels}, 0).value,
-          list.add_constant(name + ".running_var", {channels}, 1, Values::kNotNegative).value};
+          list.add_constant(name + ".running_var", {channels}, 1, Values::kNotNegative).value);
     }
   }
 
@@ -87,19 +91,64 @@ class NormAct {
       return norm_act_population(x, gamma, beta, running_->mean, running_->variance, options_);
     }
     NormOptions options = options_;
-    RunningStatistics running;
-    if (statistics == Statistics::kTraining && running_) {
-      running = *running_;
-      options.update = &running;
-    }
+    options.update = updated(statistics);
     return norm_act(x, gamma, beta, options);
   }
 
  private:
+  friend class ConvNormAct;
+  RunningStatistics* updated(Statistics statistics) const {
+    return statistics == Statistics::kTraining ? running_.get() : nullptr;
+  }
+
   NormOptions options_;
   Parameter* gamma_;
   Parameter* beta_;
-  std::optional<RunningStatistics> running_;
+  std::shared_ptr<RunningStatistics> running_;  // null without
+};
+
+// Layers in a row, [N, L, C] -> [N, L', C]: a convolution each, a normalization where there are
+// options for it, and a ReLU. Parameters NAME.{i}.conv.* and NAME.{i}.norm.*, i from 0.
+class ConvNormAct {
+ public:
+  ConvNormAct(ParameterList& list, const std::string& name, std::int64_t layers,
+              std::int64_t channels, std::int64_t kernel_size, std::int64_t padding,
+              const std::optional<NormOptions>& norm, bool track_running = false)
+      : padding_(padding), options_(norm.value_or(NormOptions())) {
+    for (std::int64_t i = 0; i < layers; ++i) {
+      const std::string layer = fmt::format("{}.{}", name, i);
+      convs_.emplace_back(list, layer + ".conv", channels, channels, kernel_size, padding);
+      if (norm) norms_.emplace_back(list, layer + ".norm", channels, *norm, track_running);
+    }
+  }
+
+  // `hidden`, where given, receives what every layer gives.
+  Var operator()(Var x, Statistics statistics, std::vector<Var>* hidden = nullptr) const {
+    if (convs_.empty()) return x;
+    if (!norms_.empty() && statistics == Statistics::kPopulation) {
+      for (std::size_t i = 0; i < convs_.size(); ++i) {
+        x = norms_[i](convs_[i](x), statistics);
+        if (hidden) hidden->push_back(x);
+      }
+      return x;
+    }
+    Tape& tape = x.tape();
+    std::vector<ConvNormActParameters> layers;
+    for (const Conv1d& conv : convs_) {
+      layers.push_back({tape.parameter(*conv.weight_), tape.parameter(*conv.bias_), {}});
+      if (norms_.empty()) continue;
+      const NormAct& norm = norms_[layers.size() - 1];
+      layers.back().norm = {tape.parameter(*norm.gamma_), tape.parameter(*norm.beta_),
+                            norm.updated(statistics)};
+    }
+    return conv_norm_act(x, layers, padding_, options_, hidden);
+  }
+
+ private:
+  std::int64_t padding_;
+  NormOptions options_;
+  std::vector<Conv1d> convs_;
+  std::vector<NormAct> norms_;  // one for each, or none
 };
 
 }  // namespace sidechannel

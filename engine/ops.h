@@ -3,6 +3,10 @@
 // Every differentiable operation, one documented line each; definitions in engine/ops/.
 // All throw Error, naming the operation, for shapes that do not fit.
 
+#include <optional>
+#include <span>
+#include <vector>
+
 #include "engine/norm.h"
 #include "engine/tape.h"
 
@@ -19,6 +23,20 @@ Var norm_act(const Var& x, const Var& gamma, const Var& beta, const NormOptions&
 // The same by fixed statistics: population mean and variance [C].
 Var norm_act_population(const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
                         const Tensor& variance, const NormOptions& options);
+
+// Layers in a row, norm_act(conv1d(x)) or activate(conv1d(x)) each: x [N, L, C] -> [N, L', C']. The
+// same as these operations one by one, unless the device has a faster way, which also keeps less.
+// `hidden`, where given, receives what every layer gives.
+struct ConvNormActParameters {
+  Var w, b;
+  struct Norm {
+    Var gamma, beta;
+    RunningStatistics* update = nullptr;  // as NormOptions has it, of this layer
+  };
+  std::optional<Norm> norm;  // the activation alone without
+};
+Var conv_norm_act(const Var& x, std::span<const ConvNormActParameters> layers, std::int64_t padding,
+                  const NormOptions& options, std::vector<Var>* hidden = nullptr);
 
 // activation(x), any shape; relu is max(x, 0).
 Var activate(const Var& x, Activation activation);

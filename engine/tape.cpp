@@ -56,13 +56,13 @@ Var Tape::normal(Shape shape, Stream stream, const Random& random) {
   return out;
 }
 
-void Tape::record(Var& output, std::initializer_list<Var> inputs,
+void Tape::record(Var& output, std::span<const Var> inputs,
                   std::function<void(Grads&)> backward) {
   for (const Var& input : inputs) {
     SC_CHECK(input.lifetimes_ == lifetimes_, "the inputs of an operation are of different tapes");
   }
-  if (watch_) watch_(output, std::span(inputs.begin(), inputs.size()));
-  if (!recording_ || std::ranges::none_of(inputs, &Var::requires_grad)) return;
+  if (watch_) watch_(output, inputs);
+  if (!records(inputs)) return;
   output.id_ = static_cast<int>(nodes_.size());
   nodes_.push_back({std::move(backward), output.shape(), {}, nullptr});
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <initializer_list>
 #include <memory>
@@ -98,7 +99,15 @@ class Tape {
   // For operations: a new output on the arena; and the way back from it. Does not record when no
   // input asks for a gradient; otherwise `output` becomes a Var that does.
   Var make(Shape shape) { return {lifetimes_, arena_.allocate(dtype_, shape), -1}; }
-  void record(Var& output, std::initializer_list<Var> inputs, std::function<void(Grads&)> backward);
+  void record(Var& output, std::span<const Var> inputs, std::function<void(Grads&)> backward);
+  void record(Var& output, std::initializer_list<Var> inputs,
+              std::function<void(Grads&)> backward) {
+    record(output, std::span(inputs.begin(), inputs.size()), std::move(backward));
+  }
+  // Whether record() would.
+  bool records(std::span<const Var> inputs) const {
+    return recording_ && std::ranges::any_of(inputs, &Var::requires_grad);
+  }
 
   // Computes the gradients of everything that `output` depends on, given the gradient
   // `cotangent` of output itself (1 if absent; output must then be a single number). Gradients of
@@ -125,6 +134,7 @@ class Tape {
   // Shown what every operation gave for which inputs, recorded or not; an empty one ends it.
   using Watch = std::function<void(const Var& output, std::span<const Var> inputs)>;
   void set_watch(Watch watch) { watch_ = std::move(watch); }
+  bool watched() const { return static_cast<bool>(watch_); }
 
   Arena& arena() { return arena_; }
 

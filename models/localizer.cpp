@@ -17,6 +17,11 @@ std::int64_t padding_of(const LocalizerConfig& config) {
   return config.padded ? config.kernel_size / 2 : 0;
 }
 
+std::optional<NormOptions> norm_of(const LocalizerConfig& config) {
+  if (config.norm == NormKind::kNone) return {};
+  return config.norm_options();
+}
+
 }  // namespace
 
 LocalizerConfig LocalizerConfig::packed(std::int64_t depth, std::int64_t channels,
@@ -65,25 +70,10 @@ Localizer::Localizer(const LocalizerConfig& config, std::unique_ptr<ParameterLis
     : config_(checked(config)),
       parameters_(std::move(parameters)),
       conv_in_(*parameters_, "conv_in", 1, config.channels, config.kernel_size, padding_of(config)),
-      blocks_(blocks_of(config, *parameters_)),
+      blocks_(*parameters_, "blocks", config.depth - 2, config.channels, config.kernel_size,
+              padding_of(config), norm_of(config), config.has_population_statistics()),
       conv_out_(*parameters_, "conv_out", config.channels, 1, config.kernel_size,
                 padding_of(config)) {}
-
-std::vector<Localizer::Block> Localizer::blocks_of(const LocalizerConfig& config,
-                                                   ParameterList& list) {
-  const std::int64_t h = config.channels;
-  std::vector<Block> blocks;
-  for (std::int64_t i = 0; i < config.depth - 2; ++i) {
-    const std::string name = fmt::format("blocks.{}", i);
-    Block block{Conv1d(list, name + ".conv", h, h, config.kernel_size, padding_of(config)), {}};
-    if (config.norm != NormKind::kNone) {
-      block.norm.emplace(list, name + ".norm", h, config.norm_options(),
-                         config.has_population_statistics());
-    }
-    blocks.push_back(std::move(block));
-  }
-  return blocks;
-}
 
 Var Localizer::operator()(const Var& x, Statistics statistics, std::vector<Var>* hidden) const {
   SC_CHECK(
@@ -91,13 +81,9 @@ Var Localizer::operator()(const Var& x, Statistics statistics, std::vector<Var>*
                                           (config_.padded || x.shape()[1] == config_.length())),
       "packed localizer: expected pairs of sequences, [2 N, {}, 1], got {}", config_.length(),
       x.shape().str());
-  Var z = conv_in_(x);
+  const Var z = conv_in_(x);
   if (hidden) hidden->push_back(z);
-  for (const Block& block : blocks_) {
-    z = block.norm ? (*block.norm)(block.conv(z), statistics) : relu(block.conv(z));
-    if (hidden) hidden->push_back(z);
-  }
-  return conv_out_(z);
+  return conv_out_(blocks_(z, statistics, hidden));
 }
 
 }  // namespace sidechannel

@@ -70,17 +70,11 @@ class Localizer {
  private:
   Localizer(const LocalizerConfig& config, std::unique_ptr<ParameterList> parameters);
 
-  struct Block {
-    Conv1d conv;
-    std::optional<NormAct> norm;  // plain ReLU without
-  };
-  static std::vector<Block> blocks_of(const LocalizerConfig& config, ParameterList& list);
-
   // In the order in which the parameters' initial values are drawn.
   LocalizerConfig config_;
   std::unique_ptr<ParameterList> parameters_;
   Conv1d conv_in_;
-  std::vector<Block> blocks_;
+  ConvNormAct blocks_;  // plain ReLU without a norm
   Conv1d conv_out_;
 };
 

@@ -133,60 +133,91 @@ void transform_outputs(const T* m, std::int64_t ldm, std::int64_t columns, std::
   }
 }
 
-// y = rows(x) * w, or y += it, kRows tiles of four positions at a time. Without bias.
+// Tiles of a sample.
+template <class T>
+std::int64_t tiles_per_sample(const RowProduct<T>& p) {
+  return (p.length_out + kOutputs - 1) / kOutputs;
+}
+
+// G w for the product's weights: [kPoints, channels, columns], in the calling thread's memory.
+template <class T>
+const T* transformed_weights(const RowProduct<T>& p) {
+  thread_local simd::AlignedBuffer<T> flipped, weights;
+  T* u = weights.get(static_cast<std::size_t>(kPoints * p.channels * p.columns));
+  transform_weights(right_matrix(p, flipped), p.channels * p.columns, u);
+  return u;
+}
+
+// Blocks [begin, end) of y = rows(x) * w, or y += it, each of kRows tiles of four positions.
+// Without bias.
 template <int kRows, int kVectors, class T>
-void multiply_tiles(CpuQueue& queue, const RowProduct<T>& p) {
+void multiply_blocks(const RowProduct<T>& p, const T* u, std::int64_t begin, std::int64_t end) {
   const Full<T> d;
   constexpr std::int64_t panel = kVectors * kLanes<Full<T>>;
-  const std::int64_t tiles_per_sample = (p.length_out + kOutputs - 1) / kOutputs;
-  const std::int64_t tiles = p.batch * tiles_per_sample;
-  queue.parallel_for((tiles + kRows - 1) / kRows, 1, [&](std::int64_t begin, std::int64_t end) {
-    thread_local std::vector<T> edge;
-    thread_local simd::AlignedBuffer<T> flipped, weights, inputs, products;
-    T* u = weights.get(static_cast<std::size_t>(kPoints * p.channels * p.columns));
-    transform_weights(right_matrix(p, flipped), p.channels * p.columns, u);
-    const std::int64_t ldv = kRows * p.channels;
-    const std::int64_t ldm = kRows * p.columns;
-    T* v = inputs.get(static_cast<std::size_t>(kPoints * ldv));
-    T* m = products.get(static_cast<std::size_t>(kPoints * ldm));
-    for (std::int64_t block = begin; block < end; ++block) {
-      // The last block may have fewer tiles; what its other rows hold is computed and not used.
-      const std::int64_t count = std::min<std::int64_t>(kRows, tiles - block * kRows);
-      for (std::int64_t i = 0; i < count; ++i) {
-        const std::int64_t tile = block * kRows + i;
-        transform_inputs(
-            rows_of<kOutputs>(p, tile / tiles_per_sample, tile % tiles_per_sample * kOutputs, edge),
-            p.channels, v + i * p.channels, ldv);
-      }
-      if (count < kRows) {
-        for (int point = 0; point < kPoints; ++point)
-          std::fill_n(v + point * ldv + count * p.channels, (kRows - count) * p.channels, T(0));
-      }
-      for (int point = 0; point < kPoints; ++point) {
-        for (std::int64_t column = 0; column < p.columns; column += panel) {
-          multiply_tile<kRows, kVectors>(d, v + point * ldv, p.channels,
-                                         u + point * p.channels * p.columns + column, p.columns,
-                                         p.channels, static_cast<const T*>(nullptr), 0,
-                                         m + point * ldm + column, p.columns);
-        }
-      }
-      for (std::int64_t i = 0; i < count; ++i) {
-        const std::int64_t tile = block * kRows + i;
-        const std::int64_t first = tile % tiles_per_sample * kOutputs;
-        transform_outputs(m + i * p.columns, ldm, p.columns,
-                          std::min<std::int64_t>(kOutputs, p.length_out - first), p.write,
-                          p.y + (tile / tiles_per_sample * p.length_out + first) * p.columns);
+  const std::int64_t of_sample = tiles_per_sample(p);
+  const std::int64_t tiles = p.batch * of_sample;
+  thread_local std::vector<T> edge;
+  thread_local simd::AlignedBuffer<T> inputs, products;
+  const std::int64_t ldv = kRows * p.channels;
+  const std::int64_t ldm = kRows * p.columns;
+  T* v = inputs.get(static_cast<std::size_t>(kPoints * ldv));
+  T* m = products.get(static_cast<std::size_t>(kPoints * ldm));
+  for (std::int64_t block = begin; block < end; ++block) {
+    // The last block may have fewer tiles; what its other rows hold is computed and not used.
+    const std::int64_t count = std::min<std::int64_t>(kRows, tiles - block * kRows);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t tile = block * kRows + i;
+      transform_inputs(rows_of<kOutputs>(p, tile / of_sample, tile % of_sample * kOutputs, edge),
+                       p.channels, v + i * p.channels, ldv);
+    }
+    if (count < kRows) {
+      for (int point = 0; point < kPoints; ++point)
+        std::fill_n(v + point * ldv + count * p.channels, (kRows - count) * p.channels, T(0));
+    }
+    for (int point = 0; point < kPoints; ++point) {
+      for (std::int64_t column = 0; column < p.columns; column += panel) {
+        multiply_tile<kRows, kVectors>(
+            d, v + point * ldv, p.channels, u + point * p.channels * p.columns + column, p.columns,
+            p.channels, static_cast<const T*>(nullptr), 0, m + point * ldm + column, p.columns);
       }
     }
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t tile = block * kRows + i;
+      const std::int64_t first = tile % of_sample * kOutputs;
+      transform_outputs(m + i * p.columns, ldm, p.columns,
+                        std::min<std::int64_t>(kOutputs, p.length_out - first), p.write,
+                        p.y + (tile / of_sample * p.length_out + first) * p.columns);
+    }
+  }
+}
+
+// Calls f(rows, vectors), of the register tile that fits the product, as constants.
+template <class T, class F>
+void with_tile(const RowProduct<T>& p, const F& f) {
+  using std::integral_constant;
+  if (p.columns % (kWidePanel * kLanes<Full<T>>) == 0) {
+    return f(integral_constant<int, 6>(), integral_constant<int, kWidePanel>());
+  }
+  f(integral_constant<int, kTallTile>(), integral_constant<int, 2>());
+}
+
+// All of it by the calling thread, with weights that are transformed.
+template <class T>
+void multiply(const RowProduct<T>& p, const T* u) {
+  with_tile(p, [&](auto rows, auto vectors) {
+    const std::int64_t tiles = p.batch * tiles_per_sample(p);
+    multiply_blocks<rows(), vectors()>(p, u, 0, (tiles + rows() - 1) / rows());
   });
 }
 
 template <class T>
 void multiply(CpuQueue& queue, const RowProduct<T>& p) {
-  if (p.columns % (kWidePanel * kLanes<Full<T>>) == 0) {
-    return multiply_tiles<6, kWidePanel>(queue, p);
-  }
-  multiply_tiles<kTallTile, 2>(queue, p);
+  with_tile(p, [&](auto rows, auto vectors) {
+    const std::int64_t tiles = p.batch * tiles_per_sample(p);
+    queue.parallel_for((tiles + rows() - 1) / rows(), 1, [&](std::int64_t begin, std::int64_t end) {
+      multiply_blocks<rows(), vectors()>(p, transformed_weights(p), begin, end);
+    });
+  });
 }
 
 // g[point, c] = G dy for four positions of dy as the filter; adds them to `bias` unless it is null.
@@ -217,76 +248,109 @@ void transform_gradients(const T* dy, std::int64_t channels, T* g, std::int64_t 
 //
 // The tiles are cut into slices that are summed apart, by one thread each; the slices are added in
 // their order. That is fixed, whatever the number of threads.
+constexpr std::int64_t kSliceTiles = 64;  // transformed at a time: they stay in the L2 cache
+
+inline std::int64_t tiles_of(const Conv1dDims& dims) {
+  return dims.batch * ((dims.length_out() + kOutputs - 1) / kOutputs);
+}
+// At most 8, each of at least kSliceTiles.
+inline std::int64_t slices_of(const Conv1dDims& dims) {
+  return std::clamp<std::int64_t>(tiles_of(dims) / kSliceTiles, 1, 8);
+}
+// Of one slice: those for dw, then those for db.
+inline std::int64_t slice_sums(const Conv1dDims& dims) {
+  return kTaps * dims.channels_in * dims.channels_out + dims.channels_out;
+}
+
+// The sums of a slice, from its tiles in order, in the memory of the thread that makes it.
+template <class T>
+class SliceSum {
+ public:
+  SliceSum(std::int64_t channels_in, std::int64_t channels_out, T* out)
+      : in_(channels_in), out_(channels_out), sums_(out), bias_(out + kTaps * in_ * out_) {
+    thread_local simd::AlignedBuffer<T> inputs, gradients, products;
+    v_ = inputs.get(static_cast<std::size_t>(kPoints * kSliceTiles * in_));
+    g_ = gradients.get(static_cast<std::size_t>(kPoints * kSliceTiles * out_));
+    m_ = products.get(static_cast<std::size_t>(kPoints * in_ * out_));
+    std::fill_n(m_, kPoints * in_ * out_, T(0));
+    std::fill_n(bias_, out_, T(0));
+  }
+
+  // Adds a tile: the positions from l on of sample n. The call's x and dy.
+  void add(const Conv1dBackwardParams<T>& call, std::int64_t n, std::int64_t l) {
+    thread_local std::vector<T> edge, aside;
+    const std::int64_t ldv = kSliceTiles * in_, ldg = kSliceTiles * out_;
+    transform_inputs(rows_of<kOutputs>(
+                         row_product(Conv1dForward<T>{.dims = call.dims, .x = call.x}), n, l, edge),
+                     in_, v_ + count_ * in_, ldv);
+    const T* gradient = call.dy + (n * call.dims.length_out() + l) * out_;
+    const std::int64_t there = call.dims.length_out() - l;
+    if (there < kOutputs) {
+      aside.assign(static_cast<std::size_t>(kOutputs * out_), T(0));
+      std::copy_n(gradient, there * out_, aside.data());
+      gradient = aside.data();
+    }
+    transform_gradients(gradient, out_, g_ + count_ * out_, ldg, bias_);
+    if (++count_ == kSliceTiles) multiply();
+  }
+
+  void finish() {
+    multiply();
+    simd::for_vectors<T>(0, in_ * out_, [&](auto d, std::int64_t i) {
+      transform_products(d, m_ + i, in_ * out_, true, [&](int tap, auto value) {
+        hn::StoreU(value, d, sums_ + tap * in_ * out_ + i);
+      });
+    });
+  }
+
+ private:
+  void multiply() {
+    for (int point = 0; point < kPoints; ++point) {
+      accumulate_block(v_ + point * kSliceTiles * in_, in_, in_, g_ + point * kSliceTiles * out_,
+                       out_, out_, count_, m_ + point * in_ * out_, out_);
+    }
+    count_ = 0;
+  }
+
+  std::int64_t in_, out_;  // channels
+  T *sums_, *bias_;
+  T *v_, *g_, *m_;
+  std::int64_t count_ = 0;  // tiles that wait for multiply()
+};
+
+// out[begin, end) += the slices' sums, one slice after the other.
+template <class T>
+void add_slices(const T* sums, std::int64_t slices, std::int64_t size, std::int64_t begin,
+                std::int64_t end, T* out) {
+  for (std::int64_t slice = 0; slice < slices; ++slice) {
+    const T* from = sums + slice * size;
+    for (std::int64_t i = begin; i < end; ++i) out[i] += from[i];
+  }
+}
+
+// Adds to what stands in the call's gradients.
 template <class T>
 void accumulate_weights(CpuQueue& queue, const Conv1dBackwardParams<T>& call) {
   const Conv1dDims& dims = call.dims;
-  const T *x = call.x, *dy = call.dy;
-  T *dw = call.dw.data, *db = call.db.data;
-  constexpr std::int64_t kTiles = 64;  // transformed at a time: they stay in the L2 cache
-  constexpr std::int64_t kSlices = 8;  // at most, each of at least kTiles
-  const std::int64_t tiles_per_sample = (dims.length_out() + kOutputs - 1) / kOutputs;
-  const std::int64_t tiles = dims.batch * tiles_per_sample;
-  const std::int64_t slices = std::clamp<std::int64_t>(tiles / kTiles, 1, kSlices);
-  const std::int64_t size = dims.channels_in * dims.channels_out;
-  const std::int64_t sums = kTaps * size + dims.channels_out;
-  const RowProduct<T> rows = row_product(Conv1dForward<T>{.dims = dims, .x = x});
-  T* slice_sums =
-      static_cast<T*>(queue.scratch(static_cast<std::size_t>(slices * sums) * sizeof(T)));
+  const std::int64_t tiles = tiles_of(dims), slices = slices_of(dims), size = slice_sums(dims);
+  if (tiles == 0) return;
+  const std::int64_t of_sample = tiles / dims.batch;
+  T* sums = static_cast<T*>(queue.scratch(static_cast<std::size_t>(slices * size) * sizeof(T)));
   queue.parallel_for(slices, 1, [&](std::int64_t first_slice, std::int64_t last_slice) {
-    thread_local std::vector<T> edge, aside;
-    thread_local simd::AlignedBuffer<T> inputs, gradients, products;
-    const std::int64_t ldv = kTiles * dims.channels_in;
-    const std::int64_t ldg = kTiles * dims.channels_out;
-    T* v = inputs.get(static_cast<std::size_t>(kPoints * ldv));
-    T* g = gradients.get(static_cast<std::size_t>(kPoints * ldg));
-    T* m = products.get(static_cast<std::size_t>(kPoints * size));
-    aside.resize(static_cast<std::size_t>(kOutputs * dims.channels_out));
     for (std::int64_t slice = first_slice; slice < last_slice; ++slice) {
-      T* out = slice == 0 ? dw : slice_sums + slice * sums;
-      T* bias = slice == 0 ? db : slice_sums + slice * sums + kTaps * size;
-      std::fill_n(m, kPoints * size, T(0));
-      if (slice > 0) std::fill_n(bias, dims.channels_out, T(0));
-      const std::int64_t end = tiles * (slice + 1) / slices;
-      for (std::int64_t tile0 = tiles * slice / slices; tile0 < end; tile0 += kTiles) {
-        const std::int64_t count = std::min(kTiles, end - tile0);
-        for (std::int64_t i = 0; i < count; ++i) {
-          const std::int64_t n = (tile0 + i) / tiles_per_sample;
-          const std::int64_t l = (tile0 + i) % tiles_per_sample * kOutputs;
-          transform_inputs(rows_of<kOutputs>(rows, n, l, edge), dims.channels_in,
-                           v + i * dims.channels_in, ldv);
-          const T* gradient = dy + (n * dims.length_out() + l) * dims.channels_out;
-          const std::int64_t there = dims.length_out() - l;
-          if (there < kOutputs) {
-            std::fill(std::copy_n(gradient, there * dims.channels_out, aside.data()),
-                      aside.data() + aside.size(), T(0));
-            gradient = aside.data();
-          }
-          transform_gradients(gradient, dims.channels_out, g + i * dims.channels_out, ldg, bias);
-        }
-        for (int point = 0; point < kPoints; ++point) {
-          accumulate_block(v + point * ldv, dims.channels_in, dims.channels_in, g + point * ldg,
-                           dims.channels_out, dims.channels_out, count, m + point * size,
-                           dims.channels_out);
-        }
+      SliceSum<T> sum(dims.channels_in, dims.channels_out, sums + slice * size);
+      for (std::int64_t tile = tiles * slice / slices; tile < tiles * (slice + 1) / slices;
+           ++tile) {
+        sum.add(call, tile / of_sample, tile % of_sample * kOutputs);
       }
-      simd::for_vectors<T>(0, size, [&](auto d, std::int64_t i) {
-        transform_products(d, m + i, size, true, [&](int tap, auto value) {
-          T* to = out + tap * size + i;
-          hn::StoreU(slice == 0 ? hn::Add(hn::LoadU(d, to), value) : value, d, to);
-        });
-      });
+      sum.finish();
     }
   });
-  queue.parallel_for(kTaps * size, 2048, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t slice = 1; slice < slices; ++slice) {
-      const T* from = slice_sums + slice * sums;
-      for (std::int64_t i = begin; i < end; ++i) dw[i] += from[i];
-    }
+  const std::int64_t weights = size - dims.channels_out;
+  queue.parallel_for(weights, 2048, [&](std::int64_t begin, std::int64_t end) {
+    add_slices(sums, slices, size, begin, end, call.dw.data);
   });
-  for (std::int64_t slice = 1; db && slice < slices; ++slice) {
-    const T* from = slice_sums + slice * sums + kTaps * size;
-    for (std::int64_t c = 0; c < dims.channels_out; ++c) db[c] += from[c];
-  }
+  if (call.db.data) add_slices(sums + weights, slices, size, 0, dims.channels_out, call.db.data);
 }
 
 }  // namespace sidechannel::kernels::winograd

@@ -10,7 +10,7 @@
 //
 //   mean = m + sum of d / n,  variance = (sum of d^2 - (sum of d)^2 / n) / n
 
-#include "kernels/norm_act.h"
+#include "kernels/cpu/norm_act.h"
 
 #include <algorithm>
 #include <array>
@@ -44,7 +44,7 @@ std::int64_t bundles(const NormDims& dims) {
 // whole sets and at least a vector. Each channel is computed alike whatever the split.
 template <class T>
 std::int64_t channels_per_task(const CpuQueue& queue, const NormDims& dims) {
-  const std::int64_t tasks = 2 * queue.threads();
+  const std::int64_t tasks = queue.threads() == 1 ? 1 : 2 * queue.threads();
   const std::int64_t parts = (tasks + bundles(dims) - 1) / bundles(dims);
   const std::int64_t wanted = std::max(dims.channels / parts, kLanes<Full<T>>);
   const std::int64_t sets = (wanted + dims.channels_per_set - 1) / dims.channels_per_set;
@@ -214,31 +214,6 @@ inline void add_to_bundle(const NormDims& dims, std::int64_t group, std::int64_t
   }
 }
 
-// Gradients of gamma and beta, summed over the bundles in order, in double.
-// partial [bundles, 2, channels]: sums of dy and of dy * x_hat.
-template <class T>
-void finish_params(const NormDims& dims, const double* partial, GradOut<T> dgamma,
-                   GradOut<T> dbeta) {
-  const auto add_up = [&](const double* sums, GradOut<T> out) {
-    constexpr std::int64_t kBlock = 64;
-    for (std::int64_t c0 = 0; out.data && c0 < dims.channels; c0 += kBlock) {
-      const std::int64_t count = std::min(kBlock, dims.channels - c0);
-      double total[kBlock] = {};
-      for (std::int64_t bundle = 0; bundle < bundles(dims); ++bundle) {
-        for (std::int64_t i = 0; i < count; ++i) {
-          total[i] += sums[bundle * 2 * dims.channels + c0 + i];
-        }
-      }
-      for (std::int64_t i = 0; i < count; ++i) {
-        const auto before = out.write == Write::kAccumulate ? out.data[c0 + i] : T(0);
-        out.data[c0 + i] = static_cast<T>(static_cast<double>(before) + total[i]);
-      }
-    }
-  };
-  add_up(partial, dbeta);
-  add_up(partial + dims.channels, dgamma);
-}
-
 // The constants of a row of channels: what stands before the activation is
 // (x - mean) * scale + shift. Forward and backward take it from here, so that they agree about a
 // ReLU's mask.
@@ -393,6 +368,31 @@ double* partial_sums(CpuQueue& queue, const NormDims& dims) {
 
 }  // namespace
 
+// Gradients of gamma and beta, summed over the bundles in order, in double.
+// partial [bundles, 2, channels]: sums of dy and of dy * x_hat.
+template <class T>
+void finish_params(const NormDims& dims, const double* partial, GradOut<T> dgamma,
+                   GradOut<T> dbeta) {
+  const auto add_up = [&](const double* sums, GradOut<T> out) {
+    constexpr std::int64_t kBlock = 64;
+    for (std::int64_t c0 = 0; out.data && c0 < dims.channels; c0 += kBlock) {
+      const std::int64_t count = std::min(kBlock, dims.channels - c0);
+      double total[kBlock] = {};
+      for (std::int64_t bundle = 0; bundle < bundles(dims); ++bundle) {
+        for (std::int64_t i = 0; i < count; ++i) {
+          total[i] += sums[bundle * 2 * dims.channels + c0 + i];
+        }
+      }
+      for (std::int64_t i = 0; i < count; ++i) {
+        const auto before = out.write == Write::kAccumulate ? out.data[c0 + i] : T(0);
+        out.data[c0 + i] = static_cast<T>(static_cast<double>(before) + total[i]);
+      }
+    }
+  };
+  add_up(partial, dbeta);
+  add_up(partial + dims.channels, dgamma);
+}
+
 template <class T>
 void run(CpuQueue& queue, const NormForward<T>& call) {
   const NormDims& dims = call.dims;
@@ -435,10 +435,15 @@ void run(CpuQueue& queue, const NormForward<T>& call) {
 }
 
 template <class T>
-void run(CpuQueue& queue, const NormBackward<T>& call) {
+void apply_statistics(CpuQueue& queue, const NormForward<T>& call) {
+  for_tasks<T>(queue, call.dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
+    apply(call, call.dims, of_group(call.dims, call.statistics, group), group, c0, c1);
+  });
+}
+
+template <class T>
+void backward_of_groups(CpuQueue& queue, const NormBackward<T>& call, double* partial) {
   const NormDims& dims = call.dims;
-  if (dims.size() == 0) return add_nothing(queue, dims.channels, call.dgamma, call.dbeta);
-  double* partial = partial_sums(queue, dims);
   const auto count = static_cast<double>(dims.set_size());
   for_tasks<T>(queue, dims, [&](std::int64_t group, std::int64_t c0, std::int64_t c1) {
     const NormStatistics<T> s = of_group(dims, call.statistics, group);
@@ -468,6 +473,14 @@ void run(CpuQueue& queue, const NormBackward<T>& call) {
     }
     apply_backward(call, dims, s, group, c0, c1, shift, slope);
   });
+}
+
+template <class T>
+void run(CpuQueue& queue, const NormBackward<T>& call) {
+  const NormDims& dims = call.dims;
+  if (dims.size() == 0) return add_nothing(queue, dims.channels, call.dgamma, call.dbeta);
+  double* partial = partial_sums(queue, dims);
+  backward_of_groups(queue, call, partial);
   finish_params(dims, partial, call.dgamma, call.dbeta);
 }
 
@@ -506,6 +519,13 @@ void run(CpuQueue&, const NormUpdateRunning<T>& call) {
   if (call.dims.size() == 0) return;
   for (std::int64_t c = 0; c < call.dims.channels; ++c) move_running(call, c);
 }
+
+template void apply_statistics(CpuQueue&, const NormForward<float>&);
+template void apply_statistics(CpuQueue&, const NormForward<double>&);
+template void backward_of_groups(CpuQueue&, const NormBackward<float>&, double*);
+template void backward_of_groups(CpuQueue&, const NormBackward<double>&, double*);
+template void finish_params(const NormDims&, const double*, GradOut<float>, GradOut<float>);
+template void finish_params(const NormDims&, const double*, GradOut<double>, GradOut<double>);
 
 template void run(CpuQueue&, const NormForward<float>&);
 template void run(CpuQueue&, const NormForward<double>&);

@@ -1,0 +1,34 @@
+#pragma once
+
+// What several operations ask of their inputs: the dims of a kernel's call, or an Error that names
+// the operation.
+
+#include "engine/norm.h"
+#include "engine/tape.h"
+#include "kernels/conv1d.h"
+#include "kernels/norm_act.h"
+
+namespace sidechannel {
+
+kernels::Conv1dDims conv1d_dims(const char* name, const Shape& x, const Var& w, const Var& b,
+                                std::int64_t padding);
+
+kernels::NormDims norm_dims(const char* name, const Shape& x, const Var& gamma, const Var& beta,
+                            const NormOptions& options);
+// The same, of a normalization by the batch's statistics.
+kernels::NormDims batch_norm_dims(const char* name, const Shape& x, const Var& gamma,
+                                  const Var& beta, const NormOptions& options);
+
+// Statistics of a call, in one tensor [3, groups, channels].
+template <class T>
+kernels::NormStatistics<T> parts_of(const Tensor& statistics) {
+  T* first = statistics.data<T>();
+  const std::int64_t size = statistics.size() / 3;
+  return {first, first + size, first + 2 * size};
+}
+
+// Moves running statistics, where there are any.
+void update_running(const Tensor& statistics, const kernels::NormDims& dims,
+                    RunningStatistics* running);
+
+}  // namespace sidechannel

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/conv1d.h"
+#include "kernels/norm_act.h"
+#include "kernels/queue.h"
+#include "kernels/write.h"
+
+namespace sidechannel::kernels {
+
+// Layers in a row, each a convolution, a normalization over sets of its output, and an activation:
+//
+//   y(i) = conv1d(z(i - 1); w, b),  z(i) = activation(norm(y(i); gamma, beta)),  z(0) = x
+//
+// (the hidden layers of the paper's Equation 1). That is Conv1dForward and NormForward of each
+// layer in turn, and on the way back NormBackward, Conv1dBackwardInput and Conv1dBackwardParams, in
+// fewer passes through memory and fewer launches. Of a layer only y and its statistics are kept; z
+// is computed again from them. A layer without gamma is not normalized: z(i) = activation(y(i)).
+template <class T>
+struct ConvNormActLayer {
+  Conv1dDims conv;
+  NormDims norm;  // of y
+  const T* w = nullptr;
+  const T* b = nullptr;
+  const T* gamma = nullptr;  // null for none
+  const T* beta = nullptr;
+  T* y = nullptr;  // kept for the way back; null where there is none
+  NormStatistics<T> statistics = {};
+  T* z = nullptr;  // where it is asked for, as of the last layer
+};
+
+template <class T>
+struct ConvNormActForward {
+  const T* x = nullptr;  // [batch, length, channels_in] of the first layer
+  std::span<const ConvNormActLayer<T>> layers;
+};
+
+template <class T>
+struct ConvNormActGradients {
+  GradOut<T> dw, db, dgamma, dbeta;
+};
+
+template <class T>
+struct ConvNormActBackward {
+  const T* x = nullptr;
+  std::span<const ConvNormActLayer<T>> layers;
+  const T* dz = nullptr;  // of the last layer
+  GradOut<T> dx = {};
+  std::span<const ConvNormActGradients<T>> gradients;  // of each layer, all different tensors
+  T* workspace = nullptr;                              // [conv_norm_act_workspace()]
+};
+
+// Whether a device computes these layers so (with a way back, where `backward`); otherwise they are
+// calls of conv1d.h and norm_act.h. Of the buffers only the alignment counts.
+template <class T>
+bool computes(const CpuQueue& queue, std::span<const ConvNormActLayer<T>> layers, bool backward);
+bool computes(const CudaQueue& queue, std::span<const ConvNormActLayer<float>> layers,
+              bool backward);
+// Elements of ConvNormActBackward::workspace.
+template <class T>
+std::int64_t conv_norm_act_workspace(const CpuQueue& queue,
+                                     std::span<const ConvNormActLayer<T>> layers);
+std::int64_t conv_norm_act_workspace(const CudaQueue& queue,
+                                     std::span<const ConvNormActLayer<float>> layers);
+
+template <class T>
+void run(CpuQueue& queue, const ConvNormActForward<T>& call);
+void run(CudaQueue& queue, const ConvNormActForward<float>& call);
+template <class T>
+void run(CpuQueue& queue, const ConvNormActBackward<T>& call);
+void run(CudaQueue& queue, const ConvNormActBackward<float>& call);
+
+}  // namespace sidechannel::kernels
