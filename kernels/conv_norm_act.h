@@ -1,11 +1,11 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "kernels/conv1d.h"
 #include "kernels/norm_act.h"
 #include "kernels/queue.h"
+#include "kernels/view.h"
 #include "kernels/write.h"
 
 namespace sidechannel::kernels {
@@ -34,7 +34,7 @@ struct ConvNormActLayer {
 template <class T>
 struct ConvNormActForward {
   const T* x = nullptr;  // [batch, length, channels_in] of the first layer
-  std::span<const ConvNormActLayer<T>> layers;
+  View<ConvNormActLayer<T>> layers;
 };
 
 template <class T>
@@ -45,25 +45,22 @@ struct ConvNormActGradients {
 template <class T>
 struct ConvNormActBackward {
   const T* x = nullptr;
-  std::span<const ConvNormActLayer<T>> layers;
+  View<ConvNormActLayer<T>> layers;
   const T* dz = nullptr;  // of the last layer
   GradOut<T> dx = {};
-  std::span<const ConvNormActGradients<T>> gradients;  // of each layer, all different tensors
-  T* workspace = nullptr;                              // [conv_norm_act_workspace()]
+  View<ConvNormActGradients<T>> gradients;  // of each layer, all different tensors
+  T* workspace = nullptr;                   // [conv_norm_act_workspace()]
 };
 
 // Whether a device computes these layers so (with a way back, where `backward`); otherwise they are
 // calls of conv1d.h and norm_act.h. Of the buffers only the alignment counts.
 template <class T>
-bool computes(const CpuQueue& queue, std::span<const ConvNormActLayer<T>> layers, bool backward);
-bool computes(const CudaQueue& queue, std::span<const ConvNormActLayer<float>> layers,
-              bool backward);
+bool computes(const CpuQueue& queue, View<ConvNormActLayer<T>> layers, bool backward);
+bool computes(const CudaQueue& queue, View<ConvNormActLayer<float>> layers, bool backward);
 // Elements of ConvNormActBackward::workspace.
 template <class T>
-std::int64_t conv_norm_act_workspace(const CpuQueue& queue,
-                                     std::span<const ConvNormActLayer<T>> layers);
-std::int64_t conv_norm_act_workspace(const CudaQueue& queue,
-                                     std::span<const ConvNormActLayer<float>> layers);
+std::int64_t conv_norm_act_workspace(const CpuQueue& queue, View<ConvNormActLayer<T>> layers);
+std::int64_t conv_norm_act_workspace(const CudaQueue& queue, View<ConvNormActLayer<float>> layers);
 
 template <class T>
 void run(CpuQueue& queue, const ConvNormActForward<T>& call);

@@ -47,9 +47,9 @@ struct Kept {
 
   std::vector<Var> inputs() const {
     std::vector<Var> all{x};
-    for (const auto& [w, b, norm] : parameters) {
-      all.insert(all.end(), {w, b});
-      if (norm) all.insert(all.end(), {norm->gamma, norm->beta});
+    for (const ConvNormActParameters& p : parameters) {
+      all.insert(all.end(), {p.w, p.b});
+      if (p.norm) all.insert(all.end(), {p.norm->gamma, p.norm->beta});
     }
     return all;
   }
@@ -87,7 +87,8 @@ bool together(const Kept& kept, bool records, bool hidden) {
       if (input.size() > 0) memory.push_back(input.data<T>());
     }
     const auto layers = kept.layers<T>();
-    computes = kernels::computes(queue, std::span(layers), records);
+    computes =
+        kernels::computes(queue, kernels::View<kernels::ConvNormActLayer<T>>(layers), records);
   });
   std::ranges::sort(memory);
   return computes && std::ranges::adjacent_find(memory) == memory.end();
@@ -111,12 +112,15 @@ void backward(const Kept& kept, Grads& g) {
     const auto layers = kept.layers<T>();
     std::vector<kernels::ConvNormActGradients<T>> gradients;
     for (const ConvNormActParameters& p : kept.parameters) {
-      gradients.push_back({.dw = g.into<T>(p.w), .db = g.into<T>(p.b)});
+      kernels::ConvNormActGradients<T>& out = gradients.emplace_back();
+      out.dw = g.into<T>(p.w);
+      out.db = g.into<T>(p.b);
       if (!p.norm) continue;
-      gradients.back().dgamma = g.into<T>(p.norm->gamma);
-      gradients.back().dbeta = g.into<T>(p.norm->beta);
+      out.dgamma = g.into<T>(p.norm->gamma);
+      out.dbeta = g.into<T>(p.norm->beta);
     }
-    const std::int64_t size = kernels::conv_norm_act_workspace(queue, std::span(layers));
+    const std::int64_t size = kernels::conv_norm_act_workspace(
+        queue, kernels::View<kernels::ConvNormActLayer<T>>(layers));
     const Tensor workspace = kept.x.tape().make({size}).value();
     run(queue, kernels::ConvNormActBackward<T>{.x = kept.x.data<T>(),
                                                .layers = layers,

@@ -28,7 +28,7 @@ CpuQueue& alone() {
 }
 
 template <class T>
-using Layers = std::span<const ConvNormActLayer<T>>;
+using Layers = View<ConvNormActLayer<T>>;
 
 // Elements of a sample of x and of y.
 std::int64_t sample_in(const Conv1dDims& dims) {

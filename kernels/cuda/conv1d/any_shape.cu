@@ -231,11 +231,18 @@ __global__ void __launch_bounds__(kLanes* kGroups) sum_columns_kernel(WeightSums
 
 // --- Second stage --------------------------------------------------------------------------------
 //
-// A block adds up the splits of 32 of a row's sums. Order: each of 8 threads every eighth split,
-// then their sums one after the other.
+// A block adds up the splits of 32 of a row's sums of a layer: grid.y counts layers. Order: each of
+// 8 threads every eighth split, then their sums one after the other.
 
+template <int kMost>
+struct SplitLayers {
+  SplitSums at[kMost];
+};
+
+template <int kMost>
 __global__ void __launch_bounds__(kLanes* kGroups)
-    add_splits_kernel(WeightSums p, GradOut<float> dw, GradOut<float> db) {
+    add_splits_kernel(const __grid_constant__ SplitLayers<kMost> layers) {
+  const auto& [p, dw, db] = layers.at[blockIdx.y];
   struct Shared {
     float sum[kGroups][kLanes];
   };
@@ -272,11 +279,27 @@ void sum_columns(CudaQueue& queue, const WeightSums& p) {
   launch(queue, "conv1d bias gradient", sum_columns_kernel, how, p);
 }
 
-void add_splits(CudaQueue& queue, const WeightSums& p, GradOut<float> dw, GradOut<float> db) {
+namespace {
+
+template <int kMost>
+void add_splits_of(CudaQueue& queue, View<SplitSums> layers) {
+  SplitLayers<kMost> arguments = {};
+  std::copy(layers.begin(), layers.end(), arguments.at);
   Launch how;
-  how.grid = Grid{ceil_div(p.row, kLanes)};
+  how.grid = Grid{ceil_div(layers[0].sums.row, kLanes), static_cast<std::int64_t>(layers.size())};
   how.block = dim3(kLanes, kGroups);
-  launch(queue, "conv1d parameter gradient, second stage", add_splits_kernel, how, p, dw, db);
+  launch(queue, "conv1d parameter gradient, second stage", add_splits_kernel<kMost>, how,
+         arguments);
+}
+
+}  // namespace
+
+void add_splits(CudaQueue& queue, View<SplitSums> layers) {
+  constexpr std::size_t kMost = 24;  // of 160 bytes: a launch's arguments are 4 KB at most
+  if (layers.size() == 1) return add_splits_of<1>(queue, layers);
+  for (std::size_t first = 0; first < layers.size(); first += kMost) {
+    add_splits_of<kMost>(queue, layers.part(first, std::min(kMost, layers.size() - first)));
+  }
 }
 
 }  // namespace sidechannel::kernels

@@ -15,10 +15,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <initializer_list>
 #include <stdexcept>
 #include <utility>
 
+#include "kernels/cuda/conv1d/choose.h"
 #include "kernels/cuda/conv1d/kernels.h"
 #include "kernels/cuda/conv1d/variants.h"
 #include "kernels/cuda/sizes.h"
@@ -27,34 +27,6 @@
 
 namespace sidechannel::kernels {
 namespace {
-
-// What the choice depends on, beside the problem.
-struct Target {
-  const CudaDeviceInfo& device;
-  Precision precision;
-
-  explicit Target(const CudaQueue& queue) : Target(queue.info(), queue.precision()) {}
-  Target(const CudaDeviceInfo& device_, Precision precision_)
-      : device(device_), precision(precision_) {}
-
-  bool meets(const Needs& needs) const {
-    return (needs.precision == Precision::kFp32 || needs.precision == precision) &&
-           device.compute_capability >= needs.compute_capability &&
-           device.shared_per_block >= needs.shared;
-  }
-  int multiprocessors() const { return std::max(device.multiprocessors, 1); }
-};
-
-bool aligned(std::initializer_list<const void*> pointers) {
-  return std::all_of(pointers.begin(), pointers.end(),
-                     [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; });
-}
-
-bool has_shape(const Needs& needs, int channels_in, int channels_out, int taps) {
-  const auto is = [](int needed, int n) { return needed == 0 || needed == n; };
-  return is(needs.channels_in, channels_in) && is(needs.channels_out, channels_out) &&
-         is(needs.taps, taps);
-}
 
 // --- Row products --------------------------------------------------------------------------------
 
@@ -71,13 +43,8 @@ bool fits(const Needs& needs, const NarrowProduct& p) {
          (!needs.aligned || aligned({p.x, p.w, p.bias, p.y}));
 }
 
-// About how long a variant takes: rounds of blocks on all multiprocessors, each as long as its tile
-// and what comes before and after it, which is about 32 positions' worth.
 std::int64_t cost(const Target& target, const RowVariant& variant, const NarrowProduct& p) {
-  constexpr std::int64_t kOverhead = 32;
-  const std::int64_t blocks = std::int64_t{p.batch} * ceil_div(p.length_out, variant.positions);
-  const std::int64_t rounds = ceil_div(blocks, target.multiprocessors());
-  return rounds * (variant.positions + kOverhead) * variant.cost;
+  return row_cost(target, variant.positions, p.batch, p.length_out) * variant.cost;
 }
 
 template <class Call>
@@ -104,31 +71,11 @@ std::int64_t cost(const Target&, const WeightVariant& variant, const WeightSums&
   return variant.cost;
 }
 
-WeightSums problem_of(const Conv1dBackwardParams<float>& call) {
-  const Conv1dDims& dims = call.dims;
-  WeightSums p = {};
-  p.batch = narrow(dims.batch);
-  p.length = narrow(dims.length);
-  p.length_out = narrow(dims.length_out());
-  p.channels_in = narrow(dims.channels_in);
-  p.channels_out = narrow(dims.channels_out);
-  p.taps = narrow(dims.kernel_size);
-  p.padding = narrow(dims.padding);
-  p.x = call.x;
-  p.dy = call.dy;
-  p.weight_sums = dims.kernel_size * dims.channels_in * dims.channels_out;
-  p.row = p.weight_sums + dims.channels_out;
-  return p;
-}
-
-// Cuts the positions into chunks and splits, such that all multiprocessors are busy.
+// Cut such that all multiprocessors are busy.
 void split(const Target& target, const WeightVariant& variant, WeightSums& p) {
-  p.chunk = variant.chunk;
-  p.chunks_per_sample = ceil_div(p.length_out, p.chunk);
-  p.chunks = narrow(std::int64_t{p.batch} * p.chunks_per_sample);
   const int blocks = target.multiprocessors() * variant.blocks_per_multiprocessor;
   const std::int64_t of_split = std::max<std::int64_t>(variant.blocks_per_split(p), 1);
-  p.splits = static_cast<int>(std::clamp<std::int64_t>(blocks / of_split, 1, p.chunks));
+  split(p, variant.chunk, blocks / of_split);
 }
 
 // --- For both ------------------------------------------------------------------------------------
@@ -202,8 +149,6 @@ void run(CudaQueue& queue, const Conv1dBackwardParams<float>& call, const char* 
     add_nothing(queue, dims.channels_out, call.db);
     return;
   }
-  sums.weights = call.dw.data && sums.weight_sums > 0;
-  sums.bias = call.db.data && dims.channels_out > 0;
   if (!sums.weights && !sums.bias) return;
   const WeightVariant& chosen = choose<WeightVariant>(queue, sums, variant);
   split(Target(queue), chosen, sums);
@@ -214,7 +159,8 @@ void run(CudaQueue& queue, const Conv1dBackwardParams<float>& call, const char* 
   } else {
     sum_columns(queue, sums);
   }
-  add_splits(queue, sums, call.dw, call.db);
+  const SplitSums only = {sums, call.dw, call.db};
+  add_splits(queue, {&only, 1});
 }
 
 }  // namespace sidechannel::kernels

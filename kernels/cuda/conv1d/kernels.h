@@ -8,6 +8,7 @@
 
 #include "kernels/cuda_queue.h"
 #include "kernels/row_product.h"
+#include "kernels/view.h"
 #include "kernels/write.h"
 
 namespace sidechannel::kernels {
@@ -82,7 +83,11 @@ extern const WeightVariant kMmaWeights[4];
 
 // db alone, into the ends of partial's rows.
 void sum_columns(CudaQueue& queue, const WeightSums& sums);
-// The second stage.
-void add_splits(CudaQueue& queue, const WeightSums& sums, GradOut<float> dw, GradOut<float> db);
+// The second stage, of layers of one shape; as many as a launch takes at a time.
+struct SplitSums {
+  WeightSums sums;
+  GradOut<float> dw, db;
+};
+void add_splits(CudaQueue& queue, View<SplitSums> layers);
 
 }  // namespace sidechannel::kernels

@@ -1,228 +1,35 @@
-// Parameter gradients of conv1d on tensor cores: C_in = C_out = h, 3 or 5 taps, TF32 operands,
-// fp32 sums, first stage. The problem is defined in kernels.h.
-//
-//   dw[t, ci, co] = sum over positions l of x[l + t - padding, ci] * dy[l, co]
-//
-// A block sums a slice of h / 2 input channels x all h output channels x all taps over one split:
-// grid.x counts slices, grid.y splits. Four of its warps multiply chunks of 64 positions, four
-// bring the next chunk (conv1d/device/mma.cuh) and sum the bias gradient from what they bring,
-// before it is rounded.
-//
-// A warp that multiplies sums 32 co x 16 ci x all taps, as 2 x 2 * taps products of mma.sync
-// m16n8k8, in which rows (m) are co, columns (n) are ci, and the sum (k) runs over positions. For h
-// = 64 the four warps share the slice's sums; for h = 32 each has them all, and takes every fourth
-// step of eight positions. With g = lane / 4 and t4 = lane % 4:
-//
-//   k     position 2 * t4 + {0, 1} of eight, for k = t4 and t4 + 4: taps + 1 neighbouring positions
-//         of x serve all taps
-//   m     co 4 * g + 2 * tile + {0, 1} of the warp's, for m = g and g + 8, tile = 0, 1
-//   n     ci 2 * g + odd of the warp's, odd = 0, 1
-//
-// Order of a sum: eight positions after the other, whose sum the tensor core takes in an order of
-// its own; then the groups one after the other. Of the bias: in a thread as it brings, then the
-// threads.
+// Parameter gradients of conv1d on tensor cores: C_in = C_out = h, 3 or 5 taps, TF32 operands, fp32
+// sums, first stage. The problem is defined in kernels.h, the kernel in device/weights_mma.cuh.
 
-#include <cuda_runtime.h>
+#include "kernels/cuda/conv1d/device/weights_mma.cuh"
 
-#include "kernels/cuda/conv1d/device/index.cuh"
-#include "kernels/cuda/conv1d/device/mma.cuh"
-#include "kernels/cuda/conv1d/device/stage.cuh"
 #include "kernels/cuda/conv1d/kernels.h"
-#include "kernels/cuda/device/shared.cuh"
 #include "kernels/cuda/launch.h"
 
 namespace sidechannel::kernels {
 namespace {
 
-using device::kHelpers;
-using device::LeftTile;
-using device::load2;
-using device::load4;
-
-constexpr int kChunk = 64;
-constexpr int kSteps = kChunk / 8;
-constexpr int kWorkers = 128;  // threads that multiply
-constexpr int kThreads = kWorkers + kHelpers;
-
-template <int kHidden, int kOfTaps>
-struct Shape {
-  static constexpr int kChannels = kHidden;
-  static constexpr int kTaps = kOfTaps;
-  static constexpr int kSlice = kHidden / 2;
-  static constexpr int kSums = 16 * kTaps;  // of a thread
-  static constexpr int kGroupThreads = kTaps * kSlice * kHidden / kSums;
-  static constexpr int kGroups = kWorkers / kGroupThreads;
-  static constexpr int kPairs = kHidden / 32;  // of tiles of 16 co
-};
+using device::PlainInput;
+using device::WeightShape;
 
 template <class S>
-struct Stage {
-  device::Planes<S::kSlice, kChunk + S::kTaps - 1> x;
-  LeftTile dy[kSteps][2 * S::kPairs];
-};
-
-// What the shared memory is used for: two stages, in the end the sums of one group, and the bias's
-// of 16 helpers for each channel.
-template <class S>
-union Shared {
-  Stage<S> stages[2];
-  struct {
-    float group[S::kSums][S::kGroupThreads];
-    float bias[kHelpers / 8][S::kChannels];
-  } ending;
-};
-
-// The helpers' part: brings a chunk. Of dy, eight lanes take the channels 4 * g of a pair of tiles,
-// at one position; their sums go to the bias's.
-template <class S>
-__device__ __forceinline__ void bring(const WeightSums& p, const device::Chunk& chunk, int helper,
-                                      int first_ci, Stage<S>& stage, float (&bias)[S::kPairs][4]) {
-  constexpr int kPasses = kChunk / (kHelpers / 8);
-  const int g = helper % 8;
-  const int start = helper / 8;
-  const float* dy = p.dy + (std::int64_t{chunk.n} * p.length_out + chunk.first) * S::kChannels;
-  // All loads are begun before the first result is needed.
-  float4 loaded[kPasses][S::kPairs];
-#pragma unroll
-  for (int pass = 0; pass < kPasses; ++pass) {
-    const int position = start + pass * (kHelpers / 8);
-#pragma unroll
-    for (int pair = 0; pair < S::kPairs; ++pair) {
-      loaded[pass][pair] = position < chunk.count
-                               ? load4(dy + position * S::kChannels + 32 * pair + 4 * g)
-                               : make_float4(0, 0, 0, 0);
-    }
-  }
-  using X = decltype(stage.x);
-  const auto for_own_x = [&](auto visit) {
-    stage.x.template for_own_chunks<kHelpers, S::kChannels>(
-        helper, p.x + std::int64_t{chunk.n} * p.length * S::kChannels, p.length, first_ci,
-        chunk.first - p.padding, chunk.count + S::kTaps - 1, visit);
-  };
-  float4 x[X::template kPasses<kHelpers>];
-  for_own_x([&x](int pass, float*, const float* global, bool inside) {
-    x[pass] = inside ? load4(global) : make_float4(0, 0, 0, 0);
-  });
-#pragma unroll
-  for (int pass = 0; pass < kPasses; ++pass) {
-    const int position = start + pass * (kHelpers / 8);
-#pragma unroll
-    for (int pair = 0; pair < S::kPairs; ++pair) {
-      const float4 exact = loaded[pass][pair];
-      bias[pair][0] += exact.x;
-      bias[pair][1] += exact.y;
-      bias[pair][2] += exact.z;
-      bias[pair][3] += exact.w;
-      device::put_rows(&stage.dy[position / 8][2 * pair], g, position / 2 % 4, position % 2,
-                       device::to_tf32(exact));
-    }
-  }
-  for_own_x([&x](int pass, float* shared, const float*, bool) {
-    *reinterpret_cast<float4*>(shared) = device::to_tf32(x[pass]);
-  });
-}
-
-template <class S>
-__global__ void __launch_bounds__(kThreads, 1) mma_weights_kernel(WeightSums p) {
-  constexpr int kChannels = S::kChannels, kTaps = S::kTaps;
-  const int thread = static_cast<int>(threadIdx.x);
-  const int helper = thread - kWorkers;  // negative: multiplies
-  const int group = helper < 0 ? thread / S::kGroupThreads : -1;
-  const int rank = thread % S::kGroupThreads;
-  const int pair = rank / 32 % S::kPairs;     // co 32 * pair + ...
-  const int ci = rank / 32 / S::kPairs * 16;  // of the slice
-  const int g = thread % 32 / 4;
-  const int t4 = thread % 4;
-  const int first_ci = static_cast<int>(blockIdx.x) * S::kSlice;
-  auto& shared = *device::dynamic_shared<Shared<S>>();
-
-  float sum[2][kTaps][2][4] = {};  // [tile][tap][odd][of the product]
-  const auto multiply = [&](const Stage<S>& stage, int count) {
-    const int unit = LeftTile::unit_of(g, t4);
-#pragma unroll 1
-    for (int step = group; 8 * step < count; step += S::kGroups) {
-      const float4 dy[2] = {load4(stage.dy[step][2 * pair].unit[unit]),
-                            load4(stage.dy[step][2 * pair + 1].unit[unit])};
-      float2 x[kTaps + 1];
-#pragma unroll
-      for (int i = 0; i <= kTaps; ++i) {
-        x[i] = load2(&stage.x.at[ci / 4 + g / 2][8 * step + 2 * t4 + i][g % 2 * 2]);
-      }
-#pragma unroll
-      for (int t = 0; t < kTaps; ++t) {
-#pragma unroll
-        for (int tile = 0; tile < 2; ++tile) {
-          device::mma_tf32(sum[tile][t][0], dy[tile], x[t].x, x[t + 1].x);
-          device::mma_tf32(sum[tile][t][1], dy[tile], x[t].y, x[t + 1].y);
-        }
-      }
-    }
-  };
-
-  float bias[S::kPairs][4] = {};
-  const device::Chunks chunks(p, static_cast<int>(blockIdx.y));
-  if (helper >= 0) {
-    bring<S>(p, device::Chunk(p, chunks.begin), helper, first_ci, shared.stages[0], bias);
-  }
-  __syncthreads();  // the first chunk is complete
-#pragma unroll 1
-  for (int index = chunks.begin, s = 0; index < chunks.end; ++index, s ^= 1) {
-    if (helper < 0) {
-      multiply(shared.stages[s], device::Chunk(p, index).count);
-    } else if (index + 1 < chunks.end) {
-      bring<S>(p, device::Chunk(p, index + 1), helper, first_ci, shared.stages[s ^ 1], bias);
-    }
-    __syncthreads();  // this chunk has been read, the next one is complete
-  }
-
-  device::add_groups<S::kGroups, S::kSums>(&sum[0][0][0][0], group, rank, shared.ending.group);
-  float* out = p.partial + blockIdx.y * p.row;
-  if (group == 0) {
-    // The lane has n = 2 * t4 + {0, 1}, that is ci 4 * t4 + {0, 2} + odd.
-#pragma unroll
-    for (int t = 0; t < kTaps; ++t) {
-#pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        const auto& low = sum[0][t][c % 2];
-        const auto& high = sum[1][t][c % 2];
-        device::store4(
-            out + (t * kChannels + first_ci + ci + 4 * t4 + c) * kChannels + 32 * pair + 4 * g,
-            low[c / 2], low[2 + c / 2], high[c / 2], high[2 + c / 2]);
-      }
-    }
-  }
-  if (!p.bias || blockIdx.x != 0) return;  // the whole block
-  if (helper >= 0) {
-#pragma unroll
-    for (int i = 0; i < S::kPairs; ++i) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        shared.ending.bias[helper / 8][32 * i + 4 * (helper % 8) + e] = bias[i][e];
-      }
-    }
-  }
-  __syncthreads();  // all helpers' sums stand
-  if (thread < kChannels) {
-    float total = 0;
-    for (int i = 0; i < kHelpers / 8; ++i) total += shared.ending.bias[i][thread];
-    out[p.weight_sums + thread] = total;
-  }
-}
+constexpr std::size_t kShared = sizeof(device::WeightMemory<S>);
 
 template <class S>
 void mma_weights(CudaQueue& queue, const WeightSums& p) {
   Launch how;
   how.grid = Grid{S::kChannels / S::kSlice, p.splits};
-  how.block = dim3(kThreads);
-  how.dynamic_shared = sizeof(Shared<S>);
-  launch(queue, "conv1d weight gradient, TF32", mma_weights_kernel<S>, how, p);
+  how.block = dim3(device::kWeightThreads);
+  how.dynamic_shared = kShared<S>;
+  launch(queue, "conv1d weight gradient, TF32", device::mma_weights_kernel<S, PlainInput, 1>, how,
+         device::WeightLayers<PlainInput, 1>{{{p, {}}}});
 }
 
 template <class S>
 constexpr WeightVariant variant(const char* name) {
   return {name,
-          Needs::hidden(S::kChannels, S::kTaps, Precision::kTf32, sizeof(Shared<S>)),
-          kChunk,
+          Needs::hidden(S::kChannels, S::kTaps, Precision::kTf32, kShared<S>),
+          device::kWeightChunk,
           1,
           1,
           [](const WeightSums&) { return std::int64_t{S::kChannels / S::kSlice}; },
@@ -232,10 +39,10 @@ constexpr WeightVariant variant(const char* name) {
 }  // namespace
 
 const WeightVariant kMmaWeights[4] = {
-    variant<Shape<64, 5>>("TF32 h = 64"),
-    variant<Shape<32, 5>>("TF32 h = 32"),
-    variant<Shape<64, 3>>("TF32 h = 64, 3 taps"),
-    variant<Shape<32, 3>>("TF32 h = 32, 3 taps"),
+    variant<WeightShape<64, 5>>("TF32 h = 64"),
+    variant<WeightShape<32, 5>>("TF32 h = 32"),
+    variant<WeightShape<64, 3>>("TF32 h = 64, 3 taps"),
+    variant<WeightShape<32, 3>>("TF32 h = 32, 3 taps"),
 };
 
 }  // namespace sidechannel::kernels

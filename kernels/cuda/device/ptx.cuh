@@ -45,6 +45,15 @@ __device__ __forceinline__ void cp_async_wait_group() {
 #endif
 }
 
+// --- Barriers ---
+
+// A barrier of all kThreads threads of a block, whole warps, which may reach it from different
+// places of the kernel.
+template <int kThreads>
+__device__ __forceinline__ void bar_sync() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory");
+}
+
 // --- Tensor cores --------------------------------------------------------------------------------
 //
 // From sm_80 on. Kernels that need them are not chosen on older GPUs, and trap there.

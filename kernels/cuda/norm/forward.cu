@@ -73,12 +73,6 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
       [&](int i, std::int64_t at) { constants.forward(item[i], norm.activation).store(y + at); });
 }
 
-// Mean and sum of squared deviations of one channel over one tile's positions.
-struct Moments {
-  double mean;
-  double m2;
-};
-
 // Grid (groups * chunks, tiles of channels). moments [groups, channels, chunks].
 //
 // Centres by the tile's rounded mean and then corrects both results for its rounding:

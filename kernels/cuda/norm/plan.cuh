@@ -18,6 +18,7 @@
 
 #include "kernels/cuda/device/activation.cuh"
 #include "kernels/cuda/device/tile.cuh"
+#include "kernels/cuda/norm/statistics.cuh"
 #include "kernels/cuda/sizes.h"
 #include "kernels/cuda/tiling.h"
 #include "kernels/norm_act.h"
@@ -71,21 +72,6 @@ inline bool cut_in_whole_sets(const NormDims& dims, int vec, std::initializer_li
 }
 
 namespace device {
-
-// 1 / sqrt(variance + epsilon). NaN for an infinite variance, of which a sum has left T's range: it
-// would normalize every x to 0 without a word.
-template <class T>
-__device__ __forceinline__ T rstd_of(T variance, T epsilon) {
-  const T shown = variance < 0 ? T(0) : variance + (variance - variance);
-  return 1 / sqrt(shown + epsilon);
-}
-
-// Whether a mean is so close to zero, in deviations, that x is better not centred by it. Of sets
-// that have a variance beside epsilon: in a constant set x - mean is exactly 0, and stays it.
-template <class T>
-__device__ __forceinline__ bool near_zero(T mean, T rstd, T epsilon) {
-  return mean * mean * (rstd * rstd) < 2 && epsilon * (rstd * rstd) < T(0.5);
-}
 
 // The constants of a thread's channels: what stands before the activation is
 // (x - mean) * scale + shift. Forward and backward take it from here, so that they agree about a

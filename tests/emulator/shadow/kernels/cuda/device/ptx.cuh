@@ -18,6 +18,12 @@ void cp_async_wait_group() {
   emu::cp_async_wait(kPending);
 }
 
+// Threads reach it from the same line of a function, if from different calls of that.
+template <int kThreads>
+void bar_sync(emu::Site site = emu::Site::here()) {
+  __syncthreads(site);
+}
+
 using emu::cvt_rna_tf32;
 using emu::mma_m16n8k8_tf32;
 

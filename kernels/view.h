@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstddef>
+
+namespace sidechannel::kernels {
+
+// Neighbouring elements that somebody else holds: what std::span<const T> is, for CUDA's files too,
+// which are C++17.
+template <class T>
+class View {
+ public:
+  View(const T* first, std::size_t count) : first_(first), count_(count) {}
+  template <class Container>
+  View(const Container& all) : View(all.data(), all.size()) {}
+
+  const T* begin() const { return first_; }
+  const T* end() const { return first_ + count_; }
+  std::size_t size() const { return count_; }
+  const T& operator[](std::size_t i) const { return first_[i]; }
+  View part(std::size_t first, std::size_t count) const { return {first_ + first, count}; }
+
+ private:
+  const T* first_;
+  std::size_t count_;
+};
+
+}  // namespace sidechannel::kernels
