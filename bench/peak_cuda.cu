@@ -119,8 +119,8 @@ double tf32_peak(CudaQueue& queue, float* out) {
 
 // Of buffers far larger than the L2 cache.
 double copy_peak(CudaQueue& queue) {
-  constexpr std::size_t kLargest = std::size_t{1} << 30;
-  const std::size_t bytes = std::min(kLargest, queue.info().memory / 8);
+  const std::size_t largest = std::size_t{1024} * times(queue, 1 << 20);
+  const std::size_t bytes = std::min(largest, queue.info().memory / 8);
   const std::shared_ptr<void> from = queue.allocate(bytes);
   const std::shared_ptr<void> to = queue.allocate(bytes);
   const double seconds =
