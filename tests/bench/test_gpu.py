@@ -445,9 +445,11 @@ class Rehearsal(unittest.TestCase):
             self.assertIn("kernels: passed before", lines)
             self.assertEqual(entries["tests"]["tests_passed"], 2)
             self.assertEqual(len(found["kernels"]["results"]), 201)
-            tests = (self.root / out / "logs.txt").read_text()
-            self.assertEqual("CudaOne" in tests.split("=== tests-0.log")[1].split("===")[0]
-                             if call == 2 else False, call == 2)
+            logs = (self.root / out / "logs.txt").read_text()
+            for program in ("tests-0", "memcheck") if call == 2 else ():
+                log = logs.split(f"=== {program}.log\n")[1].split("\n=== ")[0]
+                self.assertIn("[ RUN      ] CudaTwo.Works", log)
+                self.assertNotIn("[ RUN      ] CudaOne.Works", log)
         self.assertEqual(sorted(file.name for file in (self.root / "out3").glob("paper*")),
                          ["paper-instance.tar.xz", "paper-none.tar.xz"])
         # Of another commit only the paper's runs go on.
