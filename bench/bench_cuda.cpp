@@ -9,10 +9,15 @@
 //   cold   after a buffer of twice the L2 cache was written. The time is that between two events
 //          around the kernel; around one that does nothing it is `between_two_events_us`.
 //   warm   again and again in a recorded step, as a training step runs it, on data that the L2
-//   cache
-//          may hold: where it does, a share of the bandwidth can exceed 1.
+//          cache may hold: where it does, a share of the bandwidth can exceed 1.
 //
 // The time shown is the median of many samples. A library's time beside it is measured likewise.
+//
+//   bench_cuda --variants
+//
+// times, warm, every kernel that can compute a case instead, where there are several: counters
+// "us of NAME", and "difference of NAME", the largest of an entry of its result from that of the
+// kernel which is chosen, as a share of the largest entry. The time shown is the best one's.
 //
 //   bench_cuda --predict FFMA,TF32,COPY
 //
@@ -20,12 +25,14 @@
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "bench/cuda_timer.h"
 #include "bench/peak_cuda.h"
@@ -42,6 +49,23 @@ Floor floor_of(const Cost& cost, Precision precision, const CudaPeaks& peaks) {
   const double memory = cost.bytes() / peaks.copy;
   if (memory >= arithmetic) return {memory, "memory"};
   return {arithmetic, tf32 ? "TF32 mma.sync" : "FFMA"};
+}
+
+// Of the entries of `a` from those of `chosen`, the largest difference as a share of the largest
+// entry of its array; infinite where one is no number.
+double largest_difference(const std::vector<std::vector<float>>& chosen,
+                          const std::vector<std::vector<float>>& a) {
+  double worst = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    double difference = 0, largest = 0;
+    for (std::size_t j = 0; j < a[i].size(); ++j) {
+      if (!std::isfinite(a[i][j])) return HUGE_VAL;
+      difference = std::max(difference, std::abs(double{a[i][j]} - double{chosen[i][j]}));
+      largest = std::max(largest, std::abs(double{chosen[i][j]}));
+    }
+    if (difference > 0) worst = std::max(worst, difference / largest);
+  }
+  return worst;
 }
 
 // Calls f(name, precision) for every precision that makes a difference.
@@ -63,7 +87,7 @@ class Bench {
     const int gpu = fp32_.cuda_queue().info().index;
     SC_CHECK(cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, gpu) == cudaSuccess && l2 > 0,
              "the size of the L2 cache is unknown");
-    l2_bytes_ = l2;
+    l2_bytes_ = fp32_.cuda_queue().info().emulated ? 4096 : l2;  // nothing is flushed from it
   }
 
   void describe() const {
@@ -85,7 +109,7 @@ class Bench {
   }
 
   void measure(benchmark::State& state, const CudaCase& c, Precision precision, bool warm) {
-    const Device& device = precision == Precision::kFp32 ? fp32_ : tf32_;
+    const Device& device = device_of(precision);
     CudaQueue& queue = device.cuda_queue();
     run_case(state, c, Memory(device, queue), floor_of(c.cost, precision, peaks_),
              [&](const std::function<void()>& launch) {
@@ -94,16 +118,41 @@ class Bench {
                return warm ? measure_warm(queue, launch) : measure_cold(queue, launch);
              });
   }
+  // Each on memory of its own, with the same contents: what it leaves out differs, too.
+  void measure_variants(benchmark::State& state, const CudaCase& c, Precision precision) {
+    const Device& device = device_of(precision);
+    CudaQueue& queue = device.cuda_queue();
+    std::vector<std::vector<float>> chosen;
+    double best = HUGE_VAL;
+    for (std::size_t variant = 0;; ++variant) {
+      Memory memory(device, queue);
+      const Timed kernel = c.ours(memory, variant);
+      if (!kernel.launch) break;
+      kernel.launch();
+      const auto contents = memory.contents();
+      if (variant == 0) chosen = contents;
+      kernel.launch();
+      const double seconds = measure_warm(queue, kernel.launch).median();
+      state.counters["us of " + kernel.by] = seconds * 1e6;
+      state.counters["difference of " + kernel.by] = largest_difference(chosen, contents);
+      if (seconds < best) state.SetLabel(kernel.by);
+      best = std::min(best, seconds);
+    }
+    for (auto _ : state) state.SetIterationTime(best);
+  }
   bool has_tf32() const { return peaks_.tf32 > 0; }
 
  private:
+  const Device& device_of(Precision precision) const {
+    return precision == Precision::kFp32 ? fp32_ : tf32_;
+  }
   Samples measure_cold(CudaQueue& queue, const std::function<void()>& launch) {
     if (!flush_) {
       flush_.emplace(fp32_, DType::kF32,
                      Shape{2 * l2_bytes_ / static_cast<std::int64_t>(sizeof(float))});
     }
     CudaTimer timer(queue);
-    return sample(100, [&] {
+    return sample(times(queue, 100), [&] {
       // The device is busy with this while the host launches what comes next, so that no launch
       // is waited for between the events.
       fill(queue, flush_->size(), 1.0f, flush_->data<float>());
@@ -125,7 +174,7 @@ class Bench {
     for (int i = 0; i < repeats; ++i) launch();
     const CudaGraph graph = queue.end_capture();
     for (int i = 0; i < 3; ++i) queue.launch(graph);
-    return sample(50, [&] {
+    return sample(times(queue, 50), [&] {
       timer.start();
       queue.launch(graph);
       return timer.stop() / repeats;
@@ -168,7 +217,7 @@ int predict_for(const char* text) {
   return 0;
 }
 
-void add_all() {
+void add_all(bool variants) {
   std::string why;
   if (cuda_devices(&why).empty()) throw Error("not run (" + why + ")");
   const auto bench = std::make_shared<Bench>();
@@ -176,6 +225,11 @@ void add_all() {
   for (const CudaCase& c : Cases<CudaQueue>().list()) {
     for_precisions(c, [&](const std::string& name, Precision precision) {
       if (precision == Precision::kTf32 && !bench->has_tf32()) return;
+      if (variants) {
+        if (!c.has_variants) return;
+        return add_benchmark(
+            name, [=](benchmark::State& state) { bench->measure_variants(state, c, precision); });
+      }
       for (const bool warm : {false, true}) {
         add_benchmark(name + (warm ? "/warm" : "/cold"),
                       [=](benchmark::State& state) { bench->measure(state, c, precision, warm); });
@@ -190,5 +244,7 @@ void add_all() {
 int main(int argc, char** argv) {
   using namespace sidechannel::bench;
   if (argc == 3 && std::string(argv[1]) == "--predict") return predict_for(argv[2]);
-  return run_benchmarks("bench_cuda", argc, argv, add_all);
+  const bool variants = argc > 1 && std::string(argv[1]) == "--variants";
+  if (variants) std::rotate(argv + 1, argv + 2, argv + argc--);
+  return run_benchmarks("bench_cuda", argc, argv, [=] { add_all(variants); });
 }

@@ -29,12 +29,8 @@
 #include "experiments/overlap/distinguish.h"
 #include "experiments/run/progress.h"
 
-// The peaks of a GPU; an emulated one has none.
-#if SIDECHANNEL_HAS_CUDA && !defined(SIDECHANNEL_CUDA_EMULATED)
-#define SIDECHANNEL_BENCH_GPU 1
+#if SIDECHANNEL_HAS_CUDA
 #include "bench/peak_cuda.h"
-#else
-#define SIDECHANNEL_BENCH_GPU 0
 #endif
 
 namespace sidechannel::bench {
@@ -104,15 +100,11 @@ void cpu_step(benchmark::State& state, const Workload& workload) {
 
 #if SIDECHANNEL_HAS_CUDA
 
-// FLOP/s; 0 where nothing can be measured.
-double gpu_peak([[maybe_unused]] const std::string& name, [[maybe_unused]] Precision precision) {
-#if SIDECHANNEL_BENCH_GPU
+// FLOP/s
+double gpu_peak(const std::string& name, Precision precision) {
   // On a queue of its own: the buffers that it copies are none of a step's memory.
   static const CudaPeaks peaks = cuda_peaks(Device::from_name(name).cuda_queue());
   return precision == Precision::kTf32 ? peaks.tf32 : peaks.ffma;
-#else
-  return 0;
-#endif
 }
 
 // Seconds of one step, of `steps` that follow each other.
@@ -152,10 +144,8 @@ void gpu_step(benchmark::State& state, const Workload& workload, const std::stri
 
   const double rate = training.flops / samples.median();
   state.counters["GFLOP/s"] = rate * 1e-9;
-  if (peak > 0) {
-    state.counters["peak"] = peak * 1e-9;
-    state.counters["share"] = rate / peak;
-  }
+  state.counters["peak"] = peak * 1e-9;
+  state.counters["share"] = rate / peak;
   state.counters["min_us"] = samples.min() * 1e6;
   state.counters["spread"] = samples.spread();
   using Counters = kernels::CudaQueue::Counters;

@@ -7,6 +7,7 @@
 // and the bytes that must cross the memory's bus at least, each input read and each output written
 // once.
 
+#include <cstddef>
 #include <functional>
 #include <optional>
 #include <string>
@@ -43,6 +44,16 @@ class Memory {
     run(queue_, UniformFill<float>{
                     .random = {1, 0}, .step = number, .bound = 1.0, .size = size, .out = data});
     return data;
+  }
+  // All that was given out as floats, as it is now.
+  std::vector<std::vector<float>> contents() const {
+    std::vector<std::vector<float>> all;
+    for (const Tensor& tensor : tensors_) {
+      if (tensor.dtype() != DType::kF32) continue;
+      const HostArray host = tensor.to_host();
+      all.emplace_back(host.as<float>().begin(), host.as<float>().end());
+    }
+    return all;
   }
   float* ones(std::int64_t size) {
     float* const data = floats(size);
@@ -87,19 +98,18 @@ template <class Queue>
 struct Case {
   std::string name;
   Cost cost;
-  // Both allocate and fill what they work on.
-  std::function<Timed(Memory<Queue>&)> ours;
+  bool has_variants;
+  // Both allocate and fill what they work on. Ours is variant 0, the chosen one, or another; there
+  // is nothing to launch beyond the last.
+  std::function<Timed(Memory<Queue>&, std::size_t variant)> ours;
   std::function<Timed(Memory<Queue>&)> library;  // empty where none has it
 };
 
-// Which of conv1d's kernels on a GPU computes a call.
+// An operation that runs the kernel of a name, too, says which names it has (variants_of).
 template <class Queue, class Call>
-std::string kernel_of([[maybe_unused]] const Queue& queue, [[maybe_unused]] const Call& call) {
-  if constexpr (std::is_same_v<Queue, CudaQueue> && requires { call.dims.kernel_size; }) {
-    return variants_of(queue.info(), queue.precision(), call).front();
-  }
-  return {};
-}
+concept HasVariants = requires(Queue& queue, const Call& call) {
+  run(queue, call, "");
+};
 
 template <class Queue>
 class Cases {
@@ -133,10 +143,20 @@ class Cases {
   void add(const std::string& name, const Cost& cost, const Make& make,
            const std::optional<MatmulDims>& unfolded = {}) {
     using Call = std::invoke_result_t<Make, Memory<Queue>&>;
-    Case<Queue> added{name, cost, {}, {}};
-    added.ours = [make](Memory<Queue>& m) -> Timed {
+    Case<Queue> added{name, cost, HasVariants<Queue, Call>, {}, {}};
+    added.ours = [make](Memory<Queue>& m, std::size_t variant) -> Timed {
+      Queue& queue = m.queue();
       const Call call = make(m);
-      return {[&queue = m.queue(), call] { run(queue, call); }, kernel_of(m.queue(), call)};
+      std::string by;
+      if constexpr (HasVariants<Queue, Call>) {
+        const std::vector<std::string> names = variants_of(queue.info(), queue.precision(), call);
+        if (variant >= names.size()) return {};
+        by = names[variant];
+        if (variant > 0) return {[&queue, call, by] { run(queue, call, by.c_str()); }, by};
+      } else if (variant > 0) {
+        return {};
+      }
+      return {[&queue, call] { run(queue, call); }, by};
     };
     if (unfolded) {
       added.library = theirs([dims = *unfolded](auto& m) {

@@ -8,9 +8,15 @@
 
 namespace sidechannel::bench {
 
+// How often something is timed. Emulated, no time means anything: once.
+inline int times(const kernels::CudaQueue& queue, int count) {
+  return queue.info().emulated ? 1 : count;
+}
+
 class CudaTimer {
  public:
-  explicit CudaTimer(const kernels::CudaQueue& queue) : stream_(queue.stream()) {
+  explicit CudaTimer(const kernels::CudaQueue& queue)
+      : stream_(queue.stream()), emulated_(queue.info().emulated) {
     check(cudaEventCreate(&start_));
     check(cudaEventCreate(&stop_));
   }
@@ -26,6 +32,7 @@ class CudaTimer {
   double stop() {
     check(cudaEventRecord(stop_, stream_));
     check(cudaEventSynchronize(stop_));
+    if (emulated_) return 1e-3;  // its events have no time
     float milliseconds = 0;
     check(cudaEventElapsedTime(&milliseconds, start_, stop_));
     return 1e-3 * static_cast<double>(milliseconds);
@@ -36,6 +43,7 @@ class CudaTimer {
     if (error != cudaSuccess) throw kernels::CudaError(cudaGetErrorString(error));
   }
   cudaStream_t stream_;
+  bool emulated_;
   cudaEvent_t start_ = nullptr;
   cudaEvent_t stop_ = nullptr;
 };

@@ -92,35 +92,35 @@ double best_seconds(CudaQueue& queue, double warm_up, const Run& run) {
   };
   const double start = host_seconds();
   do once();
-  while (host_seconds() - start < warm_up);
-  return sample(20, once).min();
+  while (!queue.info().emulated && host_seconds() - start < warm_up);
+  return sample(times(queue, 20), once).min();
 }
 
 double ffma_peak(CudaQueue& queue, float* out) {
-  constexpr int kRounds = 20'000;
+  const int rounds = times(queue, 20'000);
   const double seconds = best_seconds(queue, 0.5, [&] {
-    launch(queue, "ffma_chains", ffma_chains, everywhere(queue), kRounds, 0.999f, 1e-3f, out);
+    launch(queue, "ffma_chains", ffma_chains, everywhere(queue), rounds, 0.999f, 1e-3f, out);
   });
   const double threads =
       static_cast<double>(queue.info().multiprocessors) * kBlocksPerMultiprocessor * kThreads;
-  return 2.0 * kFfmaChains * kRounds * threads / seconds;
+  return 2.0 * kFfmaChains * rounds * threads / seconds;
 }
 
 double tf32_peak(CudaQueue& queue, float* out) {
   if (queue.info().compute_capability < 80) return 0;
-  constexpr int kRounds = 8'000;
+  const int rounds = times(queue, 8'000);
   const double seconds = best_seconds(queue, 0.1, [&] {
-    launch(queue, "mma_chains", mma_chains, everywhere(queue), kRounds, 1.0f, out);
+    launch(queue, "mma_chains", mma_chains, everywhere(queue), rounds, 1.0f, out);
   });
   const double warps =
       static_cast<double>(queue.info().multiprocessors) * kBlocksPerMultiprocessor * kThreads / 32;
-  return kMmaFlops * kMmaChains * kRounds * warps / seconds;
+  return kMmaFlops * kMmaChains * rounds * warps / seconds;
 }
 
 // Of buffers far larger than the L2 cache.
 double copy_peak(CudaQueue& queue) {
-  constexpr std::size_t kLargest = std::size_t{1} << 30;
-  const std::size_t bytes = std::min(kLargest, queue.info().memory / 8);
+  const std::size_t largest = std::size_t{1024} * times(queue, 1 << 20);
+  const std::size_t bytes = std::min(largest, queue.info().memory / 8);
   const std::shared_ptr<void> from = queue.allocate(bytes);
   const std::shared_ptr<void> to = queue.allocate(bytes);
   const double seconds =
@@ -133,9 +133,9 @@ void launch_nothing(CudaQueue& queue) {
 }
 
 void launch_costs(CudaQueue& queue, CudaPeaks& peaks) {
-  constexpr int kMany = 200;
+  const int many_times = times(queue, 200);
   const auto waited = [&](const auto& run) {
-    return sample(100,
+    return sample(times(queue, 100),
                   [&] {
                     queue.synchronize();
                     const double start = host_seconds();
@@ -146,10 +146,10 @@ void launch_costs(CudaQueue& queue, CudaPeaks& peaks) {
         .median();
   };
   const auto many = [&] {
-    for (int i = 0; i < kMany; ++i) launch_nothing(queue);
+    for (int i = 0; i < many_times; ++i) launch_nothing(queue);
   };
   many();
-  peaks.launch = waited(many) / kMany;
+  peaks.launch = waited(many) / many_times;
   peaks.launch_and_wait = waited([&] { launch_nothing(queue); });
 
   queue.begin_capture();
@@ -161,7 +161,7 @@ void launch_costs(CudaQueue& queue, CudaPeaks& peaks) {
   peaks.replay_and_wait = waited([&] { queue.launch(one); });
   CudaTimer timer(queue);
   const auto timed = [&](const auto& run) {
-    return sample(100,
+    return sample(times(queue, 100),
                   [&] {
                     timer.start();
                     run();
@@ -169,7 +169,7 @@ void launch_costs(CudaQueue& queue, CudaPeaks& peaks) {
                   })
         .median();
   };
-  peaks.recorded_launch = timed([&] { queue.launch(all); }) / kMany;
+  peaks.recorded_launch = timed([&] { queue.launch(all); }) / many_times;
   peaks.between_two_events = timed([&] { launch_nothing(queue); });
 }
 

@@ -25,7 +25,7 @@ struct Floor {
 template <class Queue, class Measure>
 void run_case(benchmark::State& state, const Case<Queue>& c, Memory<Queue> memory,
               const Floor& floor, const Measure& measure) {
-  const Timed ours = c.ours(memory);
+  const Timed ours = c.ours(memory, 0);
   const Samples samples = measure(ours.launch);
   const double seconds = samples.median();
   for (auto _ : state) state.SetIterationTime(seconds);

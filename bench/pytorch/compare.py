@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The training step of bench_step beside the same step in PyTorch, on the same device in one run.
 
-    python3 bench/pytorch/compare.py [--device cpu|cuda] [--steps demo,paper] [--json FILE]
+    python3 bench/pytorch/compare.py [--device cpu|cuda] [--steps demo,paper]
                                      [--modes eager,graph,compile,max-autotune]
+                                     [--json FILE [--continue]]
 
 Each round runs ours, then PyTorch's; the table shows the medians over the rounds and the ratio of the
 two. A step: noise, forward, loss, backward, Adam.
@@ -181,27 +182,33 @@ def text_of(seconds):
     return f"{seconds * 1e3:.3g} ms"
 
 
-def compare(arguments, device, steps, precisions, modes, write):
-    """Rows of results, one for each step and precision; write(rows) after each round."""
+def compare(arguments, device, steps, precisions, modes, rows, write):
+    """Rows of results, one for each step and precision, added to those that are there;
+    write(rows) as they come."""
     gpu = device == "cuda"
-    rows, theirs = [], {}
+    theirs = {}
+    known = {(row["preset"], row["precision"]): row for row in rows}
     for step in steps:
         for precision in precisions:
-            rows.append({"preset": step["name"], "precision": precision, "ours_seconds": []})
+            if (step["name"], precision) not in known:
+                rows.append({"preset": step["name"], "precision": precision, "ours_seconds": []})
+                known[step["name"], precision] = rows[-1]
+    wanted = [known[step["name"], precision] for step in steps for precision in precisions]
     for round_number in range(arguments.rounds or (2 if gpu else 3)):
-        tables.step_rows(run_ours(arguments, device, [step["name"] for step in steps]), rows)
-        write(rows)
+        if any(len(row["ours_seconds"]) <= round_number for row in wanted):
+            tables.step_rows(run_ours(arguments, device, [step["name"] for step in steps]), wanted)
+            write(rows)
         for mode in modes:
             for step in steps:
                 for precision in precisions:
                     key = (step["name"], precision, mode)
-                    if round_number == 0:
+                    measured = known[key[:2]].setdefault(f"pytorch_{mode}_seconds", [])
+                    if len(measured) > round_number:
+                        continue
+                    if key not in theirs:
                         theirs[key] = torch_steps(step, mode, device, precision)
-                    times = [way.seconds(0.3 if gpu else 2) for way in theirs[key]]
-                    row = next(row for row in rows
-                               if (row["preset"], row["precision"]) == key[:2])
-                    if times:
-                        row.setdefault(f"pytorch_{mode}_seconds", []).append(min(times))
+                    if times := [way.seconds(0.3 if gpu else 2) for way in theirs[key]]:
+                        measured.append(min(times))
                         write(rows)
     return rows
 
@@ -237,10 +244,15 @@ def main():
     parser.add_argument("--program", default=str(ROOT / "build/cpu/bin/bench_step"))
     parser.add_argument("--library-path", help="LD_LIBRARY_PATH for that program alone")
     parser.add_argument("--json", help="also write the results to this file, as they come")
+    parser.add_argument("--continue", action="store_true", dest="go_on",
+                        help="measure only what that file lacks")
     arguments = parser.parse_args()
     device = arguments.device
     if device == "cuda" and not torch.cuda.is_available():
         sys.exit("compare.py: not run (this PyTorch finds no GPU)")
+    if arguments.go_on and not arguments.json:
+        parser.error("--continue: expected --json FILE")
+    rows = json.loads(pathlib.Path(arguments.json).read_text())["results"] if arguments.go_on else []
     known = workloads(arguments.program, arguments.library_path)
     names = arguments.steps.split(",") if arguments.steps else list(known)
     if device == "cpu" and not arguments.steps:
@@ -272,7 +284,7 @@ def main():
             text = json.dumps({**description, "results": rows}, indent=2)
             output.write_output(arguments.json, (text + "\n").encode())
 
-    show(compare(arguments, device, steps, precisions, modes, write), device)
+    show(compare(arguments, device, steps, precisions, modes, rows, write), device)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ def table(found):
         stalls = ", ".join(f"{name} {value:g}" for name, value in list(kernel["stalls"].items())[:3])
         lines.append(f"{kernel.get('us', 0):7.1f} us  SM {100 * kernel.get('SM share', 0):3.0f} %  "
                      f"memory {100 * kernel.get('memory share', 0):3.0f} %  "
+                     f"DRAM {kernel.get('DRAM GB/s', 0):4.0f} GB/s  "
                      f"{kernel.get('registers', 0):3.0f} registers  "
                      f"occupancy {100 * kernel.get('occupancy', 0):3.0f} %  "
                      f"{kernel['kernel'][:60]}  ({stalls})")

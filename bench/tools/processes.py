@@ -54,15 +54,21 @@ class Program:
                                             start_new_session=True)
         running.add(self.process)
 
-    def wait(self, until, gently=5.0):
-        """Its exit code; None when it had to be stopped, at `until` (time.monotonic())."""
-        try:
-            code = self.process.wait(max(until - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            stop(self.process, gently)
-            return None
-        running.discard(self.process)
-        return code
+    def wait(self, until, gently=5.0, meanwhile=None):
+        """Its exit code; None when it had to be stopped, at `until` (time.monotonic()). Every minute
+        calls meanwhile()."""
+        while True:
+            left = max(until - time.monotonic(), 0.1)
+            try:
+                code = self.process.wait(min(left, 60) if meanwhile else left)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() < until:
+                    meanwhile()
+                    continue
+                stop(self.process, gently)
+                return None
+            running.discard(self.process)
+            return code
 
     def text(self):
         return self.log.read_text(errors="replace")
@@ -72,10 +78,10 @@ class Program:
         return lines[-1][:300] if len(lines) > 1 else "no output"
 
 
-def outcome_of(program, until, **options):
+def outcome_of(program, until):
     """Waits for a program that says by its exit code whether it worked."""
     limit = until - time.monotonic()
-    code = program.wait(until, **options)
+    code = program.wait(until)
     if code is None:
         return Outcome("timed out", f"after {limit:.0f} s", None)
     return passed() if code == 0 else failed(f"exit code {code}: {program.last_line()}")

@@ -175,6 +175,13 @@ def gpu_peaks(_, gpu):
     return table(["", "predicted, H200", "measured"], rows)
 
 
+def words_of(label):
+    """(what bounds a kernel, which of several it is, the library beside it)"""
+    label, _, library = label.partition(", beside ")
+    limit, _, kernel = label.partition(", by ")
+    return limit, kernel, library
+
+
 def kernel_rows(gpu, wanted=lambda name: True):
     predicted = (load("predicted-*.json") or {}).get("kernels", {})
     kernels = (gpu or {}).get("kernels", {})
@@ -185,9 +192,8 @@ def kernel_rows(gpu, wanted=lambda name: True):
     for name in filter(wanted, names):
         expected = predicted.get(name)
         cold, warm = results.get(f"{name}/cold"), results.get(f"{name}/warm")
-        label = (warm or cold or {}).get("label", expected["limit"] if expected else "")
-        label, _, library = label.partition(", beside ")
-        limit, _, kernel = label.partition(", by ")
+        limit, kernel, library = words_of(
+            (warm or cold or {}).get("label", expected["limit"] if expected else ""))
         row = [name, limit, f"{number(expected['floor_us'])} µs" if expected else ""]
         if not warm and not cold:
             rows.append(row + [NOT_MEASURED, "", "", "", "", "", ""])
@@ -212,15 +218,35 @@ def gpu_kernels(_, gpu):
                   "of the floor", "warm", "a library, warm", "PyTorch, warm"], kernel_rows(gpu))
 
 
-def gpu_rows(gpu):
-    """Rows of the steps, with those of torch.compile where they were measured."""
-    rows = {}
-    for source in ("steps", "compile"):
-        for row in (gpu or {}).get(source, {}).get("results", []):
-            into = rows.setdefault((row["preset"], row["precision"]), {})
-            for key, value in row.items():
-                into.setdefault(key, value)
+def variant_rows(gpu, wanted=lambda case: True):
+    """Of every case the kernels that could compute it, the fastest first; the chosen one is bold."""
+    predicted = (load("predicted-*.json") or {}).get("variants", {})
+    kernels = (gpu or {}).get("kernels", {})
+    rows = []
+    for case, variants in (gpu or {}).get("variants", {}).get("results", {}).items():
+        warm = kernels.get("results", {}).get(f"{case}/warm", {})
+        beside = [f"{number(time)} µs" if time else NOT_MEASURED
+                  for time in (warm.get("library_us"), kernels.get("pytorch", {}).get(case))]
+        for name in sorted(variants, key=lambda name: variants[name]["us"]) if wanted(case) else []:
+            chosen = words_of(warm.get("label", ""))[1] == name
+            expected = predicted.get(case, {}).get(name)
+            difference = variants[name]["difference"]
+            rows.append([case, f"**{name}**" if chosen else name,
+                         f"{number(expected)} µs" if expected else "",
+                         f"{number(variants[name]['us'])} µs", *beside,
+                         "not finite" if difference is None else f"{difference:.1g}"])
     return rows
+
+
+def gpu_variants(_, gpu):
+    return table(["case", "kernel", "predicted", "warm", "a library", "PyTorch",
+                  "largest difference from the chosen one's"],
+                 variant_rows(gpu) or [["every one", *[NOT_MEASURED] * 6]])
+
+
+def gpu_rows(gpu):
+    return {(row["preset"], row["precision"]): row
+            for row in (gpu or {}).get("steps", {}).get("results", [])}
 
 
 def gpu_steps(_, gpu):
@@ -274,8 +300,8 @@ def gpu_host(_, gpu):
 
 
 TABLES = {"cpu-steps": cpu_steps, "gpu-machine": gpu_machine, "gpu-peaks": gpu_peaks,
-          "gpu-kernels": gpu_kernels, "gpu-steps": gpu_steps, "gpu-pytorch": gpu_pytorch,
-          "gpu-host": gpu_host}
+          "gpu-kernels": gpu_kernels, "gpu-variants": gpu_variants, "gpu-steps": gpu_steps,
+          "gpu-pytorch": gpu_pytorch, "gpu-host": gpu_host}
 
 
 # --- For the end of ./run gpu -------------------------------------------------------------------
@@ -286,16 +312,24 @@ def plain(rows):
                      for row in rows)
 
 
+def counts(name):
+    """Whether a case is the paper's, by tensor cores where they can compute it."""
+    return not re.search(r"demo|batch-norm|overlap|/fp32$|/512x", name)
+
+
 def kernel_summary(gpu):
-    """The paper's kernels in a few lines."""
-    rows = kernel_rows(gpu, lambda name: "demo" not in name and "batch-norm/" not in name)
     head = [["kernel", "bound by", "predicted", "cold", "", "warm", "", "", "a library", "PyTorch"]]
-    return "\n" + plain(head + rows)
+    return plain(head + kernel_rows(gpu, counts))
 
 
-def step_summary(gpu, name):
+def variant_summary(gpu):
+    head = [["case", "kernel", "predicted", "warm", "a library", "PyTorch", "difference"]]
+    return plain(head + variant_rows(gpu, counts))
+
+
+def step_summary(gpu):
     rows = []
-    for row in gpu[name]["results"]:
+    for row in gpu["steps"]["results"]:
         cells = [row["preset"], row["precision"]]
         for label, key in (("ours", "ours"), ("one by one", "ours_eager"), ("eager", "pytorch_eager"),
                            ("graph", "pytorch_graph"), ("compile", "pytorch_compile"),
@@ -303,7 +337,7 @@ def step_summary(gpu, name):
             time = ms(milliseconds(row, key), "")
             cells.append(time and f"{label} {time}")
         rows.append(cells)
-    return "\n" + plain(rows) if rows else f"\n{name}: {NOT_MEASURED}"
+    return plain(rows) if rows else NOT_MEASURED
 
 
 # --- The document -------------------------------------------------------------------------------
