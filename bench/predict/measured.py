@@ -102,7 +102,8 @@ def rows(s, flip, tf32):
     x_stage = 4 * ((positions + taps - 1) | 1) * 16
     if tf32:
         return [pipeline(f"conv1d_mma: mma_rows_kernel<{h}, {positions // 32}, {flag}>", blocks, 256,
-                         2 * (x_stage + 16 * taps * h * FLOAT), stages, ahead=1, mma=flop, **common)]
+                         2 * (x_stage + 16 * taps * h * FLOAT), stages, ahead=1, roles=2, mma=flop,
+                         **common)]
     warps, run, groups = {(64, 160): (4, 10, 2), (64, 32): (2, 4, 4), (32, 160): (2, 10, 2),
                           (32, 32): (1, 4, 4)}[h, positions]
     stage = x_stage + taps * (h * 20 if flip else 16 * h) * FLOAT
@@ -129,7 +130,8 @@ def weights(s, tf32):
     if tf32:
         groups = 1 if h == 64 else 4
         first = pipeline(f"conv1d_weights_mma: mma_weights_kernel<Shape<{h}> >", 2 * splits, 256,
-                         shared, stages * 8 // groups, ahead=1, mma=flop, barriers=groups, **common)
+                         shared, stages * 8 // groups, ahead=1, roles=2, mma=flop, barriers=groups,
+                         **common)
     else:
         groups, threads = (2, 256) if h == 64 else (4, 128)
         first = pipeline(f"conv1d_weights_ffma: ffma_weights_kernel<Shape<{h}> >", 2 * splits, threads,
@@ -326,9 +328,9 @@ def cases():
         found[f"conv1d_backward_input/{name}/last"] = one_channel_in(s, True)
         found[f"conv1d_backward_params/{name}/last"] = one_channel_weights(s, True)
     paper, batch = SHAPES["paper"], SHAPES["paper-batch-norm"]
-    for kind, name, channels in (("instance", "paper", 1), ("group", "paper", 8), ("layer", "paper", 64),
-                                 ("instance", "demo", 1), ("batch", "paper-batch-norm", 1),
-                                 ("pack", "overlap", 1)):
+    for kind, name, channels in (
+            ("instance", "paper", 1), ("group", "paper", 8), ("layer", "paper", 64),
+            ("instance", "demo", 1), ("batch", "paper-batch-norm", 1), ("pack", "overlap", 1)):
         for way in ("forward", "backward"):
             found[f"norm_relu_{way}/{kind}/{name}"] = norm(SHAPES[name], way == "backward", channels)
     found["norm_relu_population_forward/paper-batch-norm"] = population_norm(batch, False)

@@ -47,18 +47,18 @@ class Machine:
 
     # Fitted.
     ramp: float = 0.507  # what begin and end of a launch take beyond the gap
-    l2: float = 5.2e6  # bytes read from L2, all multiprocessors
-    l2_write: float = 2.64e6  # bytes written to it
-    l2_latency: float = 0.302  # from a load to its use
-    memory_latency: float = 0.116  # how much longer from memory
+    l2: float = 5.13e6  # bytes read from L2, all multiprocessors
+    l2_write: float = 2.65e6  # bytes written to it
+    l2_latency: float = 0.3  # from a load to its use
+    memory_latency: float = 0.115  # how much longer from memory
     cold: float = 2.13e6  # bytes read from memory into an L2 that must first write others back there
-    cycles: float = 4.54  # of an instruction that waits for the one before
-    loop_cycles: float = 2.3  # of one in a loop, or of many loads in a row
+    cycles: float = 4.48  # of an instruction that waits for the one before
+    loop_cycles: float = 2.55  # of one in a loop, or of many loads in a row
     ffma_share: float = 0.721  # of the peak, in a kernel's loop
-    barrier: float = 0.189  # a sum over a block of eight warps, with its barriers
-    serial: float = 0.0624  # a division or root in double, one of a chain
-    alone: float = 1.32  # a launch outside of a graph, whose code and arguments are in no cache
-    event: float = 1.38  # what events before and after add to a measurement
+    barrier: float = 0.182  # a sum over a block of eight warps, with its barriers
+    serial: float = 0.0642  # a division or root in double, one of a chain
+    alone: float = 1.35  # a launch outside of a graph, whose code and arguments are in no cache
+    event: float = 1.36  # what events before and after add to a measurement
 
     def places(self, cluster):
         """Multiprocessors that blocks of such clusters can use at once."""
@@ -85,8 +85,9 @@ class Launch:
     stages: int = 1  # loads that wait for each other
     fetch: float = 0  # instructions of a warp to bring a stage
     ahead: int = 0  # 0: loads, then work; 1: loads by other warps; n: begun n stages before
+    roles: int = 1  # 2: half of the warps bring, half work
     barriers: float = 0  # sums over the block, or what takes as long
-    serial: float = 0.0624  # slow operations, each waiting for the one before
+    serial: float = 0.0642  # slow operations, each waiting for the one before
     cluster: int = 1  # blocks
     early: bool = False  # starts while the launch before ends (programmatic dependent launch)
 
@@ -113,13 +114,15 @@ def time(launch, machine, cold=0.0, evicted=0.0, alone=False):
     waves = of_one / resident(launch, m)
     warps = -(-launch.threads // 32)
     from_memory = launch.fresh * cold
+    dirty = min(from_memory, m.l2_holds)  # bytes that wait until L2 has written others back
+    fetched = dirty / m.cold + (from_memory - dirty) / m.memory
 
     # What flows: bytes through all of L2, or through the port of the busiest multiprocessor.
     port = of_one / launch.blocks / (m.port * m.clock)
-    asked = max(launch.read / m.l2, launch.read * port, from_memory / m.cold)
+    asked = max(launch.read / m.l2, launch.read * port, fetched)
     stored = launch.write * max(1 / m.l2_write, port, evicted / m.cold)
     units = max(launch.ffma / (m.ffma * m.ffma_share), launch.mma / m.mma, launch.wgmma / m.wgmma)
-    instructions = launch.instructions + launch.loop + launch.fetch * launch.stages
+    instructions = launch.instructions + (launch.loop + launch.fetch * launch.stages) / launch.roles
     work = max(units * of_one * m.multiprocessors / launch.blocks,
                instructions * warps * of_one / (m.issue * m.clock))
 
@@ -142,7 +145,6 @@ def time(launch, machine, cold=0.0, evicted=0.0, alone=False):
         fill = latency + launch.fetch * m.loop_cycles / m.clock + asked
         pace = max(fill, work) if launch.ahead == 1 else max(asked, work, (fill + work) / launch.ahead)
         total = waves * (chain + fill + (launch.stages - 1) * pace + work + ends) + stored
-    total = max(total, from_memory / m.memory)
     return total + m.ramp + (0.0 if launch.early else m.gap) + (m.alone if alone else 0.0)
 
 

@@ -20,14 +20,16 @@ import json
 import math
 import statistics
 import sys
+from pathlib import Path
 
 import measured
 import model
 import to_come
-from report import ROOT
 
-RESULT = ROOT / "bench" / "results" / "gpu-nvidia-h200-b2e8185.json"
-PREDICTED = ROOT / "bench" / "results" / "predicted-h200.json"
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+RESULT = RESULTS / "gpu-nvidia-h200-b2e8185.json"
+PREDICTED = RESULTS / "predicted-h200.json"
 KERNELS_WITHIN, STEPS_WITHIN = 0.30, 0.20
 
 
@@ -100,37 +102,44 @@ def held_out(machine, cases, times):
     for what, names in parts.items():
         fitted = fit(machine, cases, {name: times[name] for name in times if name not in names})
         off = sorted((abs(kernel(name, fitted, cases) / times[name] - 1), name) for name in names)
-        print(f"{what}: {len(off)} times, median {statistics.median(off)[0]:.0%}, "
+        print(f"{what}: {len(off)} times, median {statistics.median(error for error, _ in off):.0%}, "
               f"over 30 %: {sum(error > KERNELS_WITHIN for error, _ in off)}, "
               f"largest {off[-1][0]:.0%} ({off[-1][1]})")
 
 
 # --- What is kept -------------------------------------------------------------------------------
 
-def launch_words(launch, machine):
-    return (f"{launch.blocks} x {launch.threads}, {launch.registers} registers, "
-            f"{launch.shared} bytes, {model.resident(launch, machine)} a multiprocessor")
+def words(launch, machine):
+    """A launch, and what the compiler says of its kernel where there is one."""
+    report = measured.compiled().get(launch.name)
+    code = f", {report[3]} instructions, {report[1]} bytes spilled" if report else ""
+    return (f"{launch.name}: {launch.blocks} x {launch.threads}, {launch.registers} registers, "
+            f"{launch.shared / 1024:.3g} KB, {model.resident(launch, machine)} a multiprocessor{code}")
 
 
 def predictions(machine):
     """The file of floors that bench_cuda --predict printed, with times; names as in bench/results."""
     kept = json.loads(PREDICTED.read_text())
-    kept["model"] = {"of": RESULT.name,
-                     "fitted": {name: getattr(machine, name) for name in model.FITTED}}
+    kept["model"] = {"of": RESULT.name, **{name: getattr(machine, name) for name in model.FITTED}}
     for name, launches in measured.cases().items():
-        kept["kernels"][name].update(
-            cold_us=round(model.operation(launches, machine, True), 2),
-            warm_us=round(model.operation(launches, machine), 2),
-            launches=[f"{x.name}: {launch_words(x, machine)}" for x in launches])
-    kept["steps"] = {f"{name}/{precision}": round(step(measured.step(name, precision == "tf32", machine),
-                                                       machine), 3) for name, precision in step_times()}
-    kept["to_come"] = {
-        name: {"warm_us": round(model.operation(launches, machine), 1),
-               "launches": [f"{x.name}: {launch_words(x, machine)}" for x in launches]}
-        for name, launches in to_come.kernels().items()}
+        kept["kernels"][name].update(cold_us=round(model.operation(launches, machine, True), 2),
+                                     warm_us=round(model.operation(launches, machine), 2),
+                                     launches=[words(launch, machine) for launch in launches])
+    kept["steps"] = {
+        f"{name}/{precision}": round(step(measured.step(name, precision == "tf32", machine), machine), 3)
+        for name, precision in step_times()}
+    kept["to_come"] = {name: {"warm_us": round(model.operation(launches, machine), 1),
+                              "launches": [words(launch, machine) for launch in launches]}
+                       for name, launches in to_come.kernels().items()}
     kept["steps_to_come"] = {name: round(step(launches, machine) / networks, 3)
                              for name, (launches, networks) in to_come.steps(machine).items()}
-    return json.dumps(kept, indent=1) + "\n"
+
+    def line(key, value):
+        return f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}"
+
+    return "{\n" + ",\n".join(
+        f" {json.dumps(key)}: {{\n" + ",\n".join(" " + line(*item) for item in value.items()) + "\n }"
+        if isinstance(value, dict) else line(key, value) for key, value in kept.items()) + "\n}\n"
 
 
 def check(machine):

@@ -44,7 +44,9 @@ def main():
     nvcc = spills.find_nvcc()
     if not nvcc:
         sys.exit("report.py: there is no nvcc")
-    cuobjdump = shutil.which("cuobjdump") or str(pathlib.Path(nvcc).parent / "cuobjdump")
+    cuobjdump = shutil.which("cuobjdump") or shutil.which(str(pathlib.Path(nvcc).parent / "cuobjdump"))
+    if not cuobjdump:
+        sys.exit("report.py: cuobjdump not found in PATH or beside nvcc")
     if len(sys.argv) > 1:
         spills.ROOT = pathlib.Path(sys.argv[1]).resolve()  # whose headers are included
     commit = source.commit(spills.ROOT)
