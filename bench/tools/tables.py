@@ -299,9 +299,51 @@ def gpu_host(_, gpu):
                   "allocations", "waits", "arena", "most memory held"], rows)
 
 
+def off(predicted, measured):
+    """Measured, and how far above it the prediction lies."""
+    return [number(measured), f"{100 * (predicted / measured - 1):+.0f} %"] if measured \
+        else [NOT_MEASURED, ""]
+
+
+def gpu_model(_, gpu):
+    results = (gpu or {}).get("kernels", {}).get("results", {})
+    rows = []
+    for name, kernel in (load("predicted-*.json") or {}).get("kernels", {}).items():
+        row = [name, "<br>".join(kernel.get("launches", []))]
+        for how in ("cold", "warm"):
+            predicted = kernel.get(f"{how}_us")
+            if predicted:
+                row += [number(predicted), *off(predicted, results.get(f"{name}/{how}", {}).get("us"))]
+        rows.append(row)
+    return table(["kernel", "launches", "cold, predicted", "measured", "off", "warm, predicted",
+                  "measured", "off"], rows)
+
+
+def gpu_model_steps(_, gpu):
+    measured, prediction = gpu_rows(gpu), load("predicted-*.json") or {}
+    rows = []
+    for name, predicted in prediction.get("steps", {}).items():
+        row = measured.get(tuple(name.split("/")))
+        rows.append([name, f"{number(predicted)} ms", *off(predicted, milliseconds(row, "ours"))])
+    for name, predicted in prediction.get("steps_to_come", {}).items():
+        rows.append([name, f"{number(predicted)} ms", NOT_MEASURED, ""])
+    return table(["step", "predicted", "measured, ms", "off"], rows)
+
+
+def gpu_to_come(_, gpu):
+    results = (gpu or {}).get("kernels", {}).get("results", {})
+    rows = []
+    for name, kernel in (load("predicted-*.json") or {}).get("to_come", {}).items():
+        measured = results.get(f"{name}/warm", results.get(name, {})).get("us")
+        rows.append([name, kernel["launches"][0].partition(": ")[2], f"{number(kernel['warm_us'])} µs",
+                     *off(kernel["warm_us"], measured)])
+    return table(["candidate", "its launch, or the first", "predicted", "measured, µs", "off"], rows)
+
+
 TABLES = {"cpu-steps": cpu_steps, "gpu-machine": gpu_machine, "gpu-peaks": gpu_peaks,
           "gpu-kernels": gpu_kernels, "gpu-variants": gpu_variants, "gpu-steps": gpu_steps,
-          "gpu-pytorch": gpu_pytorch, "gpu-host": gpu_host}
+          "gpu-pytorch": gpu_pytorch, "gpu-host": gpu_host, "gpu-model": gpu_model,
+          "gpu-model-steps": gpu_model_steps, "gpu-to-come": gpu_to_come}
 
 
 # --- For the end of ./run gpu -------------------------------------------------------------------
