@@ -5,6 +5,7 @@
 #include "kernels/activation.h"
 #include "kernels/host_device.h"
 #include "kernels/queue.h"
+#include "kernels/view.h"
 #include "kernels/write.h"
 
 namespace sidechannel::kernels {
@@ -147,5 +148,9 @@ struct NormUpdateRunning {
 template <class T>
 void run(CpuQueue& queue, const NormUpdateRunning<T>& call);
 void run(CudaQueue& queue, const NormUpdateRunning<float>& call);
+// Those of several layers, in as few launches as their arguments fit into.
+template <class T>
+void run(CpuQueue& queue, View<NormUpdateRunning<T>> calls);
+void run(CudaQueue& queue, View<NormUpdateRunning<float>> calls);
 
 }  // namespace sidechannel::kernels

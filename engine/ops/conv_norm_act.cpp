@@ -156,9 +156,12 @@ Var conv_norm_act(const Var& x, std::span<const ConvNormActParameters> layers, s
     }
     run(queue, kernels::ConvNormActForward<T>{.x = x.data<T>(), .layers = described});
   });
+  std::vector<RunningUpdate> updates;
   for (std::size_t i = 0; i < layers.size(); ++i) {
-    if (layers[i].norm) update_running(kept.statistics[i], kept.norm[i], layers[i].norm->update);
+    if (layers[i].norm)
+      updates.push_back({layers[i].norm->update, kept.norm[i], kept.statistics[i]});
   }
+  update_running(updates);
   if (hidden) hidden->insert(hidden->end(), z.begin(), z.end());
   tape.record(z.back(), inputs, [kept](Grads& g) { backward(kept, g); });
   return z.back();

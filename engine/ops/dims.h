@@ -3,6 +3,8 @@
 // What several operations ask of their inputs: the dims of a kernel's call, or an Error that names
 // the operation.
 
+#include <span>
+
 #include "engine/norm.h"
 #include "engine/tape.h"
 #include "kernels/conv1d.h"
@@ -27,8 +29,12 @@ kernels::NormStatistics<T> parts_of(const Tensor& statistics) {
   return {first, first + size, first + 2 * size};
 }
 
-// Moves running statistics, where there are any.
-void update_running(const Tensor& statistics, const kernels::NormDims& dims,
-                    RunningStatistics* running);
+// Moves the running statistics of layers that have some, by the batch's.
+struct RunningUpdate {
+  RunningStatistics* running = nullptr;
+  kernels::NormDims dims;
+  Tensor statistics;
+};
+void update_running(std::span<const RunningUpdate> layers);
 
 }  // namespace sidechannel

@@ -1,5 +1,7 @@
 #include "kernels/norm_act.h"
 
+#include <vector>
+
 #include "engine/ops.h"
 #include "engine/ops/dims.h"
 
@@ -58,15 +60,21 @@ kernels::NormDims batch_norm_dims(const char* name, const Shape& x, const Var& g
   return dims;
 }
 
-void update_running(const Tensor& statistics, const kernels::NormDims& dims,
-                    RunningStatistics* running) {
-  if (running == nullptr) return;
-  on(statistics.device(), statistics.dtype(), [&]<class T>(auto& queue) {
-    run(queue, kernels::NormUpdateRunning<T>{.dims = dims,
-                                             .momentum = running->momentum,
-                                             .statistics = parts_of<T>(statistics),
-                                             .running_mean = running->mean.data<T>(),
-                                             .running_variance = running->variance.data<T>()});
+void update_running(std::span<const RunningUpdate> layers) {
+  if (layers.empty()) return;
+  const Tensor& first = layers[0].statistics;
+  on(first.device(), first.dtype(), [&]<class T>(auto& queue) {
+    std::vector<kernels::NormUpdateRunning<T>> calls;
+    for (const RunningUpdate& layer : layers) {
+      const RunningStatistics* running = layer.running;
+      if (running == nullptr) continue;
+      calls.push_back({.dims = layer.dims,
+                       .momentum = running->momentum,
+                       .statistics = parts_of<T>(layer.statistics),
+                       .running_mean = running->mean.data<T>(),
+                       .running_variance = running->variance.data<T>()});
+    }
+    run(queue, kernels::View<kernels::NormUpdateRunning<T>>(calls));
   });
 }
 
@@ -83,7 +91,7 @@ Var norm_act(const Var& x, const Var& gamma, const Var& beta, const NormOptions&
                                        .y = y.data<T>(),
                                        .statistics = parts_of<T>(statistics)});
   });
-  update_running(statistics, dims, options.update);
+  update_running(std::vector<RunningUpdate>{{options.update, dims, statistics}});
   tape.record(y, {x, gamma, beta}, [=](Grads& g) {
     on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
       run(queue, kernels::NormBackward<T>{.dims = dims,

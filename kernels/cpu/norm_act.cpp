@@ -520,6 +520,11 @@ void run(CpuQueue&, const NormUpdateRunning<T>& call) {
   for (std::int64_t c = 0; c < call.dims.channels; ++c) move_running(call, c);
 }
 
+template <class T>
+void run(CpuQueue& queue, View<NormUpdateRunning<T>> calls) {
+  for (const NormUpdateRunning<T>& call : calls) run(queue, call);
+}
+
 template void apply_statistics(CpuQueue&, const NormForward<float>&);
 template void apply_statistics(CpuQueue&, const NormForward<double>&);
 template void backward_of_groups(CpuQueue&, const NormBackward<float>&, double*);
@@ -537,5 +542,7 @@ template void run(CpuQueue&, const NormPopulationBackward<float>&);
 template void run(CpuQueue&, const NormPopulationBackward<double>&);
 template void run(CpuQueue&, const NormUpdateRunning<float>&);
 template void run(CpuQueue&, const NormUpdateRunning<double>&);
+template void run(CpuQueue&, View<NormUpdateRunning<float>>);
+template void run(CpuQueue&, View<NormUpdateRunning<double>>);
 
 }  // namespace sidechannel::kernels

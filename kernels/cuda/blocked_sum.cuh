@@ -22,8 +22,18 @@ template <class Term, class Finish>
 __global__ void sum_ranges(std::int64_t size, std::int64_t range, Term term, Finish finish) {
   const std::int64_t first = blockIdx.x * range;
   const std::int64_t last = min(size, first + range);
+  constexpr int kBatch = 8;  // terms of a thread whose loads are under way at the same time
   double sum = 0;
-  for (std::int64_t i = first + threadIdx.x; i < last; i += blockDim.x) sum += term(i);
+  for (std::int64_t i = first + threadIdx.x; i < last; i += kBatch * blockDim.x) {
+    double terms[kBatch];
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) {
+      const std::int64_t at = i + k * blockDim.x;
+      terms[k] = at < last ? term(at) : 0.0;
+    }
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) sum += terms[k];
+  }
   sum = device::block_sum(sum);
   if (threadIdx.x == 0) finish(blockIdx.x, sum);
 }

@@ -7,19 +7,26 @@
 
 #include "kernels/mse.h"
 
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
 #include "kernels/cuda/blocked_sum.cuh"
 #include "kernels/cuda/map.cuh"
 
 namespace sidechannel::kernels {
 namespace {
 
+// Index: 32 bits where they are enough, whose remainder takes a few instructions.
+template <class Index>
 struct SquaredError {
   const float* y;
   const float* target;
-  std::int64_t target_size;
+  Index target_size;
 
   __device__ __forceinline__ double operator()(std::int64_t i) const {
-    const double error = static_cast<double>(y[i]) - static_cast<double>(target[i % target_size]);
+    const double error = static_cast<double>(y[i]) -
+                         static_cast<double>(target[static_cast<Index>(i) % target_size]);
     return error * error;
   }
 };
@@ -47,9 +54,15 @@ struct Gradient {
 }  // namespace
 
 void run(CudaQueue& queue, const MseForward<float>& call) {
-  const auto [size, target_size] = call.dims;
-  blocked_sum(queue, "mse_forward", size, SquaredError{call.y, call.target, target_size},
-              StoreMean{size > 0 ? static_cast<double>(size) : 1.0, call.loss});
+  const std::int64_t size = call.dims.size, target_size = call.dims.target_size;
+  const StoreMean mean{size > 0 ? static_cast<double>(size) : 1.0, call.loss};
+  const auto sum = [&](auto divisor) {
+    blocked_sum(queue, "mse_forward", size,
+                SquaredError<decltype(divisor)>{call.y, call.target, divisor}, mean);
+  };
+  constexpr std::int64_t kMost = std::numeric_limits<std::uint32_t>::max();
+  if (std::max(size, target_size) > kMost) return sum(target_size);
+  sum(static_cast<std::uint32_t>(target_size));
 }
 
 void run(CudaQueue& queue, const MseBackward<float>& call) {

@@ -232,19 +232,20 @@ __global__ void __launch_bounds__(kLanes* kGroups) sum_columns_kernel(WeightSums
 // --- Second stage --------------------------------------------------------------------------------
 //
 // A block adds up the splits of 32 of a row's sums of a layer: grid.y counts layers. Order: each of
-// 8 threads every eighth split, then their sums one after the other.
+// its kSplitGroups groups of threads every kSplitGroups-th split, then the groups' sums one after
+// the other.
 
 template <int kMost>
 struct SplitLayers {
   SplitSums at[kMost];
 };
 
-template <int kMost>
-__global__ void __launch_bounds__(kLanes* kGroups)
+template <int kMost, int kSplitGroups>
+__global__ void __launch_bounds__(kLanes* kSplitGroups)
     add_splits_kernel(const __grid_constant__ SplitLayers<kMost> layers) {
   const auto& [p, dw, db] = layers.at[blockIdx.y];
   struct Shared {
-    float sum[kGroups][kLanes];
+    float sum[kSplitGroups][kLanes];
   };
   Shared& shared = static_shared<Shared>();
   const int lane = static_cast<int>(threadIdx.x);
@@ -254,13 +255,22 @@ __global__ void __launch_bounds__(kLanes* kGroups)
   const GradOut<float> out = is_weight ? dw : db;
   const bool wanted = index < p.row && out.data != nullptr;
 
+  constexpr int kBatch = 8;  // loads that are under way at the same time
   float sum = 0;
-#pragma unroll 4
-  for (int s = group; wanted && s < p.splits; s += kGroups) sum += p.partial[s * p.row + index];
+  for (int first = group; wanted && first < p.splits; first += kBatch * kSplitGroups) {
+    float some[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int s = first + i * kSplitGroups;
+      some[i] = s < p.splits ? p.partial[s * p.row + index] : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) sum += some[i];
+  }
   shared.sum[group][lane] = sum;
   __syncthreads();  // all groups' sums stand
   if (group != 0 || !wanted) return;
-  for (int g = 1; g < kGroups; ++g) sum += shared.sum[g][lane];
+  for (int g = 1; g < kSplitGroups; ++g) sum += shared.sum[g][lane];
   float* to = out.data + (is_weight ? index : index - p.weight_sums);
   *to = out.write == Write::kAccumulate ? *to + sum : sum;
 }
@@ -287,9 +297,11 @@ void add_splits_of(CudaQueue& queue, View<SplitSums> layers) {
   std::copy(layers.begin(), layers.end(), arguments.at);
   Launch how;
   how.grid = Grid{ceil_div(layers[0].sums.row, kLanes), static_cast<std::int64_t>(layers.size())};
-  how.block = dim3(kLanes, kGroups);
-  launch(queue, "conv1d parameter gradient, second stage", add_splits_kernel<kMost>, how,
-         arguments);
+  // Few sums: more threads for each.
+  const bool few = how.grid.x * how.grid.y <= 64;
+  how.block = dim3(kLanes, few ? 32 : 8);
+  launch(queue, "conv1d parameter gradient, second stage",
+         few ? add_splits_kernel<kMost, 32> : add_splits_kernel<kMost, 8>, how, arguments);
 }
 
 }  // namespace

@@ -160,7 +160,9 @@ void one_channel_out(CudaQueue& queue, const NarrowProduct& p) {
 // grid.y splits, grid.z groups of taps. A thread sums one channel over kPositionsOfThread
 // neighbouring positions of each chunk, while the narrow side slides through a window of registers.
 // Order of a sum: position by position in a thread, then the sums of the block's 8 threads of a
-// channel one after the other. The bias is summed along, as a tap that is always 1.
+// channel one after the other. The bias is summed along: of one input channel as a tap that is
+// always 1, of one output channel by a block of its own, in a split's threads, then in the block's
+// tree.
 
 constexpr int kChannelsOfBlock = 32;
 constexpr int kGroupsOfBlock = 8;
@@ -174,6 +176,7 @@ struct SingleSums {
   const float* narrow;  // [batch, narrow_length]
   bool reverse;         // the taps
   bool bias;            // the wide side's sum is asked for
+  int tiles;            // of channels
 };
 
 __global__ void __launch_bounds__(kChannelsOfBlock* kGroupsOfBlock)
@@ -186,6 +189,20 @@ __global__ void __launch_bounds__(kChannelsOfBlock* kGroupsOfBlock)
   const int group = static_cast<int>(threadIdx.y);
   const int c = static_cast<int>(blockIdx.x) * kChannelsOfBlock + lane;
   const int first_tap = static_cast<int>(blockIdx.z) * kTapsOfBlock;
+
+  float* out = p.partial + blockIdx.y * p.row;
+
+  if (static_cast<int>(blockIdx.x) == s.tiles) {  // the whole block, for the narrow side's sum
+    if (blockIdx.z != 0) return;
+    const std::int64_t size = std::int64_t{p.batch} * s.narrow_length;
+    const std::int64_t end = size * (blockIdx.y + 1) / p.splits;
+    std::int64_t i = size * blockIdx.y / p.splits + device::thread_rank();
+    float total = 0;
+    for (; i < end; i += device::block_threads()) total += s.narrow[i];
+    total = device::block_sum(total);
+    if (device::thread_rank() == 0) out[p.weight_sums] = total;
+    return;
+  }
 
   float sum[kTapsOfBlock + 1] = {};  // the last for the bias
   const device::Chunks chunks(p, static_cast<int>(blockIdx.y));
@@ -201,15 +218,23 @@ __global__ void __launch_bounds__(kChannelsOfBlock* kGroupsOfBlock)
       window[t + 1] = input(begin + t + first_tap - s.offset);
     }
     const float* wide = s.wide + (std::int64_t{chunk.n} * s.length + begin) * s.channels + c;
-#pragma unroll 4
-    for (int l = begin; l < end; ++l, wide += s.channels) {
+    // All loads are under way before the first is needed.
+    float values[kPositionsOfThread];
+    float ends[kPositionsOfThread];  // of the window, at each position
+#pragma unroll
+    for (int i = 0; i < kPositionsOfThread; ++i) {
+      values[i] = begin + i < end ? wide[std::int64_t{i} * s.channels] : 0.0f;
+      ends[i] = input(begin + i + kTapsOfBlock - 1 + first_tap - s.offset);
+    }
+#pragma unroll
+    for (int i = 0; i < kPositionsOfThread; ++i) {
 #pragma unroll
       for (int t = 0; t < kTapsOfBlock - 1; ++t) window[t] = window[t + 1];
-      window[kTapsOfBlock - 1] = input(l + kTapsOfBlock - 1 + first_tap - s.offset);
-      const float value = *wide;
+      window[kTapsOfBlock - 1] = ends[i];
+      if (begin + i >= end) continue;
 #pragma unroll
-      for (int t = 0; t < kTapsOfBlock; ++t) sum[t] += window[t] * value;
-      sum[kTapsOfBlock] += value;
+      for (int t = 0; t < kTapsOfBlock; ++t) sum[t] += window[t] * values[i];
+      sum[kTapsOfBlock] += values[i];
     }
   }
 #pragma unroll
@@ -219,7 +244,6 @@ __global__ void __launch_bounds__(kChannelsOfBlock* kGroupsOfBlock)
   if (group > kTapsOfBlock || c >= s.channels) return;
   float total = shared.sum[0][group][lane];
   for (int g = 1; g < kGroupsOfBlock; ++g) total += shared.sum[g][group][lane];
-  float* out = p.partial + blockIdx.y * p.row;
   const int tap = first_tap + group;
   if (group < kTapsOfBlock && tap < p.taps) {
     out[std::int64_t{s.reverse ? p.taps - 1 - tap : tap} * s.channels + c] = total;
@@ -244,16 +268,17 @@ void one_channel_weights(CudaQueue& queue, const WeightSums& p) {
   s.narrow = one_in ? p.x : p.dy;
   s.reverse = !one_in;
   s.bias = one_in && p.bias;
+  s.tiles = ceil_div(s.channels, kChannelsOfBlock);
   // Chunks are of the wide side's positions here.
   WeightSums sums = p;
   sums.length_out = s.length;
   sums.chunks_per_sample = ceil_div(s.length, p.chunk);
   sums.chunks = std::int64_t{p.batch} * sums.chunks_per_sample;
   Launch how;
-  how.grid = Grid{ceil_div(s.channels, kChannelsOfBlock), p.splits, ceil_div(p.taps, kTapsOfBlock)};
+  // One block more for the bias of one output channel: the narrow side's sum.
+  how.grid = Grid{s.tiles + (p.bias && !one_in ? 1 : 0), p.splits, ceil_div(p.taps, kTapsOfBlock)};
   how.block = dim3(kChannelsOfBlock, kGroupsOfBlock);
   launch(queue, "conv1d weight gradient, one channel", one_channel_weights_kernel, how, sums, s);
-  if (p.bias && !one_in) sum_columns(queue, p);
 }
 
 }  // namespace
