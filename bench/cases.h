@@ -19,6 +19,7 @@
 #include "bench/workloads.h"
 #include "engine/tensor.h"
 #include "kernels/conv1d.h"
+#include "kernels/conv_norm_act.h"
 #include "kernels/cuda/conv1d/variants.h"
 #include "kernels/moments.h"
 #include "kernels/norm_act.h"
@@ -28,6 +29,64 @@
 namespace sidechannel::bench {
 
 using namespace kernels;
+
+// A pass through layers in a row: together where the queue's device does that, or one kernel after
+// the other.
+struct LayersForward {
+  const float* x = nullptr;
+  std::vector<ConvNormActLayer<float>> layers;  // with z
+};
+template <class Queue>
+void run(Queue& queue, const LayersForward& call) {
+  ConvNormActForward<float> together{call.x, call.layers};
+  if (computes(queue, together.layers, true)) {
+    std::vector<ConvNormActLayer<float>> layers = call.layers;
+    for (std::size_t i = 0; i + 1 < layers.size(); ++i) layers[i].z = nullptr;
+    return run(queue, ConvNormActForward<float>{call.x, layers});
+  }
+  const float* x = call.x;
+  for (const ConvNormActLayer<float>& layer : call.layers) {
+    run(queue, Conv1dForward<float>{layer.conv, x, layer.w, layer.b, layer.y});
+    run(queue, NormForward<float>{layer.norm, layer.y, layer.gamma, layer.beta, layer.z,
+                                  layer.statistics});
+    x = layer.z;
+  }
+}
+struct LayersBackward {
+  LayersForward forward;
+  const float* dz = nullptr;
+  float* dx = nullptr;
+  std::vector<ConvNormActGradients<float>> gradients;
+  float* workspace = nullptr;  // of all layers' dz and dy at least
+};
+template <class Queue>
+void run(Queue& queue, const LayersBackward& call) {
+  const auto& [x, layers] = call.forward;
+  const ConvNormActBackward<float> together{x,         layers,         call.dz,
+                                            {call.dx}, call.gradients, call.workspace};
+  if (computes(queue, together.layers, true)) return run(queue, together);
+  const float* dz = call.dz;
+  float* dy = call.workspace;
+  float* next = dy + layers[0].norm.size();
+  for (std::size_t i = layers.size(); i-- > 0;) {
+    const ConvNormActLayer<float>& layer = layers[i];
+    const ConvNormActGradients<float>& to = call.gradients[i];
+    run(queue, NormBackward<float>{layer.norm,
+                                   layer.y,
+                                   layer.gamma,
+                                   layer.beta,
+                                   layer.statistics,
+                                   dz,
+                                   {dy},
+                                   to.dbeta,
+                                   to.dgamma});
+    float* dx = i == 0 ? call.dx : next;
+    run(queue, Conv1dBackwardInput<float>{layer.conv, dy, layer.w, {dx}});
+    run(queue,
+        Conv1dBackwardParams<float>{layer.conv, i == 0 ? x : layers[i - 1].z, dy, to.dw, to.db});
+    dz = dx;
+  }
+}
 
 // Memory for one case.
 template <class Queue>
@@ -123,6 +182,8 @@ class Cases {
     norm("batch", "paper-batch-norm");
     norm("pack", "overlap");
     population_norm("paper-batch-norm");
+    layers("paper", 4);
+    layers("demo", 6);
     elementwise("paper");
     ends("paper");
     ends("demo");
@@ -302,6 +363,43 @@ class Cases {
           .running_mean = m.random(c),
           .running_variance = m.ones(c)};
     });
+  }
+
+  // So many of a network's layers in a row.
+  void layers(const std::string& name, std::int64_t count) {
+    const Sizes s = sizes(name);
+    const std::int64_t h = s.network.channels, k = s.network.kernel_size;
+    const Conv1dDims conv{s.sequences, s.length, h, h, k, k / 2};
+    const NormDims norm = norm_dims(s);
+    const std::int64_t size = norm.size(), statistics = norm.groups() * h, w = k * h * h;
+    const double flops = 2.0 * static_cast<double>(count * size * k * h);
+    const auto forward = [=](auto& m) {
+      LayersForward call{m.random(size), {}};
+      for (std::int64_t i = 0; i < count; ++i) {
+        call.layers.push_back(
+            {.conv = conv,
+             .norm = norm,
+             .w = m.random(w),
+             .b = m.random(h),
+             .gamma = m.random(h),
+             .beta = m.random(h),
+             .y = m.random(size),
+             .statistics = {m.random(statistics), m.random(statistics), m.ones(statistics)},
+             .z = m.random(size)});
+      }
+      return call;
+    };
+    const std::string suffix = fmt::format("{}/{} layers", name, count);
+    add("conv_norm_act_forward/" + suffix, {flops, (count + 2) * size + count * w, true}, forward);
+    add("conv_norm_act_backward/" + suffix,
+        {2 * flops, (2 * count + 2) * size + 2 * count * w, true}, [=](auto& m) {
+          LayersBackward call{
+              forward(m), m.random(size), m.random(size), {}, m.random((count + 2) * size)};
+          for (std::int64_t i = 0; i < count; ++i) {
+            call.gradients.push_back({{m.random(w)}, {m.random(h)}, {m.random(h)}, {m.random(h)}});
+          }
+          return call;
+        });
   }
 
   void elementwise(const std::string& name) {
