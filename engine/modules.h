@@ -76,9 +76,9 @@ class NormAct {
     gamma_ = &list.add_filled(name + ".weight", {channels}, 1);
     beta_ = &list.add_filled(name + ".bias", {channels}, 0);
     if (track_running) {
-      running_ = std::make_shared<RunningStatistics>(
+      running_ = std::make_shared<RunningStatistics>(RunningStatistics{
           list.add_constant(name + ".running_mean", {channels}, 0).value,
-          list.add_constant(name + ".running_var", {channels}, 1, Values::kNotNegative).value);
+          list.add_constant(name + ".running_var", {channels}, 1, Values::kNotNegative).value});
     }
   }
 

@@ -46,7 +46,7 @@ Pass pass_through(const Device& device, DType type, const Case& c, Way way,
   Draw draw(7);
   const auto tensor = [&](const Shape& shape, double mean, double deviation) {
     const auto values = draw.normals<double>(shape.size(), mean, deviation);
-    const Tensor t(device, type, shape);
+    Tensor t(device, type, shape);
     t.copy_from(type == DType::kF64
                     ? HostArray::from<double>(values, shape)
                     : HostArray::from<float>(harness::narrowed<float>(values), shape));
@@ -150,7 +150,7 @@ TEST(ConvNormAct, GradientsAreRight) {
     SCOPED_TRACE(c.text());
     Draw draw(3);
     const auto tensor = [&](const Shape& shape, double mean, double deviation) {
-      const Tensor t(harness::device(1), DType::kF64, shape);
+      Tensor t(harness::device(1), DType::kF64, shape);
       t.copy_from(
           HostArray::from<double>(draw.normals<double>(shape.size(), mean, deviation), shape));
       return t;
