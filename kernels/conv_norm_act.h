@@ -64,9 +64,11 @@ std::int64_t conv_norm_act_workspace(const CudaQueue& queue, View<ConvNormActLay
 
 template <class T>
 void run(CpuQueue& queue, const ConvNormActForward<T>& call);
-void run(CudaQueue& queue, const ConvNormActForward<float>& call);
+// `variant` names a kernel of cuda/conv_norm_act/variants.h (std::logic_error where it cannot
+// compute this); null takes the best. So too below.
+void run(CudaQueue& queue, const ConvNormActForward<float>& call, const char* variant = nullptr);
 template <class T>
 void run(CpuQueue& queue, const ConvNormActBackward<T>& call);
-void run(CudaQueue& queue, const ConvNormActBackward<float>& call);
+void run(CudaQueue& queue, const ConvNormActBackward<float>& call, const char* variant = nullptr);
 
 }  // namespace sidechannel::kernels

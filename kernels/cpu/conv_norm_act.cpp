@@ -226,12 +226,18 @@ bool computes(const CpuQueue& queue, Layers<T> layers, bool backward) {
   const NormDims& first = layers[0].norm;
   if (first.size() == 0) return false;
   const std::int64_t groups = groups_of(layers);
-  // As many groups as keep all threads busy.
-  if (groups % queue.threads() != 0 && groups < 4 * queue.threads()) return false;
+  if (std::any_of(layers.begin(), layers.end(), [&](const ConvNormActLayer<T>& layer) {
+        return layer.norm.samples_per_set != first.samples_per_set;
+      })) {
+    return false;
+  }
+  // As many groups as keep all threads busy; but the two ways differ in the bits of a gradient in
+  // double, and results must not depend on the threads.
+  const bool by_threads = std::is_same_v<T, float> || !backward;
+  if (by_threads && groups % queue.threads() != 0 && groups < 4 * queue.threads()) return false;
   if (!backward) return true;
   const std::int64_t slices = winograd::slices_of(layers[0].conv);
-  // The order of sums must not depend on the threads: in float both ways have the same.
-  if (std::is_same_v<T, float> && slices % queue.threads() != 0) return false;
+  if (by_threads && slices % queue.threads() != 0) return false;
   if (groups % slices != 0 || first.positions_per_set > 0) return false;
   return std::all_of(layers.begin(), layers.end(), [&](const ConvNormActLayer<T>& layer) {
     const Conv1dDims& dims = layer.conv;
