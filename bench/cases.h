@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -19,6 +20,7 @@
 #include "bench/workloads.h"
 #include "engine/tensor.h"
 #include "kernels/conv1d.h"
+#include "kernels/conv_norm_act.h"
 #include "kernels/cuda/conv1d/variants.h"
 #include "kernels/moments.h"
 #include "kernels/norm_act.h"
@@ -90,6 +92,7 @@ struct Cost {
   double flops = 0;
   std::int64_t floats = 0;  // read or written
   bool products = false;    // computed in the queue's precision
+  bool tf32_alone = false;  // on a GPU
 
   double bytes() const { return sizeof(float) * static_cast<double>(floats); }
 };
@@ -123,6 +126,8 @@ class Cases {
     norm("batch", "paper-batch-norm");
     norm("pack", "overlap");
     population_norm("paper-batch-norm");
+    rows("paper", 4);
+    rows("demo", 6);
     elementwise("paper");
     ends("paper");
     ends("demo");
@@ -268,6 +273,56 @@ class Cases {
           .dbeta = {m.random(c)},
           .dgamma = {m.random(c)}};
     });
+  }
+
+  // Hidden layers in a row, as a training step has them: y of each is kept for the way back.
+  void rows(const std::string& name, int count) {
+    const Sizes s = sizes(name);
+    const NormDims norm = norm_dims(s);
+    const std::int64_t c = norm.channels, k = s.network.kernel_size, size = norm.size();
+    const Conv1dDims conv{norm.batch, norm.length, c, c, k, k / 2};
+    const std::int64_t w = k * c * c, statistics = norm.groups() * c, parameters = w + 3 * c;
+    const double flops = 2.0 * count * static_cast<double>(norm.batch * norm.length * w);
+    struct Lists {
+      std::vector<ConvNormActLayer<float>> layers;
+      std::vector<ConvNormActGradients<float>> gradients;
+    };
+    const auto lists = [=](auto& m) {
+      const auto of = std::make_shared<Lists>();
+      for (int i = 0; i < count; ++i) {
+        of->layers.push_back(
+            {.conv = conv,
+             .norm = norm,
+             .w = m.random(w),
+             .b = m.random(c),
+             .gamma = m.random(c),
+             .beta = m.random(c),
+             .y = m.random(size),
+             .statistics = {m.random(statistics), m.random(statistics), m.ones(statistics)}});
+        of->gradients.push_back({{m.random(w)}, {m.random(c)}, {m.random(c)}, {m.random(c)}});
+      }
+      return of;
+    };
+    const std::string text = fmt::format("{}/{} layers", name, count);
+    add("conv_norm_act_forward/" + text,
+        {flops, 2 * size + count * (size + parameters), true, true}, [=](auto& m) {
+          const auto of = lists(m);
+          of->layers.back().z = m.random(size);
+          return Row<ConvNormActForward<float>>{{.x = m.random(size), .layers = of->layers}, of};
+        });
+    add("conv_norm_act_backward/" + text,
+        {2 * flops, 3 * size + count * (size + 2 * parameters), true, true}, [=](auto& m) {
+          const auto of = lists(m);
+          const std::int64_t workspace =
+              conv_norm_act_workspace(m.queue(), View<ConvNormActLayer<float>>(of->layers));
+          return Row<ConvNormActBackward<float>>{{.x = m.random(size),
+                                                  .layers = of->layers,
+                                                  .dz = m.random(size),
+                                                  .dx = {m.random(size)},
+                                                  .gradients = of->gradients,
+                                                  .workspace = m.random(workspace)},
+                                                 of};
+        });
   }
 
   void population_norm(const std::string& name) {
