@@ -52,11 +52,11 @@ struct ConvNormActBackward {
   T* workspace = nullptr;                   // [conv_norm_act_workspace()]
 };
 
-// Whether a device computes these layers so (with a way back, where `backward`); otherwise they are
-// calls of conv1d.h and norm_act.h. Of the buffers only the alignment counts.
+// Whether a device computes the layers of a call so (with a way back, where `backward`); otherwise
+// they are calls of conv1d.h and norm_act.h. Of the buffers only the alignment counts.
 template <class T>
-bool computes(const CpuQueue& queue, View<ConvNormActLayer<T>> layers, bool backward);
-bool computes(const CudaQueue& queue, View<ConvNormActLayer<float>> layers, bool backward);
+bool computes(const CpuQueue& queue, const ConvNormActForward<T>& call, bool backward);
+bool computes(const CudaQueue& queue, const ConvNormActForward<float>& call, bool backward);
 // Elements of ConvNormActBackward::workspace.
 template <class T>
 std::int64_t conv_norm_act_workspace(const CpuQueue& queue, View<ConvNormActLayer<T>> layers);

@@ -222,7 +222,8 @@ void run(CpuQueue& queue, const ConvNormActBackward<T>& call) {
 }
 
 template <class T>
-bool computes(const CpuQueue& queue, Layers<T> layers, bool backward) {
+bool computes(const CpuQueue& queue, const ConvNormActForward<T>& call, bool backward) {
+  const Layers<T> layers = call.layers;
   const NormDims& first = layers[0].norm;
   if (first.size() == 0) return false;
   const std::int64_t groups = groups_of(layers);
@@ -253,8 +254,8 @@ std::int64_t conv_norm_act_workspace(const CpuQueue&, Layers<T>) {
   return 0;  // threads have their own
 }
 
-template bool computes(const CpuQueue&, Layers<float>, bool);
-template bool computes(const CpuQueue&, Layers<double>, bool);
+template bool computes(const CpuQueue&, const ConvNormActForward<float>&, bool);
+template bool computes(const CpuQueue&, const ConvNormActForward<double>&, bool);
 template std::int64_t conv_norm_act_workspace(const CpuQueue&, Layers<float>);
 template std::int64_t conv_norm_act_workspace(const CpuQueue&, Layers<double>);
 template void run(CpuQueue&, const ConvNormActForward<float>&);

@@ -209,16 +209,15 @@ struct RowOn {
 template <class T>
 std::vector<std::string> variants(kernels::CpuQueue& queue,
                                   const std::vector<kernels::ConvNormActLayer<T>>& row) {
-  const kernels::View<kernels::ConvNormActLayer<T>> layers(row);
-  if (!kernels::computes(queue, layers, true)) return {};
+  if (!kernels::computes(queue, kernels::ConvNormActForward<T>{nullptr, row}, true)) return {};
   return {""};
 }
 #if SIDECHANNEL_HAS_CUDA
 inline std::vector<std::string> variants(kernels::CudaQueue& queue,
                                          const std::vector<kernels::ConvNormActLayer<float>>& row) {
-  if (!kernels::computes(queue, row, true)) return {};
-  return kernels::variants_of(queue.info(), queue.precision(),
-                              kernels::ConvNormActForward<float>{nullptr, row});
+  const kernels::ConvNormActForward<float> call{nullptr, row};
+  if (!kernels::computes(queue, call, true)) return {};
+  return kernels::variants_of(queue.info(), queue.precision(), call);
 }
 #endif
 

@@ -2,92 +2,17 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-
-#include "engine/gradcheck.h"
-#include "engine/modules.h"
-#include "tests/harness/conv_norm_act_case.h"
+#include "tests/harness/conv_norm_act_pass.h"
 
 namespace sidechannel {
 namespace {
 
-using harness::Draw;
-using harness::error_of;
-using harness::expect_equal_bits;
+using harness::one_by_one;
+using harness::Pass;
 using harness::RowCase;
+using harness::together;
 using harness::values_of;
 using enum harness::Normalized;
-
-// x, and the parameters of each layer: w, b and, of a normalized one, gamma and beta. In f64.
-std::vector<Tensor> inputs_of(const RowCase& c, std::uint64_t seed = 7) {
-  Draw draw(seed);
-  std::vector<Tensor> all{draw.tensor({c.batch, c.length, c.channels})};
-  const double scale = 1 / std::sqrt(static_cast<double>(c.taps * c.channels));
-  for (std::int64_t i = 0; i < c.layers; ++i) {
-    all.push_back(draw.tensor({c.taps, c.channels, c.channels}, 0, scale));
-    all.push_back(draw.tensor({c.channels}));
-    if (!c.has_norm(i)) continue;
-    all.push_back(draw.tensor({c.channels}, 1, 0.3));
-    all.push_back(draw.tensor({c.channels}, 0, 0.3));
-  }
-  return all;
-}
-
-std::vector<ConvNormActParameters> layers_of(const RowCase& c, std::span<const Var> inputs,
-                                             std::span<RunningStatistics> running = {}) {
-  std::vector<ConvNormActParameters> all;
-  for (std::size_t i = 1; i < inputs.size();) {
-    all.push_back({inputs[i], inputs[i + 1], {}});
-    i += 2;
-    const std::size_t layer = all.size() - 1;
-    if (!c.has_norm(static_cast<std::int64_t>(layer))) continue;
-    all.back().norm = {inputs[i], inputs[i + 1], running.empty() ? nullptr : &running[layer]};
-    i += 2;
-  }
-  return all;
-}
-
-Var one_by_one(const RowCase& c, std::span<const Var> inputs, std::vector<Var>* hidden = nullptr,
-               std::span<RunningStatistics> running = {}) {
-  Var z = inputs[0];
-  for (const auto& [w, b, norm] : layers_of(c, inputs, running)) {
-    z = conv1d(z, w, b, c.padding);
-    NormOptions options = c.options();
-    if (norm) options.update = norm->update;
-    z = norm ? norm_act(z, norm->gamma, norm->beta, options) : relu(z);
-    if (hidden) hidden->push_back(z);
-  }
-  return z;
-}
-Var together(const RowCase& c, std::span<const Var> inputs, std::vector<Var>* hidden = nullptr,
-             std::span<RunningStatistics> running = {}) {
-  return conv_norm_act(inputs[0], layers_of(c, inputs, running), c.padding, c.options(), hidden);
-}
-
-// A tape with the inputs of a case as leaves.
-struct Pass {
-  Tape tape;
-  std::vector<Var> in;
-
-  Pass(const Device& device, DType type, const RowCase& c) : tape(device, type) {
-    for (const Tensor& input : inputs_of(c)) {
-      Tensor copy(device, type, input.shape());
-      copy.copy_from(harness::array_of(values_of(input), type, input.shape()));
-      in.push_back(tape.leaf(copy));
-    }
-  }
-  // How many operations were recorded.
-  std::size_t operations() const { return tape.mark().nodes - in.size(); }
-  // All gradients, of a drawn cotangent of y, which comes first.
-  std::vector<std::vector<double>> gradients(const Var& y) {
-    Tensor cotangent(y.device(), y.dtype(), y.shape());
-    cotangent.copy_from(harness::array_of(Draw(5).normals<double>(y.size()), y.dtype(), y.shape()));
-    tape.backward(y, cotangent);
-    std::vector<std::vector<double>> all{values_of(y.value())};
-    for (const Var& one : in) all.push_back(values_of(tape.gradient(one)));
-    return all;
-  }
-};
 
 // What the CPU computes together with some numbers of threads and not with others, and what never.
 const std::vector<RowCase> kRows = {
@@ -206,6 +131,22 @@ BACKEND_TEST(ConvNormActOperation, AddsUpWhatLayersShare) {
   });
 }
 
+// Weights that are kept, with biases that are not.
+TEST(ConvNormActOperation, BiasesAloneHaveTheBitsOfTheOperations) {
+  const RowCase c{4, 64, 32, 5, 2, 2};
+  const auto gradients = [&](int threads, DType type, auto way) {
+    Pass pass(harness::device(threads), type, c);
+    pass.in[1] = pass.tape.constant(pass.in[1].value());
+    return pass.gradients(way(c, pass.in));
+  };
+  const auto fused = [](const auto& of, const auto& in) { return together(of, in); };
+  const auto apart = [](const auto& of, const auto& in) { return one_by_one(of, in); };
+  for (const DType type : {DType::kF32, DType::kF64}) {
+    const auto expected = gradients(1, type, apart);
+    for (const int threads : {1, 2, 3}) EXPECT_EQ(gradients(threads, type, fused), expected);
+  }
+}
+
 // x, a bias or gamma without a gradient: the others' are what they were.
 BACKEND_TEST(ConvNormActOperation, LeavesOutConstants) {
   const RowCase c{4, 64, 32, 5, 2, 2};
@@ -214,15 +155,30 @@ BACKEND_TEST(ConvNormActOperation, LeavesOutConstants) {
     const auto expected = whole.gradients(together(c, whole.in));
     for (const std::size_t constant : {0, 6, 7}) {
       Pass pass(device, type, c);
-      std::vector<Var> in = pass.in;
-      in[constant] = pass.tape.constant(in[constant].value());
-      const Var z = together(c, in);
-      auto actual = pass.gradients(z);
-      for (std::size_t i = 0; i < actual.size(); ++i) {
-        if (i == constant + 1) continue;
-        EXPECT_EQ(actual[i], expected[i]) << constant << " " << i;
-      }
+      pass.in[constant] = pass.tape.constant(pass.in[constant].value());
+      auto others = expected;
+      others.erase(others.begin() + static_cast<std::ptrdiff_t>(constant) + 1);
+      EXPECT_EQ(pass.gradients(together(c, pass.in)), others) << constant;
     }
+  });
+}
+
+// x may begin anywhere in memory: on CUDA it is one by one then.
+BACKEND_TEST(ConvNormActOperation, TakesASliceOfSomething) {
+  const RowCase c{4, 64, 32, 5, 2, 2};
+  Backend::for_devices([&](const Device& device, DType type) {
+    const auto results = [&](std::int64_t shift, auto way) {
+      Pass pass(device, type, c);
+      const Tensor x = pass.in[0].value();
+      const Tensor at = Tensor(device, type, {x.size() + shift}).slice(shift, x.size());
+      at.copy_from(x.reshape({x.size()}));
+      pass.in[0] = pass.tape.leaf(at.reshape(x.shape()));
+      return pass.gradients(way(pass.in));
+    };
+    const auto fused = [&](const auto& in) { return together(c, in); };
+    const auto apart = [&](const auto& in) { return one_by_one(c, in); };
+    const bool on_cpu = std::is_same_v<Backend, harness::OnCpu>;
+    EXPECT_EQ(results(1, fused), on_cpu ? results(0, fused) : results(1, apart));
   });
 }
 
@@ -266,104 +222,6 @@ BACKEND_TEST(ConvNormActOperation, MovesRunningStatistics) {
       }
     });
   }
-}
-
-// Inputs whose values before each ReLU stay clear of its kink.
-std::vector<Tensor> clear_inputs_of(const RowCase& c, std::uint64_t seed) {
-  std::vector<Tensor> inputs = inputs_of(c, seed);
-  std::size_t last = 0;  // of the layer
-  for (std::int64_t i = 0; i < c.layers; ++i) {
-    last += c.has_norm(i) ? 4 : 2;
-    inputs[last].fill(0);
-    RowCase part = c;
-    part.layers = i + 1;
-    Tape tape(harness::device(), DType::kF64);
-    const NoGrad no_grad(tape);
-    std::vector<Var> in;
-    for (std::size_t k = 0; k <= last; ++k) in.push_back(tape.constant(inputs[k]));
-    std::vector<Var> below;
-    if (i > 0)
-      together({c.batch, c.length, c.channels, c.taps, c.padding, i, c.set_channels, c.set_samples,
-                c.normalized},
-               std::span(in).first(last + 1 - (c.has_norm(i) ? 4 : 2)), &below);
-    const ConvNormActParameters p = layers_of(part, in).back();
-    Var y = conv1d(below.empty() ? in[0] : below.back(), p.w, p.b, c.padding);
-    NormOptions options = c.options();
-    options.activation = Activation::kNone;
-    if (p.norm) y = norm_act(y, p.norm->gamma, p.norm->beta, options);
-    const std::vector<double> values = values_of(y.value());
-    std::vector<std::vector<double>> negated(static_cast<std::size_t>(c.channels));
-    for (std::size_t k = 0; k < values.size(); ++k) {
-      negated[k % negated.size()].push_back(-values[k]);
-    }
-    std::vector<double> clear;
-    for (auto& of_channel : negated) clear.push_back(harness::clear_of(std::move(of_channel)));
-    inputs[last] = harness::tensor_of(clear, {c.channels});
-  }
-  return inputs;
-}
-
-TEST(ConvNormActOperation, Gradients) {
-  Draw draw(1);
-  for (std::uint64_t seed = 0; seed < 14; ++seed) {
-    RowCase c{draw.integer(1, 3), draw.integer(14, 22), 32, 5,
-              draw.integer(1, 3), draw.integer(1, 3)};
-    if (seed % 7 == 1) c.set_channels = draw.pick({4, 8, 16});
-    if (seed % 7 == 2) c.set_channels = 32;
-    if (seed % 7 == 3) c.set_samples = c.batch;
-    if (seed % 7 == 4) c.batch = 4, c.set_samples = 2;
-    if (seed % 7 == 5) c.normalized = kNone;
-    if (seed % 7 == 6) c.normalized = kOdd;
-    harness::expect_gradients(
-        [&](Tape& tape, std::span<const Var> in) {
-          const std::size_t before = tape.mark().nodes;
-          const Var z = together(c, in);
-          // All layers together; and nothing where it takes differences.
-          EXPECT_EQ(tape.mark().nodes - before, tape.recording() ? 1u : 0u);
-          return z;
-        },
-        clear_inputs_of(c, seed), {.seed = seed, .max_elements = 24, .directions = 4}, c.text());
-  }
-}
-
-TEST(ConvNormActOperation, RefusesWrongShapes) {
-  Tape tape(harness::device(), DType::kF64);
-  const auto row = [&](Shape x, Shape w, Shape b, Shape gamma, const NormOptions& options = {},
-                       RunningStatistics* running = nullptr) {
-    return error_of([&] {
-      const Var g = tape.make(gamma);
-      const ConvNormActParameters fits{tape.make({5, 6, 6}), tape.make({6}), {}};
-      const std::vector<ConvNormActParameters> layers{
-          fits, {tape.make(w), tape.make(b), {{g, g, running}}}};
-      conv_norm_act(tape.make(x), layers, 2, options);
-    });
-  };
-  EXPECT_EQ(row({4, 9, 6}, {5, 6, 6}, {6}, {6}), "no error");
-  EXPECT_EQ(row({4, 9, 6}, {3, 6, 7}, {7}, {7}), "no error");
-  EXPECT_EQ(row({9, 6}, {5, 6, 6}, {6}, {6}),
-            "conv_norm_act: expected x of shape [N, L, C], got [9, 6]");
-  EXPECT_EQ(row({4, 9, 6}, {5, 7, 6}, {6}, {6}),
-            "conv_norm_act: weight expects C_in = 7, got x of C = 6");
-  EXPECT_EQ(row({4, 9, 6}, {5, 6, 7}, {6}, {7}),
-            "conv_norm_act: expected a bias of shape [7], got [6]");
-  EXPECT_EQ(row({4, 9, 6}, {2, 6, 6}, {6}, {6}),
-            "conv_norm_act: expected a padding from 0 to k - 1 = 1, got 2");
-  EXPECT_EQ(row({4, 9, 6}, {20, 6, 6}, {6}, {6}),
-            "conv_norm_act: a kernel of 20 with padding 2 does not fit into a sequence of 9");
-  EXPECT_EQ(row({4, 9, 6}, {5, 6, 6}, {6}, {5}),
-            "conv_norm_act: expected gamma and beta of shape [6], got [5] and [5]");
-  EXPECT_EQ(row({4, 9, 6}, {5, 6, 6}, {6}, {6}, {4, 1}),
-            "conv_norm_act: sets of 4 channels do not divide 6 channels");
-  EXPECT_EQ(row({4, 9, 6}, {5, 6, 6}, {6}, {6}, {1, 3}),
-            "conv_norm_act: sets of 3 samples do not divide a batch of 4");
-  RunningStatistics running{Tensor::zeros(harness::device(), DType::kF64, {6}),
-                            Tensor::zeros(harness::device(), DType::kF64, {5})};
-  EXPECT_EQ(row({4, 9, 6}, {5, 6, 6}, {6}, {6}, {}, &running),
-            "conv_norm_act: expected a mean and a variance of shape [6], got [6] and [5]");
-  EXPECT_EQ(error_of([&] {
-              conv_norm_act(tape.make({4, 9, 6}), {}, 2, {});
-            }),
-            "conv_norm_act: expected at least one layer");
 }
 
 }  // namespace

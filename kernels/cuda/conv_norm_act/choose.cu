@@ -136,7 +136,9 @@ Between between(const Layer& layer, const Cut& cut) {
 
 }  // namespace
 
-bool computes(const CudaQueue& queue, Layers layers, bool /*backward*/) {
+bool computes(const CudaQueue& queue, const ConvNormActForward<float>& call, bool /*backward*/) {
+  const Layers layers = call.layers;
+  if (!aligned({call.x})) return false;
   const Target target(queue);
   const LayerVariant* variant = choose(target, layers);
   return variant != nullptr && choose_weights(target, layers) != nullptr &&
