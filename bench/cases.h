@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -29,64 +30,6 @@
 namespace sidechannel::bench {
 
 using namespace kernels;
-
-// A pass through layers in a row: together where the queue's device does that, or one kernel after
-// the other.
-struct LayersForward {
-  const float* x = nullptr;
-  std::vector<ConvNormActLayer<float>> layers;  // with z
-};
-template <class Queue>
-void run(Queue& queue, const LayersForward& call) {
-  ConvNormActForward<float> together{call.x, call.layers};
-  if (computes(queue, together.layers, true)) {
-    std::vector<ConvNormActLayer<float>> layers = call.layers;
-    for (std::size_t i = 0; i + 1 < layers.size(); ++i) layers[i].z = nullptr;
-    return run(queue, ConvNormActForward<float>{call.x, layers});
-  }
-  const float* x = call.x;
-  for (const ConvNormActLayer<float>& layer : call.layers) {
-    run(queue, Conv1dForward<float>{layer.conv, x, layer.w, layer.b, layer.y});
-    run(queue, NormForward<float>{layer.norm, layer.y, layer.gamma, layer.beta, layer.z,
-                                  layer.statistics});
-    x = layer.z;
-  }
-}
-struct LayersBackward {
-  LayersForward forward;
-  const float* dz = nullptr;
-  float* dx = nullptr;
-  std::vector<ConvNormActGradients<float>> gradients;
-  float* workspace = nullptr;  // of all layers' dz and dy at least
-};
-template <class Queue>
-void run(Queue& queue, const LayersBackward& call) {
-  const auto& [x, layers] = call.forward;
-  const ConvNormActBackward<float> together{x,         layers,         call.dz,
-                                            {call.dx}, call.gradients, call.workspace};
-  if (computes(queue, together.layers, true)) return run(queue, together);
-  const float* dz = call.dz;
-  float* dy = call.workspace;
-  float* next = dy + layers[0].norm.size();
-  for (std::size_t i = layers.size(); i-- > 0;) {
-    const ConvNormActLayer<float>& layer = layers[i];
-    const ConvNormActGradients<float>& to = call.gradients[i];
-    run(queue, NormBackward<float>{layer.norm,
-                                   layer.y,
-                                   layer.gamma,
-                                   layer.beta,
-                                   layer.statistics,
-                                   dz,
-                                   {dy},
-                                   to.dbeta,
-                                   to.dgamma});
-    float* dx = i == 0 ? call.dx : next;
-    run(queue, Conv1dBackwardInput<float>{layer.conv, dy, layer.w, {dx}});
-    run(queue,
-        Conv1dBackwardParams<float>{layer.conv, i == 0 ? x : layers[i - 1].z, dy, to.dw, to.db});
-    dz = dx;
-  }
-}
 
 // Memory for one case.
 template <class Queue>
@@ -149,6 +92,7 @@ struct Cost {
   double flops = 0;
   std::int64_t floats = 0;  // read or written
   bool products = false;    // computed in the queue's precision
+  bool tf32_alone = false;  // on a GPU
 
   double bytes() const { return sizeof(float) * static_cast<double>(floats); }
 };
@@ -182,8 +126,8 @@ class Cases {
     norm("batch", "paper-batch-norm");
     norm("pack", "overlap");
     population_norm("paper-batch-norm");
-    layers("paper", 4);
-    layers("demo", 6);
+    rows("paper", 4);
+    rows("demo", 6);
     elementwise("paper");
     ends("paper");
     ends("demo");
@@ -331,6 +275,56 @@ class Cases {
     });
   }
 
+  // Hidden layers in a row, as a training step has them: y of each is kept for the way back.
+  void rows(const std::string& name, int count) {
+    const Sizes s = sizes(name);
+    const NormDims norm = norm_dims(s);
+    const std::int64_t c = norm.channels, k = s.network.kernel_size, size = norm.size();
+    const Conv1dDims conv{norm.batch, norm.length, c, c, k, k / 2};
+    const std::int64_t w = k * c * c, statistics = norm.groups() * c, parameters = w + 3 * c;
+    const double flops = 2.0 * count * static_cast<double>(norm.batch * norm.length * w);
+    struct Lists {
+      std::vector<ConvNormActLayer<float>> layers;
+      std::vector<ConvNormActGradients<float>> gradients;
+    };
+    const auto lists = [=](auto& m) {
+      const auto of = std::make_shared<Lists>();
+      for (int i = 0; i < count; ++i) {
+        of->layers.push_back(
+            {.conv = conv,
+             .norm = norm,
+             .w = m.random(w),
+             .b = m.random(c),
+             .gamma = m.random(c),
+             .beta = m.random(c),
+             .y = m.random(size),
+             .statistics = {m.random(statistics), m.random(statistics), m.ones(statistics)}});
+        of->gradients.push_back({{m.random(w)}, {m.random(c)}, {m.random(c)}, {m.random(c)}});
+      }
+      return of;
+    };
+    const std::string text = fmt::format("{}/{} layers", name, count);
+    add("conv_norm_act_forward/" + text,
+        {flops, 2 * size + count * (size + parameters), true, true}, [=](auto& m) {
+          const auto of = lists(m);
+          of->layers.back().z = m.random(size);
+          return Row<ConvNormActForward<float>>{{.x = m.random(size), .layers = of->layers}, of};
+        });
+    add("conv_norm_act_backward/" + text,
+        {2 * flops, 3 * size + count * (size + 2 * parameters), true, true}, [=](auto& m) {
+          const auto of = lists(m);
+          const std::int64_t workspace =
+              conv_norm_act_workspace(m.queue(), View<ConvNormActLayer<float>>(of->layers));
+          return Row<ConvNormActBackward<float>>{{.x = m.random(size),
+                                                  .layers = of->layers,
+                                                  .dz = m.random(size),
+                                                  .dx = {m.random(size)},
+                                                  .gradients = of->gradients,
+                                                  .workspace = m.random(workspace)},
+                                                 of};
+        });
+  }
+
   void population_norm(const std::string& name) {
     const NormDims dims = norm_dims(sizes(name));
     const std::int64_t size = dims.size(), c = dims.channels, statistics = dims.groups() * c;
@@ -363,43 +357,6 @@ class Cases {
           .running_mean = m.random(c),
           .running_variance = m.ones(c)};
     });
-  }
-
-  // So many of a network's layers in a row.
-  void layers(const std::string& name, std::int64_t count) {
-    const Sizes s = sizes(name);
-    const std::int64_t h = s.network.channels, k = s.network.kernel_size;
-    const Conv1dDims conv{s.sequences, s.length, h, h, k, k / 2};
-    const NormDims norm = norm_dims(s);
-    const std::int64_t size = norm.size(), statistics = norm.groups() * h, w = k * h * h;
-    const double flops = 2.0 * static_cast<double>(count * size * k * h);
-    const auto forward = [=](auto& m) {
-      LayersForward call{m.random(size), {}};
-      for (std::int64_t i = 0; i < count; ++i) {
-        call.layers.push_back(
-            {.conv = conv,
-             .norm = norm,
-             .w = m.random(w),
-             .b = m.random(h),
-             .gamma = m.random(h),
-             .beta = m.random(h),
-             .y = m.random(size),
-             .statistics = {m.random(statistics), m.random(statistics), m.ones(statistics)},
-             .z = m.random(size)});
-      }
-      return call;
-    };
-    const std::string suffix = fmt::format("{}/{} layers", name, count);
-    add("conv_norm_act_forward/" + suffix, {flops, (count + 2) * size + count * w, true}, forward);
-    add("conv_norm_act_backward/" + suffix,
-        {2 * flops, (2 * count + 2) * size + 2 * count * w, true}, [=](auto& m) {
-          LayersBackward call{
-              forward(m), m.random(size), m.random(size), {}, m.random((count + 2) * size)};
-          for (std::int64_t i = 0; i < count; ++i) {
-            call.gradients.push_back({{m.random(w)}, {m.random(h)}, {m.random(h)}, {m.random(h)}});
-          }
-          return call;
-        });
   }
 
   void elementwise(const std::string& name) {

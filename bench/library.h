@@ -9,10 +9,14 @@
 // dense layer's are its products, without bias and ReLU.
 
 #include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "kernels/activate.h"
 #include "kernels/adam.h"
 #include "kernels/copy.h"
+#include "kernels/cuda/conv_norm_act/variants.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/fill.h"
 #include "kernels/linear.h"
@@ -46,6 +50,22 @@ struct AdamStep {
   kernels::AdamBegin<float> begin;
   kernels::AdamUpdate<float> update;
 };
+// A call of layers in a row, and the lists that it views.
+template <class Call>
+struct Row {
+  Call call;
+  std::shared_ptr<const void> lists;
+};
+template <class Queue, class Call, class... Variant>
+auto run(Queue& queue, const Row<Call>& row, Variant... variant)
+    -> decltype(run(queue, row.call, variant...)) {
+  return run(queue, row.call, variant...);
+}
+template <class Call>
+std::vector<std::string> variants_of(const kernels::CudaDeviceInfo& device,
+                                     kernels::Precision precision, const Row<Call>& row) {
+  return variants_of(device, precision, row.call);
+}
 template <class Queue>
 void run(Queue& queue, const Copy& call) {
   copy(queue, call.size, call.x, kernels::GradOut<float>{call.y});

@@ -52,11 +52,11 @@ struct ConvNormActBackward {
   T* workspace = nullptr;                   // [conv_norm_act_workspace()]
 };
 
-// Whether a device computes these layers so (with a way back, where `backward`); otherwise they are
-// calls of conv1d.h and norm_act.h. Of the buffers only the alignment counts.
+// Whether a device computes the layers of a call so (with a way back, where `backward`); otherwise
+// they are calls of conv1d.h and norm_act.h. Of the buffers only the alignment counts.
 template <class T>
-bool computes(const CpuQueue& queue, View<ConvNormActLayer<T>> layers, bool backward);
-bool computes(const CudaQueue& queue, View<ConvNormActLayer<float>> layers, bool backward);
+bool computes(const CpuQueue& queue, const ConvNormActForward<T>& call, bool backward);
+bool computes(const CudaQueue& queue, const ConvNormActForward<float>& call, bool backward);
 // Elements of ConvNormActBackward::workspace.
 template <class T>
 std::int64_t conv_norm_act_workspace(const CpuQueue& queue, View<ConvNormActLayer<T>> layers);
@@ -64,9 +64,11 @@ std::int64_t conv_norm_act_workspace(const CudaQueue& queue, View<ConvNormActLay
 
 template <class T>
 void run(CpuQueue& queue, const ConvNormActForward<T>& call);
-void run(CudaQueue& queue, const ConvNormActForward<float>& call);
+// `variant` names a kernel of cuda/conv_norm_act/variants.h (std::logic_error where it cannot
+// compute this); null takes the best. So too below.
+void run(CudaQueue& queue, const ConvNormActForward<float>& call, const char* variant = nullptr);
 template <class T>
 void run(CpuQueue& queue, const ConvNormActBackward<T>& call);
-void run(CudaQueue& queue, const ConvNormActBackward<float>& call);
+void run(CudaQueue& queue, const ConvNormActBackward<float>& call, const char* variant = nullptr);
 
 }  // namespace sidechannel::kernels

@@ -77,9 +77,13 @@ struct Kept {
 
 // Whether the device computes the layers together. Not where one tensor is several of their
 // parameters, as it would be written to by several layers at once; nor where somebody looks at
-// every operation, or at layers on whose results gradients depend.
+// every operation, or at layers on whose results gradients depend; nor where a bias has a gradient
+// and its weights have none: alone it is summed in another order.
 bool together(const Kept& kept, bool records, bool hidden) {
   if (kept.x.tape().watched() || (records && hidden)) return false;
+  for (const ConvNormActParameters& p : kept.parameters) {
+    if (records && p.b.requires_grad() && !p.w.requires_grad()) return false;
+  }
   std::vector<const void*> memory;
   bool computes = false;
   on(kept.x.device(), kept.x.dtype(), [&]<class T>(auto& queue) {
@@ -87,8 +91,8 @@ bool together(const Kept& kept, bool records, bool hidden) {
       if (input.size() > 0) memory.push_back(input.data<T>());
     }
     const auto layers = kept.layers<T>();
-    computes =
-        kernels::computes(queue, kernels::View<kernels::ConvNormActLayer<T>>(layers), records);
+    const kernels::ConvNormActForward<T> call{kept.x.data<T>(), layers};
+    computes = kernels::computes(queue, call, records);
   });
   std::ranges::sort(memory);
   return computes && std::ranges::adjacent_find(memory) == memory.end();

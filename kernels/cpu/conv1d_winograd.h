@@ -41,11 +41,11 @@ inline bool suits(std::int64_t taps, std::int64_t outputs, std::int64_t channels
 
 // A pair of points p and -p: `scale` = 1 / the product of p's distances from all other points.
 struct PointPair {
-  float p;
-  float scale;
+  double p;
+  double scale;
 };
 constexpr std::array<PointPair, 3> kPairs{
-    {{1.0f, -1 / 4.5f}, {2.0f, 1 / 90.0f}, {0.5f, 32 / 45.0f}}};
+    {{1.0, -1 / 4.5}, {2.0, 1 / 90.0}, {0.5, 32 / 45.0}}};
 
 // u[point, i] = sum over t of G[point, t] * w[t, i], for i < size.
 template <class T>
@@ -58,7 +58,7 @@ void transform_weights(const T* w, std::int64_t size, T* u) {
 #pragma GCC unroll 3
     for (int pair = 0; pair < 3; ++pair) {
       const auto [p, scale] = kPairs[static_cast<std::size_t>(pair)];
-      const auto c = [&](float value) { return hn::Set(d, static_cast<T>(value)); };
+      const auto c = [&](double value) { return hn::Set(d, static_cast<T>(value)); };
       const auto even = hn::MulAdd(c(scale * p * p * p * p), tap[4],
                                    hn::MulAdd(c(scale * p * p), tap[2], hn::Mul(c(scale), tap[0])));
       const auto odd = hn::MulAdd(c(scale * p * p * p), tap[3], hn::Mul(c(scale * p), tap[1]));
@@ -224,7 +224,7 @@ void multiply(CpuQueue& queue, const RowProduct<T>& p) {
 template <class T>
 void transform_gradients(const T* dy, std::int64_t channels, T* g, std::int64_t ldg, T* bias) {
   simd::for_vectors<T>(0, channels, [&](auto d, std::int64_t i) {
-    const auto c = [&](float value) { return hn::Set(d, static_cast<T>(value)); };
+    const auto c = [&](double value) { return hn::Set(d, static_cast<T>(value)); };
     Vec<decltype(d)> tap[kOutputs];
 #pragma GCC unroll 4
     for (int t = 0; t < kOutputs; ++t) tap[t] = hn::LoadU(d, dy + t * channels + i);

@@ -222,16 +222,23 @@ void run(CpuQueue& queue, const ConvNormActBackward<T>& call) {
 }
 
 template <class T>
-bool computes(const CpuQueue& queue, Layers<T> layers, bool backward) {
+bool computes(const CpuQueue& queue, const ConvNormActForward<T>& call, bool backward) {
+  const Layers<T> layers = call.layers;
   const NormDims& first = layers[0].norm;
   if (first.size() == 0) return false;
   const std::int64_t groups = groups_of(layers);
-  // As many groups as keep all threads busy.
-  if (groups % queue.threads() != 0 && groups < 4 * queue.threads()) return false;
+  if (std::any_of(layers.begin(), layers.end(), [&](const ConvNormActLayer<T>& layer) {
+        return layer.norm.samples_per_set != first.samples_per_set;
+      })) {
+    return false;
+  }
+  // As many groups as keep all threads busy; but the two ways differ in the bits of a gradient in
+  // double, and results must not depend on the threads.
+  const bool by_threads = std::is_same_v<T, float> || !backward;
+  if (by_threads && groups % queue.threads() != 0 && groups < 4 * queue.threads()) return false;
   if (!backward) return true;
   const std::int64_t slices = winograd::slices_of(layers[0].conv);
-  // The order of sums must not depend on the threads: in float both ways have the same.
-  if (std::is_same_v<T, float> && slices % queue.threads() != 0) return false;
+  if (by_threads && slices % queue.threads() != 0) return false;
   if (groups % slices != 0 || first.positions_per_set > 0) return false;
   return std::all_of(layers.begin(), layers.end(), [&](const ConvNormActLayer<T>& layer) {
     const Conv1dDims& dims = layer.conv;
@@ -247,8 +254,8 @@ std::int64_t conv_norm_act_workspace(const CpuQueue&, Layers<T>) {
   return 0;  // threads have their own
 }
 
-template bool computes(const CpuQueue&, Layers<float>, bool);
-template bool computes(const CpuQueue&, Layers<double>, bool);
+template bool computes(const CpuQueue&, const ConvNormActForward<float>&, bool);
+template bool computes(const CpuQueue&, const ConvNormActForward<double>&, bool);
 template std::int64_t conv_norm_act_workspace(const CpuQueue&, Layers<float>);
 template std::int64_t conv_norm_act_workspace(const CpuQueue&, Layers<double>);
 template void run(CpuQueue&, const ConvNormActForward<float>&);

@@ -134,30 +134,39 @@ struct NormBuffers {
   }
 };
 
+// What a forward pass gave for a case: y and the statistics.
+template <class T>
+void expect_norm_forward(const NormCase& c, std::int64_t most_roundings, std::span<const T> y,
+                         std::span<const T> mean, std::span<const T> rest,
+                         std::span<const T> rstd) {
+  const SetStatistics s = statistics_of(c);
+  for (std::size_t i = 0; i < s.mean.size(); ++i) {
+    const NormBound<T> bound(c, s, i, most_roundings);
+    ASSERT_LE(std::abs((mean[i] - s.mean[i]) + rest[i]), bound.mean) << i;
+    ASSERT_LE(std::abs(rest[i]), bound.rest) << i;
+    ASSERT_LE(std::abs(rstd[i] - s.rstd[i]), bound.rstd * s.rstd[i]) << i;
+  }
+  for (std::size_t i = 0; i < c.x.size(); ++i) {
+    const double bound = NormBound<T>(c, s, c.statistic_of(i), most_roundings).y(c, s, i);
+    const ActivationAt at = activation_at(c.dims.activation, pre_activation(c, s, i));
+    const double after = at.steepest * bound + gamma_of<T>(at.roundings) * std::abs(at.value);
+    ASSERT_TRUE(std::abs(static_cast<double>(y[i]) - at.value) <= after)
+        << "y[" << i << "] is " << y[i] << ", expected " << at.value << " within " << after;
+  }
+}
+
+// The most roundings that a term of a sum over a set passes.
+template <class Backend>
+inline constexpr std::int64_t kMostOfSet = std::is_same_v<Backend, OnCpu> ? 33 : 170;
+
 template <class Backend, class T>
 void check_norm_forward(auto& queue, const NormCase& c) {
-  constexpr std::int64_t kMostRoundings = std::is_same_v<Backend, OnCpu> ? 33 : 170;
-  const SetStatistics s = statistics_of(c);
   NormBuffers<Backend, T> b(c);
   run(queue, b.forward());
   EXPECT_TRUE(b.y.walls_stand() && b.mean.walls_stand() && b.rest.walls_stand() &&
               b.rstd.walls_stand());
-  const auto y_values = b.y.values(), mean_values = b.mean.values(), rest_values = b.rest.values(),
-             rstd_values = b.rstd.values();
-
-  for (std::size_t i = 0; i < s.mean.size(); ++i) {
-    const NormBound<T> bound(c, s, i, kMostRoundings);
-    ASSERT_LE(std::abs((mean_values[i] - s.mean[i]) + rest_values[i]), bound.mean) << i;
-    ASSERT_LE(std::abs(rest_values[i]), bound.rest) << i;
-    ASSERT_LE(std::abs(rstd_values[i] - s.rstd[i]), bound.rstd * s.rstd[i]) << i;
-  }
-  for (std::size_t i = 0; i < c.x.size(); ++i) {
-    const double bound = NormBound<T>(c, s, c.statistic_of(i), kMostRoundings).y(c, s, i);
-    const ActivationAt at = activation_at(c.dims.activation, pre_activation(c, s, i));
-    const double after = at.steepest * bound + gamma_of<T>(at.roundings) * std::abs(at.value);
-    ASSERT_TRUE(std::abs(static_cast<double>(y_values[i]) - at.value) <= after)
-        << "y[" << i << "] is " << y_values[i] << ", expected " << at.value << " within " << after;
-  }
+  expect_norm_forward<T>(c, kMostOfSet<Backend>, b.y.values(), b.mean.values(), b.rest.values(),
+                         b.rstd.values());
 }
 
 // dx, dgamma and dbeta, each alone, all three at once, and none, with these roundings.

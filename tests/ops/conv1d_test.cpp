@@ -3,13 +3,12 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <Eigen/Core>
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "engine/gradcheck.h"
 #include "tests/harness/backends.h"
+#include "tests/harness/conv_check.h"
 #if SIDECHANNEL_HAS_CUDA
 #include "kernels/cuda/conv1d/variants.h"
 #endif
@@ -174,16 +173,6 @@ struct Buffers {
   }
 };
 
-// 11 significant bits.
-double to_tf32(double x) {
-  auto value = static_cast<float>(x);
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  bits = (bits + 0x1000u) & ~0x1fffu;
-  std::memcpy(&value, &bits, sizeof bits);
-  return value;
-}
-
 // The three sums of the definition, term by term. With `tf32`, of rounded factors: their products
 // are exact in fp32 (11 + 11 bits), so that only the sums' roundings count.
 struct References {
@@ -198,7 +187,7 @@ struct References {
     const Conv1dDims& d = buffers.dims;
     const auto factors = [&](const auto& buffer) {
       std::vector<double> values = widened(buffer.values());
-      if (tf32) std::transform(values.begin(), values.end(), values.begin(), to_tf32);
+      if (tf32) std::transform(values.begin(), values.end(), values.begin(), harness::to_tf32);
       return values;
     };
     const std::vector<double> x = factors(buffers.x), w = factors(buffers.w),
@@ -207,118 +196,17 @@ struct References {
     const auto at = [](const std::vector<double>& v, std::int64_t i) {
       return v[static_cast<std::size_t>(i)];
     };
-    for (std::int64_t n = 0; n < d.batch; ++n) {
-      for (std::int64_t l = 0; l < d.length_out(); ++l) {
-        for (std::int64_t co = 0; co < d.channels_out; ++co) {
-          const std::int64_t out = (n * d.length_out() + l) * d.channels_out + co;
-          y.add(out, at(b, co));
-          db.add(co, at(dy, out));
-          for (std::int64_t t = 0; t < d.kernel_size; ++t) {
-            const std::int64_t position = l + t - d.padding;
-            if (position < 0 || position >= d.length) continue;
-            for (std::int64_t ci = 0; ci < d.channels_in; ++ci) {
-              const std::int64_t in = (n * d.length + position) * d.channels_in + ci;
-              const std::int64_t tap = (t * d.channels_in + ci) * d.channels_out + co;
-              y.add(out, at(x, in) * at(w, tap));
-              dx.add(in, at(dy_factor, out) * at(w, tap));
-              dw.add(tap, at(dy_factor, out) * at(x, in));
-            }
-          }
-        }
-      }
+    for (std::int64_t out = 0; out < static_cast<std::int64_t>(dy.size()); ++out) {
+      y.add(out, at(b, out % d.channels_out));
+      db.add(out % d.channels_out, at(dy, out));
     }
+    harness::for_products(d, [&](std::int64_t in, std::int64_t tap, std::int64_t out) {
+      y.add(out, at(x, in) * at(w, tap));
+      dx.add(in, at(dy_factor, out) * at(w, tap));
+      dw.add(tap, at(dy_factor, out) * at(x, in));
+    });
   }
 };
-
-using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-// The matrices of minimal filtering with `outputs` outputs and 9 - outputs taps at the points 0, 1,
-// -1, 2, -2, 1/2, -1/2 and infinity (Winograd 1980, as in Lavin & Gray 2016), absolute values.
-struct Filtering {
-  static constexpr int kPoints = 8;
-  Matrix out, filter, in;  // |A^T|, |G|, |B^T|
-
-  explicit Filtering(int outputs)
-      : out(Matrix::Zero(outputs, kPoints)),
-        filter(Matrix::Zero(kPoints, kPoints + 1 - outputs)),
-        in(Matrix::Zero(kPoints, kPoints)) {
-    const std::array<double, 7> points{0, 1, -1, 2, -2, 0.5, -0.5};
-    for (int i = 0; i < kPoints - 1; ++i) {
-      const double point = points[static_cast<std::size_t>(i)];
-      double scale = 1;
-      in(i, 0) = 1;  // the coefficients of the product of x - p, p != p_i
-      for (const double other : points) {
-        if (other == point) continue;
-        scale *= point - other;
-        for (int k = kPoints - 1; k > 0; --k) in(i, k) = in(i, k - 1) - other * in(i, k);
-        in(i, 0) *= -other;
-      }
-      for (int t = 0; t < outputs; ++t) out(t, i) = std::pow(point, t);
-      for (int t = 0; t < filter.cols(); ++t) filter(i, t) = std::pow(point, t) / scale;
-    }
-    in.row(kPoints - 1) << 0, 1, 0, 5.25, 0, 5.25, 0, 1;  // x (x^2 - 1) (x^2 - 4) (x^2 - 1/4)
-    out(outputs - 1, kPoints - 1) = 1;
-    filter(kPoints - 1, kPoints - outputs) = 1;
-    for (Matrix* matrix : {&out, &filter, &in}) *matrix = matrix->cwiseAbs();
-  }
-};
-
-// What minimal filtering may be off by: the sum of the absolute values of its terms, which are not
-// those of the definition. Tiles hold four positions of y, from the first on.
-template <class Buffers>
-void widen_for_filtering(const Buffers& b, References& r) {
-  constexpr int kPoints = Filtering::kPoints;
-  const Conv1dDims& d = b.dims;
-  // |values| of a sample at `count` positions; 0 outside of its `length`.
-  const auto tile = [](const auto& values, std::int64_t sample, std::int64_t length,
-                       std::int64_t channels, std::int64_t first, std::int64_t count) {
-    Matrix all = Matrix::Zero(count, channels);
-    for (std::int64_t i = 0; i < count * channels; ++i) {
-      const std::int64_t position = first + i / channels;
-      if (position < 0 || position >= length) continue;
-      const std::int64_t at = (sample * length + position) * channels + i % channels;
-      all.data()[i] = std::abs(double(values[static_cast<std::size_t>(at)]));
-    }
-    return all;
-  };
-  const auto x = b.x.values(), w = b.w.values(), dy = b.dy.values();
-  const Filtering four(4), five(5);
-  std::vector<Matrix> filters, sums;  // of each point [C_in, C_out]: of the flipped weights; of dw
-  for (int i = 0; i < kPoints; ++i) {
-    filters.push_back(Matrix::Zero(d.channels_in, d.channels_out));
-    sums.push_back(filters.back());
-    for (int t = 0; t < 5; ++t) {
-      filters.back() +=
-          four.filter(i, t) * tile(w, 4 - t, d.channels_in, d.channels_out, 0, d.channels_in);
-    }
-  }
-  for (std::int64_t n = 0; n < d.batch; ++n) {
-    for (std::int64_t l = 0; l < d.length; l += 4) {
-      const Matrix in =
-          four.in * tile(dy, n, d.length_out(), d.channels_out, l - 4 + d.padding, kPoints);
-      Matrix products(kPoints, d.channels_in);
-      for (int i = 0; i < kPoints; ++i) {
-        products.row(i) = in.row(i) * filters[static_cast<std::size_t>(i)].transpose();
-      }
-      const Matrix out = four.out * products;
-      const std::int64_t rows = std::min<std::int64_t>(4, d.length - l);
-      std::copy_n(out.data(), rows * d.channels_in,
-                  &r.dx.magnitude[static_cast<std::size_t>((n * d.length + l) * d.channels_in)]);
-    }
-    for (std::int64_t l = 0; l < d.length_out(); l += 4) {
-      const Matrix in = five.in * tile(x, n, d.length, d.channels_in, l - d.padding, kPoints);
-      const Matrix filter = five.filter * tile(dy, n, d.length_out(), d.channels_out, l, 4);
-      for (int i = 0; i < kPoints; ++i) {
-        sums[static_cast<std::size_t>(i)] += in.row(i).transpose() * filter.row(i);
-      }
-    }
-  }
-  for (int t = 0; t < 5; ++t) {
-    Matrix tap = Matrix::Zero(d.channels_in, d.channels_out);
-    for (int i = 0; i < kPoints; ++i) tap += five.out(t, i) * sums[static_cast<std::size_t>(i)];
-    std::copy_n(tap.data(), tap.size(), &r.dw.magnitude[static_cast<std::size_t>(t * tap.size())]);
-  }
-}
 
 // --- Kernels ------------------------------------------------------------------------------------
 
@@ -366,7 +254,9 @@ void check_kernels(auto& queue, const Conv1dDims& d) {
   // slices.
   const bool filtered = std::is_same_v<Backend, harness::OnCpu> && std::is_same_v<T, float> &&
                         d.kernel_size == 5 && d.channels_in % 4 == 0 && d.channels_out % 4 == 0;
-  if (filtered) widen_for_filtering(b, r);
+  if (filtered) {
+    harness::widen_for_filtering(d, b.x.values(), b.w.values(), b.dy.values(), r.dx, r.dw);
+  }
   const std::int64_t more = filtered ? 16 : 0;
 
   for (const auto& kernel : kernels_for(queue, b.forward())) {

@@ -111,6 +111,14 @@ void check_empty_operations(const Device& device, DType dtype) {
             "conv1d", std::vector{x, w, b},
             [&](In in) { return conv1d(in[0], in[1], in[2], padding); }, 0.5,
             std::vector<double>{0, 0, static_cast<double>(n * length)});
+        if (channels_out != channels) continue;
+        for (const std::int64_t samples : {1, 2}) {
+          check("conv_norm_act", std::vector{x, w, b, b, b}, [&](In in) {
+            const std::vector<ConvNormActParameters> layers{
+                {in[1], in[2], {{in[3], in[4], nullptr}}}, {in[1], in[2], {}}};
+            return conv_norm_act(in[0], layers, padding, {.samples_per_set = samples});
+          });
+        }
       }
     }
   }

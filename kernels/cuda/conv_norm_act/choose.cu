@@ -11,11 +11,16 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/conv_norm_act.h"
 #include "kernels/cuda/conv1d/choose.h"
 #include "kernels/cuda/conv_norm_act/kernels.h"
+#include "kernels/cuda/conv_norm_act/variants.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/sizes.h"
 
@@ -45,20 +50,39 @@ bool fits(const Target& target, const Needs& needs, Layers layers) {
          });
 }
 
-// The cheapest, of equal ones the first; null where there is none.
-const LayerVariant* choose(const Target& target, Layers layers) {
-  const LayerVariant* best = nullptr;
-  std::int64_t least = 0;
+// Calls f(variant, its cost) for all that can compute the layers.
+template <class F>
+void for_each_that_fits(const Target& target, Layers layers, const F& f) {
+  const Conv1dDims& dims = layers[0].conv;
+  if (layers[0].norm.size() == 0 || !alike(layers)) return;
+  if (2 * dims.padding > dims.kernel_size - 1) return;  // each row of dy is some block's own
   for (const LayerVariant& variant : kMmaLayers) {
     if (!fits(target, variant.needs, layers)) continue;
-    const Conv1dDims& dims = layers[0].conv;
-    const std::int64_t costs =
-        row_cost(target, variant.positions, narrow(dims.batch), narrow(dims.length_out()));
-    if (best != nullptr && costs >= least) continue;
+    f(variant, row_cost(target, variant.positions, narrow(dims.batch), narrow(dims.length_out())));
+  }
+}
+
+// The cheapest, of equal ones the first; the one of that name where there is a name. Null where
+// there is none.
+const LayerVariant* choose(const Target& target, Layers layers, const char* name = nullptr) {
+  const LayerVariant* best = nullptr;
+  std::int64_t least = 0;
+  for_each_that_fits(target, layers, [&](const LayerVariant& variant, std::int64_t costs) {
+    if (name != nullptr && std::strcmp(name, variant.name) != 0) return;
+    if (best != nullptr && costs >= least) return;
     best = &variant;
     least = costs;
-  }
+  });
   return best;
+}
+
+const LayerVariant& chosen(const CudaQueue& queue, Layers layers, const char* name) {
+  const LayerVariant* variant = choose(Target(queue), layers, name);
+  if (variant == nullptr) {
+    throw std::logic_error("conv_norm_act: no kernel \"" + std::string(name ? name : "") +
+                           "\" computes this");
+  }
+  return *variant;
 }
 
 const LayerWeightsVariant* choose_weights(const Target& target, Layers layers) {
@@ -112,14 +136,38 @@ Between between(const Layer& layer, const Cut& cut) {
 
 }  // namespace
 
-bool computes(const CudaQueue& queue, Layers layers, bool /*backward*/) {
-  const Conv1dDims& dims = layers[0].conv;
-  if (layers[0].norm.size() == 0 || !alike(layers)) return false;
-  if (2 * dims.padding > dims.kernel_size - 1) return false;  // each row of dy is some block's own
+bool computes(const CudaQueue& queue, const ConvNormActForward<float>& call, bool /*backward*/) {
+  const Layers layers = call.layers;
+  if (!aligned({call.x})) return false;
   const Target target(queue);
   const LayerVariant* variant = choose(target, layers);
   return variant != nullptr && choose_weights(target, layers) != nullptr &&
-         layers[0].norm.samples_per_set * Cut(*variant, dims).chunks <= kMostParts;
+         layers[0].norm.samples_per_set * Cut(*variant, layers[0].conv).chunks <= kMostParts;
+}
+
+namespace {
+
+std::vector<std::string> names_of(const Target& target, Layers layers) {
+  std::vector<std::pair<std::int64_t, std::string>> all;
+  for_each_that_fits(target, layers, [&](const LayerVariant& variant, std::int64_t costs) {
+    all.emplace_back(costs, variant.name);
+  });
+  std::stable_sort(all.begin(), all.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<std::string> names;
+  for (auto& [costs, name] : all) names.push_back(std::move(name));
+  return names;
+}
+
+}  // namespace
+
+std::vector<std::string> variants_of(const CudaDeviceInfo& device, Precision precision,
+                                     const ConvNormActForward<float>& call) {
+  return names_of(Target(device, precision), call.layers);
+}
+std::vector<std::string> variants_of(const CudaDeviceInfo& device, Precision precision,
+                                     const ConvNormActBackward<float>& call) {
+  return names_of(Target(device, precision), call.layers);
 }
 
 std::int64_t conv_norm_act_workspace(const CudaQueue&, Layers layers) {
@@ -132,9 +180,9 @@ std::int64_t conv_norm_act_workspace(const CudaQueue&, Layers layers) {
   return 2 * most + all;
 }
 
-void run(CudaQueue& queue, const ConvNormActForward<float>& call) {
+void run(CudaQueue& queue, const ConvNormActForward<float>& call, const char* name) {
   const Layers layers = call.layers;
-  const LayerVariant& variant = *choose(Target(queue), layers);
+  const LayerVariant& variant = chosen(queue, layers, name);
   std::size_t most = 0, most_y = 0;
   for (const Layer& layer : layers) {
     most = std::max(most, parts_of(layer, Cut(variant, layer.conv)));
@@ -166,10 +214,10 @@ void run(CudaQueue& queue, const ConvNormActForward<float>& call) {
   }
 }
 
-void run(CudaQueue& queue, const ConvNormActBackward<float>& call) {
+void run(CudaQueue& queue, const ConvNormActBackward<float>& call, const char* name) {
   const Layers layers = call.layers;
   const Target target(queue);
-  const LayerVariant& variant = *choose(target, layers);
+  const LayerVariant& variant = chosen(queue, layers, name);
   const LayerWeightsVariant& weights = *choose_weights(target, layers);
   const int channels = narrow(layers[0].conv.channels_out);
   const std::size_t count = layers.size();
