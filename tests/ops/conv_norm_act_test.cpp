@@ -34,7 +34,9 @@ void for_queues(const F& f) {
       f.template operator()<double>(harness::queue(threads));
     }
   } else {
-    f.template operator()<float>(harness::cuda_queue(kernels::Precision::kTf32));
+    Backend::for_precisions([&]<class T>(auto& queue) {
+      if (queue.precision() == kernels::Precision::kTf32) f.template operator()<T>(queue);
+    });
   }
 }
 // Calls f(case, variant) for all rows that the queue computes, with each of its kernels.
