@@ -149,8 +149,8 @@ def fused_step(s, machine, layer, back, early=False):
 
 def steps(machine):
     """{name: (launches with their cold shares, networks)} of a paper-scale step, TF32. The fused layers
-    have no code yet: they are the compiled row products with 300 instructions and two or three sums over
-    the block more."""
+    were predicted before their code was written: they are the compiled row products with 300 instructions
+    and two or three sums over the block more."""
     s, today = SHAPES["paper"], measured.step("paper", True, machine)
     gone = max(0.0, 1 - machine.l2_holds / (s.depth - 2) / (s.x + s.y))
     together = parameter_gradients(s, s.depth - 2, 8, *WEIGHTS["h = 64, 1 slice, 1 block"])
