@@ -24,7 +24,6 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -42,6 +41,7 @@ import output  # noqa: E402
 import source  # noqa: E402
 import tables  # noqa: E402
 from localizer import Localizer, PackedLocalizer  # noqa: E402
+from machine import describe_machine  # noqa: E402
 
 COMPILED = {"compile": "reduce-overhead", "max-autotune": "max-autotune"}
 
@@ -273,7 +273,7 @@ def main():
     commit = os.environ.get("SIDECHANNEL_COMMIT") or source.commit() or "unknown"
     description = {"date": time.strftime("%Y-%m-%d"), "pytorch": torch.__version__, "cores": cores,
                    "commit": commit,
-                   "machine": platform.processor() or platform.machine()}
+                   "machine": describe_machine()["cpu"]}
     if device == "cuda":
         description.update(gpu=torch.cuda.get_device_name(), cudnn=torch.backends.cudnn.version())
     print(f"PyTorch {torch.__version__}, {description.get('gpu', f'{cores} cores')}, commit {commit}",

@@ -40,6 +40,9 @@ def describe_machine():
     def text_of(path):
         return pathlib.Path(path).read_text() if os.path.exists(path) else ""
 
+    processor = text_of("/proc/cpuinfo")
+    vectors = next((name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2"))
+                    if re.search(rf"^flags.*\b{flag}\b", processor, re.MULTILINE)), "")
     release = found('PRETTY_NAME="(.*)"', text_of("/etc/os-release"))
     return {
         "gpu": gpu_fields("name", "driver_version", "memory.total", "compute_cap"),
@@ -47,7 +50,8 @@ def describe_machine():
                              "power.limit", "temperature.gpu"),
         "cuda_of_driver": found(r"CUDA Version: *([\d.]+)", output_of("nvidia-smi")),
         "nvcc": found(r"release ([\d.]+)", output_of(nvcc(), "--version") if nvcc() else ""),
-        "cpu": found(r"model name\s*: (.*)", text_of("/proc/cpuinfo")) or platform.machine(),
+        "cpu": ", ".join(filter(None, (found(r"model name\s*: (.*)", processor)
+                                       or platform.machine(), vectors))),
         "cores": len(os.sched_getaffinity(0)),
         "system": f"{release}, Linux {platform.release()}".lstrip(", "),
     }
