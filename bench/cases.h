@@ -288,7 +288,7 @@ class Cases {
       std::vector<ConvNormActGradients<float>> gradients;
     };
     const auto lists = [=](auto& m) {
-      const auto of = std::make_shared<Lists>();
+      auto of = std::make_shared<Lists>();
       for (int i = 0; i < count; ++i) {
         of->layers.push_back(
             {.conv = conv,

@@ -56,8 +56,7 @@ Var Tape::normal(Shape shape, Stream stream, const Random& random) {
   return out;
 }
 
-void Tape::record(Var& output, std::span<const Var> inputs,
-                  std::function<void(Grads&)> backward) {
+void Tape::record(Var& output, std::span<const Var> inputs, std::function<void(Grads&)> backward) {
   for (const Var& input : inputs) {
     SC_CHECK(input.lifetimes_ == lifetimes_, "the inputs of an operation are of different tapes");
   }

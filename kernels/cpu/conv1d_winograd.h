@@ -44,8 +44,7 @@ struct PointPair {
   double p;
   double scale;
 };
-constexpr std::array<PointPair, 3> kPairs{
-    {{1.0, -1 / 4.5}, {2.0, 1 / 90.0}, {0.5, 32 / 45.0}}};
+constexpr std::array<PointPair, 3> kPairs{{{1.0, -1 / 4.5}, {2.0, 1 / 90.0}, {0.5, 32 / 45.0}}};
 
 // u[point, i] = sum over t of G[point, t] * w[t, i], for i < size.
 template <class T>

@@ -66,7 +66,7 @@ TEST(ConvNormActOperation, Gradients) {
     harness::expect_gradients(
         [&](Tape& tape, std::span<const Var> in) {
           const std::size_t before = tape.mark().nodes;
-          const Var z = together(c, in);
+          Var z = together(c, in);
           // All layers together; and nothing where it takes differences.
           EXPECT_EQ(tape.mark().nodes - before, tape.recording() ? 1u : 0u);
           return z;
