@@ -135,15 +135,11 @@ struct cudaFuncAttributes {
   int maxThreadsPerBlock;
   int maxDynamicSharedSizeBytes;
 };
-enum cudaLaunchAttributeID {
-  cudaLaunchAttributeClusterDimension = 4,
-  cudaLaunchAttributeProgrammaticStreamSerialization = 6,  // runs launches in order all the same
-};
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension = 4 };
 struct cudaLaunchAttributeValue {
   struct {
     unsigned x, y, z;
   } clusterDim;
-  int programmaticStreamSerializationAllowed;
 };
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
