@@ -101,7 +101,7 @@ class Tables(unittest.TestCase):
         self.assertNotIn("0ld0000", text)
 
     def test_goals_on_the_cpu(self):
-        cpu = {"commit": "c", "cores": 2, "pytorch": "2.0+cpu", "results": [
+        cpu = {"commit": "c", "cores": 2, "machine": "m", "pytorch": "2.0+cpu", "results": [
             {"preset": "demo", "ours_seconds": [1e-3], "share": [0.6],
              "pytorch_eager_seconds": [2e-3]}]}
         text = self.document({"cpu-2cores-c.json": cpu})
