@@ -116,9 +116,23 @@ double seconds_of(const Device& device, experiments::TrainingStep& step, int ste
   return experiments::seconds_since(start) / steps;
 }
 
+// How a step is made.
+struct Mode {
+  const char* name;
+  // What it sets in the environment.
+  const char *variable, *value;
+};
+constexpr Mode kModes[] = {{"replayed", nullptr, nullptr},
+                           {"eager", "SIDECHANNEL_REPLAY", "off"},
+                           {"overlapping", "SIDECHANNEL_OVERLAP", "on"},
+                           {"apart", "SIDECHANNEL_LAYERS", "apart"}};
+
 void gpu_step(benchmark::State& state, const Workload& workload, const std::string& name,
-              Precision precision, bool replayed) {
-  setenv("SIDECHANNEL_REPLAY", replayed ? "on" : "off", 1);
+              Precision precision, const Mode& mode) {
+  for (const Mode& other : kModes) {
+    if (other.variable) unsetenv(other.variable);
+  }
+  if (mode.variable) setenv(mode.variable, mode.value, 1);
   const Device device = Device::from_name(name, 0, precision);
   const kernels::CudaQueue& queue = device.cuda_queue();
   if (precision == Precision::kTf32 && queue.info().compute_capability < 80) {
@@ -164,11 +178,13 @@ void gpu_step(benchmark::State& state, const Workload& workload, const std::stri
 void add_gpu_steps(const std::string& device) {
   for (const Workload& workload : kWorkloads) {
     for (const Precision precision : {Precision::kTf32, Precision::kFp32}) {
-      for (const bool replayed : {true, false}) {
-        const std::string name = fmt::format("training_step/{}/{}/{}", workload.name,
-                                             name_of(precision), replayed ? "replayed" : "eager");
+      for (const Mode& mode : kModes) {
+        // Layers are computed together in TF32 alone.
+        if (mode.name == std::string("apart") && precision == Precision::kFp32) continue;
+        const std::string name =
+            fmt::format("training_step/{}/{}/{}", workload.name, name_of(precision), mode.name);
         add_benchmark(name, [=](benchmark::State& state) {
-          gpu_step(state, workload, device, precision, replayed);
+          gpu_step(state, workload, device, precision, mode);
         });
       }
     }

@@ -81,6 +81,9 @@ class CudaQueue {
   Precision precision() const { return precision_; }
   // Whether every launch is waited for (CUDA_LAUNCH_BLOCKING=1), to find the one that fails.
   bool blocking() const { return blocking_; }
+  // Whether a launch's blocks may begin while the launch before still runs, and wait there for it
+  // (programmatic dependent launch): with SIDECHANNEL_OVERLAP=on, from sm_90 on.
+  bool overlaps() const { return overlaps_; }
   CUstream_st* stream() const { return stream_; }
   cublasLtContext* blas();
 
@@ -142,6 +145,7 @@ class CudaQueue {
   CUstream_st* stream_ = nullptr;
   std::shared_ptr<cublasLtContext> blas_;
   bool blocking_ = false;  // CUDA_LAUNCH_BLOCKING
+  bool overlaps_ = false;
   bool capturing_ = false;
   std::int64_t launches_before_capture_ = 0;
   Counters counters_;

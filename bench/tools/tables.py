@@ -23,6 +23,10 @@ NOT_MEASURED = "not measured"
 # Shares of the peak, and times as fast as PyTorch run eagerly, that a step on the CPU should reach.
 CPU_GOALS = {"demo": (0.55, 3), "paper": (0.75, 2)}
 
+# Other ways of our own than one recorded step.
+OURS = {"eager": "launched one by one", "overlapping": "launches that overlap",
+        "apart": "hidden layers one operation after the other"}
+
 # For an H200, before anything was measured on one. Floors are the convolutions' operations at 245
 # (TF32 mma.sync) and 66.9 TFLOP/s (FFMA); the rest are estimates. Times in milliseconds.
 STEPS = {
@@ -88,9 +92,10 @@ def step_rows(found, rows=()):
         row = by_key.setdefault((step, precision),
                                 {"preset": step, "precision": precision, "ours_seconds": []})
         seconds = result["real_time"] * {"us": 1e-6, "ms": 1e-3}[result["time_unit"]]
-        if how == "eager":
-            row.setdefault("ours_eager_seconds", []).append(seconds)
-            row["launches_eager"] = result["launches"]
+        if how not in ("", "replayed"):
+            row.setdefault(f"ours_{how}_seconds", []).append(seconds)
+            if how == "eager":
+                row["launches_eager"] = result["launches"]
             continue
         row["ours_seconds"].append(seconds)
         for counter in COUNTERS:
@@ -258,9 +263,9 @@ def gpu_steps(_, gpu):
         rows.append([STEP_NAMES[step], precision, ms(expected.get("floor"), ""),
                      f"{expected['ours']} ms" if "ours" in expected else "",
                      ms(milliseconds(row, "ours")), percent(share) if share else "",
-                     ms(milliseconds(row, "ours_eager"))])
-    return table(["step", "", "floor", "predicted", "replayed", "of the units' peak",
-                  "launched one by one"], rows)
+                     *(ms(milliseconds(row, f"ours_{how}")) for how in OURS)])
+    return table(["step", "", "floor", "predicted", "replayed", "of the units' peak", *OURS.values()],
+                 rows)
 
 
 def gpu_pytorch(_, gpu):
@@ -373,7 +378,8 @@ def step_summary(gpu):
     rows = []
     for row in gpu["steps"]["results"]:
         cells = [row["preset"], row["precision"]]
-        for label, key in (("ours", "ours"), ("one by one", "ours_eager"), ("eager", "pytorch_eager"),
+        for label, key in (("ours", "ours"), *((how, f"ours_{how}") for how in OURS if how != "eager"),
+                           ("one by one", "ours_eager"), ("eager", "pytorch_eager"),
                            ("graph", "pytorch_graph"), ("compile", "pytorch_compile"),
                            ("max-autotune", "pytorch_max-autotune")):
             time = ms(milliseconds(row, key), "")

@@ -1,6 +1,8 @@
 #include "kernels/conv_norm_act.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <string>
 
 #include "engine/ops.h"
 #include "engine/ops/dims.h"
@@ -75,12 +77,18 @@ struct Kept {
   }
 };
 
+// SIDECHANNEL_LAYERS=apart: for measurements of what it brings.
+bool apart() {
+  const char* const value = std::getenv("SIDECHANNEL_LAYERS");
+  return value != nullptr && std::string(value) == "apart";
+}
+
 // Whether the device computes the layers together. Not where one tensor is several of their
 // parameters, as it would be written to by several layers at once; nor where somebody looks at
 // every operation, or at layers on whose results gradients depend; nor where a bias has a gradient
 // and its weights have none: alone it is summed in another order.
 bool together(const Kept& kept, bool records, bool hidden) {
-  if (kept.x.tape().watched() || (records && hidden)) return false;
+  if (kept.x.tape().watched() || (records && hidden) || apart()) return false;
   for (const ConvNormActParameters& p : kept.parameters) {
     if (records && p.b.requires_grad() && !p.w.requires_grad()) return false;
   }

@@ -26,6 +26,7 @@ using device::Pack;
 
 // One thread.
 __global__ void begin(AdamBegin<float> call) {
+  device::after_earlier_launches();
   *call.state = begin_step(call.rule, *call.state, *call.sum_of_squares,
                            call.loss ? static_cast<double>(*call.loss) : 0.0, FLT_MAX);
 }
@@ -57,6 +58,7 @@ __device__ __forceinline__ void update_pack(const AdamConstants& constants, floa
 }
 
 __global__ void update(AdamConstants constants, AdamUpdate<float> call, bool packed) {
+  device::after_earlier_launches();
   if (call.state->halted != 0) return;
   const auto rate = static_cast<float>(call.state->rate);
   const auto correction = static_cast<float>(call.state->correction);

@@ -20,6 +20,7 @@ constexpr std::int64_t kSumRange = 32768;
 // Grid: one block for each range, which hands its sum to finish(block, sum) in one thread.
 template <class Term, class Finish>
 __global__ void sum_ranges(std::int64_t size, std::int64_t range, Term term, Finish finish) {
+  device::after_earlier_launches();
   const std::int64_t first = blockIdx.x * range;
   const std::int64_t last = min(size, first + range);
   constexpr int kBatch = 8;  // terms of a thread whose loads are under way at the same time

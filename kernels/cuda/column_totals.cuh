@@ -33,6 +33,7 @@ struct ColumnOutputs {
 template <int kValues>
 __global__ void total_columns(Tiling tiling, std::int64_t groups,
                               const ColumnPartial<kValues>* partial, ColumnOutputs<kValues> out) {
+  device::after_earlier_launches();
   const int channel = static_cast<int>(blockIdx.x * blockDim.y + threadIdx.y);
   if (channel >= tiling.channels) return;  // the whole warp
   float total[kValues] = {};

@@ -12,6 +12,7 @@ namespace {
 
 template <class T>
 __global__ void fill_elements(std::int64_t size, T value, T* x) {
+  device::after_earlier_launches();
   const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i < size) x[i] = value;
 }

@@ -11,6 +11,7 @@
 #include <limits>
 #include <utility>
 
+#include "kernels/cuda/device/dependency.cuh"
 #include "kernels/cuda_queue.h"
 
 namespace sidechannel::kernels {
@@ -44,14 +45,19 @@ void launch(CudaQueue& queue, const char* operation, void (*kernel)(Params...), 
   config.dynamicSmemBytes = how.dynamic_shared;
   config.stream = queue.stream();
 
-  cudaLaunchAttribute cluster = {};
+  cudaLaunchAttribute attributes[2] = {};
+  config.attrs = attributes;
   if (how.cluster.x * how.cluster.y * how.cluster.z > 1) {
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
     cluster.id = cudaLaunchAttributeClusterDimension;
     cluster.val.clusterDim.x = how.cluster.x;
     cluster.val.clusterDim.y = how.cluster.y;
     cluster.val.clusterDim.z = how.cluster.z;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
+  }
+  if (queue.overlaps()) {
+    cudaLaunchAttribute& early = attributes[config.numAttrs++];
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
   }
 
   // More than what every device has must be asked for, kernel by kernel.

@@ -41,6 +41,7 @@ using device::Tile;
 template <int kVec, int kItems>
 __global__ void __launch_bounds__(kMaxTileThreads, 1)
     add_bias_and_activate(Tiling tiling, Activation activation, const float* b, float* y) {
+  device::after_earlier_launches();
   const Tile<kVec, kItems> tile(tiling);
   if (!tile.inside(tiling)) return;
   const auto bias = Pack<kVec>::gather(b + tile.channel);
@@ -59,6 +60,7 @@ template <int kVec, int kItems>
 __global__ void __launch_bounds__(kMaxTileThreads, 1)
     let_through_and_sum(Tiling tiling, Activation activation, const float* y, const float* dy,
                         float* g, ColumnPartial<1>* partial) {
+  device::after_earlier_launches();
   const Tile<kVec, kItems> tile(tiling);
   Pack<kVec> sum[1] = {};
   tile.each([&](int, std::int64_t at) {
@@ -86,6 +88,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
 template <int kVec>
 __global__ void single_forward(std::int64_t rows, int in, Activation activation, const float* x,
                                const float* w, const float* b, float* y) {
+  device::after_earlier_launches();
   const std::int64_t row = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
   const int columns = static_cast<int>(blockDim.x);
   float sum = 0;
@@ -112,6 +115,7 @@ template <int kVec, int kItems>
 __global__ void __launch_bounds__(kMaxTileThreads, 1)
     single_backward(Tiling tiling, Activation activation, const float* x, const float* w,
                     const float* y, const float* dy, GradOut<float> dx, ColumnPartial<2>* partial) {
+  device::after_earlier_launches();
   const Tile<kVec, kItems> tile(tiling);
   Pack<kVec> weights = {};
   if (tile.inside(tiling)) weights = Pack<kVec>::gather(w + tile.channel);

@@ -18,6 +18,7 @@ namespace sidechannel::kernels {
 template <class F, class... In>
 __global__ void map_elements(std::int64_t size, bool packed, F f, GradOut<float> out,
                              const In*... in) {
+  device::after_earlier_launches();
   using device::Pack;
   const std::int64_t first = (std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * 4;
   if (packed && first + 4 <= size) {

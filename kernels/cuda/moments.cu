@@ -39,6 +39,7 @@ struct WarpSums {
 
 // With one block the count is moved here; otherwise other blocks may still have to read it.
 __global__ void update(MomentsUpdate<float> call) {
+  device::after_earlier_launches();
   if (call.halted && *call.halted != 0) return;  // all threads alike
   const std::int64_t samples = call.samples, length = call.length;
   auto& sums = device::static_shared<WarpSums>();
@@ -69,6 +70,7 @@ __global__ void update(MomentsUpdate<float> call) {
 }
 
 __global__ void move_count(MomentsUpdate<float> call) {
+  device::after_earlier_launches();
   if (!call.halted || *call.halted == 0) *call.count += call.samples;
 }
 

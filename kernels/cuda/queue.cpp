@@ -163,6 +163,8 @@ CudaQueue::CudaQueue(int device, Precision precision)
                     std::to_string(count) + ", counted from 0");
   }
   info_ = describe(device);
+  const char* const overlap = std::getenv("SIDECHANNEL_OVERLAP");
+  overlaps_ = overlap != nullptr && std::string(overlap) == "on" && info_.compute_capability >= 90;
   check(cudaSetDevice(device), "cannot use the device");
   const int code = device_code_error();
   if (code == cudaErrorNoKernelImageForDevice || code == cudaErrorInvalidDeviceFunction) {

@@ -21,6 +21,7 @@ namespace {
 constexpr unsigned kThreads = 256;
 
 __global__ void fill_normals(NormalFill<float> call, bool packed) {
+  device::after_earlier_launches();
   const std::int64_t blocks = (call.length + 3) / 4;
   const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= call.samples * blocks) return;
@@ -44,11 +45,13 @@ __global__ void fill_normals(NormalFill<float> call, bool packed) {
 }
 
 __global__ void advance(RandomAdvance call) {
+  device::after_earlier_launches();
   call.at->step += call.by.step;
   call.at->first_sample += call.by.first_sample;
 }
 
 __global__ void fill_uniforms(UniformFill<float> call) {
+  device::after_earlier_launches();
   const std::int64_t block = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (block * 4 >= call.size) return;
   std::uint32_t words[4];

@@ -87,6 +87,31 @@ TEST_F(CudaLocalization, AStepOfThePapersDepthIsFewLaunches) {
   }
 }
 
+// Launches that overlap compute what they do one after the other, in graphs too.
+TEST_F(CudaLocalization, LaunchesMayOverlap) {
+  std::vector<std::vector<HostArray>> states;
+  for (const char* overlap : {"off", "on"}) {
+    setenv("SIDECHANNEL_OVERLAP", overlap, 1);
+    const Device device = Device::cuda(0, Precision::kTf32);
+    unsetenv("SIDECHANNEL_OVERLAP");
+    const bool wanted = overlap == std::string("on");
+    EXPECT_EQ(device.cuda_queue().overlaps(),
+              wanted && device.cuda_queue().info().compute_capability >= 90);
+    LocalizerConfig config = small_network("batch");
+    config.channels = 32;
+    Localizer network(device, DType::kF32, config, 1);
+    LocalizationStep step(network, LearningRate{2e-3}, 4, 24, 1);
+    for (int i = 0; i < 8; ++i) step();
+    states.emplace_back();
+    for (const Parameter& parameter : network.parameters().parameters()) {
+      states.back().push_back(parameter.value.to_host());
+    }
+  }
+  for (std::size_t i = 0; i < states[0].size(); ++i) {
+    EXPECT_EQ(states[0][i].bytes, states[1][i].bytes);
+  }
+}
+
 // A replayed step computes what an eager one does, to the bit.
 TEST_F(CudaLocalization, ReplayedStepsAreEagerSteps) {
   std::vector<std::vector<HostArray>> states;

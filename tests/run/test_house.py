@@ -79,6 +79,14 @@ class House(unittest.TestCase):
         self.assertEqual({call for call in calls if not re.search(rf"\b{call}\b", cases)},
                          {"RandomAdvance"})
 
+    def test_every_kernel_waits_for_the_launches_before(self):
+        """First of all, or launches that overlap would read what is not there yet."""
+        kernel = r"__global__ [^;{]*?\{\s*(?:kernels::)?(?:device::)?(\w+)"
+        first = [name for folder in ("kernels", "bench") for _, text in sources(folder)
+                 for name in re.findall(kernel, re.sub(r"//.*", "", text))]
+        self.assertGreater(len(first), 35)
+        self.assertEqual(set(first), {"after_earlier_launches"})
+
     def test_one_place_each(self):
         self.assertEqual(files_with(r"CUDA_EMULATION|CUDA_EMULATED", *ROOMS), set())
         self.assertEqual(files_with(r"SIDECHANNEL_HAS_CUDA", *ROOMS),

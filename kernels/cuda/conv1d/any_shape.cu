@@ -38,6 +38,7 @@ struct RowsShared {
 };
 
 __global__ void __launch_bounds__(kRowThreads) tiled_rows_kernel(NarrowProduct p, int tiles) {
+  device::after_earlier_launches();
   RowsShared& shared = static_shared<RowsShared>();
   const int thread = static_cast<int>(threadIdx.x);
   const int n = static_cast<int>(blockIdx.x) / tiles;
@@ -135,6 +136,7 @@ __device__ __forceinline__ void stage(float (*to)[kSide], const float* data, int
 }
 
 __global__ void __launch_bounds__(kWeightThreads) tiled_weights_kernel(WeightSums p) {
+  device::after_earlier_launches();
   WeightsShared& shared = static_shared<WeightsShared>();
   const int co_tiles = (p.channels_out + kSide - 1) / kSide;
   const int ci_tiles = (p.channels_in + kSide - 1) / kSide;
@@ -204,6 +206,7 @@ constexpr int kLanes = 32;
 constexpr int kGroups = 8;
 
 __global__ void __launch_bounds__(kLanes* kGroups) sum_columns_kernel(WeightSums p) {
+  device::after_earlier_launches();
   struct Shared {
     float sum[kGroups][kLanes];
   };
@@ -243,6 +246,7 @@ struct SplitLayers {
 template <int kMost, int kSplitGroups>
 __global__ void __launch_bounds__(kLanes* kSplitGroups)
     add_splits_kernel(const __grid_constant__ SplitLayers<kMost> layers) {
+  device::after_earlier_launches();
   const auto& [p, dw, db] = layers.at[blockIdx.y];
   struct Shared {
     float sum[kSplitGroups][kLanes];

@@ -32,6 +32,7 @@ constexpr int kRun = 4;  // neighbouring positions of a thread
 
 template <int kVec>
 __global__ void __launch_bounds__(kThreads) one_channel_in_kernel(NarrowProduct p, int runs) {
+  device::after_earlier_launches();
   const std::int64_t index = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const int packs = p.columns / kVec;
   const std::int64_t run = index / packs;
@@ -94,6 +95,7 @@ constexpr int kLanesOfRun = 8;
 
 template <int kVec>
 __global__ void __launch_bounds__(kThreads) one_channel_out_kernel(NarrowProduct p, int runs) {
+  device::after_earlier_launches();
   const std::int64_t index = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   const std::int64_t run = index / kLanesOfRun;
   const int lane = static_cast<int>(threadIdx.x) % kLanesOfRun;
@@ -181,6 +183,7 @@ struct SingleSums {
 
 __global__ void __launch_bounds__(kChannelsOfBlock* kGroupsOfBlock)
     one_channel_weights_kernel(WeightSums p, SingleSums s) {
+  device::after_earlier_launches();
   struct Shared {
     float sum[kGroupsOfBlock][kTapsOfBlock + 1][kChannelsOfBlock];
   };

@@ -132,6 +132,7 @@ __device__ __forceinline__ Weights load_weights(const float (*w)[Place::kPitch],
 
 template <int kChannels, int kTaps, int kWarps, int kRun, int kGroups, bool kFlip>
 __global__ void __launch_bounds__(kWarps * 32 * kGroups, 1) ffma_rows_kernel(NarrowProduct p) {
+  device::after_earlier_launches();
   using Rows = FfmaRows<kChannels, kTaps, kWarps, kRun, kGroups, kFlip>;
   const int group = static_cast<int>(threadIdx.x) / Rows::kGroupThreads;
   const int rank = static_cast<int>(threadIdx.x) % Rows::kGroupThreads;

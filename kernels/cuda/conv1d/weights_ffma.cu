@@ -99,6 +99,7 @@ __device__ __forceinline__ void add(const Stage<S>& stage, int group, int ci, in
 
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, 1) ffma_weights_kernel(WeightSums p) {
+  device::after_earlier_launches();
   constexpr int kChannels = S::kChannels, kTaps = S::kTaps;
   const int thread = static_cast<int>(threadIdx.x);
   const int group = thread / S::kGroupThreads;

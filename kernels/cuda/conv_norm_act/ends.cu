@@ -38,6 +38,7 @@ struct Place {
 
 template <int kChannels>
 __global__ void __launch_bounds__(kThreads) finish_kernel(Between layer, int length, float* z) {
+  device::after_earlier_launches();
   struct Shared {
     device::LayerConstants<kChannels> constants;
     double totals[kChannels];
@@ -61,6 +62,7 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(Between layer, int len
 template <int kChannels>
 __global__ void __launch_bounds__(kThreads)
     begin_kernel(Between layer, int length, const float* dz, float* g) {
+  device::after_earlier_launches();
   using P = Place<kChannels>;
   struct Shared {
     device::LayerConstants<kChannels> constants;
@@ -115,6 +117,7 @@ struct ParamsOfLayers {
 template <int kChannels>
 __global__ void __launch_bounds__(512)
     params_kernel(const __grid_constant__ ParamsOfLayers layers) {
+  device::after_earlier_launches();
   constexpr int kGroups = 512 / kChannels;
   struct Shared {
     float2 sums[kGroups][kChannels];

@@ -54,6 +54,24 @@ __device__ __forceinline__ void bar_sync() {
   asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory");
 }
 
+// --- The order of launches -----------------------------------------------------------------------
+//
+// From sm_90 on; where launches do not overlap, nothing.
+
+// Waits until all launches that this one depends on are done, and their memory is settled.
+__device__ __forceinline__ void griddepcontrol_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Lets the launches that depend on this one begin, as soon as there is room.
+__device__ __forceinline__ void griddepcontrol_launch_dependents() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // --- Tensor cores --------------------------------------------------------------------------------
 //
 // From sm_80 on. Kernels that need them are not chosen on older GPUs, and trap there.

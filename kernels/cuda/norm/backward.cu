@@ -71,6 +71,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
     backward_tile(Tiling tiling, NormArguments norm, const float* x, const float* gamma,
                   const float* beta, GivenStatistics statistics, const float* dy, GradOut<float> dx,
                   Sums* partial) {
+  device::after_earlier_launches();
   auto& sums = device::static_shared<ColumnSums<kVec, 2>>();
   const Tile<kVec, kItems> tile(tiling);
   const int channels = device::tile_channels<kVec>(tiling);
@@ -133,6 +134,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
 // t + threads, ...; then the block's tree.
 __global__ void merge_set(Tiling tiling, NormArguments norm, const float* gamma,
                           const Sums* partial, Sums* of_sets) {
+  device::after_earlier_launches();
   const std::int64_t parts = std::int64_t{norm.set_channels} * tiling.chunks;
   const std::int64_t sets = tiling.channels / norm.set_channels;
   const Sums* of_set = partial + blockIdx.x * parts;
@@ -155,6 +157,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
     apply_backward(Tiling tiling, NormArguments norm, const float* x, const float* gamma,
                    const float* beta, GivenStatistics statistics, const float* dy,
                    const Sums* of_sets, GradOut<float> dx) {
+  device::after_earlier_launches();
   const Tile<kVec, kItems> tile(tiling);
   if (!tile.inside(tiling)) return;
   NormConstants<kVec> constants;

@@ -33,6 +33,7 @@ template <int kVec, int kItems>
 __global__ void __launch_bounds__(kMaxTileThreads, 1)
     forward_whole_sets(Tiling tiling, NormArguments norm, const float* x, const float* gamma,
                        const float* beta, float* y, NormStatistics<float> statistics) {
+  device::after_earlier_launches();
   auto& sums = device::static_shared<ColumnSums<kVec, 2>>();
   const Tile<kVec, kItems> tile(tiling);
   const int channels = device::tile_channels<kVec>(tiling);
@@ -80,6 +81,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
 template <int kVec, int kItems>
 __global__ void __launch_bounds__(kMaxTileThreads, 1)
     sum_chunks(Tiling tiling, const float* x, Moments* moments) {
+  device::after_earlier_launches();
   auto& sums = device::static_shared<ColumnSums<kVec, 2>>();
   const Tile<kVec, kItems> tile(tiling);
   const int channels = device::tile_channels<kVec>(tiling);
@@ -123,6 +125,7 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
 // Order: thread t takes parts t, t + threads, ...; then the block's tree.
 __global__ void merge_chunks(Tiling tiling, NormArguments norm, double epsilon,
                              const Moments* moments, NormStatistics<float> statistics) {
+  device::after_earlier_launches();
   const std::int64_t parts = std::int64_t{norm.set_channels} * tiling.chunks;
   const Moments* of_set = moments + blockIdx.x * parts;
   const std::int64_t last = tiling.positions - std::int64_t{tiling.chunk} * (tiling.chunks - 1);
@@ -162,6 +165,7 @@ template <int kVec, int kItems, bool kPopulation>
 __global__ void __launch_bounds__(kMaxTileThreads, 1)
     apply(Tiling tiling, NormArguments norm, const float* x, GivenStatistics statistics,
           const float* gamma, const float* beta, float* y) {
+  device::after_earlier_launches();
   const Tile<kVec, kItems> tile(tiling);
   if (!tile.inside(tiling)) return;
   Pack<kVec> item[kItems];

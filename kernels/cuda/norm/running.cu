@@ -24,6 +24,7 @@ struct Updates {
 
 template <int kMost>
 __global__ void update_running(const __grid_constant__ Updates<kMost> updates) {
+  device::after_earlier_launches();
   const NormUpdateRunning<float>& call = updates.at[blockIdx.y];
   const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (c < call.dims.channels) move_running(call, c);

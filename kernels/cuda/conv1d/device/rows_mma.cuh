@@ -28,6 +28,7 @@
 #include "kernels/cuda/conv1d/device/mma.cuh"
 #include "kernels/cuda/conv1d/device/stage.cuh"
 #include "kernels/cuda/conv1d/kernels.h"
+#include "kernels/cuda/device/dependency.cuh"
 #include "kernels/cuda/device/shared.cuh"
 
 namespace sidechannel::kernels::device {
@@ -222,6 +223,7 @@ __device__ __forceinline__ void stage_barrier() {
 template <class S, bool kFlip, class Source, class Sink>
 __global__ void __launch_bounds__(S::kThreads, 1)
     mma_rows_kernel(NarrowProduct p, Source source, Sink sink) {
+  after_earlier_launches();
   constexpr int kTiles = S::kTiles, kColumnTiles = S::kColumnTiles;
   using W = std::conditional_t<kFlip, FlippedWeights<S::kChannels, S::kTaps>,
                                Weights<S::kChannels, S::kTaps>>;

@@ -32,6 +32,7 @@
 #include "kernels/cuda/conv1d/device/mma.cuh"
 #include "kernels/cuda/conv1d/device/stage.cuh"
 #include "kernels/cuda/conv1d/kernels.h"
+#include "kernels/cuda/device/dependency.cuh"
 #include "kernels/cuda/device/shared.cuh"
 
 namespace sidechannel::kernels::device {
@@ -147,6 +148,7 @@ __device__ __forceinline__ void bring(const WeightLayer<Input>& layer, const Chu
 template <class S, class Input, int kMost>
 __global__ void __launch_bounds__(kWeightThreads, 1)
     mma_weights_kernel(const __grid_constant__ WeightLayers<Input, kMost> layers) {
+  after_earlier_launches();
   const WeightLayer<Input>& layer = layers.at[blockIdx.z];
   const WeightSums& p = layer.sums;
   constexpr int kChannels = S::kChannels, kTaps = S::kTaps;
