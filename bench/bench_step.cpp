@@ -116,23 +116,28 @@ double seconds_of(const Device& device, experiments::TrainingStep& step, int ste
   return experiments::seconds_since(start) / steps;
 }
 
-// How a step is made.
+// How a step is made: what is set in the environment.
 struct Mode {
   const char* name;
-  // What it sets in the environment.
-  const char *variable, *value;
+  std::vector<std::pair<const char*, const char*>> environment;
 };
-constexpr Mode kModes[] = {{"replayed", nullptr, nullptr},
-                           {"eager", "SIDECHANNEL_REPLAY", "off"},
-                           {"overlapping", "SIDECHANNEL_OVERLAP", "on"},
-                           {"apart", "SIDECHANNEL_LAYERS", "apart"}};
+const std::vector<Mode>& modes() {
+  static const std::vector<Mode> all = {
+      {"replayed", {}},
+      {"eager", {{"SIDECHANNEL_REPLAY", "off"}}},
+      {"overlapping", {{"SIDECHANNEL_OVERLAP", "on"}}},
+      {"wgmma", {{"SIDECHANNEL_LAYERS", "wgmma"}}},
+      {"wgmma-overlapping", {{"SIDECHANNEL_LAYERS", "wgmma"}, {"SIDECHANNEL_OVERLAP", "on"}}},
+      {"apart", {{"SIDECHANNEL_LAYERS", "apart"}}}};
+  return all;
+}
 
 void gpu_step(benchmark::State& state, const Workload& workload, const std::string& name,
               Precision precision, const Mode& mode) {
-  for (const Mode& other : kModes) {
-    if (other.variable) unsetenv(other.variable);
+  for (const Mode& other : modes()) {
+    for (const auto& [variable, value] : other.environment) unsetenv(variable);
   }
-  if (mode.variable) setenv(mode.variable, mode.value, 1);
+  for (const auto& [variable, value] : mode.environment) setenv(variable, value, 1);
   const Device device = Device::from_name(name, 0, precision);
   const kernels::CudaQueue& queue = device.cuda_queue();
   if (precision == Precision::kTf32 && queue.info().compute_capability < 80) {
@@ -178,9 +183,12 @@ void gpu_step(benchmark::State& state, const Workload& workload, const std::stri
 void add_gpu_steps(const std::string& device) {
   for (const Workload& workload : kWorkloads) {
     for (const Precision precision : {Precision::kTf32, Precision::kFp32}) {
-      for (const Mode& mode : kModes) {
-        // Layers are computed together in TF32 alone.
-        if (mode.name == std::string("apart") && precision == Precision::kFp32) continue;
+      for (const Mode& mode : modes()) {
+        const bool by_wgmma = std::string_view(mode.name).starts_with("wgmma");
+        // Layers are computed together in TF32 alone, and by wgmma where they have 64 channels.
+        if ((by_wgmma || mode.name == std::string_view("apart")) && precision == Precision::kFp32)
+          continue;
+        if (by_wgmma && workload.name == std::string_view("demo")) continue;
         const std::string name =
             fmt::format("training_step/{}/{}/{}", workload.name, name_of(precision), mode.name);
         add_benchmark(name, [=](benchmark::State& state) {

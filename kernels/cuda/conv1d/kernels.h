@@ -20,6 +20,7 @@ struct Needs {
   int compute_capability = 0;                       // at least
   std::size_t shared = 0;                           // bytes of shared memory of a block
   bool aligned = false;                             // buffers, to 16 bytes
+  bool hopper = false;                              // code of sm_90a: 9.0 and nothing else
 
   // Of the kernels for hidden layers of `channels` in and out.
   static constexpr Needs hidden(int channels, int taps, Precision precision, std::size_t shared) {

@@ -54,8 +54,10 @@ constexpr LayerVariant variant(const char* name) {
   constexpr std::size_t kShared =
       std::max({sizeof(device::RowMemory<S, Activated<S>, MomentsOut<S>>),
                 sizeof(device::RowMemory<S, Gradient<S>, GradientOut<S>>)});
-  return {name, Needs::hidden(S::kChannels, S::kTaps, Precision::kTf32, kShared), S::kPositions,
-          forward<S>, backward<S>};
+  return {name,          Needs::hidden(S::kChannels, S::kTaps, Precision::kTf32, kShared),
+          S::kPositions, 1,
+          forward<S>,    backward<S>,
+          nullptr};
 }
 
 }  // namespace

@@ -33,6 +33,17 @@ struct PendingCopy {
   unsigned group;
 };
 
+// A product of a warp group that nobody has waited for yet, one thread's part.
+struct Wgmma {
+  float* d;
+  unsigned columns;
+  std::uint64_t a, b;
+  bool add;
+  unsigned group;
+  Site site;
+  std::vector<float> before;  // what stood in d, where no earlier product gives it
+};
+
 struct Thread {
   ThreadPlace place;
   uint3 index;
@@ -46,9 +57,37 @@ struct Thread {
   unsigned cluster_barrier;  // that it arrived at
   std::vector<PendingCopy> copies;
   unsigned copy_groups;  // committed so far
+  std::vector<Wgmma> wgmmas;
+  unsigned wgmma_groups;  // committed so far
+  bool wgmma_fenced;
   // Race check: up to when the accesses of each lane of its warp happened before this thread's next
   // one. Empty when accesses are not checked.
   std::vector<std::uint32_t> seen;
+  // The same of each thread of the cluster, by mbarriers; empty where there was none.
+  std::vector<std::uint32_t> met;
+  std::uint32_t proxy_fence;  // its last fence.proxy.async
+};
+
+// A copy that reports to an mbarrier, under way.
+struct BulkCopy {
+  void* to;
+  const void* from;
+  unsigned bytes;
+  const Thread* by;
+};
+
+// A barrier in shared memory, in one phase after the other.
+struct Mbarrier {
+  const void* at;
+  unsigned arrivals;  // of a phase
+  unsigned arrived;
+  std::uint64_t expected;  // bytes
+  unsigned phase;
+  std::vector<BulkCopy> copies;
+  std::vector<Thread*> waiting;
+  // Race check: what happened before this phase's end, and the last one's, by thread of the
+  // cluster.
+  std::vector<std::uint32_t> joining, joined;
 };
 
 // Lanes of a warp that wait for each other.
@@ -76,7 +115,9 @@ struct Block {
   Site site;
   std::vector<Thread*> waiting;
   std::vector<std::vector<WarpMeeting>> meetings;  // by warp
-  std::uint32_t barrier_time;                      // race check
+  std::vector<Mbarrier> mbarriers;
+  std::vector<std::vector<Thread*>> warpgroups;  // in wgmma.wait_group
+  std::uint32_t barrier_time;                    // race check
 };
 
 struct Cluster {
@@ -101,6 +142,9 @@ inline unsigned threads_per_block() {
   return static_cast<unsigned>(volume(blockDim));
 }
 
+// The running thread cannot go on: others run until somebody has made it ready.
+void block_current(const char* waits_in, Site site);
+void make_ready(std::vector<Thread*>& threads);  // and empties the list
 // Runs all threads of the cluster to their end, as fibers. Throws the Error of device_fail.
 void run_cluster(const KernelCall& call);
 
@@ -200,8 +244,14 @@ extern const unsigned char* arguments_end;
 extern unsigned char* stacks_begin;
 extern unsigned char* stacks_end;
 
+// What happened before `from` happened before `to`, too.
+void join_times(std::vector<std::uint32_t>& to, const std::vector<std::uint32_t>& from);
+
 void check_access(const void* p, std::size_t bytes, bool write, bool atomic, const void* caller)
     __attribute__((weak));
+// Of shared memory: by a bulk copy; as an operand of wgmma.
+void note_async_write(const void* p, std::size_t bytes) __attribute__((weak));
+void check_async_read(const void* p, std::size_t bytes, Site site) __attribute__((weak));
 void note_allocation(const void* p, std::size_t bytes) __attribute__((weak));
 void note_written(const void* p, std::size_t bytes) __attribute__((weak));
 void note_forbidden(const void* p, std::size_t bytes) __attribute__((weak));
