@@ -42,7 +42,7 @@ struct LayerVariant {
   void (*backward)(CudaQueue& queue, const NarrowProduct& product, const Between& layer, float* dy,
                    const Between* below);
 };
-extern const LayerVariant kMmaLayers[9];
+extern const LayerVariant kMmaLayers[18];
 
 // The parameter gradients of one layer, first stage. With `below`, x is the activation of that
 // layer's y.
@@ -58,7 +58,7 @@ struct LayerWeightsVariant {
   // Those of all layers, about as many in each launch, which takes kMostWeightLayers.
   void (*run)(CudaQueue& queue, View<LayerWeights> layers);
 };
-extern const LayerWeightsVariant kMmaLayerWeights[4];
+extern const LayerWeightsVariant kMmaLayerWeights[8];
 inline constexpr std::size_t kMostWeightLayers = 16;  // whose arguments are 4 KB at most
 
 // The ends. z of the last layer, from its y, whose statistics are merged and kept:
