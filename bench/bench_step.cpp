@@ -179,8 +179,6 @@ void add_gpu_steps(const std::string& device) {
   for (const Workload& workload : kWorkloads) {
     for (const Precision precision : {Precision::kTf32, Precision::kFp32}) {
       for (const Mode& mode : kModes) {
-        // Layers are computed together in TF32 alone.
-        if (mode.name == std::string("apart") && precision == Precision::kFp32) continue;
         const std::string name =
             fmt::format("training_step/{}/{}/{}", workload.name, name_of(precision), mode.name);
         add_benchmark(name, [=](benchmark::State& state) {
