@@ -73,7 +73,6 @@ template <class F>
 void for_precisions(const CudaCase& c, const F& f) {
   if (!c.cost.products) return f(c.name, Precision::kFp32);
   for (const Precision precision : {Precision::kFp32, Precision::kTf32}) {
-    if (c.cost.tf32_alone && precision == Precision::kFp32) continue;
     f(c.name + "/" + name_of(precision), precision);
   }
 }
@@ -139,6 +138,7 @@ class Bench {
       if (seconds < best) state.SetLabel(kernel.by);
       best = std::min(best, seconds);
     }
+    if (!std::isfinite(best)) return state.SkipWithError(kNoKernel);
     for (auto _ : state) state.SetIterationTime(best);
   }
   bool has_tf32() const { return peaks_.tf32 > 0; }

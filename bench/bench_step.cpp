@@ -185,10 +185,10 @@ void add_gpu_steps(const std::string& device) {
     for (const Precision precision : {Precision::kTf32, Precision::kFp32}) {
       for (const Mode& mode : modes()) {
         const bool by_wgmma = std::string_view(mode.name).starts_with("wgmma");
-        // Layers are computed together in TF32 alone, and by wgmma where they have 64 channels.
-        if ((by_wgmma || mode.name == std::string_view("apart")) && precision == Precision::kFp32)
+        // For hidden layers of 64 channels, in TF32.
+        if (by_wgmma &&
+            (precision == Precision::kFp32 || workload.name == std::string_view("demo")))
           continue;
-        if (by_wgmma && workload.name == std::string_view("demo")) continue;
         const std::string name =
             fmt::format("training_step/{}/{}/{}", workload.name, name_of(precision), mode.name);
         add_benchmark(name, [=](benchmark::State& state) {

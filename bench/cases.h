@@ -92,7 +92,6 @@ struct Cost {
   double flops = 0;
   std::int64_t floats = 0;  // read or written
   bool products = false;    // computed in the queue's precision
-  bool tf32_alone = false;  // on a GPU
 
   double bytes() const { return sizeof(float) * static_cast<double>(floats); }
 };
@@ -103,7 +102,7 @@ struct Case {
   Cost cost;
   bool has_variants;
   // Both allocate and fill what they work on. Ours is variant 0, the chosen one, or another; there
-  // is nothing to launch beyond the last.
+  // is nothing to launch beyond the last, or where a device has none.
   std::function<Timed(Memory<Queue>&, std::size_t variant)> ours;
   std::function<Timed(Memory<Queue>&)> library;  // empty where none has it
 };
@@ -304,14 +303,14 @@ class Cases {
       return of;
     };
     const std::string text = fmt::format("{}/{} layers", name, count);
-    add("conv_norm_act_forward/" + text,
-        {flops, 2 * size + count * (size + parameters), true, true}, [=](auto& m) {
+    add("conv_norm_act_forward/" + text, {flops, 2 * size + count * (size + parameters), true},
+        [=](auto& m) {
           const auto of = lists(m);
           of->layers.back().z = m.random(size);
           return Row<ConvNormActForward<float>>{{.x = m.random(size), .layers = of->layers}, of};
         });
     add("conv_norm_act_backward/" + text,
-        {2 * flops, 3 * size + count * (size + 2 * parameters), true, true}, [=](auto& m) {
+        {2 * flops, 3 * size + count * (size + 2 * parameters), true}, [=](auto& m) {
           const auto of = lists(m);
           const std::int64_t workspace =
               conv_norm_act_workspace(m.queue(), View<ConvNormActLayer<float>>(of->layers));

@@ -19,6 +19,8 @@ struct Floor {
   std::string limit;
 };
 
+inline constexpr const char* kNoKernel = "no kernel computes this here";
+
 // measure(launch) returns Samples. The time shown is their median; `share` is the floor's share of
 // it. The library's counterpart is measured right after, in the same way: `library_us`, and
 // `over_library`, how many times as fast ours is.
@@ -26,6 +28,7 @@ template <class Queue, class Measure>
 void run_case(benchmark::State& state, const Case<Queue>& c, Memory<Queue> memory,
               const Floor& floor, const Measure& measure) {
   const Timed ours = c.ours(memory, 0);
+  if (!ours.launch) return state.SkipWithError(kNoKernel);
   const Samples samples = measure(ours.launch);
   const double seconds = samples.median();
   for (auto _ : state) state.SetIterationTime(seconds);

@@ -17,7 +17,7 @@ namespace sidechannel::kernels {
 // What the products of convolutions and linear layers are computed in on CUDA. Statistics, sums,
 // moments and Adam are fp32 (or double) in both.
 enum class Precision : unsigned char {
-  kFp32,  // fp32 operands and sums
+  kFp32,  // fp32 operands and sums, or on tensor cores what is as near (docs/numerics.md)
   kTf32,  // operands rounded to TF32 (10 bits of mantissa), fp32 sums, on tensor cores
 };
 

@@ -16,21 +16,23 @@ COPY = 0.2  # of the code outside of the loop, to begin a stage's copies: there 
 
 
 def row_product(s, positions, threads, registers, code, loop, unit="mma", ahead=None, cluster=1,
-                buffers=None, reads=1, sums=0, **how):
+                buffers=None, reads=1, sums=0, split=False, **how):
     """A hidden layer's convolution, or its input gradient: `code` instructions in all, `loop` of them
     in the loop of 16 channels. `ahead`: None for all stages under way from the beginning; a cluster's
-    blocks share the weights; `reads` tensors of x's size, and `sums` over the block."""
+    blocks share the weights; `reads` tensors of x's size, and `sums` over the block. Split operands
+    are two in shared memory, and three products."""
     h, stages, rest = s.channels, s.channels // 16, code - loop
     blocks = s.samples * ceil_div(s.length_out, positions)
     shared = 4 * ((positions + s.taps - 1) | 1) * 16 * reads + 16 * s.taps * h * FLOAT
     return Launch(
         f"rows, {positions} positions, {unit}", blocks, threads, registers,
-        (buffers or stages) * shared, instructions=ONCE * rest, fetch=(FETCH if ahead else COPY) * rest,
+        (buffers or stages) * shared * (2 if split else 1), instructions=ONCE * rest,
+        fetch=(FETCH if ahead else COPY) * rest,
         loop=loop * stages, stages=stages, ahead=ahead or stages, roles=2 if ahead else 1,
         cluster=cluster, barriers=sums,
         read=blocks * (s.w / cluster + reads * (s.taps - 1) * h * FLOAT) + reads * s.x,
         fresh=reads * s.x + s.w, write=s.y,
-        **{unit: 2.0 * blocks * positions * s.taps * h * h}, **how)
+        **{unit: (3 if split else 1) * 2.0 * blocks * positions * s.taps * h * h}, **how)
 
 
 def parameter_gradients(s, layers, splits, slices, threads, registers, code, loop, ahead, early=False):
@@ -54,6 +56,20 @@ def parameter_gradients(s, layers, splits, slices, threads, registers, code, loo
     return [first, second]
 
 
+def split_parameter_gradients(s, layers, splits, registers, code, loop):
+    """Those of several layers in one launch, of operands that are split: the kernel of
+    conv1d/device/weights_mma.cuh, `loop` instructions for eight positions."""
+    h, sums = s.channels, s.taps * s.channels ** 2 + s.channels
+    chunks, rest = s.samples * ceil_div(s.length_out, 64), code - loop
+    stages, blocks = ceil_div(chunks, splits), 2 * splits * layers
+    stage = 2 * (h // 8 * (64 + s.taps) * 16 + 64 * h * FLOAT)
+    return Launch(
+        f"parameter gradients, split, {layers} layers", blocks, 256, registers, 2 * stage,
+        read=layers * (s.x + 2 * s.y), fresh=layers * (s.x + s.y), write=layers * splits * sums * FLOAT,
+        instructions=ONCE * rest, fetch=FETCH * rest, loop=loop * 8 * stages, stages=stages, ahead=1,
+        roles=2, barriers=1, mma=3 * 2.0 * blocks * stages * 64 * s.taps * h * h / 2)
+
+
 # (name, positions, threads, and forward and flipped: registers, code, loop), compiled at e75dde0.
 ASYNC = {
     "TF32 async, h = 64, 160 positions, 8 warps": (160, 256, (116, 1264, 629), (120, 1296, 679)),
@@ -67,6 +83,14 @@ ASYNC = {
     "TF32 rounded, h = 64, 160 positions, 4 warps": (160, 128, (162, 1872, 765), (166, 2128, 968)),
     "TF32 rounded, h = 64, 80 positions, 4 warps": (80, 128, (112, 1104, 439), (120, 1224, 547)),
 }
+# The same of split operands (conv1d/rows_mma.cu), to stand beside FFMA.
+SPLIT = {
+    "split TF32 h = 64, 160 positions": (160, 512, (121, 1480, 1400), (120, 1472, 1400)),
+    "split TF32 h = 64, 64 positions": (64, 384, (167, 1616, 830), (168, 1632, 830)),
+    "split TF32 h = 32, 32 positions": (32, 256, (64, 928, 650), (64, 944, 650)),
+}
+# (registers, code, loop).
+SPLIT_WEIGHTS = {"split TF32 h = 64": (250, 2496, 290), "split TF32 h = 32": (239, 2080, 291)}
 # (slices, threads, registers, code, loop, chunks under way), of one layer and of several.
 WEIGHTS = {
     "h = 64, 2 slices, 2 blocks": (2, 128, 160, 2112, 200, 4),
@@ -105,6 +129,10 @@ def kernels():
                 if f"h = {s.channels}," in variant:
                     found[f"variant/{way}/{name}/{variant}"] = [
                         row_product(s, positions, threads, *compiled[flip])]
+            for variant, (positions, threads, *compiled) in SPLIT.items():
+                if f"h = {s.channels}," in variant:
+                    found[f"variant/{way}/{name}/{variant}"] = [row_product(
+                        s, positions, threads, *compiled[flip], ahead=1, buffers=2, split=True)]
             if name == "paper":
                 for cluster in (1, 2, 4):
                     found[f"variant/{way}/{name}/wgmma rounded, clusters of {cluster}"] = [
@@ -120,6 +148,12 @@ def kernels():
                 title = f"{name}/TF32 together, {variant}, {splits} splits"
                 found[f"variant/parameter_gradients_of_{layers}_layers/{title}"] = parameter_gradients(
                     s, layers, splits, slices, *launch)
+        for variant, compiled in SPLIT_WEIGHTS.items():
+            if variant.endswith(f"h = {s.channels}"):
+                splits = min(66, s.samples * ceil_div(s.length_out, 64))
+                sums = s.taps * s.channels ** 2 + s.channels
+                found[f"variant/conv1d_backward_params/{name}/{variant}"] = [
+                    split_parameter_gradients(s, 1, splits, *compiled), measured.add_splits(splits, sums)]
     return found
 
 
@@ -131,26 +165,28 @@ def wide(launch, networks):
         "blocks", "read", "fresh", "write", "ffma", "mma", "wgmma")})
 
 
-def fused_step(s, machine, layer, back, early=False):
+def fused_step(s, machine, layer, back, early=False, split=()):
     """Hidden layers of one launch each way: the normalization before it where rows are loaded, with
     statistics merged at the start, and the sums for the one after it where they are stored; on the way
-    back x is read beside dy. Then the parameter gradients of all layers; the ends as they are."""
+    back x is read beside dy. Then the parameter gradients of all layers (in fp32 the launches `split`);
+    the ends as they are."""
     gone, hidden = max(0.0, 1 - machine.l2_holds / (s.depth - 2) / (s.x + s.y)), s.depth - 2
     together = parameter_gradients(s, hidden, 8, *WEIGHTS["h = 64, 1 slice, 1 block"], early=early)
-    ends = [(x, cold) for x, cold in measured.step("paper", True, machine)
-            if not any(word in x.name for word in ("mma_rows", "norm_relu", "mma_weights"))]
+    gradients = [*split] or together[:1]
+    ends = [(x, cold) for x, cold in measured.step("paper", not split, machine)
+            if not any(word in x.name for word in ("ma_rows", "norm_relu", "ma_weights"))]
     splits = [x for x, _ in ends if "add_splits" in x.name]
     columns = [x for x, _ in ends if "total_columns" in x.name]
     ends = [(replace(x, early=early), cold) for x, cold in ends if x not in splits + columns]
     ends += [(replace(x, early=early), 0) for x in (splits[0], splits[-1])]  # of the first and the last
     return ([(layer, 0)] * hidden + [(back, gone / 2)] * hidden
-            + [(together[0], 0.75 * gone), (together[1], 0)] + ends)
+            + [(x, 0.75 * gone) for x in gradients] + [(together[1], 0)] + ends)
 
 
 def steps(machine):
-    """{name: (launches with their cold shares, networks)} of a paper-scale step, TF32. The fused layers
+    """{name: (launches with their cold shares, networks)} of a paper-scale step. The fused layers of TF32
     were predicted before their code was written: they are the compiled row products with 300 instructions
-    and two or three sums over the block more."""
+    and two or three sums over the block more. Those of split TF32 are compiled."""
     s, today = SHAPES["paper"], measured.step("paper", True, machine)
     gone = max(0.0, 1 - machine.l2_holds / (s.depth - 2) / (s.x + s.y))
     together = parameter_gradients(s, s.depth - 2, 8, *WEIGHTS["h = 64, 1 slice, 1 block"])
@@ -170,6 +206,12 @@ def steps(machine):
         "paper/tf32, and layers fused, mma.sync": (fused_step(s, machine, mma, mma_back), 1),
         "paper/tf32, and layers fused, wgmma, clusters of 2":
             (fused_step(s, machine, wgmma, wgmma_back), 1)}
+    split = row_product(s, 160, 512, 128, 3400, 1160, ahead=1, buffers=2, sums=3, split=True)
+    split_back = row_product(s, 160, 512, 126, 3440, 1140, ahead=1, buffers=2, reads=2, sums=3,
+                             split=True)
+    weights = [split_parameter_gradients(s, (s.depth - 2) // 2, 4, 250, 2864, 290)] * 2
+    found["paper/fp32, and layers fused, split TF32"] = (
+        fused_step(s, machine, split, split_back, split=weights), 1)
     early = fused_step(s, machine, replace(wgmma, early=True), replace(wgmma_back, early=True), True)
     found["paper/tf32, and launches that overlap"] = (early, 1)
     for name in ("demo", "paper", "overlap"):

@@ -74,16 +74,19 @@ TEST_F(CudaLocalization, AStepIsOneLaunch) {
 // Layers in a row are a launch each and direction, and few more: as many as the paper's network
 // has.
 TEST_F(CudaLocalization, AStepOfThePapersDepthIsFewLaunches) {
-  for (const char* norm : {"none", "instance", "batch"}) {
-    const Device device = Device::cuda(0, Precision::kTf32);
-    LocalizerConfig config = small_network(norm);
-    config.depth = 32;
-    config.channels = 32;
-    Localizer network(device, DType::kF32, config, 1);
-    LocalizationStep step(network, LearningRate{2e-3}, 2, 24, 1);
-    const std::int64_t before = device.cuda_queue().counters().launches;
-    step();
-    EXPECT_LE(device.cuda_queue().counters().launches - before, 86) << norm;
+  for (const Precision precision : {Precision::kFp32, Precision::kTf32}) {
+    for (const char* norm : {"none", "instance", "batch"}) {
+      const Device device = Device::cuda(0, precision);
+      LocalizerConfig config = small_network(norm);
+      config.depth = 32;
+      config.channels = 32;
+      Localizer network(device, DType::kF32, config, 1);
+      LocalizationStep step(network, LearningRate{2e-3}, 2, 24, 1);
+      const std::int64_t before = device.cuda_queue().counters().launches;
+      step();
+      EXPECT_LE(device.cuda_queue().counters().launches - before, 86)
+          << norm << " " << name_of(precision);
+    }
   }
 }
 

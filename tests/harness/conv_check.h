@@ -46,6 +46,25 @@ inline double to_tf32(double x) {
   return value;
 }
 
+// How a kernel makes products, and sums of them: as they stand; of operands in TF32, on tensor
+// cores; of operands that are split into two numbers in TF32, there.
+enum class Products { kPlain, kTf32, kSplit };
+
+// How many roundings a term of a sum of `count` products is worth, `steps` times eight of them or
+// fewer (docs/numerics.md). Tensor cores cut off where others round: twice the error, at most.
+// Split operands leave out 8 roundings' worth; parts of eight products are off by 24.1 of the
+// whole, and are added up as others are.
+inline std::int64_t roundings_of(Products how, std::int64_t count, std::int64_t steps) {
+  switch (how) {
+    case Products::kTf32:
+      return 2 * count;
+    case Products::kSplit:
+      return 33 + steps;
+    default:
+      return count;
+  }
+}
+
 using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 // The matrices of minimal filtering with `outputs` outputs and 9 - outputs taps at the points 0, 1,

@@ -13,7 +13,7 @@
 namespace sidechannel::harness {
 
 // Rules that are wrong in one thing, for tests of the bounds.
-enum class LayerFault { kNone, kNoMean, kNoSlope, kOtherGroup, kNoMask };
+enum class LayerFault { kNone, kNoMean, kNoSlope, kOtherGroup, kNoMask, kRounded };
 
 // The gradients of a layer. All of it is linear in dz: y, the statistics and the ReLU's mask are
 // the kernels' own, to the bit.
@@ -29,25 +29,33 @@ struct LayerGradients {
   Reference dx, dw, db, dgamma, dbeta;
 };
 
+inline Products products_of(const kernels::CpuQueue&) {
+  return Products::kPlain;
+}
+#if SIDECHANNEL_HAS_CUDA
+inline Products products_of(const kernels::CudaQueue& queue) {
+  return queue.precision() == Precision::kTf32 ? Products::kTf32 : Products::kSplit;
+}
+#endif
+
 template <class Backend, class T>
 struct LayerCheck {
-  // On CUDA, the factors of products are TF32, and tensor cores cut off where others round: twice
-  // the error, at most. On the CPU, gradients come by minimal filtering, whose transforms and sum
-  // of slices are 16 roundings more (tests/ops/conv1d_test.cpp).
-  static constexpr bool kTf32 = !std::is_same_v<Backend, OnCpu>;
-  static constexpr std::int64_t kFactor = kTf32 ? 2 : 1, kFiltering = kTf32 ? 0 : 16;
-  // dy is known but for its roundings, so which way it goes to TF32 is not: off by 2^-11.
-  static constexpr std::int64_t kOfTf32 = kTf32 ? 1 << 13 : 0;
+  // On the CPU, gradients come by minimal filtering, whose transforms and sum of slices are 16
+  // roundings more (tests/ops/conv1d_test.cpp).
+  static constexpr bool kFiltered = std::is_same_v<Backend, OnCpu>;
+  static constexpr std::int64_t kFiltering = kFiltered ? 16 : 0;
 
   using Buffers = typename RowOn<Backend, T>::Buffers;
+  Products products;
   kernels::Conv1dDims conv;
   NormCase norm;  // of y
   bool normalized;
   std::vector<double> x, w, b, mean, rest, rstd;
   std::vector<T> z;
 
-  LayerCheck(const std::vector<double>& x_, Buffers& l)
-      : conv(l.conv),
+  LayerCheck(Products how, const std::vector<double>& x_, Buffers& l)
+      : products(how),
+        conv(l.conv),
         norm{
             l.norm, widened(l.y.values()), widened(l.gamma.values()), widened(l.beta.values()), {}},
         normalized(l.normalized),
@@ -77,7 +85,7 @@ struct LayerCheck {
       y.add(out, x_factor[at(in)] * w_factor[at(tap)]);
     });
     const std::vector<T> values = narrowed<T>(norm.x);
-    expect_near<T>("y", std::span<const T>(values), y, kFactor * (products() + 1));
+    expect_near<T>("y", std::span<const T>(values), y, of_row() + 1);
     for (std::size_t i = 0; i < z.size(); ++i) ASSERT_EQ(z[i], std::max(before(i), T(0))) << i;
     if (!normalized) return;
     const auto means = narrowed<T>(mean), rests = narrowed<T>(rest), rstds = narrowed<T>(rstd);
@@ -123,7 +131,8 @@ struct LayerCheck {
       if (fault == LayerFault::kNoSlope) continue;
       dy.add(to, -r_i * x_hat[i] * b_.value[set], r_i * of_x_hat[i] * b_.magnitude[set]);
     }
-    const std::vector<double> x_factor = factors(x), w_factor = factors(w);
+    const bool rounded = fault == LayerFault::kRounded;
+    const std::vector<double> x_factor = factors(x, rounded), w_factor = factors(w, rounded);
     for (std::size_t i = 0; i < size; ++i) {
       r.db.add(static_cast<std::int64_t>(norm.channel_of(i)), dy.value[i], dy.magnitude[i]);
     }
@@ -133,25 +142,32 @@ struct LayerCheck {
       r.dx.add(in, w_i * value, std::abs(w_i) * magnitude);
       r.dw.add(tap, x_i * value, std::abs(x_i) * magnitude);
     });
-    if (!kTf32) widen_for_filtering(conv, x, w, dy.magnitude, r.dx, r.dw);
+    if (kFiltered) widen_for_filtering(conv, x, w, dy.magnitude, r.dx, r.dw);
     return r;
   }
 
   // Roundings of dy: of the sums over a set, and of the products around them, by gamma, 1 / m,
   // rstd (3), y - mean (2), and the last sums (4).
   std::int64_t of_dy() const { return normalized ? norm.dims.set_size() + 11 : 0; }
+  // dy is known but for its roundings, so which way it goes to TF32 is not: off by 2^-11.
+  std::int64_t of_tf32() const { return products == Products::kTf32 ? 1 << 13 : 0; }
   std::int64_t positions() const { return norm.dims.batch * norm.dims.length; }
-  std::int64_t products() const { return conv.kernel_size * conv.channels_in; }
+  std::int64_t of_row() const {
+    const std::int64_t count = conv.kernel_size * conv.channels_in;
+    return roundings_of(products, count, count / 8);
+  }
+  std::int64_t of_weights() const {
+    return roundings_of(products, positions(), norm.dims.batch * ((norm.dims.length + 7) / 8));
+  }
 
   // One rounding `more` where it was added to something.
   void expect_dx(std::span<const T> actual, const LayerGradients& expected,
                  std::int64_t more = 0) const {
-    expect_near<T>("dx", actual, expected.dx,
-                   of_dy() + kOfTf32 + kFactor * products() + kFiltering + more);
+    expect_near<T>("dx", actual, expected.dx, of_dy() + of_tf32() + of_row() + kFiltering + more);
   }
   void expect_params(Buffers& l, const LayerGradients& expected, std::int64_t more = 0) const {
     expect_near<T>("dw", l.dw.values(), expected.dw,
-                   of_dy() + kOfTf32 + kFactor * positions() + kFiltering + more);
+                   of_dy() + of_tf32() + of_weights() + kFiltering + more);
     expect_near<T>("db", l.db.values(), expected.db, of_dy() + positions() + more);
     if (!normalized) return;
     // x_hat: y - mean, the rest (2), rstd.
@@ -161,8 +177,10 @@ struct LayerCheck {
 
  private:
   static std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-  static std::vector<double> factors(std::vector<double> values) {
-    if (kTf32) std::transform(values.begin(), values.end(), values.begin(), to_tf32);
+  std::vector<double> factors(std::vector<double> values, bool rounded = false) const {
+    if (products == Products::kTf32 || rounded) {
+      std::transform(values.begin(), values.end(), values.begin(), to_tf32);
+    }
     return values;
   }
   // The place of its first channel's statistics.

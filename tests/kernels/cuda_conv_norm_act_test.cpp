@@ -15,11 +15,14 @@ using kernels::Precision;
 
 class CudaConvNormActChoice : public harness::CudaTest {};
 
-// By the size of the tiles, on a device of 132 multiprocessors; and that the rows above take each.
+// By the size of the tiles, on a device of 132 multiprocessors, in fp32 as in TF32; and that the
+// rows above take each.
 TEST_F(CudaConvNormActChoice, GoesByPrecisionDeviceAndShape) {
-  kernels::CudaDeviceInfo hopper, turing;
+  kernels::CudaDeviceInfo hopper, ada, turing;
   hopper.compute_capability = 90, hopper.multiprocessors = 132;
   hopper.shared_per_block = 227 * 1024;
+  ada = hopper;
+  ada.compute_capability = 89;
   turing.compute_capability = 75, turing.multiprocessors = 40, turing.shared_per_block = 64 * 1024;
   const auto all = [&](const kernels::CudaDeviceInfo& device, Precision precision,
                        const RowCase& c) {
@@ -28,7 +31,11 @@ TEST_F(CudaConvNormActChoice, GoesByPrecisionDeviceAndShape) {
     layers[0].norm = c.norm(0);
     return variants_of(device, precision, kernels::ConvNormActForward<float>{nullptr, layers});
   };
-  const auto chosen = [&](const RowCase& c) { return all(hopper, Precision::kTf32, c).at(0); };
+  const auto chosen = [&](const RowCase& c) {
+    const std::string in_tf32 = all(hopper, Precision::kTf32, c).at(0);
+    EXPECT_EQ(all(hopper, Precision::kFp32, c).at(0), "split " + in_tf32);
+    return in_tf32;
+  };
   EXPECT_EQ(chosen({32, 600, 64, 5, 2}), "TF32 h = 64, 160 positions");
   EXPECT_EQ(chosen({32, 250, 64, 5, 2}), "TF32 h = 64, 64 positions");
   EXPECT_EQ(chosen({2, 20, 64, 5, 2}), "TF32 h = 64, 32 positions");
@@ -39,21 +46,27 @@ TEST_F(CudaConvNormActChoice, GoesByPrecisionDeviceAndShape) {
   EXPECT_EQ(chosen({32, 600, 32, 3, 1}), "TF32 h = 32, 3 taps, 160 positions");
   EXPECT_EQ(chosen({2, 20, 32, 3, 1}), "TF32 h = 32, 3 taps, 32 positions");
   const RowCase w1{32, 600, 64, 5, 2};
-  EXPECT_TRUE(all(hopper, Precision::kFp32, w1).empty());
+  EXPECT_EQ(all(ada, Precision::kTf32, w1).size(), 3);
+  EXPECT_TRUE(all(ada, Precision::kFp32, w1).empty());
   EXPECT_TRUE(all(turing, Precision::kTf32, w1).empty());
   for (const RowCase& c : {RowCase{2, 20, 48, 5, 2}, RowCase{2, 20, 64, 7, 3},
                            RowCase{2, 20, 64, 5, 3}, RowCase{0, 20, 64, 5, 2}}) {
     EXPECT_TRUE(all(hopper, Precision::kTf32, c).empty()) << c.text();
   }
 
-  kernels::CudaQueue& queue = harness::cuda_queue(Precision::kTf32);
   std::set<std::string> taken;
-  for (const RowCase& c : harness::kernel_rows()) {
-    RowOn<harness::OnCuda, float> row(c);
-    for (const std::string& name : harness::variants(queue, row.calls())) taken.insert(name);
+  for (const Precision precision : {Precision::kFp32, Precision::kTf32}) {
+    for (const RowCase& c : harness::kernel_rows()) {
+      RowOn<harness::OnCuda, float> row(c);
+      for (const std::string& name :
+           harness::variants(harness::cuda_queue(precision), row.calls())) {
+        taken.insert(name);
+      }
+    }
   }
-  EXPECT_EQ(taken.size(), 14);
+  EXPECT_EQ(taken.size(), 23);
 
+  kernels::CudaQueue& queue = harness::cuda_queue();
   RowOn<harness::OnCuda, float> row(harness::kernel_rows()[0]);
   EXPECT_THROW(row.forward(queue, "none", row.x, row.calls()), std::logic_error);
   const harness::DeviceBuffer<float>::Misaligned misaligned;

@@ -17,6 +17,7 @@ BARRIER = re.compile(
     r"|(named_)?barrier_\w+(<[^>]*>)?\([^;{}]*\)"
     r"|cluster_(arrive|wait)\(\));"
 )
+PRODUCT = re.compile(r"\bmma_tf32\([^;{}]*\);")
 # Operator -> what stands there instead, and the name of the two in schemata.h.
 OPERATORS = {
     "+": ("-", "Add"),
@@ -49,7 +50,7 @@ class Mutant:
     key: str  # by its text, not by its line number, which other edits move
     file: str
     line: int
-    kind: str  # "barrier" or "index"
+    kind: str  # "barrier", "product" or "index"
     begin: int  # what it replaces of the file's text, and by what
     end: int
     new: str
@@ -92,7 +93,9 @@ def mutants_of(path, first_id):
     text = path.read_text()
     code = device_code(text)
     name = path.relative_to(ROOT).as_posix()
-    found = [(m.start(), m.end(), "barrier", ";") for m in BARRIER.finditer(code)]
+    found = [(m.start(), m.end(), kind, ";")
+             for kind, left_out in (("barrier", BARRIER), ("product", PRODUCT))
+             for m in left_out.finditer(code)]
     found += [(m.start(), m.end(), "index", OPERATORS[m.group()][0])
               for m in OPERATOR.finditer(code)]
     seen = collections.Counter()
@@ -144,7 +147,7 @@ def with_schemata(text, mutants):
     # Behind its operator each mutant leaves its number, in characters that occur nowhere else.
     for mutant in sorted(mutants, key=lambda m: m.begin, reverse=True):
         old = text[mutant.begin : mutant.end]
-        if mutant.kind == "barrier":
+        if mutant.kind != "index":
             new = f"::mutants::on({mutant.id}) ? void() : void({old[:-1]});"
         elif OPERATORS[old][1]:
             new = f"{old} ::mutants::{OPERATORS[old][1]}{{{mutant.id}}} {old}"

@@ -206,7 +206,7 @@ def table(mutants, verdicts, known):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kind", choices=["barrier", "index"])
+    parser.add_argument("--kind", choices=["barrier", "product", "index"])
     parser.add_argument("--file", default="", help="only files that match this regular expression")
     parser.add_argument("--sample", type=int, help="only so many")
     parser.add_argument("--equivalent", action="store_true", help="run those, and nothing else")

@@ -20,6 +20,7 @@ using harness::BufferOn;
 using harness::Draw;
 using harness::error_of;
 using harness::expect_near;
+using harness::Products;
 using harness::Reference;
 using harness::widened;
 using kernels::Conv1dBackwardInput;
@@ -173,26 +174,31 @@ struct Buffers {
   }
 };
 
-// The three sums of the definition, term by term. With `tf32`, of rounded factors: their products
-// are exact in fp32 (11 + 11 bits), so that only the sums' roundings count.
+// Which operands are rounded to TF32.
+struct Rounded {
+  bool x = false, w = false, dy = false;
+};
+
+// The three sums of the definition, term by term. Of rounded factors: their products are exact in
+// fp32 (11 + 11 bits), so that only the sums' roundings count.
 struct References {
   Reference y, dx, dw, db;
 
   template <class Buffers>
-  References(const Buffers& buffers, bool tf32)
+  References(const Buffers& buffers, const Rounded& rounded)
       : y(static_cast<std::int64_t>(buffers.y.values().size())),
         dx(static_cast<std::int64_t>(buffers.x.values().size())),
         dw(static_cast<std::int64_t>(buffers.w.values().size())),
         db(buffers.dims.channels_out) {
     const Conv1dDims& d = buffers.dims;
-    const auto factors = [&](const auto& buffer) {
+    const auto factors = [](const auto& buffer, bool tf32) {
       std::vector<double> values = widened(buffer.values());
       if (tf32) std::transform(values.begin(), values.end(), values.begin(), harness::to_tf32);
       return values;
     };
-    const std::vector<double> x = factors(buffers.x), w = factors(buffers.w),
-                              dy_factor = factors(buffers.dy), b = widened(buffers.b.values()),
-                              dy = widened(buffers.dy.values());
+    const std::vector<double> x = factors(buffers.x, rounded.x), w = factors(buffers.w, rounded.w),
+                              dy_factor = factors(buffers.dy, rounded.dy),
+                              b = widened(buffers.b.values()), dy = widened(buffers.dy.values());
     const auto at = [](const std::vector<double>& v, std::int64_t i) {
       return v[static_cast<std::size_t>(i)];
     };
@@ -216,7 +222,10 @@ struct Kernel {
   std::string name;
   std::function<void(const Call&)> compute;
 
-  bool takes_tf32() const { return name.starts_with("TF32"); }
+  Products products() const {
+    if (name.starts_with("TF32")) return Products::kTf32;
+    return name.starts_with("split TF32") ? Products::kSplit : Products::kPlain;
+  }
 };
 
 template <class Call>
@@ -233,7 +242,7 @@ std::vector<Kernel<Call>> kernels_for(kernels::CudaQueue& queue, const Call& cal
     all.push_back({name, [&queue, name, chosen](const Call& c) {
                      run(queue, c, chosen ? nullptr : name.c_str());
                    }});
-    if (all.back().takes_tf32()) in_tf32.push_back(all.back());
+    if (all.back().products() == Products::kTf32) in_tf32.push_back(all.back());
   }
   return in_tf32.empty() ? all : in_tf32;
 }
@@ -244,11 +253,14 @@ void check_kernels(auto& queue, const Conv1dDims& d) {
   using Buffer = BufferOn<Backend, T>;
   SCOPED_TRACE(text(d));
   Buffers<Backend, T> b(d);
-  // All passes of a layer have kernels in TF32, or none has. Tensor cores cut off where others
-  // round: twice the error, at most.
-  const bool tf32 = kernels_for(queue, b.forward())[0].takes_tf32();
-  const std::int64_t factor = tf32 ? 2 : 1, positions = d.batch * d.length_out();
-  References r(b, tf32);
+  // All passes of a layer have kernels in TF32, or none has.
+  const bool tf32 = kernels_for(queue, b.forward())[0].products() == Products::kTf32;
+  References r(b, {tf32, tf32, tf32});
+  const std::int64_t positions = d.batch * d.length_out();
+  const auto of_row = [&](const auto& kernel, std::int64_t channels) {
+    const std::int64_t count = d.kernel_size * channels;
+    return harness::roundings_of(kernel.products(), count, count / 8);
+  };
   // On the CPU, where vectors of some width fill the channels, gradients may come by minimal
   // filtering. A term then passes up to 16 roundings more, in the transforms and in the sum of
   // slices.
@@ -263,19 +275,21 @@ void check_kernels(auto& queue, const Conv1dDims& d) {
     SCOPED_TRACE(kernel.name);
     b.y = Buffer(static_cast<std::int64_t>(r.y.value.size()));  // NaN again
     kernel.compute(b.forward());
-    expect_near<T>("y", b.y.values(), r.y, factor * (d.kernel_size * d.channels_in + 1));
+    expect_near<T>("y", b.y.values(), r.y, of_row(kernel, d.channels_in) + 1);
     EXPECT_TRUE(b.y.walls_stand());
   }
   for (const auto& kernel : kernels_for(queue, b.backward_input({}))) {
     SCOPED_TRACE(kernel.name);
-    harness::expect_gradient<Buffer>("dx", r.dx, factor * d.kernel_size * d.channels_out + more,
+    harness::expect_gradient<Buffer>("dx", r.dx, of_row(kernel, d.channels_out) + more,
                                      [&](GradOut<T> dx) { kernel.compute(b.backward_input(dx)); });
   }
   for (const auto& kernel : kernels_for(queue, b.backward_params({}, {}))) {
     SCOPED_TRACE(kernel.name);
-    harness::expect_gradient<Buffer>("dw", r.dw, factor * positions + more, [&](GradOut<T> dw) {
-      kernel.compute(b.backward_params(dw, {}));
-    });
+    const std::int64_t of_weights =
+        more +
+        harness::roundings_of(kernel.products(), positions, d.batch * ((d.length_out() + 7) / 8));
+    harness::expect_gradient<Buffer>(
+        "dw", r.dw, of_weights, [&](GradOut<T> dw) { kernel.compute(b.backward_params(dw, {})); });
     harness::expect_gradient<Buffer>(
         "db", r.db, positions, [&](GradOut<T> db) { kernel.compute(b.backward_params({}, db)); });
     // Both at once, each with its own way of writing.
@@ -283,7 +297,7 @@ void check_kernels(auto& queue, const Conv1dDims& d) {
     harness::expect_gradient<Buffer>("db beside dw", r.db, positions, [&](GradOut<T> db) {
       kernel.compute(b.backward_params({b.dw.data()}, db));
     });
-    expect_near<T>("dw beside db", b.dw.values(), r.dw, factor * positions + more);
+    expect_near<T>("dw beside db", b.dw.values(), r.dw, of_weights);
     EXPECT_TRUE(b.dw.walls_stand());
   }
   // Nobody asks for anything: nothing happens.
@@ -373,10 +387,11 @@ BACKEND_TEST(Conv1d, LetsNaNThrough) {
 #if SIDECHANNEL_HAS_CUDA
 // Not of the device at hand, but of any.
 TEST(CudaConv1dChoice, GoesByPrecisionDeviceAndShape) {
-  kernels::CudaDeviceInfo hopper, ampere, turing, small;
+  kernels::CudaDeviceInfo hopper, a100, ampere, turing, small;
   hopper.compute_capability = 90, hopper.multiprocessors = 132;
   hopper.shared_per_block = 227 * 1024;
   ampere.compute_capability = 86, ampere.multiprocessors = 84, ampere.shared_per_block = 99 * 1024;
+  a100.compute_capability = 80, a100.multiprocessors = 108, a100.shared_per_block = 163 * 1024;
   turing.compute_capability = 75, turing.multiprocessors = 40, turing.shared_per_block = 64 * 1024;
   small = turing;
   small.shared_per_block = 16 * 1024;
@@ -393,17 +408,21 @@ TEST(CudaConv1dChoice, GoesByPrecisionDeviceAndShape) {
     EXPECT_EQ(chosen(ampere, tf32, call), "TF32 h = 64, 160 positions");
     EXPECT_EQ(chosen(turing, tf32, call), "fp32 h = 64, 32 positions");
     EXPECT_EQ(chosen(small, tf32, call), "any shape");
-    EXPECT_EQ(chosen(hopper, fp32, call), "fp32 h = 64, 160 positions");
+    EXPECT_EQ(chosen(hopper, fp32, call), "split TF32 h = 64, 160 positions");
+    EXPECT_EQ(chosen(ampere, fp32, call), "fp32 h = 64, 160 positions");
+    EXPECT_EQ(chosen(a100, fp32, call), "split TF32 h = 64, 64 positions");
   };
   check_rows(forward{w1});
   check_rows(input{w1});
   EXPECT_EQ(chosen(hopper, tf32, params{w1}), "TF32 h = 64");
-  EXPECT_EQ(chosen(hopper, fp32, params{w1}), "fp32 h = 64");
+  EXPECT_EQ(chosen(hopper, fp32, params{w1}), "split TF32 h = 64");
+  EXPECT_EQ(chosen(ampere, fp32, params{w1}), "fp32 h = 64");
   EXPECT_EQ(chosen(turing, tf32, params{w1}), "fp32 h = 64");
   EXPECT_EQ(chosen(small, tf32, params{w1}), "any shape");
   // The demo's, and W5's 32 samples of 250 positions: small tiles keep all multiprocessors busy.
   EXPECT_EQ(chosen(hopper, tf32, forward{{64, 64, 32, 32, 5, 2}}), "TF32 h = 32, 32 positions");
-  EXPECT_EQ(chosen(hopper, fp32, forward{{64, 64, 32, 32, 5, 2}}), "fp32 h = 32, 32 positions");
+  EXPECT_EQ(chosen(hopper, fp32, forward{{64, 64, 32, 32, 5, 2}}),
+            "split TF32 h = 32, 32 positions");
   EXPECT_EQ(chosen(hopper, tf32, forward{{32, 250, 64, 64, 5, 2}}), "TF32 h = 64, 64 positions");
   EXPECT_EQ(chosen(hopper, tf32, input{{32, 250, 64, 64, 5, 0}}), "TF32 h = 64, 64 positions");
 
@@ -415,7 +434,7 @@ TEST(CudaConv1dChoice, GoesByPrecisionDeviceAndShape) {
   EXPECT_EQ(chosen(hopper, tf32, params{{2, 9, 64, 1, 5, 2}}), "one output channel");
   EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 64, 64, 3, 1}}),
             "TF32 h = 64, 3 taps, 32 positions");
-  EXPECT_EQ(chosen(hopper, fp32, params{{2, 9, 32, 32, 3, 1}}), "fp32 h = 32, 3 taps");
+  EXPECT_EQ(chosen(hopper, fp32, params{{2, 9, 32, 32, 3, 1}}), "split TF32 h = 32, 3 taps");
   EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 64, 64, 7, 3}}), "any shape");
   EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 32, 64, 5, 2}}), "any shape");
   EXPECT_EQ(chosen(hopper, tf32, params{{2, 9, 48, 48, 5, 2}}), "any shape");
@@ -426,6 +445,151 @@ class CudaConv1dVariants : public harness::CudaTest {};
 TEST_F(CudaConv1dVariants, RefuseWhatTheyCannotCompute) {
   Buffers<harness::OnCuda, float> b({1, 4, 2, 2, 3, 1});
   EXPECT_THROW(run(harness::cuda_queue(), b.forward(), "one input channel"), std::logic_error);
+}
+
+// Of the kernels that split operands, the one that is chosen for 64 channels and 5 taps: they
+// differ in how they cut the problem alone. What they hold of docs/numerics.md beside their bound.
+class CudaConv1dSplit : public harness::CudaTest {
+ protected:
+  using All = Buffers<harness::OnCuda, float>;
+  static constexpr std::int64_t kChannels = 64, kTaps = 5, kLength = 40, kRows = 2 * kLength;
+
+  void SetUp() override {
+    CudaTest::SetUp();
+    if (IsSkipped()) return;
+    All b(kDims);
+    const auto splits = [](const auto& call) {
+      return kernels_for(harness::cuda_queue(), call)[0].products() == Products::kSplit;
+    };
+    if (!splits(b.forward())) GTEST_SKIP() << "a GPU on which splitting does not pay";
+    EXPECT_TRUE(splits(b.backward_input({})));
+    EXPECT_TRUE(splits(b.backward_params({}, {})));
+  }
+  // y, dx and dw.
+  static void compute(All& b) {
+    run(harness::cuda_queue(), b.forward());
+    run(harness::cuda_queue(), b.backward_input({b.dx.data()}));
+    run(harness::cuda_queue(), b.backward_params({b.dw.data()}, {}));
+  }
+  // Sets a buffer to f(its values, index by index).
+  template <class Buffer, class F>
+  static void change(Buffer& buffer, const F& f) {
+    std::vector<float> values(buffer.values().begin(), buffer.values().end());
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = f(values[i], i);
+    buffer.set(values);
+  }
+
+  static constexpr Conv1dDims kDims{2, kLength, kChannels, kChannels, kTaps, 2};
+};
+
+// A product of small and large parts that is missing, of one side or both, is further off than the
+// bounds allow.
+TEST_F(CudaConv1dSplit, PartsThatAreLeftOutAreFound) {
+  All b(kDims);
+  compute(b);
+  const std::int64_t of_row =
+      harness::roundings_of(Products::kSplit, kTaps * kChannels, kTaps * kChannels / 8);
+  const std::int64_t of_weights = harness::roundings_of(Products::kSplit, kRows, kRows / 8);
+  for (const auto& [x, w, dy] :
+       {Rounded{}, Rounded{true, false, false}, Rounded{false, true, false},
+        Rounded{false, false, true}, Rounded{true, true, true}}) {
+    SCOPED_TRACE(testing::Message() << x << w << dy);
+    const References r(b, {x, w, dy});
+    const auto fails = [](const auto& buffer, const Reference& expected, std::int64_t roundings) {
+      return harness::failures_of(
+                 [&] { expect_near<float>("", buffer.values(), expected, roundings); }) > 0;
+    };
+    EXPECT_EQ(fails(b.y, r.y, of_row + 1), x || w);
+    EXPECT_EQ(fails(b.dx, r.dx, of_row), dy || w);
+    EXPECT_EQ(fails(b.dw, r.dw, of_weights), x || dy);
+  }
+}
+
+// Infinity and NaN, and what becomes infinite in TF32, are not finite in the results that depend on
+// it; all others have the bits that they have without it.
+TEST_F(CudaConv1dSplit, WhatIsNotFiniteReachesWhatDependsOnIt) {
+  using Limits = std::numeric_limits<float>;
+  All before(kDims);
+  compute(before);
+  const auto check = [](const char* what, const auto& buffer, const auto& without,
+                        const auto& depends) {
+    SCOPED_TRACE(what);
+    const auto values = buffer.values(), others = without.values();
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const auto at = static_cast<std::int64_t>(i);
+      if (depends(at / kChannels, at % kChannels)) {
+        ASSERT_FALSE(std::isfinite(values[i])) << i;
+      } else {
+        ASSERT_EQ(values[i], others[i]) << i;
+      }
+    }
+  };
+  // Of sample 1 the position 17, of channel 5; of the weights tap 1, from channel 3 to channel 4.
+  const std::int64_t row = kLength + 17, tap = 1;
+  const std::size_t place = row * kChannels + 5, weight = (tap * kChannels + 3) * kChannels + 4;
+  const auto is_near = [](std::int64_t r, std::int64_t) { return std::abs(r - row) <= 2; };
+  const auto nothing = [](std::int64_t, std::int64_t) { return false; };
+  for (const float value : {Limits::quiet_NaN(), Limits::infinity(), -Limits::infinity(),
+                            Limits::max(), -0x1.ffep127f}) {
+    SCOPED_TRACE(value);
+    const auto with = [value](std::size_t where) {
+      return [=](float old, std::size_t i) { return i == where ? value : old; };
+    };
+    All x(kDims), w(kDims), dy(kDims);
+    change(x.x, with(place));
+    compute(x);
+    check("x, y", x.y, before.y, is_near);
+    check("x, dw", x.dw, before.dw,
+          [](std::int64_t r, std::int64_t) { return r % kChannels == 5; });
+    check("x, dx", x.dx, before.dx, nothing);
+    change(dy.dy, with(place));
+    compute(dy);
+    check("dy, dx", dy.dx, before.dx, is_near);
+    check("dy, dw", dy.dw, before.dw, [](std::int64_t, std::int64_t co) { return co == 5; });
+    change(w.w, with(weight));
+    compute(w);
+    // Padding is zeros, which infinity makes NaN of.
+    check("w, y", w.y, before.y, [](std::int64_t, std::int64_t co) { return co == 4; });
+    check("w, dx", w.dx, before.dx, [](std::int64_t, std::int64_t ci) { return ci == 3; });
+  }
+  // The largest that does not.
+  All large(kDims);
+  change(large.x, [](float old, std::size_t i) { return i == place ? 0x1.ffdffep127f : old; });
+  change(large.w, [](float old, std::size_t) { return 0x1p-10f * old; });
+  compute(large);
+  for (const float y : large.y.values()) ASSERT_TRUE(std::isfinite(y));
+}
+
+// Powers of two are exact, far from 1 too: from 2^-113 to the largest numbers nothing is lost. What
+// is smaller is known to 2^-137.
+TEST_F(CudaConv1dSplit, LargeAndSmallNumbersKeepTheirBits) {
+  All b(kDims), scaled(kDims), tiny(kDims);
+  compute(b);
+  change(scaled.x, [](float x, std::size_t) { return 0x1p120f * x; });
+  change(scaled.w, [](float w, std::size_t) { return 0x1p-90f * w; });
+  change(scaled.dy, [](float dy, std::size_t) { return 0x1p-60f * dy; });
+  change(scaled.b, [](float bias, std::size_t) { return 0x1p30f * bias; });
+  compute(scaled);
+  const auto same = [](const char* what, const auto& at_one, const auto& actual, float scale) {
+    std::vector<float> expected(at_one.values().begin(), at_one.values().end());
+    for (float& value : expected) value *= scale;
+    harness::expect_equal_bits(what, actual.values(), expected);
+  };
+  same("y", b.y, scaled.y, 0x1p30f);
+  same("dw", b.dw, scaled.dw, 0x1p60f);
+  // dx would leave the range: its small parts are below 2^-149.
+
+  change(tiny.x, [](float x, std::size_t) { return 0x1p-130f * x; });
+  change(tiny.b, [](float, std::size_t) { return 0.0f; });
+  run(harness::cuda_queue(), tiny.forward());
+  const References r(tiny, {});
+  double largest = 0;
+  for (const float w : tiny.w.values()) largest = std::max(largest, std::abs(double(w)));
+  for (std::size_t i = 0; i < r.y.value.size(); ++i) {
+    const double bound = harness::gamma_of<float>(73) * r.y.magnitude[i] +
+                         kTaps * kChannels * (0x1p-137 * largest + 0x1p-149);
+    ASSERT_NEAR(tiny.y.values()[i], r.y.value[i], bound);
+  }
 }
 #endif
 

@@ -1,8 +1,7 @@
-// The kernels of layers in a row, wherever a device has such: on CUDA in TF32.
+// The kernels of layers in a row, wherever a device has such.
 
 #include "kernels/conv_norm_act.h"
 
-#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,6 +13,7 @@ namespace {
 
 using harness::BufferOn;
 using harness::expect_equal_bits;
+using harness::failures_of;
 using harness::LayerCheck;
 using harness::LayerFault;
 using harness::LayerGradients;
@@ -34,9 +34,7 @@ void for_queues(const F& f) {
       f.template operator()<double>(harness::queue(threads));
     }
   } else {
-    Backend::for_precisions([&]<class T>(auto& queue) {
-      if (queue.precision() == kernels::Precision::kTf32) f.template operator()<T>(queue);
-    });
+    Backend::for_precisions(f);
   }
 }
 // Calls f(case, variant) for all rows that the queue computes, with each of its kernels.
@@ -73,7 +71,7 @@ void check_forward(auto& queue, const RowCase& c, const std::string& variant,
   std::vector<double> x = widened(row.x.values());
   for (std::size_t i = 0; i < row.layers.size(); ++i) {
     SCOPED_TRACE(i);
-    LayerCheck<Backend, T>(x, row.layers[i]).expect_forward();
+    LayerCheck<Backend, T>(harness::products_of(queue), x, row.layers[i]).expect_forward();
     alone.forward(queue, variant, i == 0 ? row.x : row.layers[i - 1].z, alone.calls(i, 1));
     expect_same("alone", row.layers[i].results(), alone.layers[i].results());
     x = widened(row.layers[i].z.values());
@@ -121,7 +119,8 @@ void check_backward(auto& queue, const std::string& variant, RowOn<Backend, T>& 
   for (std::size_t i = row.layers.size(); i-- > 0;) {
     SCOPED_TRACE(i);
     const auto& x = i == 0 ? row.x : row.layers[i - 1].z;
-    const LayerCheck<Backend, T> check(widened(x.values()), row.layers[i]);
+    const LayerCheck<Backend, T> check(harness::products_of(queue), widened(x.values()),
+                                       row.layers[i]);
     LayerGradients expected = check.gradients(dz);
     check.expect_params(row.layers[i], expected);
     BufferOn<Backend, T> dx(static_cast<std::int64_t>(check.x.size()));
@@ -222,27 +221,23 @@ BACKEND_TEST(ConvNormAct, WrongRulesAreFound) {
     if (harness::variants(queue, row.calls()).empty()) return;
     row.forward(queue, "", row.x, row.calls());
     row.backward(queue, "", 0, row.x, {row.dx.data()}, row.gradients(Write::kOverwrite));
-    const LayerCheck<Backend, T> check(widened(row.x.values()), row.layers[0]);
-    const auto failures = [](const auto& f) {
-      testing::TestPartResultArray results;
-      const testing::ScopedFakeTestPartResultReporter reporter(
-          testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &results);
-      f();
-      return results.size();
-    };
+    const LayerCheck<Backend, T> check(harness::products_of(queue), widened(row.x.values()),
+                                       row.layers[0]);
     const std::vector<double> dz = widened(row.dz.values());
     using enum LayerFault;
-    for (const LayerFault fault : {LayerFault::kNone, kNoMean, kNoSlope, kOtherGroup, kNoMask}) {
+    for (const LayerFault fault :
+         {LayerFault::kNone, kNoMean, kNoSlope, kOtherGroup, kNoMask, kRounded}) {
+      if (fault == kRounded && check.products != harness::Products::kSplit) continue;
       SCOPED_TRACE(static_cast<int>(fault));
       const LayerGradients expected = check.gradients(dz, fault);
-      const int of_dx = failures([&] { check.expect_dx(row.dx.values(), expected); });
-      const int of_params = failures([&] { check.expect_params(row.layers[0], expected); });
+      const int of_dx = failures_of([&] { check.expect_dx(row.dx.values(), expected); });
+      const int of_params = failures_of([&] { check.expect_params(row.layers[0], expected); });
       EXPECT_EQ(of_dx > 0, fault != LayerFault::kNone);
       EXPECT_EQ(of_params > 0, fault != LayerFault::kNone);
     }
     LayerCheck<Backend, T> other = check;
     std::rotate(other.mean.begin(), other.mean.begin() + 32, other.mean.end());
-    EXPECT_GT(failures([&] { other.expect_forward(); }), 0);
+    EXPECT_GT(failures_of([&] { other.expect_forward(); }), 0);
   });
 }
 

@@ -33,7 +33,13 @@ struct Target {
     return (needs.precision == Precision::kFp32 || needs.precision == precision) &&
            device.compute_capability >= needs.compute_capability &&
            (!needs.hopper || (device.compute_capability == 90 && kHasHopperCode)) &&
-           device.shared_per_block >= needs.shared;
+           device.shared_per_block >= needs.shared && (!needs.fast_tf32 || fast_tf32());
+  }
+  // By NVIDIA's data sheets, A100, H100 and B200 have eight times as many products a second and
+  // more in TF32 as in fp32; the GPUs between, of 8.6 and 8.9, as many.
+  bool fast_tf32() const {
+    const int capability = device.compute_capability;
+    return capability == 80 || capability == 90 || capability == 100;
   }
   int multiprocessors() const { return std::max(device.multiprocessors, 1); }
 };

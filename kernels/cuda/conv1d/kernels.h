@@ -20,12 +20,17 @@ struct Needs {
   int compute_capability = 0;                       // at least
   std::size_t shared = 0;                           // bytes of shared memory of a block
   bool aligned = false;                             // buffers, to 16 bytes
-  bool hopper = false;                              // code of sm_90a: 9.0 and nothing else
+  bool fast_tf32 = false;  // a product in fp32 takes longer than three in TF32
+  bool hopper = false;     // code of sm_90a: 9.0 and nothing else
 
-  // Of the kernels for hidden layers of `channels` in and out.
-  static constexpr Needs hidden(int channels, int taps, Precision precision, std::size_t shared) {
-    return {channels, channels, taps, precision, precision == Precision::kTf32 ? 80 : 0,
-            shared,   true};
+  // Of the kernels for hidden layers of `channels` in and out: in fp32, and on tensor cores in TF32
+  // or, for fp32, in three products of TF32 for each.
+  static constexpr Needs hidden(int channels, int taps, std::size_t shared) {
+    return {channels, channels, taps, Precision::kFp32, 0, shared, true};
+  }
+  static constexpr Needs tensor_cores(int channels, int taps, bool split, std::size_t shared) {
+    return {channels, channels, taps, split ? Precision::kFp32 : Precision::kTf32,
+            80,       shared,   true, split};
   }
 };
 
@@ -44,7 +49,7 @@ struct RowVariant {
 extern const RowVariant kTiledRows;
 extern const RowVariant kOneChannelRows[2];
 extern const RowVariant kFfmaRows[8];
-extern const RowVariant kMmaRows[10];
+extern const RowVariant kMmaRows[19];
 
 // --- Parameter gradients -------------------------------------------------------------------------
 //
@@ -80,7 +85,7 @@ struct WeightVariant {
 extern const WeightVariant kTiledWeights;
 extern const WeightVariant kOneChannelWeights[2];
 extern const WeightVariant kFfmaWeights[4];
-extern const WeightVariant kMmaWeights[4];
+extern const WeightVariant kMmaWeights[8];
 
 // db alone, into the ends of partial's rows.
 void sum_columns(CudaQueue& queue, const WeightSums& sums);

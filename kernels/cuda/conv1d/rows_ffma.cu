@@ -227,7 +227,7 @@ constexpr RowVariant variant(const char* name) {
   using Forward = FfmaRows<kChannels, kTaps, kWarps, kRun, kGroups, false>;
   using Flipped = FfmaRows<kChannels, kTaps, kWarps, kRun, kGroups, true>;
   constexpr std::size_t kShared = std::max(Forward::kShared, Flipped::kShared);
-  return {name, Needs::hidden(kChannels, kTaps, Precision::kFp32, kShared), Forward::kPositions, 3,
+  return {name, Needs::hidden(kChannels, kTaps, kShared), Forward::kPositions, 3,
           ffma_rows<kChannels, kTaps, kWarps, kRun, kGroups>};
 }
 

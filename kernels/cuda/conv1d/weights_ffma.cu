@@ -191,7 +191,7 @@ void ffma_weights_of(CudaQueue& queue, const WeightSums& p) {
 template <class S>
 constexpr WeightVariant variant(const char* name) {
   return {name,
-          Needs::hidden(S::kChannels, S::kTaps, Precision::kFp32, sizeof(Shared<S>)),
+          Needs::hidden(S::kChannels, S::kTaps, sizeof(Shared<S>)),
           kChunk,
           1,
           3,

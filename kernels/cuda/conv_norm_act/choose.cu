@@ -2,8 +2,8 @@
 // and direction, of a convolution that reads and writes what lies between two of them
 // (device/layer.cuh). The kernels:
 //
-//   rows_mma.cu     a layer, and its input gradient, on tensor cores in TF32
-//   rows_wgmma.cu   the same by Hopper's products of warp groups
+//   rows_mma.cu     a layer, and its input gradient, on tensor cores in TF32, or as of fp32
+//   rows_wgmma.cu   the same in TF32 by Hopper's products of warp groups
 //   weights_mma.cu  the parameter gradients of all layers, likewise
 //   ends.cu         the first and the last step of each pass
 //
@@ -43,7 +43,8 @@ bool alike(Layers layers) {
 }
 
 bool fits(const Target& target, const Needs& needs, Layers layers) {
-  if (!target.meets(needs)) return false;
+  // Each precision has its own: rows and weights are of one.
+  if (needs.precision != target.precision || !target.meets(needs)) return false;
   const Conv1dDims& dims = layers[0].conv;
   return has_shape(needs, narrow(dims.channels_in), narrow(dims.channels_out),
                    narrow(dims.kernel_size)) &&

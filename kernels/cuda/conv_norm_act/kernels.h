@@ -52,7 +52,7 @@ struct LayerVariant {
   // products' are what it packed.
   void (*pack)(CudaQueue& queue, View<PackWeights> layers, bool flip);
 };
-extern const LayerVariant kMmaLayers[9];
+extern const LayerVariant kMmaLayers[18];
 extern const LayerVariant kWgmmaLayers[5];
 
 // The parameter gradients of one layer, first stage. With `below`, x is the activation of that
@@ -69,7 +69,7 @@ struct LayerWeightsVariant {
   // Those of all layers, about as many in each launch, which takes kMostWeightLayers.
   void (*run)(CudaQueue& queue, View<LayerWeights> layers);
 };
-extern const LayerWeightsVariant kMmaLayerWeights[4];
+extern const LayerWeightsVariant kMmaLayerWeights[8];
 inline constexpr std::size_t kMostWeightLayers = 16;  // whose arguments are 4 KB at most
 
 // The ends. z of the last layer, from its y, whose statistics are merged and kept:

@@ -98,7 +98,7 @@ constexpr LayerVariant variant(const char* name) {
   constexpr std::size_t kShared =
       std::max({sizeof(device::WgmmaRowMemory<S, Activated<S>, MomentsOut<S>>),
                 sizeof(device::WgmmaRowMemory<S, Gradient<S>, GradientOut<S>>)});
-  Needs needs = Needs::hidden(S::kChannels, S::kTaps, Precision::kTf32, kShared);
+  Needs needs = Needs::tensor_cores(S::kChannels, S::kTaps, false, kShared);
   needs.hopper = true;
   return {name, needs, S::kPositions, S::kCluster, forward<S>, backward<S>, pack<S::kTaps>};
 }

@@ -12,6 +12,7 @@
 namespace sidechannel::kernels {
 namespace {
 
+using device::Split;
 using device::WeightShape;
 
 template <int kChannels>
@@ -71,25 +72,32 @@ void run_layers(CudaQueue& queue, View<LayerWeights> layers) {
         Grid{S::kChannels / S::kSlice, layers[0].sums.splits, static_cast<std::int64_t>(count)};
     how.block = dim3(device::kWeightThreads);
     how.dynamic_shared = sizeof(device::WeightMemory<S>);
-    launch(queue, "conv_norm_act weight gradients, TF32",
+    launch(queue,
+           S::kImages == 2 ? "conv_norm_act weight gradients, split TF32"
+                           : "conv_norm_act weight gradients, TF32",
            device::mma_weights_kernel<S, Input, kMostWeightLayers>, how, arguments);
   }
 }
 
 template <class S>
 constexpr LayerWeightsVariant variant(const char* name) {
-  return {name,
-          Needs::hidden(S::kChannels, S::kTaps, Precision::kTf32, sizeof(device::WeightMemory<S>)),
-          device::kWeightChunk, S::kChannels / S::kSlice, run_layers<S>};
+  return {
+      name,
+      Needs::tensor_cores(S::kChannels, S::kTaps, S::kImages == 2, sizeof(device::WeightMemory<S>)),
+      device::kWeightChunk, S::kChannels / S::kSlice, run_layers<S>};
 }
 
 }  // namespace
 
-const LayerWeightsVariant kMmaLayerWeights[4] = {
+const LayerWeightsVariant kMmaLayerWeights[8] = {
     variant<WeightShape<64, 5>>("TF32 h = 64"),
     variant<WeightShape<32, 5>>("TF32 h = 32"),
     variant<WeightShape<64, 3>>("TF32 h = 64, 3 taps"),
     variant<WeightShape<32, 3>>("TF32 h = 32, 3 taps"),
+    variant<Split<WeightShape<64, 5>>>("split TF32 h = 64"),
+    variant<Split<WeightShape<32, 5>>>("split TF32 h = 32"),
+    variant<Split<WeightShape<64, 3>>>("split TF32 h = 64, 3 taps"),
+    variant<Split<WeightShape<32, 3>>>("split TF32 h = 32, 3 taps"),
 };
 
 }  // namespace sidechannel::kernels

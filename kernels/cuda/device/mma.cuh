@@ -1,6 +1,7 @@
 #pragma once
 
-// Matrix products on tensor cores: TF32 operands, fp32 sums (mma.sync, sm_80 and later).
+// Matrix products on tensor cores: TF32 operands, fp32 sums (mma.sync, sm_80 and later); and of
+// fp32 operands, as sums of two TF32 numbers.
 
 #include <cuda_runtime.h>
 
@@ -17,6 +18,12 @@ __device__ __forceinline__ float to_tf32(float x) {
 
 __device__ __forceinline__ float4 to_tf32(float4 x) {
   return make_float4(to_tf32(x.x), to_tf32(x.y), to_tf32(x.z), to_tf32(x.w));
+}
+
+// What to_tf32 leaves of x, rounded to TF32 too: x = big + small, but for 2^-23 |x| at most. What
+// is not finite, or becomes infinite by rounding (from 2^128 - 2^116 on), leaves NaN.
+__device__ __forceinline__ float4 small_of_tf32(float4 x, float4 big) {
+  return to_tf32(make_float4(x.x - big.x, x.y - big.y, x.z - big.z, x.w - big.w));
 }
 
 // sum [16 x 8] += a [16 x 8] * b [8 x 8] by the 32 lanes of a warp. The operands are rounded

@@ -246,7 +246,7 @@ void multiply(Thread* const* threads, std::size_t index) {
       const unsigned column = i / 4 * 8 + t % 4 * 2 + i % 2;
       double sum = product.add ? product.d[i] : 0;
       for (unsigned k = 0; k < 8; ++k) sum += static_cast<double>(a[row][k]) * b[column][k];
-      product.d[i] = static_cast<float>(sum);
+      product.d[i] = cut_off(sum);
     }
   }
 }

@@ -178,6 +178,9 @@ void shuffle_order(std::vector<T>& values) {
 
 extern Counters counts;
 
+// A tensor core's sum in fp32: what that does not hold is cut off, not rounded.
+float cut_off(double x);
+
 // --- Shared memory -------------------------------------------------------------------------------
 
 // Every block of the cluster has its own stretch, at a fixed distance from the next.

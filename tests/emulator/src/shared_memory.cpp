@@ -171,6 +171,11 @@ std::uint32_t cvt_rna_tf32(float x) {
   return (bits + 0x1000u) & ~0x1fffu;
 }
 
+float cut_off(double x) {
+  constexpr std::uint64_t kBeyond = (std::uint64_t{1} << 29) - 1;  // 53 bits, but for 24
+  return static_cast<float>(bits_as<double>(bits_as<std::uint64_t>(x) & ~kBeyond));
+}
+
 namespace {
 
 struct MmaArguments {
@@ -193,14 +198,15 @@ void mma_of_warp(void** lanes, unsigned) {
     for (int i = 0; i < 2; ++i) b[t + 4 * i][g] = bits_as<float>(from.b[i]);
     for (int i = 0; i < 4; ++i) d[g + 8 * (i / 2)][2 * t + i % 2] = from.d[i];
   }
-  // The hardware's order and inner precision are not specified.
+  // The hardware's order and inner precision are not specified; that it cuts off what it returns,
+  // as it does, biases long sums, and it may cut off terms as well.
   for (int row = 0; row < 16; ++row) {
     for (int k = 0; k < 8; ++k) d[row] += a[row][k] * b[k];
   }
   for (int lane = 0; lane < 32; ++lane) {
     float* const to = static_cast<MmaArguments*>(lanes[lane])->d;
     for (int i = 0; i < 4; ++i) {
-      to[i] = static_cast<float>(d[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]);
+      to[i] = cut_off(d[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]);
     }
   }
 }

@@ -137,6 +137,18 @@ TEST_P(Kernels, MatrixProductOfAWarp) {
   EXPECT_EQ(d.get(), expected);
 }
 
+// Sums are cut off, not rounded: 1 + 3/4 of the last bit is 1.
+TEST_P(Kernels, MatrixProductsAreCutOff) {
+  std::vector<float> a(128), b(64);
+  a[0] = b[0] = 1;
+  for (std::size_t k = 1; k < 7; ++k) a[k] = b[8 * k] = 0x1p-13f;
+  const Device<float> a_device(queue, a), b_device(queue, b);
+  const Device<float> d(queue, std::vector<float>(128));
+  matrix_product(queue, a_device.data(), b_device.data(), d.data());
+  EXPECT_EQ(d.get()[0], 1.0f);  // and 6 * 2^-26
+  EXPECT_NE(1.0f, 1.0f + 6 * 0x1p-26f);
+}
+
 TEST_P(Kernels, AsynchronousCopies) {
   for (const unsigned size : {1, 32, 33, 100}) {
     const std::vector<float> values = counting(size, 1);

@@ -3,6 +3,11 @@
 // How the tensor-core kernels of conv1d work: half of a block's warps bring operands from global
 // memory, round them to TF32 and put them into shared memory, one stage ahead of the other half,
 // which multiplies. So rounding costs the tensor cores no time, and every operand is rounded once.
+//
+// Or split once, for products as of fp32: into the number rounded and what that leaves (small),
+// rounded too. A product is then three, and what small numbers make with each other is left out.
+// As tensor cores cut sums off where others round (docs/numerics.md), they add up eight products
+// at a time, beginning with the smallest, and these parts are added to the sums elsewhere.
 
 #include <cuda_runtime.h>
 
@@ -44,6 +49,36 @@ __device__ __forceinline__ void put_row(LeftTile* pair, int g, int t, int row, f
 // sum += tile * (b0, b1), with the lane's four left operands.
 __device__ __forceinline__ void mma_tf32(float (&sum)[4], const float4& left, float b0, float b1) {
   mma_tf32(sum, left.x, left.y, left.z, left.w, b0, b1);
+}
+
+// Shapes of kernels (rows_mma.cuh, weights_mma.cuh) whose operands are split: kImages numbers of
+// each are in shared memory.
+template <class Shape>
+struct Split : Shape {
+  static constexpr int kImages = 2;
+};
+
+// The lane's four left operands of a tile, split.
+struct SplitLeft {
+  float4 big, small;
+};
+
+// sum(j) += tile * right(j) for j < kCount, with right(j) the lane's {b0, b1} and the small {b0,
+// b1}.
+template <int kCount, class Sum, class Right>
+__device__ __forceinline__ void mma_split(const SplitLeft& left, Sum sum, Right right) {
+  float part[kCount][4] = {};
+#pragma unroll
+  for (int j = 0; j < kCount; ++j) mma_tf32(part[j], left.small, right(j).x, right(j).y);
+#pragma unroll
+  for (int j = 0; j < kCount; ++j) mma_tf32(part[j], left.big, right(j).z, right(j).w);
+#pragma unroll
+  for (int j = 0; j < kCount; ++j) mma_tf32(part[j], left.big, right(j).x, right(j).y);
+#pragma unroll
+  for (int j = 0; j < kCount; ++j) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) sum(j)[e] += part[j][e];
+  }
 }
 
 }  // namespace sidechannel::kernels::device

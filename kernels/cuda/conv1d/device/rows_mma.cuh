@@ -1,7 +1,8 @@
 #pragma once
 
-// Row products of conv1d on tensor cores, C_in = C_out = h, TF32 operands, fp32 sums: the kernel,
-// for plain convolutions (rows_mma.cu) and for layers with a normalization (conv_norm_act/).
+// Row products of conv1d on tensor cores, C_in = C_out = h, TF32 operands or split ones, fp32 sums:
+// the kernel, for plain convolutions (rows_mma.cu) and for layers with a normalization
+// (conv_norm_act/).
 //
 // A block computes a tile of positions of one sample x all h columns, in stages of 16 channels.
 // Some of its warps multiply, four bring the next stage (conv1d/device/mma.cuh). A warp that
@@ -19,6 +20,9 @@
 //
 // Order of a sum: 16 channels after the other; in each, tap by tap, then the two steps of 8
 // channels, whose sum the tensor core takes in an order of its own. The start is added last.
+//
+// Split operands are read a step at a time, with their small parts beside them, so that they take
+// no more registers than four channels do: 16 bytes are those of two channels.
 
 #include <cuda_runtime.h>
 
@@ -51,6 +55,7 @@ struct RowShape {
   static constexpr int kThreads = kWorkers + kRowHelpers;
   static constexpr int kPositions = kPositionWarps * kTiles * 8;
   static constexpr int kColumnTiles = kHidden / 16 / kColumnWarps;  // of a warp
+  static constexpr int kImages = 1;                                 // of an operand
 
   // What sinks ask: the neighbouring columns that a thread has of a position, kSlots such pieces,
   // and the block's parts of positions, each with all columns.
@@ -70,8 +75,9 @@ struct RowShape {
 
 template <class S>
 struct RowStage {
-  Planes<kStageChannels, S::kPositions + S::kTaps - 1> x;
-  LeftTile w[S::kTaps][2][S::kChannels / 16];  // [tap][step][tile of 16 columns]
+  // Of four channels, all; where they are split, two for each step, and their small parts.
+  Planes<kStageChannels, S::kPositions + S::kTaps - 1> x[S::kImages];
+  LeftTile w[S::kImages][S::kTaps][2][S::kChannels / 16];  // [tap][step][tile of 16 columns]
 };
 
 // What a block's rows are: a Source, of which the helpers load kArrays numbers for each that they
@@ -197,7 +203,14 @@ struct BroughtRows {
         value = constants.value(x[pass]);
         if (at >= first && at < last) source.keep(at, value);
       }
-      *reinterpret_cast<float4*>(shared) = to_tf32(value);
+      const float4 big = to_tf32(value);
+      if constexpr (S::kImages == 1) {
+        *reinterpret_cast<float4*>(shared) = big;
+      } else {
+        const float4 small = small_of_tf32(value, big);
+        store4(shared, big.x, big.y, small.x, small.y);
+        store4(shared + sizeof(X) / sizeof(float), big.z, big.w, small.z, small.w);
+      }
     });
   }
 };
@@ -222,7 +235,7 @@ struct Brought {
         w[tap][pair] = load4(weights.source(from, tap, group + pair * S::kHelperGroups));
       }
     }
-    rows.load(p, source, tile, helper, c0, stage.x);
+    rows.load(p, source, tile, helper, c0, stage.x[0]);
   }
 
   __device__ __forceinline__ void put(const NarrowProduct& p, const Source& source,
@@ -234,10 +247,15 @@ struct Brought {
     for (int tap = 0; tap < S::kTaps; ++tap) {
 #pragma unroll
       for (int pair = 0; pair < kPairs; ++pair) {
-        weights.put(stage.w[tap], group + pair * S::kHelperGroups, to_tf32(w[tap][pair]));
+        const float4 big = to_tf32(w[tap][pair]);
+        weights.put(stage.w[0][tap], group + pair * S::kHelperGroups, big);
+        if constexpr (S::kImages == 2) {
+          weights.put(stage.w[1][tap], group + pair * S::kHelperGroups,
+                      small_of_tf32(w[tap][pair], big));
+        }
       }
     }
-    rows.put(p, source, memory, tile, helper, c0, stage.x);
+    rows.put(p, source, memory, tile, helper, c0, stage.x[0]);
   }
 };
 
@@ -294,19 +312,30 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   const auto multiply = [&](const RowStage<S>& stage) {
     const int position = first_position + g / 2 + 4 * (g % 2);
     const int unit = LeftTile::unit_of(g, t4);
+    const auto load_x = [&](int image, int tap, float4(&x)[kTiles]) {
 #pragma unroll
+      for (int j = 0; j < kTiles; ++j) x[j] = load4(stage.x[image].at[t4][position + 8 * j + tap]);
+    };
+    // Where they are split, registers are short, and the other warps hide what one waits for.
+#pragma unroll(S::kImages == 1 ? S::kTaps : 1)
     for (int tap = 0; tap < S::kTaps; ++tap) {
       float4 x[kTiles];  // channels 4 * t4 + {0, 1, 2, 3}
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j) x[j] = load4(stage.x.at[t4][position + 8 * j + tap]);
-#pragma unroll
+      if constexpr (S::kImages == 1) load_x(0, tap, x);
+#pragma unroll(S::kImages == 1 ? 2 : 1)
       for (int step = 0; step < 2; ++step) {
+        if constexpr (S::kImages == 2) load_x(step, tap, x);
 #pragma unroll
         for (int i = 0; i < kColumnTiles; ++i) {
-          const float4 w = load4(stage.w[tap][step][first_tile + i].unit[unit]);
+          const float4 w = load4(stage.w[0][tap][step][first_tile + i].unit[unit]);
+          if constexpr (S::kImages == 2) {
+            const SplitLeft left = {w, load4(stage.w[1][tap][step][first_tile + i].unit[unit])};
+            mma_split<kTiles>(
+                left, [&](int j) -> float(&)[4] { return sum[i][j]; }, [&](int j) { return x[j]; });
+          } else {
 #pragma unroll
-          for (int j = 0; j < kTiles; ++j) {
-            mma_tf32(sum[i][j], w, step == 0 ? x[j].x : x[j].z, step == 0 ? x[j].y : x[j].w);
+            for (int j = 0; j < kTiles; ++j) {
+              mma_tf32(sum[i][j], w, step == 0 ? x[j].x : x[j].z, step == 0 ? x[j].y : x[j].w);
+            }
           }
         }
       }

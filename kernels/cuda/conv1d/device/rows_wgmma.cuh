@@ -37,6 +37,7 @@ struct WgmmaShape {
   static constexpr int kRowHelpers = kHelperGroups_ * kHelpers;
   static constexpr int kThreads = kWorkers + kRowHelpers;
   static constexpr int kStages = kChannels / kStageChannels;
+  static constexpr int kImages = 1;
 
   // What sinks ask, as in RowShape. Rows g and g + 8 of a warp's 16 are neighbouring columns.
   using Columns = float2;

@@ -1,9 +1,8 @@
 #pragma once
 
-// Parameter gradients of conv1d on tensor cores: C_in = C_out = h, 3 or 5 taps, TF32 operands,
-// fp32 sums, first stage: the
-// kernel, for one convolution (weights_mma.cu) and for layers in a row (conv_norm_act/). The
-// problem is defined in kernels.h.
+// Parameter gradients of conv1d on tensor cores: C_in = C_out = h, 3 or 5 taps, TF32 operands or
+// split ones, fp32 sums, first stage: the kernel, for one convolution (weights_mma.cu) and for
+// layers in a row (conv_norm_act/). The problem is defined in kernels.h.
 //
 //   dw[t, ci, co] = sum over positions l of x[l + t - padding, ci] * dy[l, co]
 //
@@ -51,12 +50,13 @@ struct WeightShape {
   static constexpr int kGroupThreads = kTaps * kSlice * kHidden / kSums;
   static constexpr int kGroups = kWeightWorkers / kGroupThreads;
   static constexpr int kPairs = kHidden / 32;  // of tiles of 16 co
+  static constexpr int kImages = 1;            // of an operand
 };
 
 template <class S>
 struct WeightStage {
-  Planes<S::kSlice, kWeightChunk + S::kTaps - 1> x;
-  LeftTile dy[kWeightSteps][2 * S::kPairs];
+  Planes<S::kSlice, kWeightChunk + S::kTaps - 1> x[S::kImages];
+  LeftTile dy[S::kImages][kWeightSteps][2 * S::kPairs];
 };
 
 // What the shared memory is used for: two stages, in the end the sums of one group, and the bias's
@@ -113,9 +113,9 @@ __device__ __forceinline__ void bring(const WeightLayer<Input>& layer, const Chu
                                : make_float4(0, 0, 0, 0);
     }
   }
-  using X = decltype(stage.x);
+  using X = std::remove_extent_t<decltype(WeightStage<S>::x)>;
   const auto for_own_x = [&](auto visit) {
-    stage.x.template for_own_chunks<kHelpers, S::kChannels>(
+    stage.x[0].template for_own_chunks<kHelpers, S::kChannels>(
         helper, p.x + std::int64_t{chunk.n} * p.length * S::kChannels, p.length, first_ci,
         chunk.first - p.padding, chunk.count + S::kTaps - 1, visit);
   };
@@ -135,13 +135,25 @@ __device__ __forceinline__ void bring(const WeightLayer<Input>& layer, const Chu
       bias[pair][1] += exact.y;
       bias[pair][2] += exact.z;
       bias[pair][3] += exact.w;
-      put_rows(&stage.dy[position / 8][2 * pair], g, position / 2 % 4, position % 2,
-               to_tf32(exact));
+      const float4 big = to_tf32(exact);
+      put_rows(&stage.dy[0][position / 8][2 * pair], g, position / 2 % 4, position % 2, big);
+      if constexpr (S::kImages == 2) {
+        put_rows(&stage.dy[1][position / 8][2 * pair], g, position / 2 % 4, position % 2,
+                 small_of_tf32(exact, big));
+      }
     }
   }
   for_own_x([&](int pass, float* shared, const float*, bool inside) {
-    *reinterpret_cast<float4*>(shared) =
-        inside ? to_tf32(constants.value(x[pass])) : make_float4(0, 0, 0, 0);
+    float4 big = make_float4(0, 0, 0, 0), small = big;
+    if (inside) {
+      const float4 value = constants.value(x[pass]);
+      big = to_tf32(value);
+      if constexpr (S::kImages == 2) small = small_of_tf32(value, big);
+    }
+    *reinterpret_cast<float4*>(shared) = big;
+    if constexpr (S::kImages == 2) {
+      *reinterpret_cast<float4*>(shared + sizeof(X) / sizeof(float)) = small;
+    }
   });
 }
 
@@ -151,7 +163,7 @@ __global__ void __launch_bounds__(kWeightThreads, 1)
   after_earlier_launches();
   const WeightLayer<Input>& layer = layers.at[blockIdx.z];
   const WeightSums& p = layer.sums;
-  constexpr int kChannels = S::kChannels, kTaps = S::kTaps;
+  constexpr int kChannels = S::kChannels, kTaps = S::kTaps, kImages = S::kImages;
   const int thread = static_cast<int>(threadIdx.x);
   const int helper = thread - kWeightWorkers;  // negative: multiplies
   const int group = helper < 0 ? thread / S::kGroupThreads : -1;
@@ -168,19 +180,40 @@ __global__ void __launch_bounds__(kWeightThreads, 1)
     const int unit = LeftTile::unit_of(g, t4);
 #pragma unroll 1
     for (int step = group; 8 * step < count; step += S::kGroups) {
-      const float4 dy[2] = {load4(stage.dy[step][2 * pair].unit[unit]),
-                            load4(stage.dy[step][2 * pair + 1].unit[unit])};
-      float2 x[kTaps + 1];
+      float4 dy[kImages][2];
+      float2 x[kImages][kTaps + 1];
 #pragma unroll
-      for (int i = 0; i <= kTaps; ++i) {
-        x[i] = load2(&stage.x.at[ci / 4 + g / 2][8 * step + 2 * t4 + i][g % 2 * 2]);
-      }
-#pragma unroll
-      for (int t = 0; t < kTaps; ++t) {
+      for (int image = 0; image < kImages; ++image) {
 #pragma unroll
         for (int tile = 0; tile < 2; ++tile) {
-          mma_tf32(sum[tile][t][0], dy[tile], x[t].x, x[t + 1].x);
-          mma_tf32(sum[tile][t][1], dy[tile], x[t].y, x[t + 1].y);
+          dy[image][tile] = load4(stage.dy[image][step][2 * pair + tile].unit[unit]);
+        }
+#pragma unroll
+        for (int i = 0; i <= kTaps; ++i) {
+          x[image][i] = load2(&stage.x[image].at[ci / 4 + g / 2][8 * step + 2 * t4 + i][g % 2 * 2]);
+        }
+      }
+      if constexpr (kImages == 1) {
+#pragma unroll
+        for (int t = 0; t < kTaps; ++t) {
+#pragma unroll
+          for (int tile = 0; tile < 2; ++tile) {
+            mma_tf32(sum[tile][t][0], dy[0][tile], x[0][t].x, x[0][t + 1].x);
+            mma_tf32(sum[tile][t][1], dy[0][tile], x[0][t].y, x[0][t + 1].y);
+          }
+        }
+      } else {
+#pragma unroll
+        for (int tile = 0; tile < 2; ++tile) {
+          mma_split<2 * kTaps>(
+              {dy[0][tile], dy[1][tile]},
+              [&](int j) -> float(&)[4] { return sum[tile][j / 2][j % 2]; },
+              [&](int j) {
+                const float2 low = x[0][j / 2], high = x[0][j / 2 + 1];
+                const float2 small_low = x[1][j / 2], small_high = x[1][j / 2 + 1];
+                return j % 2 == 0 ? make_float4(low.x, high.x, small_low.x, small_high.x)
+                                  : make_float4(low.y, high.y, small_low.y, small_high.y);
+              });
         }
       }
     }

@@ -15,7 +15,8 @@ std::uint32_t cvt_rna_tf32(float x);
 //   a: A[g][t], A[g + 8][t], A[g][t + 4], A[g + 8][t + 4]      b: B[t][g], B[t + 4][g]
 //   d: D[g][2t], D[g][2t + 1], D[g + 8][2t], D[g + 8][2t + 1]
 //
-// Operands that were not rounded to TF32 are an error: the hardware would cut them off.
+// Operands that were not rounded to TF32 are an error: the hardware would cut them off. So it does
+// with sums, and so they are here.
 void mma_m16n8k8_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
                       Site site = Site::here());
 
