@@ -1,6 +1,5 @@
 // The kernels for perceptrons side by side, on CUDA in TF32.
 
-#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,6 +13,7 @@ namespace sidechannel {
 namespace {
 
 using harness::Draw;
+using harness::failures_of;
 using harness::Reference;
 using harness::to_tf32;
 using harness::widened;
@@ -345,19 +345,12 @@ TEST_F(CudaMlpKernels, WrongRulesAreFound) {
   mlps.forward();
   mlps.backward();
   const Check check(mlps, 0);
-  const auto failures = [](const auto& f) {
-    testing::TestPartResultArray results;
-    const testing::ScopedFakeTestPartResultReporter reporter(
-        testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &results);
-    f();
-    return results.size();
-  };
   using enum Fault;
   for (const Fault fault : {kNone, kNoBias, kNoMask1, kNoMask2, kOtherRow, kScaled}) {
     SCOPED_TRACE(static_cast<int>(fault));
-    EXPECT_EQ(failures([&] { check.expect_forward(fault); }) > 0,
+    EXPECT_EQ(failures_of([&] { check.expect_forward(fault); }) > 0,
               fault == kNoBias || fault == kNoMask2);
-    EXPECT_EQ(failures([&] { check.expect_backward(fault); }) > 0,
+    EXPECT_EQ(failures_of([&] { check.expect_backward(fault); }) > 0,
               fault != kNone && fault != kNoBias);
   }
 }

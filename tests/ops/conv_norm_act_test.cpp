@@ -2,7 +2,6 @@
 
 #include "kernels/conv_norm_act.h"
 
-#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,6 +13,7 @@ namespace {
 
 using harness::BufferOn;
 using harness::expect_equal_bits;
+using harness::failures_of;
 using harness::LayerCheck;
 using harness::LayerFault;
 using harness::LayerGradients;
@@ -223,26 +223,19 @@ BACKEND_TEST(ConvNormAct, WrongRulesAreFound) {
     row.forward(queue, "", row.x, row.calls());
     row.backward(queue, "", 0, row.x, {row.dx.data()}, row.gradients(Write::kOverwrite));
     const LayerCheck<Backend, T> check(widened(row.x.values()), row.layers[0]);
-    const auto failures = [](const auto& f) {
-      testing::TestPartResultArray results;
-      const testing::ScopedFakeTestPartResultReporter reporter(
-          testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &results);
-      f();
-      return results.size();
-    };
     const std::vector<double> dz = widened(row.dz.values());
     using enum LayerFault;
     for (const LayerFault fault : {LayerFault::kNone, kNoMean, kNoSlope, kOtherGroup, kNoMask}) {
       SCOPED_TRACE(static_cast<int>(fault));
       const LayerGradients expected = check.gradients(dz, fault);
-      const int of_dx = failures([&] { check.expect_dx(row.dx.values(), expected); });
-      const int of_params = failures([&] { check.expect_params(row.layers[0], expected); });
+      const int of_dx = failures_of([&] { check.expect_dx(row.dx.values(), expected); });
+      const int of_params = failures_of([&] { check.expect_params(row.layers[0], expected); });
       EXPECT_EQ(of_dx > 0, fault != LayerFault::kNone);
       EXPECT_EQ(of_params > 0, fault != LayerFault::kNone);
     }
     LayerCheck<Backend, T> other = check;
     std::rotate(other.mean.begin(), other.mean.begin() + 32, other.mean.end());
-    EXPECT_GT(failures([&] { other.expect_forward(); }), 0);
+    EXPECT_GT(failures_of([&] { other.expect_forward(); }), 0);
   });
 }
 
