@@ -5,7 +5,8 @@
 //
 // On the CPU, on all cores, in fp32. On a GPU in both precisions, each with all launches of a step
 // made by the host (eager) and replayed as one recorded step; the time is the median over runs of
-// many steps.
+// many steps. at_once_N: N networks side by side, each in a thread with a queue of its own, as a
+// sweep trains them; the time is that of all their steps over their number.
 //
 // Counters: GFLOP/s of the convolutions, and their share of the peak of the units that compute
 // them, which is measured right before; the memory of the step's arena. On a GPU also what the host
@@ -17,6 +18,8 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
+#include <future>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,6 +33,8 @@
 #include "experiments/run/progress.h"
 
 #if SIDECHANNEL_HAS_CUDA
+#include <cuda_runtime_api.h>
+
 #include "bench/peak_cuda.h"
 #endif
 
@@ -107,25 +112,52 @@ double gpu_peak(const std::string& name, Precision precision) {
   return precision == Precision::kTf32 ? peaks.tf32 : peaks.ffma;
 }
 
-// Seconds of one step, of `steps` that follow each other.
-double seconds_of(const Device& device, experiments::TrainingStep& step, int steps) {
-  device.synchronize();
+// A network in training, with the queue that it has for itself.
+struct GpuTraining {
+  Device device;
+  Training training;
+
+  GpuTraining(const std::string& name, Precision precision, const Workload& workload)
+      : device(Device::from_name(name, 0, precision)), training(make_training(device, workload)) {
+    run(5);  // recorded in the third at the latest
+  }
+  void run(int steps) const {
+    cudaSetDevice(device.cuda_queue().info().index);  // this thread's, too
+    for (int i = 0; i < steps; ++i) (*training.step)();
+    device.synchronize();
+  }
+};
+
+// Seconds of one step, of `steps` that follow each other on each of the queues.
+double seconds_of(const std::deque<GpuTraining>& networks, int steps) {
   const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < steps; ++i) step();
-  device.synchronize();
-  return experiments::seconds_since(start) / steps;
+  std::vector<std::future<void>> others;
+  for (std::size_t i = 1; i < networks.size(); ++i) {
+    others.push_back(std::async(std::launch::async, [&, i] { networks[i].run(steps); }));
+  }
+  networks.front().run(steps);
+  for (std::future<void>& other : others) other.get();
+  return experiments::seconds_since(start) / (steps * static_cast<double>(networks.size()));
 }
 
 // How a step is made.
 struct Mode {
   const char* name;
   // What it sets in the environment.
-  const char *variable, *value;
+  const char* variable = nullptr;
+  const char* value = nullptr;
+  int networks = 1;
+  bool only_tf32 = false;
 };
-constexpr Mode kModes[] = {{"replayed", nullptr, nullptr},
-                           {"eager", "SIDECHANNEL_REPLAY", "off"},
-                           {"overlapping", "SIDECHANNEL_OVERLAP", "on"},
-                           {"apart", "SIDECHANNEL_LAYERS", "apart"}};
+constexpr Mode kModes[] = {
+    {"replayed"},
+    {"eager", "SIDECHANNEL_REPLAY", "off"},
+    {"overlapping", "SIDECHANNEL_OVERLAP", "on"},
+    // Layers are computed together in TF32 alone.
+    {.name = "apart", .variable = "SIDECHANNEL_LAYERS", .value = "apart", .only_tf32 = true},
+    {.name = "at_once_2", .networks = 2, .only_tf32 = true},
+    {.name = "at_once_4", .networks = 4, .only_tf32 = true},
+    {.name = "at_once_8", .networks = 8, .only_tf32 = true}};
 
 void gpu_step(benchmark::State& state, const Workload& workload, const std::string& name,
               Precision precision, const Mode& mode) {
@@ -133,16 +165,16 @@ void gpu_step(benchmark::State& state, const Workload& workload, const std::stri
     if (other.variable) unsetenv(other.variable);
   }
   if (mode.variable) setenv(mode.variable, mode.value, 1);
-  const Device device = Device::from_name(name, 0, precision);
-  const kernels::CudaQueue& queue = device.cuda_queue();
+  const double peak = gpu_peak(name, precision);
+  std::deque<GpuTraining> networks;
+  for (int i = 0; i < mode.networks; ++i) networks.emplace_back(name, precision, workload);
+  const kernels::CudaQueue& queue = networks.front().device.cuda_queue();
+  const Training& training = networks.front().training;
+  experiments::TrainingStep& step = *training.step;
   if (precision == Precision::kTf32 && queue.info().compute_capability < 80) {
     state.SkipWithError("no TF32 on this GPU");
     return;
   }
-  const double peak = gpu_peak(name, precision);
-  const Training training = make_training(device, workload);
-  experiments::TrainingStep& step = *training.step;
-  seconds_of(device, step, 5);  // recorded in the third at the latest
 
   const kernels::CudaQueue::Counters before = queue.counters();
   constexpr int kCounted = 10;
@@ -150,10 +182,10 @@ void gpu_step(benchmark::State& state, const Workload& workload, const std::stri
   const kernels::CudaQueue::Counters after = queue.counters();
 
   constexpr double kRun = 0.03;  // seconds
-  const double once = seconds_of(device, step, 10);
+  const double once = seconds_of(networks, 10);
   const int steps = queue.info().emulated ? 1 : std::clamp(static_cast<int>(kRun / once), 3, 1000);
   const Samples samples =
-      sample(queue.info().emulated ? 3 : 20, [&] { return seconds_of(device, step, steps); });
+      sample(queue.info().emulated ? 3 : 20, [&] { return seconds_of(networks, steps); });
   for (auto _ : state) state.SetIterationTime(samples.median());
 
   const double rate = training.flops / samples.median();
@@ -179,8 +211,7 @@ void add_gpu_steps(const std::string& device) {
   for (const Workload& workload : kWorkloads) {
     for (const Precision precision : {Precision::kTf32, Precision::kFp32}) {
       for (const Mode& mode : kModes) {
-        // Layers are computed together in TF32 alone.
-        if (mode.name == std::string("apart") && precision == Precision::kFp32) continue;
+        if (mode.only_tf32 && precision == Precision::kFp32) continue;
         const std::string name =
             fmt::format("training_step/{}/{}/{}", workload.name, name_of(precision), mode.name);
         add_benchmark(name, [=](benchmark::State& state) {

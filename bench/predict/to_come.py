@@ -175,6 +175,12 @@ def steps(machine):
     for name in ("demo", "paper", "overlap"):
         found[f"{name}/tf32, today's launches, overlapping"] = (
             [(replace(x, early=True), cold) for x, cold in measured.step(name, True, machine)], 1)
+    for name in ("demo", "paper", "paper-batch-norm", "overlap"):
+        for networks in (2, 4, 8):
+            # Those of all networks at the same place of their steps; the queues hide each other's gaps.
+            found[f"{name}/tf32, {networks} networks in queues, each"] = (
+                [(wide(replace(x, early=True), networks), cold)
+                 for x, cold in measured.step(name, True, machine)], networks)
     for networks in (2, 4):
         found[f"paper/tf32, and {networks} networks side by side, each"] = (
             [(wide(x, networks), cold) for x, cold in early], networks)
