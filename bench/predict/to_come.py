@@ -286,6 +286,12 @@ def steps(machine):
         network + [(x, 1) for x in mlp_forward(*count, 64, 256, False)] + [(squares, 1)]
         + [(replace(x, blocks=count[0] * x.blocks, read=count[0] * x.read, fresh=count[0] * x.fresh), 0)
            for x in measured.moments(s.samples, s.length)], 1)
+    for name in ("demo", "paper", "paper-batch-norm", "overlap"):
+        for networks in (2, 4, 8):
+            # Those of all networks at the same place of their steps; the queues hide each other's gaps.
+            found[f"{name}/tf32, {networks} networks in queues, each"] = (
+                [(wide(replace(x, early=True), networks), cold)
+                 for x, cold in measured.step(name, True, machine)], networks)
     for networks in (2, 4):
         found[f"paper/tf32, and {networks} networks side by side, each"] = (
             [(wide(x, networks), cold) for x, cold in early], networks)

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,19 @@ namespace emu {
 constexpr unsigned kMaxThreadsPerBlock = 1024;
 constexpr unsigned kMaxBlocksPerCluster = 8;  // what every device with clusters has
 constexpr std::size_t kSharedWithoutAsking = 48 * 1024;
+
+// Several threads of the system may use the machine, one at a time: while one lives, no other does
+// anything with it. Every call that the program makes has one.
+class Locked {
+ public:
+  Locked() { mutex.lock(); }
+  ~Locked() { mutex.unlock(); }
+  Locked(const Locked&) = delete;
+  Locked& operator=(const Locked&) = delete;
+
+ private:
+  static std::recursive_mutex mutex;
+};
 
 // --- Threads and blocks of the running cluster ---------------------------------------------------
 
@@ -232,8 +246,9 @@ std::string format(const char* format, ...) __attribute__((format(printf, 1, 2))
 std::string kernel_name(const void* function);
 std::string place_of(const Thread& thread);
 std::string source_line(const void* return_address);
-// Messages for what would else be a bare crash.
+// Messages for what would else be a bare crash; once, and in each thread that runs kernels.
 void catch_signals();
+void prepare_thread_for_signals();
 extern const void* running_kernel;  // null outside of launches
 
 // --- Race check (race_check.cpp, only in that build) ---------------------------------------------

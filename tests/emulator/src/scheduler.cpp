@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <thread>
+#include <utility>
 
 #include "asan.h"
 #include "machine.h"
@@ -259,6 +261,13 @@ std::uint64_t random_number() {  // xorshift64
 
 void run_cluster(const KernelCall& call) {
   reserve_stacks();
+  // A fiber stays in one thread of the system: what it waits in may know where `current` lies.
+  static std::thread::id fibers_of;
+  if (fibers_of != std::this_thread::get_id()) {
+    fibers_of = std::this_thread::get_id();
+    forget_all_frames();
+    prepare_thread_for_signals();
+  }
   kernel_call = &call;
   alive = static_cast<unsigned>(cluster.threads.size());
   ready.clear();
