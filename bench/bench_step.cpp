@@ -143,7 +143,7 @@ double seconds_of(const std::deque<GpuTraining>& networks, int steps) {
 // How a step is made: what is set in the environment.
 struct Mode {
   const char* name;
-  std::vector<std::pair<const char*, const char*>> environment;
+  std::vector<std::pair<const char*, const char*>> environment = {};
   int networks = 1;
   bool only_tf32 = false;
   bool only_64 = false;  // for hidden layers of 64 channels
