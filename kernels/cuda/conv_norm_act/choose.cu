@@ -239,6 +239,10 @@ void run(CudaQueue& queue, const ConvNormActForward<float>& call, const char* na
   auto* moments = reinterpret_cast<Moments*>(own_weights + packed);
   auto* own_y = reinterpret_cast<float*>(moments + 2 * most);
   const std::vector<const float*> weights = weights_of(queue, variant, layers, false, own_weights);
+  // A layer's launch leaves z of the one before, where it reads all of it.
+  const auto leaves_z = [&](std::size_t i) {
+    return i < layers.size() && layers[i].conv.length_out() >= layers[i].conv.length;
+  };
   Between below = {};
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const Layer& layer = layers[i];
@@ -250,8 +254,9 @@ void run(CudaQueue& queue, const ConvNormActForward<float>& call, const char* na
         row_product(
             Conv1dForward<float>{layer.conv, i == 0 ? call.x : below.y, weights[i], layer.b, y})
             .counted_by(narrow);
-    variant.forward(queue, product, i == 0 ? nullptr : &below, own);
-    if (layer.z) {
+    variant.forward(queue, product, i == 0 ? nullptr : &below,
+                    i > 0 && leaves_z(i) ? layers[i - 1].z : nullptr, own);
+    if (layer.z && !leaves_z(i + 1)) {
       finish_forward(queue, own, narrow(layer.conv.channels_out), narrow(layer.conv.batch),
                      product.length_out, layer.z);
     }

@@ -41,8 +41,8 @@ struct LayerVariant {
   int positions;  // of y that a block computes: a chunk at most
   int cluster;    // blocks, whose number it divides
   // The product is the layer's convolution of what stands in x or, with `below`, of the layer
-  // below's activation.
-  void (*forward)(CudaQueue& queue, const NarrowProduct& product, const Between* below,
+  // below's activation, whose rows [0, length_out) it leaves in z, unless that is null.
+  void (*forward)(CudaQueue& queue, const NarrowProduct& product, const Between* below, float* z,
                   const Between& layer);
   // The product is the input gradient, of g in place of dy, which it writes. With `below`, it
   // leaves that layer's g and its sums in place of dx.

@@ -35,11 +35,12 @@ void rows(CudaQueue& queue, const char* operation, const NarrowProduct& p, const
 }
 
 template <class S>
-void forward(CudaQueue& queue, const NarrowProduct& p, const Between* below, const Between& layer) {
+void forward(CudaQueue& queue, const NarrowProduct& p, const Between* below, float* z,
+             const Between& layer) {
   constexpr const char* kName =
       S::kImages == 2 ? "conv_norm_act forward, split TF32" : "conv_norm_act forward, TF32";
   const MomentsOut<S> sink{layer};
-  if (below) return rows<S, false>(queue, kName, p, Activated<S>{*below}, sink);
+  if (below) return rows<S, false>(queue, kName, p, Activated<S>{*below, z}, sink);
   rows<S, false>(queue, kName, p, PlainSource(), sink);
 }
 

@@ -77,10 +77,11 @@ using GradientOut = device::GradientSink<S, kLayerActivation>;
 
 // The first layer's launch follows that which packs.
 template <class S>
-void forward(CudaQueue& queue, const NarrowProduct& p, const Between* below, const Between& layer) {
+void forward(CudaQueue& queue, const NarrowProduct& p, const Between* below, float* z,
+             const Between& layer) {
   constexpr const char* kName = "conv_norm_act forward, TF32 by wgmma";
   const MomentsOut<S> sink{layer};
-  if (below) return rows<S>(queue, kName, p, Activated<S>{*below}, sink, true);
+  if (below) return rows<S>(queue, kName, p, Activated<S>{*below, z}, sink, true);
   rows<S>(queue, kName, p, device::PlainSource(), sink, false);
 }
 

@@ -126,10 +126,11 @@ __device__ __forceinline__ void merge_statistics(const Between& norm, int n, boo
 
 // --- Where rows are read -------------------------------------------------------------------------
 
-// The rows are z, of the y that stands in memory.
+// The rows are z, of the y that stands in memory; kept where that is asked for.
 template <int kChannels, Activation kActivation>
 struct ActivatedSource {
   Between norm;
+  float* z;  // or null
 
   static constexpr int kArrays = 1;
   struct Memory {
@@ -157,7 +158,9 @@ struct ActivatedSource {
       return activate_each<kActivation>(multiply_add(subtract(y[0], mean), scale, shift));
     }
   };
-  __device__ __forceinline__ void keep(std::int64_t, float4) const {}
+  __device__ __forceinline__ void keep(std::int64_t at, float4 value) const {
+    if (z) *reinterpret_cast<float4*>(z + at) = value;
+  }
 };
 
 // The rows are dy, from g (in p.x) and y:
