@@ -191,10 +191,10 @@ void gpu_step(benchmark::State& state, const Workload& workload, const std::stri
   const kernels::CudaQueue::Counters after = queue.counters();
 
   constexpr double kRun = 0.03;  // seconds
-  const double once = seconds_of(networks, 10);
+  const double once = seconds_of(networks, 10) * mode.networks;
   const int steps = queue.info().emulated ? 1 : std::clamp(static_cast<int>(kRun / once), 3, 1000);
-  const Samples samples =
-      sample(queue.info().emulated ? 3 : 20, [&] { return seconds_of(networks, steps); });
+  const int runs = queue.info().emulated ? 3 : mode.networks > 1 ? 10 : 20;
+  const Samples samples = sample(runs, [&] { return seconds_of(networks, steps); });
   for (auto _ : state) state.SetIterationTime(samples.median());
 
   const double rate = training.flops / samples.median();
