@@ -84,16 +84,16 @@ SHAPES = {
 
 # --- conv1d -------------------------------------------------------------------------------------
 
-def rows(s, flip, tf32):
-    """conv1d_forward of a hidden layer and, with flipped weights, conv1d_backward_input."""
+def rows(s, flip, tf32, positions=None):
+    """conv1d_forward of a hidden layer and, with flipped weights, conv1d_backward_input; by tiles of so
+    many positions, or else of those that choose.cu takes."""
     h, taps, length_out = s.channels, s.taps, s.length if flip else s.length_out
 
     def blocks_of(positions):
         return s.samples * ceil_div(length_out, positions)
 
-    # The choice of choose.cu.
-    positions = min((160, 64, 32) if tf32 else (160, 32),
-                    key=lambda n: ceil_div(blocks_of(n), MULTIPROCESSORS) * (n + 32))
+    positions = positions or min((160, 64, 32) if tf32 else (160, 32),
+                                 key=lambda n: ceil_div(blocks_of(n), MULTIPROCESSORS) * (n + 32))
     blocks, stages, flag = blocks_of(positions), h // 16, "true" if flip else "false"
     x, y = (s.y, s.x) if flip else (s.x, s.y)
     common = dict(read=blocks * (s.w + (taps - 1) * h * FLOAT) + y, fresh=x + s.w, write=y,

@@ -128,6 +128,9 @@ def predictions(machine):
     kept["steps"] = {
         f"{name}/{precision}": round(step(measured.step(name, precision == "tf32", machine), machine), 3)
         for name, precision in step_times()}
+    kept["variants"] = {case: {name: round(model.operation(launches, machine), 1)
+                               for name, launches in variants.items()}
+                        for case, variants in to_come.variants().items()}
     kept["to_come"] = {name: {"warm_us": round(model.operation(launches, machine), 1),
                               "launches": [words(launch, machine) for launch in launches]}
                        for name, launches in to_come.kernels().items()}

@@ -1,111 +1,144 @@
-"""Launches that no GPU has timed, described as measured.py describes those that one has: a few numbers
-each. What is compiled (the candidates of commit e75dde0, bench/variants.md there) has the compiler's
-registers and lengths of code; what is not has estimates, and says so.
-
-kernels() are named as their benchmarks are (`variant/...`: candidates), so that a measurement finds its
-prediction.
+"""Launches that no GPU has timed, described as measured.py describes those that one has: kernels and
+variants by the names under which bench_cuda times them, and steps. Registers and lengths of code are the
+compiler's (COMPILED); how much of the code is run, and how often, is assumed as in measured.py.
 """
 
+import functools
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import measured
-from measured import FETCH, FLOAT, ONCE, SHAPES, ceil_div
+from measured import FETCH, FLOAT, MULTIPROCESSORS, ONCE, SHAPES, ceil_div
 from model import Launch
 
+COMPILED = "compiled-a564f4a.json"
 
-COPY = 0.2  # of the code outside of the loop, to begin a stage's copies: there is no rounding to do
+
+@functools.cache
+def code(*words):
+    """[registers, instructions, of these in the hottest loop] of the kernel whose name has all words;
+    of several, which differ in what the words do not tell, that with the most."""
+    kernels = json.loads(Path(__file__).with_name(COMPILED).read_text())["kernels"]
+    found = [(k[0], k[3], k[4]) for name, k in kernels.items() if all(word in name for word in words)]
+    if not found:
+        raise ValueError(f"{COMPILED}: no kernel has {words}")
+    return max(found, key=lambda k: k[1])
 
 
-def row_product(s, positions, threads, registers, code, loop, unit="mma", ahead=None, cluster=1,
-                buffers=None, reads=1, sums=0, split=False, **how):
-    """A hidden layer's convolution, or its input gradient: `code` instructions in all, `loop` of them
-    in the loop of 16 channels. `ahead`: None for all stages under way from the beginning; a cluster's
-    blocks share the weights; `reads` tensors of x's size, and `sums` over the block. Split operands
-    are two in shared memory, and three products."""
-    h, stages, rest = s.channels, s.channels // 16, code - loop
-    blocks = s.samples * ceil_div(s.length_out, positions)
-    shared = 4 * ((positions + s.taps - 1) | 1) * 16 * reads + 16 * s.taps * h * FLOAT
+# --- Hidden layers ------------------------------------------------------------------------------
+
+# (positions, threads, shape) of kernels/cuda/conv_norm_act/rows_mma.cu and rows_wgmma.cu; split ones have
+# the same shapes.
+TILES = {
+    "h = 64, 160 positions": (160, 512, "RowShape<64, 5, 5, 2, true, 2>"),
+    "h = 64, 64 positions": (64, 384, "RowShape<64, 5, 2, 2, true, 1>"),
+    "h = 64, 32 positions": (32, 384, "RowShape<64, 5, 1, 2, true, 1>"),
+    "h = 32, 160 positions": (160, 256, "RowShape<32, 5, 5, 1, true, 1>"),
+    "h = 32, 32 positions": (32, 256, "RowShape<32, 5, 1, 1, true, 1>"),
+}
+WGMMA = {
+    "TF32 wgmma, 160 positions, clusters of 2": (160, 512, "WgmmaShape<5, 2, 80, 2, 2>"),
+    "TF32 wgmma, 160 positions": (160, 512, "WgmmaShape<5, 2, 80, 2, 1>"),
+    "TF32 wgmma, 152 positions, clusters of 2": (152, 384, "WgmmaShape<5, 1, 152, 2, 2>"),
+    "TF32 wgmma, 64 positions, clusters of 2": (64, 384, "WgmmaShape<5, 1, 64, 2, 2>"),
+}
+
+
+def tiles(channels, tf32):
+    """{variant: (positions, threads, shape)} for hidden layers of so many channels."""
+    if tf32:
+        found = {f"TF32 {name}": tile for name, tile in TILES.items()}
+        found.update(WGMMA if channels == 64 else {})
+    else:
+        found = {f"split TF32 {name}": (positions, threads, f"Split<{shape}>")
+                 for name, (positions, threads, shape) in TILES.items()}
+    return {name: tile for name, tile in found.items()
+            if "wgmma" in name or f"h = {channels}," in name}
+
+
+def rows(s, variant, backward=False, alone=False, **how):
+    """A hidden layer's convolution, or its input gradient; unless `alone` between two normalizations:
+    statistics are merged and rows normalized before it, moments or sums taken after it, and on the way
+    back y of both layers is read, and dy kept."""
+    wgmma, split = "wgmma" in variant, variant.startswith("split")
+    positions, threads, shape = tiles(s.channels, not split)[variant]
+    ends = ("PlainSource", "PlainSink") if alone else (
+        ("GradientSource", "GradientSink") if backward else ("ActivatedSource", "MomentsSink"))
+    registers, length, loop = code(shape, *ends)
+    h, stages, images = s.channels, s.channels // 16, 2 if split else 1
+    x, y, length_out = (s.y, s.x, s.length) if backward else (s.x, s.y, s.length_out)
+    blocks, cluster = s.samples * ceil_div(length_out, positions), 2 if "clusters of 2" in variant else 1
+    loop = 0 if wgmma else loop  # products that one instruction begins, 64 times longer than mma.sync's
+    rest = length - loop
+    read = x if alone or not backward else 2 * x + y
+    stage = 4 * ((positions + s.taps - 1) | 1) * 16 + 16 * s.taps * h * FLOAT
+    beside = positions * (h + 8) * FLOAT if backward and not alone else 0
     return Launch(
-        f"rows, {positions} positions, {unit}", blocks, threads, registers,
-        (buffers or stages) * shared * (2 if split else 1), instructions=ONCE * rest,
-        fetch=(FETCH if ahead else COPY) * rest,
-        loop=loop * stages, stages=stages, ahead=ahead or stages, roles=2 if ahead else 1,
-        cluster=cluster, barriers=sums,
-        read=blocks * (s.w / cluster + reads * (s.taps - 1) * h * FLOAT) + reads * s.x,
-        fresh=reads * s.x + s.w, write=s.y,
-        **{unit: (3 if split else 1) * 2.0 * blocks * positions * s.taps * h * h}, **how)
+        f"rows, {variant}", blocks, threads, registers,
+        (stages if wgmma else 2 * images) * stage + beside, instructions=ONCE * rest, fetch=FETCH * rest,
+        loop=loop * stages, stages=stages, ahead=2 if wgmma else 1, roles=2, cluster=cluster,
+        barriers=0 if alone else 3, read=blocks * (s.w / cluster + (s.taps - 1) * h * FLOAT) + read,
+        fresh=read + s.w, write=y if alone or not backward else y + x,
+        **{"wgmma" if wgmma else "mma": (3 if split else 1) * 2.0 * blocks * positions * s.taps * h * h},
+        **how)
 
 
-def parameter_gradients(s, layers, splits, slices, threads, registers, code, loop, ahead, early=False):
-    """Of several layers in one launch (TF32 mma.sync, copies in the background), and their splits' sums
-    in another."""
-    h, sums = s.channels, s.taps * s.channels ** 2 + s.channels
-    chunks, rest = s.samples * ceil_div(s.length_out, 64), code - loop
-    stages, blocks = ceil_div(chunks, splits), slices * splits * layers
-    stage = h // slices // 4 * (64 + s.taps) * 16 + 64 * h * FLOAT
-    first = Launch(
-        f"parameter gradients, {layers} layers", blocks, threads, registers, ahead * stage,
-        read=layers * (s.x + slices * s.y), fresh=layers * (s.x + s.y),
-        write=layers * splits * sums * FLOAT, instructions=ONCE * rest, fetch=COPY * rest,
-        loop=loop * 4 * stages, stages=stages, ahead=ahead, barriers=1, early=early,
-        mma=2.0 * blocks * stages * 64 * s.taps * h * h / slices)
-    if layers == 1:
-        return [first, measured.add_splits(splits, sums)]
-    second = Launch("parameter gradients, sums", layers * ceil_div(sums, 256), 256, 32,
-                    read=layers * splits * sums * FLOAT, write=layers * sums * FLOAT, instructions=60,
-                    stages=ceil_div(splits, 8), early=early)
-    return [first, second]
+def parameter_gradients(s, layers, split):
+    """Of layers in a row: as few launches as take 16 layers each, one round of blocks, and the sums of
+    all splits."""
+    h, sums, found = s.channels, s.taps * s.channels ** 2 + s.channels, []
+    registers, length, loop = code("mma_weights_kernel", "Split<" if split else "<device::WeightShape",
+                                   f"WeightShape<{h}, 5>", "ActivatedInput")
+    launches, images = ceil_div(layers, 16), 2 if split else 1
+    for i in range(launches):
+        count = layers * (i + 1) // launches - layers * i // launches
+        splits = max(1, MULTIPROCESSORS // (2 * count))
+        chunks, rest = s.samples * ceil_div(s.length_out, 64), length - loop
+        stages, blocks = ceil_div(chunks, splits), 2 * splits * count
+        stage = images * (h // 8 * (64 + s.taps) * 16 + 64 * h * FLOAT)
+        found.append(Launch(
+            f"parameter gradients, {count} layers", blocks, 256, registers, 2 * stage,
+            read=count * (s.x + 2 * s.y), fresh=count * (s.x + s.y), write=count * splits * sums * FLOAT,
+            instructions=ONCE * rest, fetch=FETCH * rest, loop=loop * 8 * stages, stages=stages, ahead=1,
+            roles=2, barriers=1,
+            mma=images * (images + 1) / 2 * 2.0 * blocks * stages * 64 * s.taps * h * h / 2))
+    found.append(Launch("parameter gradients, sums", layers * ceil_div(sums, 256), 256, 32,
+                        read=layers * splits * sums * FLOAT, write=layers * sums * FLOAT, instructions=60,
+                        stages=ceil_div(splits, 8)))
+    return found
 
 
-def split_parameter_gradients(s, layers, splits, registers, code, loop):
-    """Those of several layers in one launch, of operands that are split: the kernel of
-    conv1d/device/weights_mma.cuh, `loop` instructions for eight positions."""
-    h, sums = s.channels, s.taps * s.channels ** 2 + s.channels
-    chunks, rest = s.samples * ceil_div(s.length_out, 64), code - loop
-    stages, blocks = ceil_div(chunks, splits), 2 * splits * layers
-    stage = 2 * (h // 8 * (64 + s.taps) * 16 + 64 * h * FLOAT)
-    return Launch(
-        f"parameter gradients, split, {layers} layers", blocks, 256, registers, 2 * stage,
-        read=layers * (s.x + 2 * s.y), fresh=layers * (s.x + s.y), write=layers * splits * sums * FLOAT,
-        instructions=ONCE * rest, fetch=FETCH * rest, loop=loop * 8 * stages, stages=stages, ahead=1,
-        roles=2, barriers=1, mma=3 * 2.0 * blocks * stages * 64 * s.taps * h * h / 2)
+def layers_in_a_row(shapes, variant, backward, hidden=False):
+    """Launches of kernels/cuda/conv_norm_act with what of each is cold: for `hidden` activations that are
+    kept too."""
+    first, last, split = shapes[0], shapes[-1], variant.startswith("split")
+    saved = sum(s.x + s.y for s in shapes)
+    gone = max(0.0, 1 - measured.Machine.l2_holds / saved)
+    found = []
+    if "wgmma" in variant:
+        weights = len(shapes) * first.w
+        found.append((Launch("weights for wgmma", int(weights // FLOAT // 256), 256, 19, read=weights,
+                             fresh=weights, write=weights, instructions=60), 0))
+    positions = tiles(first.channels, not split)[variant][0]
+    blocks = first.samples * ceil_div(last.length_out, positions)
+    if not backward:
+        for s in shapes:
+            launch = rows(s, variant)
+            found.append((replace(launch, write=launch.write + (s.x if hidden else 0)), 0))
+        return [*found, (Launch("end of a row", blocks, 256, 40, read=last.y, fresh=last.y, write=last.y,
+                                instructions=200, barriers=1), 0)]
+    found.append((Launch("begin of the way back", blocks, 256, 62, 8960, read=2 * last.y, fresh=2 * last.y,
+                         write=last.y, instructions=200, barriers=1), gone / 2))
+    found += [(rows(s, variant, True), gone / 3) for s in reversed(shapes)]
+    gradients = parameter_gradients(first, len(shapes), split)
+    found += [(launch, 0.75 * gone) for launch in gradients[:-1]] + [(gradients[-1], 0)]
+    return [*found, (Launch("normalizations' parameters", len(shapes), 512, 32, 4096,
+                            read=len(shapes) * 2 * FLOAT * blocks * first.channels, stages=4,
+                            instructions=100, barriers=1), 0)]
 
 
-# (name, positions, threads, and forward and flipped: registers, code, loop), compiled at e75dde0.
-ASYNC = {
-    "TF32 async, h = 64, 160 positions, 8 warps": (160, 256, (116, 1264, 629), (120, 1296, 679)),
-    "TF32 async, h = 64, 160 positions, 4 warps": (160, 128, (158, 2128, 1039), (170, 2360, 1200)),
-    "TF32 async, h = 64, 80 positions, 4 warps": (80, 128, (116, 1288, 625), (120, 1360, 679)),
-    "TF32 async, h = 64, 64 positions, 8 warps": (64, 256, (80, 808, 352), (92, 808, 368)),
-    "TF32 async, h = 64, 64 positions, 4 warps": (64, 128, (100, 1160, 538), (108, 1232, 593)),
-    "TF32 async, h = 64, 32 positions, 8 warps": (32, 256, (72, 592, 237), (76, 592, 251)),
-    "TF32 async, h = 32, 32 positions, 4 warps": (32, 128, (72, 536, 229), (76, 560, 243)),
-    "TF32 rounded, h = 64, 160 positions, 8 warps": (160, 256, (112, 1072, 439), (120, 1168, 547)),
-    "TF32 rounded, h = 64, 160 positions, 4 warps": (160, 128, (162, 1872, 765), (166, 2128, 968)),
-    "TF32 rounded, h = 64, 80 positions, 4 warps": (80, 128, (112, 1104, 439), (120, 1224, 547)),
-}
-# The same of split operands (conv1d/rows_mma.cu), to stand beside FFMA.
-SPLIT = {
-    "split TF32 h = 64, 160 positions": (160, 512, (121, 1480, 1400), (120, 1472, 1400)),
-    "split TF32 h = 64, 64 positions": (64, 384, (167, 1616, 830), (168, 1632, 830)),
-    "split TF32 h = 32, 32 positions": (32, 256, (64, 928, 650), (64, 944, 650)),
-}
-# (registers, code, loop).
-SPLIT_WEIGHTS = {"split TF32 h = 64": (250, 2496, 290), "split TF32 h = 32": (239, 2080, 291)}
-# (slices, threads, registers, code, loop, chunks under way), of one layer and of several.
-WEIGHTS = {
-    "h = 64, 2 slices, 2 blocks": (2, 128, 160, 2112, 200, 4),
-    "h = 64, 2 slices, 3 blocks": (2, 128, 156, 1760, 188, 3),
-    "h = 64, 1 slice, 1 block": (1, 256, 152, 1968, 200, 5),
-    "h = 64, 1 slice, 2 blocks": (1, 256, 128, 1472, 182, 3),
-    "h = 32, 1 slice, 2 blocks": (1, 128, 148, 1664, 200, 3),
-}
-
-
-def by_wgmma(s, cluster, **how):
-    """bench/wgmma_rows.cu of e75dde0: 168 registers and its length estimated. One warp group issues."""
-    return row_product(s, 152, 128, 168, 700, 100, "wgmma", cluster=cluster, **how)
-
+# --- Perceptrons --------------------------------------------------------------------------------
 
 # kernels/cuda/mlp: registers, bytes of shared memory, and of a warp the instructions of a tile of 128
 # rows, by nvcc 13.0 (of the way back in the second layer: of a chunk of 32).
@@ -163,6 +196,8 @@ def mlp_backward(networks, rows, inputs, width):
     return [mlp_weights(networks, stages), first, second, sums]
 
 
+# --- What is kept -------------------------------------------------------------------------------
+
 def kernels():
     """{name of a benchmark: launches}"""
     found = {}
@@ -171,43 +206,46 @@ def kernels():
         found[f"mlp_forward/{name}"] = mlp_forward(*shape, False)
         found[f"mlp_forward/{name.replace('/', '/kept/')}"] = mlp_forward(*shape, True)
         found[f"mlp_backward/{name}"] = mlp_backward(*shape)
-    for name, s in SHAPES.items():
-        for flip, way in enumerate(("conv1d_forward", "conv1d_backward_input")):
-            if flip and not s.padding:
-                continue
-            for variant, (positions, threads, *compiled) in ASYNC.items():
-                if f"h = {s.channels}," in variant:
-                    found[f"variant/{way}/{name}/{variant}"] = [
-                        row_product(s, positions, threads, *compiled[flip])]
-            for variant, (positions, threads, *compiled) in SPLIT.items():
-                if f"h = {s.channels}," in variant:
-                    found[f"variant/{way}/{name}/{variant}"] = [row_product(
-                        s, positions, threads, *compiled[flip], ahead=1, buffers=2, split=True)]
-            if name == "paper":
-                for cluster in (1, 2, 4):
-                    found[f"variant/{way}/{name}/wgmma rounded, clusters of {cluster}"] = [
-                        by_wgmma(s, cluster)]
-        for variant, (slices, *launch) in WEIGHTS.items():
-            if f"h = {s.channels}," not in variant:
-                continue
-            fit = 132 * int(variant.split(", ")[-1][0]) // slices
-            found[f"variant/conv1d_backward_params/{name}/TF32 async, {variant}"] = parameter_gradients(
-                s, 1, min(fit, s.samples * ceil_div(s.length_out, 64)), slices, *launch)
-            for splits in ((4, 8, 13) if name == "paper" else (4,) if name == "demo" else ()):
-                layers = s.depth - 2
-                title = f"{name}/TF32 together, {variant}, {splits} splits"
-                found[f"variant/parameter_gradients_of_{layers}_layers/{title}"] = parameter_gradients(
-                    s, layers, splits, slices, *launch)
-        for variant, compiled in SPLIT_WEIGHTS.items():
-            if variant.endswith(f"h = {s.channels}"):
-                splits = min(66, s.samples * ceil_div(s.length_out, 64))
-                sums = s.taps * s.channels ** 2 + s.channels
-                found[f"variant/conv1d_backward_params/{name}/{variant}"] = [
-                    split_parameter_gradients(s, 1, splits, *compiled), measured.add_splits(splits, sums)]
     return found
 
 
-# --- Steps --------------------------------------------------------------------------------------
+def variants():
+    """{case: {variant: launches}} as bench_cuda --variants names them."""
+    found = {}
+    for precision in ("tf32", "fp32"):
+        for name, s in SHAPES.items():
+            for flip, way in enumerate(("conv1d_forward", "conv1d_backward_input")):
+                if precision == "tf32":
+                    found[f"{way}/{name}/tf32"] = {
+                        f"TF32 h = {s.channels}, {positions} positions":
+                        measured.rows(s, flip, True, positions) for positions in (160, 64, 32)}
+                else:
+                    found[f"{way}/{name}/fp32"] = {
+                        variant: [rows(s, variant, bool(flip), alone=True)]
+                        for variant in tiles(s.channels, False)}
+        for name, count in (("paper", 4), ("demo", 6)):
+            s = SHAPES[name]
+            for way in ("forward", "backward"):
+                found[f"conv_norm_act_{way}/{name}/{count} layers/{precision}"] = {
+                    variant: [launch for launch, _ in layers_in_a_row([s] * count, variant,
+                                                                      way == "backward")]
+                    for variant in tiles(s.channels, precision == "tf32")}
+    return found
+
+
+def fused_step(name, variant, machine, early=False):
+    """A training step with its hidden layers in a row; the ends as measured.step() has them."""
+    s, split = SHAPES[name], variant.startswith("split")
+    shrinks = s.taps - 1 - 2 * s.padding
+    shapes = [replace(s, length=s.length - shrinks * i) for i in range(1, s.depth - 1)]
+    gone = ("ma_rows", "norm_relu", "ma_weights", "add_splits", "total_columns", "norm_running",
+            "update_running")
+    ends = [(x, cold) for x, cold in measured.step(name, not split, machine)
+            if not any(word in x.name for word in gone)]
+    ends += [(measured.add_splits(4, 384), 0)] * 2  # of the first layer and the last
+    hidden = layers_in_a_row(shapes, variant, False) + layers_in_a_row(shapes, variant, True)
+    return [(replace(x, early=early), cold) for x, cold in hidden + ends]
+
 
 def wide(launch, networks):
     """The same for several networks side by side, as one launch."""
@@ -215,84 +253,52 @@ def wide(launch, networks):
         "blocks", "read", "fresh", "write", "ffma", "mma", "wgmma")})
 
 
-def fused_step(s, machine, layer, back, early=False, split=()):
-    """Hidden layers of one launch each way: the normalization before it where rows are loaded, with
-    statistics merged at the start, and the sums for the one after it where they are stored; on the way
-    back x is read beside dy. Then the parameter gradients of all layers (in fp32 the launches `split`);
-    the ends as they are."""
-    gone, hidden = max(0.0, 1 - machine.l2_holds / (s.depth - 2) / (s.x + s.y)), s.depth - 2
-    together = parameter_gradients(s, hidden, 8, *WEIGHTS["h = 64, 1 slice, 1 block"], early=early)
-    gradients = [*split] or together[:1]
-    ends = [(x, cold) for x, cold in measured.step("paper", not split, machine)
-            if not any(word in x.name for word in ("ma_rows", "norm_relu", "ma_weights"))]
-    splits = [x for x, _ in ends if "add_splits" in x.name]
-    columns = [x for x, _ in ends if "total_columns" in x.name]
-    ends = [(replace(x, early=early), cold) for x, cold in ends if x not in splits + columns]
-    ends += [(replace(x, early=early), 0) for x in (splits[0], splits[-1])]  # of the first and the last
-    return ([(layer, 0)] * hidden + [(back, gone / 2)] * hidden
-            + [(x, 0.75 * gone) for x in gradients] + [(together[1], 0)] + ends)
-
-
-def steps(machine):
-    """{name: (launches with their cold shares, networks)} of a paper-scale step. The fused layers of TF32
-    were predicted before their code was written: they are the compiled row products with 300 instructions
-    and two or three sums over the block more. Those of split TF32 are compiled."""
-    s, today = SHAPES["paper"], measured.step("paper", True, machine)
-    gone = max(0.0, 1 - machine.l2_holds / (s.depth - 2) / (s.x + s.y))
-    together = parameter_gradients(s, s.depth - 2, 8, *WEIGHTS["h = 64, 1 slice, 1 block"])
-    hidden = {x.name for x, _ in today if "mma_weights" in x.name}
-    rest, skip = [], False
-    for x, cold in today:
-        if x.name not in hidden and not skip:
-            rest.append((x, cold))
-        skip = x.name in hidden  # its add_splits follows
-    mma = row_product(s, 160, 256, 212, 2348, 728, ahead=1, buffers=2, sums=3)
-    mma_back = row_product(s, 160, 256, 232, 2348, 728, ahead=1, buffers=2, reads=2, sums=3)
-    wgmma = by_wgmma(s, 2, sums=3)
-    wgmma_back = by_wgmma(s, 2, sums=3, reads=2, buffers=3)
-    found = {
-        "paper/tf32, parameter gradients of all layers in one launch":
-            (rest + [(together[0], 0.75 * gone), (together[1], 0)], 1),
-        "paper/tf32, and layers fused, mma.sync": (fused_step(s, machine, mma, mma_back), 1),
-        "paper/tf32, and layers fused, wgmma, clusters of 2":
-            (fused_step(s, machine, wgmma, wgmma_back), 1)}
-    split = row_product(s, 160, 512, 128, 3400, 1160, ahead=1, buffers=2, sums=3, split=True)
-    split_back = row_product(s, 160, 512, 126, 3440, 1140, ahead=1, buffers=2, reads=2, sums=3,
-                             split=True)
-    weights = [split_parameter_gradients(s, (s.depth - 2) // 2, 4, 250, 2864, 290)] * 2
-    found["paper/fp32, and layers fused, split TF32"] = (
-        fused_step(s, machine, split, split_back, split=weights), 1)
-    early = fused_step(s, machine, replace(wgmma, early=True), replace(wgmma_back, early=True), True)
-    found["paper/tf32, and launches that overlap"] = (early, 1)
-    for name in ("demo", "paper", "overlap"):
-        found[f"{name}/tf32, today's launches, overlapping"] = (
-            [(replace(x, early=True), cold) for x, cold in measured.step(name, True, machine)], 1)
-    # The probes' step and a batch of the map: the network's way forward, and all probes at once.
+def probes(machine, variant):
+    """The probes' step and a batch of the map, at the paper's scale: the network's way forward, and all
+    probes at once."""
+    s = SHAPES["paper"]
     count = (31, s.samples * s.length)
-    network = ([(x, 0) for x in measured.normals(s.samples, s.length) + measured.one_channel_in(s, False)]
-               + [(replace(mma, write=s.y + s.x), 0)] * (s.depth - 2) + [(x, 0) for x in measured.one_channel_out(s)])
+    network = [(x, 0) for x in measured.normals(s.samples, s.length) + measured.one_channel_in(s, False)]
+    network += layers_in_a_row([s] * (s.depth - 2), variant, False, hidden=True)
+    network += [(x, 0) for x in measured.one_channel_out(s)]
     parameters = count[0] * (64 * 256 + 256 * 256 + 3 * 256 + 1)
     answers = FLOAT * count[0] * count[1]
     losses = [measured.kernel("mse: sum_ranges<SquaredError, StoreMean>", count[0], 1024, read=answers,
                               fresh=answers, stages=ceil_div(count[1], 8 * 1024), barriers=0.5)]
     losses += measured.elements("mse: map_elements<Gradient, float>", 2 * answers, answers, serial=4)
-    found["probes of paper/tf32, all at once"] = (
-        network + [(x, 1) for x in mlp_forward(*count, 64, 256, True)] + [(x, 0) for x in losses]
-        + [(x, 1) for x in mlp_backward(*count, 64, 256)]
-        + [(x, 1) for x in measured.sum_of_squares(parameters) + measured.adam(parameters)], 1)
+    step = (network + [(x, 1) for x in mlp_forward(*count, 64, 256, True)] + [(x, 0) for x in losses]
+            + [(x, 1) for x in mlp_backward(*count, 64, 256)]
+            + [(x, 1) for x in measured.sum_of_squares(parameters) + measured.adam(parameters)])
     squares = Launch("sums of squares", count[0] * ceil_div(s.x // FLOAT, 32768), 1024, 32,
                      read=count[0] * s.x, fresh=count[0] * s.x, stages=4, barriers=0.5)
-    found["map of paper/tf32, a batch, all at once"] = (
-        network + [(x, 1) for x in mlp_forward(*count, 64, 256, False)] + [(squares, 1)]
-        + [(replace(x, blocks=count[0] * x.blocks, read=count[0] * x.read, fresh=count[0] * x.fresh), 0)
-           for x in measured.moments(s.samples, s.length)], 1)
-    for name in ("demo", "paper", "paper-batch-norm", "overlap"):
+    batch = (network + [(x, 1) for x in mlp_forward(*count, 64, 256, False)] + [(squares, 1)]
+             + [(replace(x, blocks=count[0] * x.blocks, read=count[0] * x.read,
+                         fresh=count[0] * x.fresh), 0) for x in measured.moments(s.samples, s.length)])
+    return step, batch
+
+
+def steps(machine):
+    """{name: (launches with their cold shares, networks)}"""
+    by_mma, by_wgmma = "TF32 h = 64, 160 positions", "TF32 wgmma, 160 positions, clusters of 2"
+    narrow, narrow_wgmma = "TF32 h = 64, 64 positions", "TF32 wgmma, 64 positions, clusters of 2"
+    found = {}
+    for name, variant, words in (
+            ("paper", by_mma, "mma.sync"), ("paper", by_wgmma, "wgmma"),
+            ("paper-batch-norm", narrow, "mma.sync"), ("paper-batch-norm", narrow_wgmma, "wgmma"),
+            ("overlap", narrow, "mma.sync"), ("overlap", narrow_wgmma, "wgmma"),
+            ("demo", "TF32 h = 32, 32 positions", "mma.sync")):
+        found[f"{name}/tf32, layers in a row, {words}"] = fused_step(name, variant, machine), 1
+        found[f"{name}/tf32, layers in a row, {words}, launches that overlap"] = (
+            fused_step(name, variant, machine, True), 1)
+    found["paper/fp32, layers in a row, split TF32"] = (
+        fused_step("paper", "split TF32 h = 64, 160 positions", machine), 1)
+    for variant, words in ((by_mma, "mma.sync"), (by_wgmma, "wgmma")):
+        for what, launches in zip(("probes of", "map of"), probes(machine, variant)):
+            found[f"{what} paper/tf32, all at once, {words}"] = launches, 1
+    for name, variant in (("paper", by_mma), ("paper-batch-norm", narrow), ("overlap", narrow)):
         for networks in (2, 4, 8):
             # Those of all networks at the same place of their steps; the queues hide each other's gaps.
             found[f"{name}/tf32, {networks} networks in queues, each"] = (
-                [(wide(replace(x, early=True), networks), cold)
-                 for x, cold in measured.step(name, True, machine)], networks)
-    for networks in (2, 4):
-        found[f"paper/tf32, and {networks} networks side by side, each"] = (
-            [(wide(x, networks), cold) for x, cold in early], networks)
+                [(wide(x, networks), cold) for x, cold in fused_step(name, variant, machine, True)],
+                networks)
     return found
