@@ -289,13 +289,11 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       for (int j = 0; j < kTiles; ++j) x[j] = load4(stage.x[image].at[t4][position + 8 * j + tap]);
     };
     // Where they are split, registers are short, and the other warps hide what one waits for.
-    constexpr int kTapsAtOnce = S::kImages == 1 ? S::kTaps : 1;
-    constexpr int kStepsAtOnce = S::kImages == 1 ? 2 : 1;
-#pragma unroll kTapsAtOnce
+#pragma unroll(S::kImages == 1 ? S::kTaps : 1)
     for (int tap = 0; tap < S::kTaps; ++tap) {
       float4 x[kTiles];  // channels 4 * t4 + {0, 1, 2, 3}
       if constexpr (S::kImages == 1) load_x(0, tap, x);
-#pragma unroll kStepsAtOnce
+#pragma unroll(S::kImages == 1 ? 2 : 1)
       for (int step = 0; step < 2; ++step) {
         if constexpr (S::kImages == 2) load_x(step, tap, x);
 #pragma unroll
