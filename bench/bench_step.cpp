@@ -5,7 +5,8 @@
 //
 // On the CPU, on all cores, in fp32. On a GPU in both precisions, each with all launches of a step
 // made by the host (eager) and replayed as one recorded step; the time is the median over runs of
-// many steps.
+// many steps. at_once_N: N networks side by side, each in a thread with a queue of its own, as a
+// sweep trains them; the time is that of all their steps over their number.
 //
 // Counters: GFLOP/s of the convolutions, and their share of the peak of the units that compute
 // them, which is measured right before; the memory of the step's arena. On a GPU also what the host
@@ -17,6 +18,8 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
+#include <future>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,6 +33,8 @@
 #include "experiments/run/progress.h"
 
 #if SIDECHANNEL_HAS_CUDA
+#include <cuda_runtime_api.h>
+
 #include "bench/peak_cuda.h"
 #endif
 
@@ -107,42 +112,78 @@ double gpu_peak(const std::string& name, Precision precision) {
   return precision == Precision::kTf32 ? peaks.tf32 : peaks.ffma;
 }
 
-// Seconds of one step, of `steps` that follow each other.
-double seconds_of(const Device& device, experiments::TrainingStep& step, int steps) {
-  device.synchronize();
+// A network in training, with the queue that it has for itself.
+struct GpuTraining {
+  Device device;
+  Training training;
+
+  GpuTraining(const std::string& name, Precision precision, const Workload& workload)
+      : device(Device::from_name(name, 0, precision)), training(make_training(device, workload)) {
+    run(5);  // recorded in the third at the latest
+  }
+  void run(int steps) const {
+    cudaSetDevice(device.cuda_queue().info().index);  // this thread's, too
+    for (int i = 0; i < steps; ++i) (*training.step)();
+    device.synchronize();
+  }
+};
+
+// Seconds of one step, of `steps` that follow each other on each of the queues.
+double seconds_of(const std::deque<GpuTraining>& networks, int steps) {
   const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < steps; ++i) step();
-  device.synchronize();
-  return experiments::seconds_since(start) / steps;
+  std::vector<std::future<void>> others;
+  for (std::size_t i = 1; i < networks.size(); ++i) {
+    others.push_back(std::async(std::launch::async, [&, i] { networks[i].run(steps); }));
+  }
+  networks.front().run(steps);
+  for (std::future<void>& other : others) other.get();
+  return experiments::seconds_since(start) / (steps * static_cast<double>(networks.size()));
 }
 
-// How a step is made.
+// How a step is made: what is set in the environment.
 struct Mode {
   const char* name;
-  // What it sets in the environment.
-  const char *variable, *value;
+  std::vector<std::pair<const char*, const char*>> environment = {};
+  int networks = 1;
+  bool only_tf32 = false;
+  bool only_64 = false;  // for hidden layers of 64 channels
 };
-constexpr Mode kModes[] = {{"replayed", nullptr, nullptr},
-                           {"eager", "SIDECHANNEL_REPLAY", "off"},
-                           {"overlapping", "SIDECHANNEL_OVERLAP", "on"},
-                           {"apart", "SIDECHANNEL_LAYERS", "apart"}};
+const std::vector<Mode>& modes() {
+  static const std::vector<Mode> all = {
+      {.name = "replayed"},
+      {.name = "eager", .environment = {{"SIDECHANNEL_REPLAY", "off"}}},
+      {.name = "overlapping", .environment = {{"SIDECHANNEL_OVERLAP", "on"}}},
+      {.name = "wgmma",
+       .environment = {{"SIDECHANNEL_LAYERS", "wgmma"}},
+       .only_tf32 = true,
+       .only_64 = true},
+      {.name = "wgmma-overlapping",
+       .environment = {{"SIDECHANNEL_LAYERS", "wgmma"}, {"SIDECHANNEL_OVERLAP", "on"}},
+       .only_tf32 = true,
+       .only_64 = true},
+      {.name = "apart", .environment = {{"SIDECHANNEL_LAYERS", "apart"}}},
+      {.name = "at_once_2", .networks = 2, .only_tf32 = true},
+      {.name = "at_once_4", .networks = 4, .only_tf32 = true},
+      {.name = "at_once_8", .networks = 8, .only_tf32 = true}};
+  return all;
+}
 
 void gpu_step(benchmark::State& state, const Workload& workload, const std::string& name,
               Precision precision, const Mode& mode) {
-  for (const Mode& other : kModes) {
-    if (other.variable) unsetenv(other.variable);
+  for (const Mode& other : modes()) {
+    for (const auto& [variable, value] : other.environment) unsetenv(variable);
   }
-  if (mode.variable) setenv(mode.variable, mode.value, 1);
-  const Device device = Device::from_name(name, 0, precision);
-  const kernels::CudaQueue& queue = device.cuda_queue();
+  for (const auto& [variable, value] : mode.environment) setenv(variable, value, 1);
+  const double peak = gpu_peak(name, precision);
+  std::deque<GpuTraining> networks;
+  for (int i = 0; i < mode.networks; ++i) networks.emplace_back(name, precision, workload);
+  const kernels::CudaQueue& queue = networks.front().device.cuda_queue();
+  const Training& training = networks.front().training;
+  experiments::TrainingStep& step = *training.step;
   if (precision == Precision::kTf32 && queue.info().compute_capability < 80) {
     state.SkipWithError("no TF32 on this GPU");
     return;
   }
-  const double peak = gpu_peak(name, precision);
-  const Training training = make_training(device, workload);
-  experiments::TrainingStep& step = *training.step;
-  seconds_of(device, step, 5);  // recorded in the third at the latest
 
   const kernels::CudaQueue::Counters before = queue.counters();
   constexpr int kCounted = 10;
@@ -150,10 +191,10 @@ void gpu_step(benchmark::State& state, const Workload& workload, const std::stri
   const kernels::CudaQueue::Counters after = queue.counters();
 
   constexpr double kRun = 0.03;  // seconds
-  const double once = seconds_of(device, step, 10);
+  const double once = seconds_of(networks, 10) * mode.networks;
   const int steps = queue.info().emulated ? 1 : std::clamp(static_cast<int>(kRun / once), 3, 1000);
-  const Samples samples =
-      sample(queue.info().emulated ? 3 : 20, [&] { return seconds_of(device, step, steps); });
+  const int runs = queue.info().emulated ? 3 : mode.networks > 1 ? 10 : 20;
+  const Samples samples = sample(runs, [&] { return seconds_of(networks, steps); });
   for (auto _ : state) state.SetIterationTime(samples.median());
 
   const double rate = training.flops / samples.median();
@@ -178,7 +219,9 @@ void gpu_step(benchmark::State& state, const Workload& workload, const std::stri
 void add_gpu_steps(const std::string& device) {
   for (const Workload& workload : kWorkloads) {
     for (const Precision precision : {Precision::kTf32, Precision::kFp32}) {
-      for (const Mode& mode : kModes) {
+      for (const Mode& mode : modes()) {
+        if (mode.only_tf32 && precision == Precision::kFp32) continue;
+        if (mode.only_64 && workload.name == std::string_view("demo")) continue;
         const std::string name =
             fmt::format("training_step/{}/{}/{}", workload.name, name_of(precision), mode.name);
         add_benchmark(name, [=](benchmark::State& state) {

@@ -22,6 +22,7 @@
 #include "kernels/conv1d.h"
 #include "kernels/conv_norm_act.h"
 #include "kernels/cuda/conv1d/variants.h"
+#include "kernels/mlp.h"
 #include "kernels/moments.h"
 #include "kernels/norm_act.h"
 #include "kernels/random.h"
@@ -468,13 +469,70 @@ class Cases {
     });
   }
 
-  // The three layers of a probe.
+  // The three layers of a probe; and all probes at once, where a queue has kernels for that.
   void probe(const std::string& preset) {
     const auto s = experiments::settings_from_preset<experiments::LocalizationSettings>(preset);
     const std::int64_t rows = s.probe_batch * s.length;
     linear({rows, s.channels, s.probe_width, Activation::kRelu});
     linear({rows, s.probe_width, s.probe_width, Activation::kRelu});
     linear({rows, s.probe_width, 1, Activation::kNone});
+    if constexpr (requires(Queue & queue, const MlpForward<float>& call) { run(queue, call); }) {
+      mlp(std::ssize(s.probed_layers()), {rows, s.channels, s.probe_width});
+    }
+  }
+
+  void mlp(std::int64_t count, const MlpDims& dims) {
+    const std::int64_t x = count * dims.rows * dims.in, y = count * dims.rows;
+    const std::int64_t w1 = dims.in * dims.width, w2 = dims.width * dims.width, b = dims.width;
+    const std::int64_t parameters = count * (w1 + w2 + 3 * b + 1);
+    const double flops = 2.0 * static_cast<double>(y * (w1 + w2 + b));
+    struct Lists {
+      std::vector<MlpNetwork<float>> networks;
+      std::vector<MlpGradients<float>> gradients;
+    };
+    const auto lists = [=](auto& m) {
+      auto of = std::make_shared<Lists>();
+      for (std::int64_t i = 0; i < count; ++i) {
+        of->networks.push_back({m.random(dims.rows * dims.in), m.random(w1), m.random(b),
+                                m.random(w2), m.random(b), m.random(b), m.random(1)});
+        of->gradients.push_back({{m.random(w1)},
+                                 {m.random(b)},
+                                 {m.random(w2)},
+                                 {m.random(b)},
+                                 {m.random(b)},
+                                 {m.random(1)}});
+      }
+      return of;
+    };
+    const auto forward = [=](auto& m, const Lists& of, bool keeps) {
+      const std::int64_t kept = keeps ? mlp_kept(dims, of.networks.size()) : 0;
+      return MlpForward<float>{.dims = dims,
+                               .networks = of.networks,
+                               .y = m.random(y),
+                               .kept = keeps ? m.random(kept) : nullptr};
+    };
+    const std::string name = fmt::format("{}x{}x{}x{}", count, dims.rows, dims.in, dims.width);
+    for (const bool keeps : {false, true}) {
+      add("mlp_forward/" + name + (keeps ? "/kept" : ""), {flops, x + y + parameters, true, true},
+          [=](auto& m) {
+            const auto of = lists(m);
+            return Row<MlpForward<float>>{forward(m, *of, keeps), of};
+          });
+    }
+    // Of the first layer no input gradient.
+    const double of_first = 2.0 * static_cast<double>(y * w1);
+    add("mlp_backward/" + name, {2 * flops - of_first, x + y + 2 * parameters, true, true},
+        [=](auto& m) {
+          const auto of = lists(m);
+          const MlpForward<float> before = forward(m, *of, true);
+          run(m.queue(), before);
+          return Row<MlpBackward<float>>{{.dims = dims,
+                                          .networks = of->networks,
+                                          .kept = before.kept,
+                                          .dy = m.random(y),
+                                          .gradients = of->gradients},
+                                         of};
+        });
   }
 
   std::vector<Case<Queue>> list_;

@@ -55,6 +55,20 @@ void FiniteCheck::look(std::int64_t index, const Tensor& x) {
   });
 }
 
+void FiniteCheck::look(std::int64_t index, std::span<const Var> all) {
+  if (all.empty()) return;
+  on(all[0].device(), all[0].dtype(), [&]<class T>(auto& queue) {
+    std::vector<kernels::SumOfSquares<T>> calls;
+    for (const Var& x : all) {
+      SC_CHECK(x.size() == all[0].size(), "finite: expected tensors of {} elements, got {}",
+               all[0].size(), x.size());
+      calls.push_back(
+          {.size = x.size(), .x = x.data<T>(), .result = squares_.data<double>() + index++});
+    }
+    run(queue, kernels::View<kernels::SumOfSquares<T>>(calls));
+  });
+}
+
 std::string first_not_finite(Tape& tape, const std::vector<const ParameterList*>& lists,
                              const std::function<void()>& step) {
   std::string found;

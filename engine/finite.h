@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,14 +28,17 @@ std::string first_not_finite(Tape& tape, const std::vector<const ParameterList*>
 // part of a step that repeats itself, finite() waits for it.
 class FiniteCheck {
  public:
-  FiniteCheck(const Device& device, std::int64_t count) : squares_(device, DType::kF64, {count}) {}
+  FiniteCheck(const Device& device, std::int64_t count)
+      : squares_(Tensor::zeros(device, DType::kF64, {count})) {}
 
   void look(std::int64_t index, const Tensor& x);
+  // At several of one size, from `index` on.
+  void look(std::int64_t index, std::span<const Var> all);
   // Of all that were looked at last.
   bool finite() const { return first_not_finite(squares_.to_host()).empty(); }
 
  private:
-  Tensor squares_;  // the sum over each
+  Tensor squares_;  // the sum over each; 0 of what was not looked at
 };
 
 }  // namespace sidechannel

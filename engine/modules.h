@@ -50,9 +50,10 @@ class Linear {
   }
 
   Var operator()(const Var& x, Activation activation = Activation::kNone) const {
-    Tape& tape = x.tape();
-    return linear(x, tape.parameter(*weight_), tape.parameter(*bias_), activation);
+    return linear(x, weight(x.tape()), bias(x.tape()), activation);
   }
+  Var weight(Tape& tape) const { return tape.parameter(*weight_); }
+  Var bias(Tape& tape) const { return tape.parameter(*bias_); }
 
  private:
   Parameter* weight_;

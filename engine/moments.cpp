@@ -1,6 +1,7 @@
 #include "engine/moments.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/moments.h"
 
@@ -23,6 +24,32 @@ void StreamingMoments::add(const Tensor& x, const std::int64_t* halted) {
                                          .count = count_.data(),
                                          .mean = mean_.data<double>(),
                                          .m2 = m2_.data<double>()});
+  });
+}
+
+void StreamingMoments::add_to_each(std::span<StreamingMoments> streams, const Tensor& x) {
+  if (streams.empty()) return;
+  const auto count = static_cast<std::int64_t>(streams.size());
+  const std::int64_t length = streams[0].mean_.size();
+  const std::int64_t samples = length > 0 ? x.size() / (count * length) : 0;
+  SC_CHECK(x.shape().rank() >= 1 && x.shape()[0] == count && x.size() == count * samples * length,
+           "moments: expected samples of {} positions for {} streams, got {}", length, count,
+           x.shape().str());
+  on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
+    std::vector<kernels::MomentsUpdate<T>> calls;
+    const T* from = x.data<T>();
+    for (StreamingMoments& stream : streams) {
+      SC_CHECK(stream.mean_.size() == length, "moments: expected streams of {} positions, got {}",
+               length, stream.mean_.size());
+      calls.push_back({.samples = samples,
+                       .length = length,
+                       .x = from,
+                       .count = stream.count_.data(),
+                       .mean = stream.mean_.data<double>(),
+                       .m2 = stream.m2_.data<double>()});
+      from += samples * length;
+    }
+    run(queue, kernels::View<kernels::MomentsUpdate<T>>(calls));
   });
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "engine/device_value.h"
@@ -17,6 +18,8 @@ class StreamingMoments {
   // Adds the rows of x, [samples, length] or [samples, length, 1]. Nothing once the training that
   // `halted` belongs to has halted (Adam::halted_flag), where it is given.
   void add(const Tensor& x, const std::int64_t* halted = nullptr);
+  // Adds x[i], [samples * length], to each of several of one length: x [streams, ...].
+  static void add_to_each(std::span<StreamingMoments> streams, const Tensor& x);
   void clear();
 
   std::int64_t count() const { return count_.get(); }

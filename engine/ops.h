@@ -45,6 +45,16 @@ Var relu(const Var& x);
 // activation(x w^T + b): x [rows, in], w [out, in], b [out] -> [rows, out].
 Var linear(const Var& x, const Var& w, const Var& b, Activation activation = Activation::kNone);
 
+// Perceptrons of one shape with two hidden layers of ReLU and one output, linear(linear(linear(x)))
+// each, on rows of their own: x[i] [rows, in] -> [networks, rows]. One network is computed
+// anywhere, several where the device computes them at once.
+struct MlpParameters {
+  Var w1, b1, w2, b2, w3, b3;  // [width, in], [width], [width, width], [width], [1, width], [1]
+};
+Var mlp(std::span<const Var> x, std::span<const MlpParameters> networks);
+// How many of these, from the first on: 1 at least. x[i] of any shape with rows of `in`.
+std::size_t mlps_at_once(std::span<const Var> x, std::int64_t in, std::int64_t width);
+
 // The same elements under another shape.
 Var reshape(const Var& x, Shape shape);
 
@@ -55,5 +65,7 @@ Var windows(const Var& x, std::int64_t count, std::int64_t length, std::int64_t 
 // Mean squared error over all elements, one number; a target of one sequence serves the whole
 // batch.
 Var mse(const Var& y, const Tensor& target);
+// The same of each y[i], [sets, ...] -> [sets].
+Var mse_of_each(const Var& y, const Tensor& target);
 
 }  // namespace sidechannel

@@ -1,5 +1,7 @@
 #include "engine/say.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -43,7 +45,27 @@ struct Character {
   std::uint32_t number = 0;
 };
 
+thread_local std::FILE* spoken_into = nullptr;
+
 }  // namespace
+
+SpeaksInto::SpeaksInto(const std::filesystem::path& file) : before_(spoken_into) {
+  const int descriptor =
+      ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
+  std::FILE* const opened = descriptor < 0 ? nullptr : ::fdopen(descriptor, "a");
+  if (opened == nullptr) return;
+  std::setvbuf(opened, nullptr, _IONBF, 0);  // a line is one write
+  spoken_into = opened;
+}
+
+SpeaksInto::~SpeaksInto() {
+  if (spoken_into != before_) std::fclose(spoken_into);
+  spoken_into = before_;
+}
+
+void tell(std::FILE* stream, const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), spoken_into != nullptr ? spoken_into : stream);
+}
 
 std::string one_line(std::string_view text) {
   std::string line;

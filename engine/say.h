@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -33,21 +34,35 @@ std::string in_lines(fmt::format_string<T...> format, const T&... values) {
   return vformat(as_shown(values)...);
 }
 
+// While one lives, what its thread says and notes is added to a file instead: for threads that each
+// work on something else. Where it cannot be opened, the words go where they went before.
+class SpeaksInto {
+ public:
+  explicit SpeaksInto(const std::filesystem::path& file);
+  ~SpeaksInto();
+  SpeaksInto(const SpeaksInto&) = delete;
+  SpeaksInto& operator=(const SpeaksInto&) = delete;
+
+ private:
+  std::FILE* before_;
+};
+
+// Writes to the thread's file, or else to `stream`.
+void tell(std::FILE* stream, const std::string& text);
+
 // What programs tell people. Neither throws: a full disk, a closed descriptor or a reader that has
 // gone costs the words, never the work. What stdout did not take, run_main notices at the end; what
 // stderr did not take, nobody can be told.
 
 template <class... T>
 void say(fmt::format_string<T...> format, T&&... values) {
-  const std::string text = in_lines<T...>(format, values...);
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  tell(stdout, in_lines<T...>(format, values...));
 }
 
 // To stderr, in one write.
 template <class... T>
 void note(fmt::format_string<T...> format, T&&... values) {
-  const std::string text = in_lines<T...>(format, values...);
-  std::fwrite(text.data(), 1, text.size(), stderr);
+  tell(stderr, in_lines<T...>(format, values...));
 }
 
 }  // namespace sidechannel

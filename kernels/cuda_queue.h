@@ -67,7 +67,8 @@ class CudaGraph {
 // Kernels are launched in order and return before they are done; synchronize() waits. Everything
 // that one operation passes to the next lies in device memory.
 //
-// Not thread-safe.
+// A queue belongs to the thread that made it. Queues of several threads may work on one device at
+// the same time: their launches are not ordered, and run side by side where there is room.
 class CudaQueue {
  public:
   // CudaError in words: no driver, a driver that is too old, no such device, a device that this
@@ -159,5 +160,9 @@ class CudaQueue {
 
 // The GPUs of this machine; empty, with a reason in `why`, where there is none or no driver.
 std::vector<CudaDeviceInfo> cuda_devices(std::string* why);
+
+// Whether a kernel on the calling thread's device ended in a fault. It sticks: no queue of this
+// process can go on there, whichever it was that launched the kernel.
+bool cuda_has_faulted();
 
 }  // namespace sidechannel::kernels

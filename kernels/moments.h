@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "kernels/queue.h"
+#include "kernels/view.h"
 
 namespace sidechannel::kernels {
 
@@ -27,5 +28,9 @@ struct MomentsUpdate {
 template <class T>
 void run(CpuQueue& queue, const MomentsUpdate<T>& call);
 void run(CudaQueue& queue, const MomentsUpdate<float>& call);
+// Of several streams, to which as many samples of one length are added.
+template <class T>
+void run(CpuQueue& queue, View<MomentsUpdate<T>> calls);
+void run(CudaQueue& queue, View<MomentsUpdate<float>> calls);
 
 }  // namespace sidechannel::kernels

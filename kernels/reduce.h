@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "kernels/queue.h"
+#include "kernels/view.h"
 
 namespace sidechannel::kernels {
 
@@ -16,5 +17,9 @@ struct SumOfSquares {
 template <class T>
 void run(CpuQueue& queue, const SumOfSquares<T>& call);
 void run(CudaQueue& queue, const SumOfSquares<float>& call);
+// Of several x of one size; on CUDA not in the order of a call by itself.
+template <class T>
+void run(CpuQueue& queue, View<SumOfSquares<T>> calls);
+void run(CudaQueue& queue, View<SumOfSquares<float>> calls);
 
 }  // namespace sidechannel::kernels

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <iterator>
 
 namespace sidechannel::kernels {
 
@@ -11,7 +12,7 @@ class View {
  public:
   View(const T* first, std::size_t count) : first_(first), count_(count) {}
   template <class Container>
-  View(const Container& all) : View(all.data(), all.size()) {}
+  View(const Container& all) : View(std::data(all), std::size(all)) {}
 
   const T* begin() const { return first_; }
   const T* end() const { return first_ + count_; }

@@ -26,7 +26,7 @@ import spills  # noqa: E402
 def kernels_of(nvcc, cuobjdump, file):
     with tempfile.TemporaryDirectory() as folder:
         cubin = str(pathlib.Path(folder) / "kernel.cubin")
-        done = subprocess.run([*spills.compile_command(nvcc, file), "-arch=sm_90", "-Xptxas=-v",
+        done = subprocess.run([*spills.compile_command(nvcc, file), "-arch=sm_90a", "-Xptxas=-v",
                                "-cubin", "-o", cubin], capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"report.py: {file}: {done.stderr.strip()}")
@@ -35,7 +35,7 @@ def kernels_of(nvcc, cuobjdump, file):
                                                 text=True, check=True).stdout))
     names = spills.readable(list(code))
     for mangled, instructions in code.items():
-        used, loop = usage[mangled, "90"], sass.hottest_loop(instructions)
+        used, loop = usage[mangled, "90a"], sass.hottest_loop(instructions)
         yield names[mangled], [used["registers"], used["spills"], used["shared"], len(instructions),
                                loop.total(), sum(loop[op] for op in sass.WORK)]
 

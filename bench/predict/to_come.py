@@ -2,7 +2,8 @@
 each. What is compiled (the candidates of commit e75dde0, bench/variants.md there) has the compiler's
 registers and lengths of code; what is not has estimates, and says so.
 
-kernels() are named as their benchmarks are (`variant/...`), so that a measurement finds its prediction.
+kernels() are named as their benchmarks are (`variant/...`: candidates), so that a measurement finds its
+prediction.
 """
 
 from dataclasses import replace
@@ -106,21 +107,70 @@ def by_wgmma(s, cluster, **how):
     return row_product(s, 152, 128, 168, 700, 100, "wgmma", cluster=cluster, **how)
 
 
-def probes_forward(probes, count, inputs, width):
-    """All layers of dense probes on `count` rows in one launch by wgmma, tiles of 128 rows; weights for
-    clusters of 2. No code yet."""
-    weights = inputs * width + width * width + width
-    blocks, x = probes * ceil_div(count, 128), FLOAT * count * inputs
-    return Launch("probes, forward", blocks, 384, 168, 200 * 1024, cluster=2,
-                  read=blocks * FLOAT * weights / 2 + probes * x, fresh=probes * (x + FLOAT * weights),
-                  write=probes * FLOAT * count, wgmma=2.0 * probes * count * weights, instructions=200,
-                  fetch=60, loop=50 * 10, stages=ceil_div(inputs + width, 32), ahead=3, barriers=2)
+# kernels/cuda/mlp: registers, bytes of shared memory, and of a warp the instructions of a tile of 128
+# rows, by nvcc 13.0 (of the way back in the second layer: of a chunk of 32).
+# MLP_FORWARD: whether it keeps what the way back reads.
+MLP_FORWARD = {False: (233, 231936, 5600), True: (236, 231936, 6500)}
+MLP_FIRST, MLP_SECOND = (255, 226816, 5400), (228, 73728, 800)
+
+
+def mlp_weights(networks, stages):
+    return Launch("perceptrons, weights", networks * stages * 4, 256, 26, read=networks * stages * 16384,
+                  fresh=networks * stages * 16384, write=networks * stages * 16384, instructions=100)
+
+
+def mlp_forward(networks, rows, inputs, width, keeps):
+    """Blocks stay and walk over tiles, so stores go on beside the next tile's products: they are
+    counted as what flows, not as what comes at the end."""
+    registers, shared, code = MLP_FORWARD[keeps]
+    tiles, stages = networks * ceil_div(rows, 128), (inputs + width) // 16
+    blocks, x = min(tiles, measured.MULTIPROCESSORS), FLOAT * networks * rows * inputs
+    of_one = ceil_div(tiles, blocks)
+    kept = networks * rows * (FLOAT * width + width // 4) if keeps else 0
+    return [mlp_weights(networks, stages), Launch(
+        "perceptrons, forward", blocks, 256, registers, shared, stages=of_one * stages, ahead=3,
+        read=tiles * stages * 16384 + x + kept, fresh=x + kept, write=FLOAT * networks * rows / of_one,
+        loop=code * of_one, mma=2.0 * blocks * of_one * 128 * width * (inputs + width))]
+
+
+def mlp_backward(networks, rows, inputs, width):
+    """dw of the first layer, beside g1; s of the second one; and both as gradients."""
+    tiles, stages = ceil_div(rows, 128), width // 16
+    firsts = max(1, min(tiles, measured.MULTIPROCESSORS // networks))
+    seconds = max(1, min(tiles, measured.MULTIPROCESSORS // (2 * networks)))
+    x, masks = FLOAT * networks * rows * inputs, networks * rows * width // 8
+    kept = FLOAT * networks * rows * width
+    of_first, of_second = width * (inputs + 1) * FLOAT, width * (width + 1) * FLOAT
+    registers, shared, code = MLP_FIRST
+    walked = ceil_div(tiles, firsts)
+    first = Launch(
+        "perceptrons, way back in the first layer", networks * firsts, 256, registers, shared,
+        stages=walked * stages, ahead=2, read=networks * tiles * stages * 16384 + x + 2 * masks,
+        fresh=x + 2 * masks, write=networks * firsts * of_first, loop=code * walked,
+        mma=2.0 * networks * firsts * walked * 128 * width * (inputs + width))
+    registers, shared, code = MLP_SECOND
+    chunks = ceil_div(4 * tiles, seconds)
+    second = Launch(
+        "perceptrons, way back in the second layer", 2 * networks * seconds, 256, registers, shared,
+        stages=chunks, ahead=3, read=kept + 2 * masks, fresh=kept + masks,
+        write=networks * seconds * of_second, loop=code * chunks,
+        mma=2.0 * 2 * networks * seconds * chunks * 32 * width * width / 2)
+    sums = Launch(
+        "perceptrons, gradients", networks * width, width, 40,
+        read=networks * (firsts * of_first + seconds * of_second + FLOAT * width * width),
+        fresh=networks * FLOAT * width * width, write=networks * (of_first + of_second),
+        stages=ceil_div(max(firsts, seconds), 4), instructions=200, barriers=1)
+    return [mlp_weights(networks, stages), first, second, sums]
 
 
 def kernels():
     """{name of a benchmark: launches}"""
-    found = {"variant/probes_of_31_layers/19200x64x256/forward fused":
-             [probes_forward(31, 19200, 64, 256)]}
+    found = {}
+    for shape in ((31, 19200, 64, 256), (7, 512, 32, 256)):
+        name = "x".join(map(str, shape)) + "/tf32"
+        found[f"mlp_forward/{name}"] = mlp_forward(*shape, False)
+        found[f"mlp_forward/{name.replace('/', '/kept/')}"] = mlp_forward(*shape, True)
+        found[f"mlp_backward/{name}"] = mlp_backward(*shape)
     for name, s in SHAPES.items():
         for flip, way in enumerate(("conv1d_forward", "conv1d_backward_input")):
             if flip and not s.padding:
@@ -217,6 +267,31 @@ def steps(machine):
     for name in ("demo", "paper", "overlap"):
         found[f"{name}/tf32, today's launches, overlapping"] = (
             [(replace(x, early=True), cold) for x, cold in measured.step(name, True, machine)], 1)
+    # The probes' step and a batch of the map: the network's way forward, and all probes at once.
+    count = (31, s.samples * s.length)
+    network = ([(x, 0) for x in measured.normals(s.samples, s.length) + measured.one_channel_in(s, False)]
+               + [(replace(mma, write=s.y + s.x), 0)] * (s.depth - 2) + [(x, 0) for x in measured.one_channel_out(s)])
+    parameters = count[0] * (64 * 256 + 256 * 256 + 3 * 256 + 1)
+    answers = FLOAT * count[0] * count[1]
+    losses = [measured.kernel("mse: sum_ranges<SquaredError, StoreMean>", count[0], 1024, read=answers,
+                              fresh=answers, stages=ceil_div(count[1], 8 * 1024), barriers=0.5)]
+    losses += measured.elements("mse: map_elements<Gradient, float>", 2 * answers, answers, serial=4)
+    found["probes of paper/tf32, all at once"] = (
+        network + [(x, 1) for x in mlp_forward(*count, 64, 256, True)] + [(x, 0) for x in losses]
+        + [(x, 1) for x in mlp_backward(*count, 64, 256)]
+        + [(x, 1) for x in measured.sum_of_squares(parameters) + measured.adam(parameters)], 1)
+    squares = Launch("sums of squares", count[0] * ceil_div(s.x // FLOAT, 32768), 1024, 32,
+                     read=count[0] * s.x, fresh=count[0] * s.x, stages=4, barriers=0.5)
+    found["map of paper/tf32, a batch, all at once"] = (
+        network + [(x, 1) for x in mlp_forward(*count, 64, 256, False)] + [(squares, 1)]
+        + [(replace(x, blocks=count[0] * x.blocks, read=count[0] * x.read, fresh=count[0] * x.fresh), 0)
+           for x in measured.moments(s.samples, s.length)], 1)
+    for name in ("demo", "paper", "paper-batch-norm", "overlap"):
+        for networks in (2, 4, 8):
+            # Those of all networks at the same place of their steps; the queues hide each other's gaps.
+            found[f"{name}/tf32, {networks} networks in queues, each"] = (
+                [(wide(replace(x, early=True), networks), cold)
+                 for x, cold in measured.step(name, True, machine)], networks)
     for networks in (2, 4):
         found[f"paper/tf32, and {networks} networks side by side, each"] = (
             [(wide(x, networks), cold) for x, cold in early], networks)

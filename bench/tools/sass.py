@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the machine code of the kernels consists of: a prediction of their speed without a GPU.
 
-usage: bench/tools/sass.py [--arch 90] FILE.cu ...
+usage: bench/tools/sass.py [--arch 90a] FILE.cu ...
 
 Compiles each file and prints, for each kernel, its registers and its hottest loop: the innermost one with
 the most fused multiply-adds (FFMA) or tensor core products (HMMA). A scheduler issues one instruction a
@@ -22,7 +22,7 @@ from collections import Counter
 
 from spills import compile_command, find_nvcc, readable
 
-WORK = ("HMMA", "FFMA")
+WORK = ("HGMMA", "HMMA", "FFMA")
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)([^;]*);")
 TARGET = re.compile(r"0x([0-9a-f]+)\s*$")
 
@@ -52,7 +52,7 @@ def hottest_loop(instructions):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arch", default="90")
+    parser.add_argument("--arch", default="90a")
     parser.add_argument("files", nargs="+", metavar="FILE.cu", type=pathlib.Path)
     options = parser.parse_args()
     nvcc = find_nvcc()

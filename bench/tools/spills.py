@@ -21,7 +21,7 @@ import tempfile
 
 from source import ROOT
 
-ARCHITECTURES = "75,80,86,89,90"  # as CMAKE_CUDA_ARCHITECTURES in CMakeLists.txt
+ARCHITECTURES = "75,80,86,89,90a"  # as CMAKE_CUDA_ARCHITECTURES in CMakeLists.txt
 
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\w+)'")
 FUNCTION = re.compile(r"Function properties for (\w+)")
@@ -38,7 +38,7 @@ def find_nvcc():
 
 def compile_command(nvcc, source):
     """As the build compiles a kernel, without architecture and output."""
-    command = [nvcc, "-std=c++17", "-O3", f"-I{ROOT}", str(source)]
+    command = [nvcc, "-std=c++17", "-O3", "-DSIDECHANNEL_HAS_SM90A", f"-I{ROOT}", str(source)]
     for prefix in os.environ.get("CMAKE_PREFIX_PATH", "").split(":"):
         if prefix:
             command.append(f"-I{prefix}/include")

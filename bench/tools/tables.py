@@ -25,7 +25,11 @@ CPU_GOALS = {"demo": (0.55, 3), "paper": (0.75, 2)}
 
 # Other ways of our own than one recorded step.
 OURS = {"eager": "launched one by one", "overlapping": "launches that overlap",
+        "wgmma": "hidden layers by wgmma", "wgmma-overlapping": "by wgmma, launches that overlap",
         "apart": "hidden layers one operation after the other"}
+
+# Networks side by side, each on a queue of its own, that bench_step times.
+AT_ONCE = (2, 4, 8)
 
 # For an H200, before anything was measured on one. Floors are the convolutions' operations at 245
 # (TF32 mma.sync) and 66.9 TFLOP/s (FFMA); the rest are estimates. Times in milliseconds.
@@ -268,6 +272,24 @@ def gpu_steps(_, gpu):
                  rows)
 
 
+def gpu_networks(_, gpu):
+    measured = gpu_rows(gpu)
+    predicted = (load("predicted-*.json") or {}).get("steps_to_come", {})
+    rows = []
+    for step, precision in STEPS:
+        if precision == "fp32":
+            continue
+        row = measured.get((step, precision))
+        alone = milliseconds(row, "ours")
+        for networks in AT_ONCE:
+            expected = predicted.get(f"{step}/{precision}, {networks} networks in queues, each")
+            time = milliseconds(row, f"ours_at_once_{networks}")
+            rows.append([STEP_NAMES[step], str(networks), ms(alone), ms(expected, ""), ms(time),
+                         number(alone / time) if alone and time else NOT_MEASURED])
+    return table(["step, TF32", "networks", "one alone", "each, predicted", "each",
+                  "throughput over one after another"], rows)
+
+
 def gpu_pytorch(_, gpu):
     measured = gpu_rows(gpu)
     rows = []
@@ -331,7 +353,8 @@ def gpu_model_steps(_, gpu):
         row = measured.get(tuple(name.split("/")))
         rows.append([name, f"{number(predicted)} ms", *off(predicted, milliseconds(row, "ours"))])
     for name, predicted in prediction.get("steps_to_come", {}).items():
-        rows.append([name, f"{number(predicted)} ms", NOT_MEASURED, ""])
+        if "networks in queues" not in name:  # gpu_networks has these
+            rows.append([name, f"{number(predicted)} ms", NOT_MEASURED, ""])
     return table(["step", "predicted", "measured, ms", "off"], rows)
 
 
@@ -347,8 +370,8 @@ def gpu_to_come(_, gpu):
 
 TABLES = {"cpu-steps": cpu_steps, "gpu-machine": gpu_machine, "gpu-peaks": gpu_peaks,
           "gpu-kernels": gpu_kernels, "gpu-variants": gpu_variants, "gpu-steps": gpu_steps,
-          "gpu-pytorch": gpu_pytorch, "gpu-host": gpu_host, "gpu-model": gpu_model,
-          "gpu-model-steps": gpu_model_steps, "gpu-to-come": gpu_to_come}
+          "gpu-networks": gpu_networks, "gpu-pytorch": gpu_pytorch, "gpu-host": gpu_host,
+          "gpu-model": gpu_model, "gpu-model-steps": gpu_model_steps, "gpu-to-come": gpu_to_come}
 
 
 # --- For the end of ./run gpu -------------------------------------------------------------------
@@ -379,6 +402,7 @@ def step_summary(gpu):
     for row in gpu["steps"]["results"]:
         cells = [row["preset"], row["precision"]]
         for label, key in (("ours", "ours"), *((how, f"ours_{how}") for how in OURS if how != "eager"),
+                           *((f"{n} at once", f"ours_at_once_{n}") for n in AT_ONCE),
                            ("one by one", "ours_eager"), ("eager", "pytorch_eager"),
                            ("graph", "pytorch_graph"), ("compile", "pytorch_compile"),
                            ("max-autotune", "pytorch_max-autotune")):

@@ -1,11 +1,8 @@
 #include "kernels/conv_norm_act.h"
 
-#include <algorithm>
-#include <cstdlib>
-#include <string>
-
 #include "engine/ops.h"
 #include "engine/ops/dims.h"
+#include "engine/ops/together.h"
 
 namespace sidechannel {
 namespace {
@@ -77,33 +74,20 @@ struct Kept {
   }
 };
 
-// SIDECHANNEL_LAYERS=apart: for measurements of what it brings.
-bool apart() {
-  const char* const value = std::getenv("SIDECHANNEL_LAYERS");
-  return value != nullptr && std::string(value) == "apart";
-}
-
 // Whether the device computes the layers together. Not where one tensor is several of their
-// parameters, as it would be written to by several layers at once; nor where somebody looks at
-// every operation, or at layers on whose results gradients depend; nor where a bias has a gradient
-// and its weights have none: alone it is summed in another order.
+// parameters; nor where somebody looks at every operation, or at layers on whose results gradients
+// depend; nor where a bias has a gradient and its weights have none: alone it is summed in another
+// order.
 bool together(const Kept& kept, bool records, bool hidden) {
-  if (kept.x.tape().watched() || (records && hidden) || apart()) return false;
+  if (kept.x.tape().watched() || (records && hidden) || layers_apart()) return false;
   for (const ConvNormActParameters& p : kept.parameters) {
     if (records && p.b.requires_grad() && !p.w.requires_grad()) return false;
   }
-  std::vector<const void*> memory;
-  bool computes = false;
-  on(kept.x.device(), kept.x.dtype(), [&]<class T>(auto& queue) {
-    for (const Var& input : kept.inputs()) {
-      if (input.size() > 0) memory.push_back(input.data<T>());
-    }
+  return on(kept.x.device(), kept.x.dtype(), [&]<class T>(auto& queue) {
     const auto layers = kept.layers<T>();
     const kernels::ConvNormActForward<T> call{kept.x.data<T>(), layers};
-    computes = kernels::computes(queue, call, records);
+    return kernels::computes(queue, call, records) && all_different<T>(kept.inputs());
   });
-  std::ranges::sort(memory);
-  return computes && std::ranges::adjacent_find(memory) == memory.end();
 }
 
 // One operation after the other.

@@ -17,6 +17,8 @@
 namespace sidechannel::experiments {
 namespace {
 
+constexpr const char* kWhereIdsStand = "in plan.json";
+
 struct Arguments {
   std::string preset;
   std::string out;
@@ -59,9 +61,9 @@ LocalizationSettings settings_of(const GroupSweep& sweep, std::size_t cell, cons
   return settings;
 }
 
-int run_one(const GroupSweep& sweep, const Sweep& cells, std::size_t cell, const Json& how) {
-  return run_cell(cells, cell, [&] {
-    LocalizationSettings settings = settings_of(sweep, cell, how);
+int run_one(const GroupSweep& sweep, const Sweep& cells, const Arguments& arguments) {
+  return run_cell(cells, arguments.sweep, kWhereIdsStand, [&](std::size_t cell) {
+    LocalizationSettings settings = settings_of(sweep, cell, arguments.how);
     const Device device = choose_device(settings);
     require_memory(memory_of(settings, LocalizationPhases::kAll), device);
     RunFolder folder(cells.folder(cell), to_json(settings), device, Resume::kAuto);
@@ -77,7 +79,8 @@ int run(const Arguments& arguments) {
   require(!one || arguments.crew.empty(), "--jobs: has no effect with --cell");
   const GroupSweep sweep = plan_of(arguments);
   const Sweep cells = cells_of(folder_of(arguments), sweep);
-  const std::size_t first = one ? cells.find(arguments.sweep.cell, "in plan.json") : 0;
+  const bool named = one && arguments.sweep.cell != kCellsToldOf;
+  const std::size_t first = named ? cells.find(arguments.sweep.cell, kWhereIdsStand) : 0;
   // All that is refused is refused before the plan is written.
   LocalizationSettings settings = settings_of(sweep, first, arguments.how);
   const std::int64_t jobs = one ? 1 : arguments.crew.value("jobs", std::int64_t{0});
@@ -87,7 +90,7 @@ int run(const Arguments& arguments) {
   if (arguments.check) return print_check(cells, force);
   require_memory(force.memory, force.device, force.at_once());
   write_plan(folder_of(arguments), sweep);
-  if (one) return run_one(sweep, cells, first, arguments.how);
+  if (one) return run_one(sweep, cells, arguments);
   const std::string failures = run_cells(cells, std::move(force), arguments.how);
   SC_CHECK(failures.empty(), "{}", failures);
   say("{}: all {} cells are finished; `groups collect` makes results.json\n", cells.path.string(),
@@ -212,7 +215,7 @@ int main_program(int argc, char** argv) {
       *run_command,
       {{"jobs",
         "cells at once, 0 for one for each core, or GPU; they share --threads, and --device cuda "
-        "spreads them over the GPUs",
+        "spreads them over the GPUs, several on one side by side",
         Whole{0, kMostThreads}}},
       arguments.crew);
   add_setting_flags(*run_command,

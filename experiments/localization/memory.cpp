@@ -47,13 +47,19 @@ MemoryNeed memory_of(const LocalizationSettings& s, LocalizationPhases phases) {
   const double probe = parameters_of_probe(h, d(s.probe_width));
   if (probes > 0 && phases != LocalizationPhases::kTrain) {
     const double positions = d(s.probe_batch) * d(s.length);
+    const double network_alone = activations(network, d(s.probe_batch), d(s.length), false);
+    // A GPU may compute all probes at once, and keeps a hidden layer and two masks of each: memory
+    // that is set aside for it elsewhere, too.
+    MemoryPart step = arena_memory("the activations of a step of the probes' training",
+                                   "--probe-batch, --length, --channels, --depth or --probe-width",
+                                   network_alone + positions * (4 * d(s.probe_width) + h + 2));
+    const double at_once =
+        network_alone + probes * (positions + 128) * (d(s.probe_width) * (1 + 2.0 / 32) + 3);
+    step.reserve = std::max(step.reserve, 2 * kFloat * at_once - step.device);
     need.push_back({kept_parameters(kWeights, kNetwork, parameters),
                     trained_parameters("the probes' weights in training",
                                        "--probe-width, --channels or --depth", probes * probe),
-                    arena_memory("the activations of a step of the probes' training",
-                                 "--probe-batch, --length, --channels, --depth or --probe-width",
-                                 activations(network, d(s.probe_batch), d(s.length), false) +
-                                     positions * (4 * d(s.probe_width) + h + 2))});
+                    step});
   }
   if (all || phases == LocalizationPhases::kMap) {
     constexpr double kMapBatch = 32;

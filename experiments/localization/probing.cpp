@@ -29,7 +29,9 @@ class ProbeStep : public TrainingStep {
                kProbeNoise),
         target_(Tensor::from(probes.parameters().device(), target_positions(settings.length))),
         losses_(target_.device(), DType::kF32, {1, static_cast<std::int64_t>(probes.size())}),
+        ones_(target_.device(), DType::kF32, {losses_.size()}),
         window_(target_.device(), losses_.size()) {
+    ones_.fill(1);
     set_averages({{"window", &window_, 1}});
   }
 
@@ -56,11 +58,14 @@ class ProbeStep : public TrainingStep {
       network_(x, settings_.evaluation_statistics(), &hidden);
     }
     const Tape::Mark mark = tape.mark();
-    for (std::size_t probe = 0; probe < probes_.size(); ++probe) {
-      const Var loss = mse(probes_[probe](probes_.input(probe, hidden)), target_);
-      tape.backward(loss);
-      losses_.slice(static_cast<std::int64_t>(probe), 1).copy_from(loss.value());
+    for (std::int64_t first = 0; first < losses_.size();) {
+      const Var losses =
+          mse_of_each(probes_.answers(static_cast<std::size_t>(first), hidden), target_);
+      const std::int64_t count = losses.size();
+      tape.backward(losses, ones_.slice(0, count));
+      losses_.slice(first, count).copy_from(losses.value());
       tape.rewind(mark);
+      first += count;
     }
     adam.step();
     window_.add(losses_, adam.halted_flag());
@@ -72,6 +77,7 @@ class ProbeStep : public TrainingStep {
   InputSource input_;
   Tensor target_;
   Tensor losses_;            // of the last step, [1, probes]
+  Tensor ones_;              // the gradient of each by itself, [probes]
   StreamingMoments window_;  // of them
 };
 
@@ -144,15 +150,17 @@ class Map : public EvaluationLoop {
     const Var x = input_(tape, random, count);
     predictions_ = network_(x, settings_.evaluation_statistics(), &hidden).value();
     moments(probes_.size()).add(predictions_);
-    std::int64_t looked = 0;
-    for (const Var& z : hidden) finite.look(looked++, z.value());
+    finite.look(0, hidden);
+    auto looked = static_cast<std::int64_t>(hidden.size());
     finite.look(looked++, predictions_);
     const Tape::Mark mark = tape.mark();
-    for (std::size_t probe = 0; probe < probes_.size(); ++probe) {
-      const Var answers = probes_[probe](probes_.input(probe, hidden));
-      moments(probe).add(answers.value());
-      finite.look(looked++, answers.value());
+    for (std::size_t first = 0; first < probes_.size();) {
+      const Tensor answers = probes_.answers(first, hidden).value();
+      const auto answered = static_cast<std::size_t>(answers.shape()[0]);
+      StreamingMoments::add_to_each(moments(first, answered), answers);
+      finite.look(looked++, answers);
       tape.rewind(mark);
+      first += answered;
     }
   }
 
@@ -214,6 +222,14 @@ Probes::Probes(const LocalizationSettings& settings, const Device& device)
     probes_.emplace_back(*parameters_, fmt::format("layers.{}", layer), settings.channels,
                          settings.probe_width);
   }
+}
+
+Var Probes::answers(std::size_t first, const std::vector<Var>& hidden) const {
+  std::vector<Var> inputs;
+  for (std::size_t i = first; i < size(); ++i) {
+    inputs.push_back(hidden[static_cast<std::size_t>(layers_[i] - 1)]);
+  }
+  return Probe::answers(std::span(probes_).subspan(first), inputs);
 }
 
 double train_probes(const LocalizationSettings& settings, const Localizer& network, Probes& probes,

@@ -16,11 +16,9 @@ class Probes {
  public:
   Probes(const LocalizationSettings& settings, const Device& device);
   std::size_t size() const { return probes_.size(); }
-  const Probe& operator[](std::size_t index) const { return probes_[index]; }
-  // Of all hidden activations, that which probe `index` reads.
-  const Var& input(std::size_t index, const std::vector<Var>& hidden) const {
-    return hidden[static_cast<std::size_t>(layers_[index] - 1)];
-  }
+  // From probe `first` on, of all hidden activations of a network, [count, N L]: the answers of as
+  // many probes as the device computes at once.
+  Var answers(std::size_t first, const std::vector<Var>& hidden) const;
   ParameterList& parameters() { return *parameters_; }
 
  private:

@@ -150,15 +150,18 @@ int plan(const Arguments& arguments) {
 
 int run_one(const Arguments& arguments) {
   const fs::path out = folder_of(arguments);
-  OverlapSettings settings = planned(out, arguments.run.given);
-  const std::vector<std::int64_t> overlaps = settings.overlap_list();
-  const Sweep cells = cells_of(settings, out, overlaps);
-  const std::size_t cell = cells.find(arguments.sweep.cell, "such as overlap-003");
+  const OverlapSettings plan = planned(out, arguments.run.given);
+  const std::vector<std::int64_t> overlaps = plan.overlap_list();
+  const Sweep cells = cells_of(plan, out, overlaps);
+  constexpr const char* kLikeThis = "such as overlap-003";
   if (arguments.run.check) {
+    cells.find(arguments.sweep.cell, kLikeThis);
+    OverlapSettings settings = plan;
     return print_check(cells,
                        {{settings.device}, choose_device(settings, true), memory_of(settings)});
   }
-  return run_cell(cells, cell, [&] {
+  return run_cell(cells, arguments.sweep, kLikeThis, [&](std::size_t cell) {
+    OverlapSettings settings = plan;
     const Device device = choose_device(settings);
     require_memory(memory_of(settings), device);
     RunFolder folder(cells.folder(cell), settings_of(settings, overlaps[cell]), device,

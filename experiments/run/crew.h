@@ -9,23 +9,36 @@
 
 namespace sidechannel::experiments {
 
-// How the cells of a sweep are worked on by processes of this program.
+// How the cells of a sweep are worked on by processes of this program. A worker on the CPU is a
+// process for each of its cells. The workers on a GPU are threads of one process, each with a queue
+// of its own: kernels of several processes would take turns there, those of several queues run side
+// by side.
 struct Workers {
   std::vector<std::string> devices;  // worker i takes the i-th; as many workers as devices
-  // The command line of a worker on a cell.
-  std::function<std::vector<std::string>(std::size_t cell, const std::string& device)> command;
+  // The command line of a process on a cell, a number, or on kCellsToldOf.
+  std::function<std::vector<std::string>(const std::string& cell, const std::string& device)>
+      command;
   bool once = false;  // a cell whose worker stops with a state is left at that
 };
 
-// Starts a process for each cell that is to be done, as many at once as there are workers, and
-// returns when every cell is finished or has failed in this call: also those that other processes
-// work on, and those that they leave. What a worker prints goes to log.txt in the cell's folder.
+// Has the workers make each cell that is to be done, and returns when every cell is finished or has
+// failed in this call: also those that other processes work on, and those that they leave. What a
+// worker prints goes to log.txt in the cell's folder.
 //
-// A failed cell stops no other. One whose worker was killed continues, twice at most. Where the
-// system makes fewer processes, there are fewer workers. A signal stops all workers with their
-// checkpoints and throws Interrupted; so does the end, where workers left cells (`once`). Returns
-// which cells failed, and why: "G4-seed0-lr0.001: step 7: loss nan, ...".
+// A failed cell stops no other. What ends a process of several cells, as the fault of a kernel
+// does, may be any of theirs: each continues in a process of its own. One whose own process was
+// killed continues, twice at most. Where the system makes fewer processes, there are fewer workers.
+// A signal stops all workers with their checkpoints and throws Interrupted; so does the end, where
+// workers left cells (`once`). Returns which cells failed, and why: "G4-seed0-lr0.001: step 7: loss
+// nan, ...".
 std::vector<std::string> run_workers(const Sweep& sweep, const Workers& workers);
+
+// In place of a cell, for a process that run_workers started for several, and tells which: over the
+// socket that its standard input is.
+inline constexpr const char* kCellsToldOf = "-";
+// What such a process does: make(cell), for each that it is told of, in a thread of its own that
+// speaks into the cell's log.txt. Returns the exit code; UsageError where nobody tells it.
+int make_cells_told_of(const Sweep& sweep, const std::function<int(std::size_t cell)>& make);
 
 // One worker for each device, in turn: `jobs` of them, or, for 0, as many as suit the device: one
 // for each GPU, one for each core; at most one for each of `cells`. "cuda" and, where there are

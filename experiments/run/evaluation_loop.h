@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,9 @@ class EvaluationLoop : public Phase {
   // The moments of answers [samples, size]; states have them under `name`.
   void add_moments(std::string name, std::int64_t size);
   StreamingMoments& moments(std::size_t index) { return moments_[index]; }
+  std::span<StreamingMoments> moments(std::size_t first, std::size_t count) {
+    return std::span(moments_).subspan(first, count);
+  }
   const StreamingMoments& moments(std::size_t index) const { return moments_[index]; }
 
  private:

@@ -52,7 +52,7 @@ double size_of(const MemoryPart& part) {
   return part.device + part.reserve + part.host;
 }
 
-std::string hint = "close other programs";
+thread_local std::string hint = "close other programs";
 
 // What `at_once` of a need come to, held against what there is.
 class Demand {

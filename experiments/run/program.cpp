@@ -50,21 +50,24 @@ std::string why_stdout_is_incomplete() {
   return code == 0 ? "not all of it was taken" : std::generic_category().message(code);
 }
 
-// What went wrong, in a line, and the exit code that stands for it.
-int exit_code_of(const char* name, int (*program)(int argc, char** argv), int argc, char** argv) {
+// Whether this CPU can run what is to come; says so where it cannot.
+bool cpu_suffices(const char* name) {
   const std::string missing = missing_cpu_features();
-  if (!missing.empty()) {
-    note("{}: this CPU lacks {}; build again on it, or with -DSIDECHANNEL_ARCH=x86-64-v3\n", name,
-         missing);
-    return 1;
-  }
-  catch_interrupts(name);
+  if (missing.empty()) return true;
+  note("{}: this CPU lacks {}; build again on it, or with -DSIDECHANNEL_ARCH=x86-64-v3\n", name,
+       missing);
+  return false;
+}
+
+}  // namespace
+
+int exit_code_of(const char* name, const std::function<int()>& work) {
   const auto fails = [&](int code, const std::string& message) {
     note("{}: {}\n", name, message);
     return code;
   };
   try {
-    return program(argc, argv);
+    return work();
   } catch (const Interrupted&) {
     return kExitInterrupted;
   } catch (const UsageError& error) {
@@ -82,11 +85,13 @@ int exit_code_of(const char* name, int (*program)(int argc, char** argv), int ar
   }
 }
 
-}  // namespace
-
 int run_main(const char* name, int (*program)(int argc, char** argv), int argc, char** argv) {
   prepare_streams();
-  const int code = exit_code_of(name, program, argc, argv);
+  int code = 1;
+  if (cpu_suffices(name)) {
+    catch_interrupts(name);
+    code = exit_code_of(name, [&] { return program(argc, argv); });
+  }
   const std::string lost = why_stdout_is_incomplete();
   if (lost.empty()) return code;
   note("{}: cannot write standard output: {}\n", name, lost);

@@ -24,17 +24,22 @@ void require_plan(const std::filesystem::path& path, const char* program, const 
            path.string(), program);
 }
 
-int run_cell(const Sweep& sweep, std::size_t cell, const std::function<void()>& work) {
-  try {
-    work();
-    return 0;
-  } catch (const FolderInUse& error) {
-    note("{}: {}\n", sweep.program, error.what());
-    return kExitInterrupted;  // nothing is wrong with the cell; come back later
-  } catch (const std::exception& error) {
-    sweep.set_failure(cell, error.what());
-    throw;
-  }
+int run_cell(const Sweep& sweep, const SweepFlags& flags, const char* where,
+             const std::function<void(std::size_t cell)>& work) {
+  const auto make = [&](std::size_t cell) {
+    try {
+      work(cell);
+      return 0;
+    } catch (const FolderInUse& error) {
+      note("{}: {}\n", sweep.program, error.what());
+      return kExitInterrupted;  // nothing is wrong with the cell; come back later
+    } catch (const std::exception& error) {
+      sweep.set_failure(cell, error.what());
+      throw;
+    }
+  };
+  if (flags.cell == kCellsToldOf) return make_cells_told_of(sweep, make);
+  return make(sweep.find(flags.cell, where));
 }
 
 bool done_already(const Sweep& sweep, std::size_t cell) {
@@ -58,10 +63,9 @@ std::string run_cells(const Sweep& sweep, Workforce force, const Json& how,
   const std::string threads =
       std::to_string(threads_each(how.value("threads", std::int64_t{0}), force.devices.size()));
   const std::string out = "--out=" + sweep.path.string();
-  const auto command = [&](std::size_t cell, const std::string& device) {
-    std::vector<std::string> words{
-        sweep.program, "run",  out,         "--cell", std::to_string(cell),
-        "--device",    device, "--threads", threads};
+  const auto command = [&](const std::string& cell, const std::string& device) {
+    std::vector<std::string> words{sweep.program, "run",  out,         "--cell", cell,
+                                   "--device",    device, "--threads", threads};
     for (const char* name : {"checkpoint_every", "stop_after"}) {
       if (how.contains(name)) words.insert(words.end(), {flag_of(name), how[name].dump()});
     }

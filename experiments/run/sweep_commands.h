@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <vector>
@@ -26,8 +27,10 @@ void add_unfinished_flag(CLI::App& status, SweepFlags& flags);
 void require_plan(const std::filesystem::path& path, const char* program, const char* plan);
 
 // `run --cell`: `work` takes the cell's folder and, but where done_already() says so, makes it.
-// What it throws is kept as the cell's failure. Returns the exit code.
-int run_cell(const Sweep& sweep, std::size_t cell, const std::function<void()>& work);
+// What it throws is kept as the cell's failure. Of kCellsToldOf many are made, each in a thread of
+// its own. Returns the exit code. `where` ids stand: as of Sweep::find.
+int run_cell(const Sweep& sweep, const SweepFlags& flags, const char* where,
+             const std::function<void(std::size_t cell)>& work);
 // Asked while one holds the cell's folder: nobody finishes it meanwhile.
 bool done_already(const Sweep& sweep, std::size_t cell);
 
@@ -36,15 +39,15 @@ struct Workforce {
   std::vector<std::string> devices;  // each worker's (worker_devices)
   Device device;
   MemoryNeed memory;
-  // A GPU's memory is asked for by who works there.
-  std::int64_t at_once() const { return device.is_cuda() ? 1 : std::ssize(devices); }
+  // Those that share one device.
+  std::int64_t at_once() const { return std::ranges::count(devices, devices.front()); }
 };
 
 // `run --check`, after all else was checked.
 int print_check(const Sweep& sweep, const Workforce& force);
 
-// `run`: the cells that are left, in processes of this program, which takes the device over
-// from this one. `how` holds what this call says of how the work is done; `more` goes to their
+// `run`: the cells that are left, in processes of this program, which take the device over from
+// this one. `how` holds what this call says of how the work is done; `more` goes to their
 // command lines. Returns what there is to say of cells that failed; throws Interrupted.
 std::string run_cells(const Sweep& sweep, Workforce force, const Json& how,
                       const std::vector<std::string>& more = {});

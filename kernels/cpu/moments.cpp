@@ -27,7 +27,14 @@ void run(CpuQueue& queue, const MomentsUpdate<T>& call) {
   *call.count += samples;
 }
 
+template <class T>
+void run(CpuQueue& queue, View<MomentsUpdate<T>> calls) {
+  for (const MomentsUpdate<T>& call : calls) run(queue, call);
+}
+
 template void run(CpuQueue&, const MomentsUpdate<float>&);
 template void run(CpuQueue&, const MomentsUpdate<double>&);
+template void run(CpuQueue&, View<MomentsUpdate<float>>);
+template void run(CpuQueue&, View<MomentsUpdate<double>>);
 
 }  // namespace sidechannel::kernels

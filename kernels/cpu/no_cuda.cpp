@@ -9,4 +9,8 @@ std::vector<CudaDeviceInfo> cuda_devices(std::string* why) {
   return {};
 }
 
+bool cuda_has_faulted() {
+  return false;
+}
+
 }  // namespace sidechannel::kernels

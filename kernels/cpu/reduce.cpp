@@ -12,7 +12,14 @@ void run(CpuQueue& queue, const SumOfSquares<T>& call) {
   });
 }
 
+template <class T>
+void run(CpuQueue& queue, View<SumOfSquares<T>> calls) {
+  for (const SumOfSquares<T>& call : calls) run(queue, call);
+}
+
 template void run(CpuQueue&, const SumOfSquares<float>&);
 template void run(CpuQueue&, const SumOfSquares<double>&);
+template void run(CpuQueue&, View<SumOfSquares<float>>);
+template void run(CpuQueue&, View<SumOfSquares<double>>);
 
 }  // namespace sidechannel::kernels

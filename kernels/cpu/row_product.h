@@ -228,7 +228,6 @@ template <class T>
 void accumulate_block(const T* a, std::int64_t lda, std::int64_t rows, const T* b, std::int64_t ldb,
                       std::int64_t columns, std::int64_t positions, T* out, std::int64_t ldout) {
   constexpr std::int64_t lanes = kLanes<Full<T>>;
-  constexpr int kWide = simd::kManyRegisters ? 8 : 4;  // rows of a tile of two vectors
   const auto columns_from = [&](auto row_count, std::int64_t row) {
     constexpr int kRows = decltype(row_count)::value;
     constexpr int kVectors = kRows == 4 && simd::kManyRegisters ? 4 : 2;
@@ -244,9 +243,9 @@ void accumulate_block(const T* a, std::int64_t lda, std::int64_t rows, const T* 
     });
   };
   std::int64_t row = 0;
-  if (columns % (4 * lanes) != 0) {
-    for (; row + kWide <= rows; row += kWide) {
-      columns_from(std::integral_constant<int, kWide>(), row);
+  if (!simd::kManyRegisters || columns % (4 * lanes) != 0) {
+    for (; row + kTallTile <= rows; row += kTallTile) {
+      columns_from(std::integral_constant<int, kTallTile>(), row);
     }
   }
   for (; row + 4 <= rows; row += 4) columns_from(std::integral_constant<int, 4>(), row);

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <mutex>
 #include <utility>
 
 #include "kernels/cuda/device/dependency.cuh"
@@ -28,6 +29,20 @@ struct Launch {
   std::size_t dynamic_shared = 0;  // bytes
   dim3 cluster = dim3(1, 1, 1);    // blocks that can reach each other's shared memory (sm_90)
 };
+
+// Lets a kernel have so much dynamic shared memory, beyond what every device has. What it may have
+// is one number for the whole process, and never lowered: another queue, in another thread, may be
+// about to launch it with more.
+template <class... Params>
+cudaError_t allow_dynamic_shared(void (*kernel)(Params...), std::size_t bytes) {
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+  const auto wanted = static_cast<int>(bytes);
+  if (error != cudaSuccess || attributes.maxDynamicSharedSizeBytes >= wanted) return error;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, wanted);
+}
 
 // Launches `kernel` on the queue's stream, or records it while the queue captures. Returns before
 // the kernel is done. Nothing where the grid is empty: there is no work. `operation` is a literal:
@@ -67,8 +82,7 @@ void launch(CudaQueue& queue, const char* operation, void (*kernel)(Params...), 
                           ? cudaErrorInvalidConfiguration
                           : cudaSuccess;
   if (error == cudaSuccess && how.dynamic_shared > kSharedWithoutAsking) {
-    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(how.dynamic_shared));
+    error = allow_dynamic_shared(kernel, how.dynamic_shared);
   }
   if (error == cudaSuccess) {
     nvtxRangePushA(operation);

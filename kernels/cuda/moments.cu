@@ -13,6 +13,8 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
+
 #include "kernels/cuda/device/shared.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/sizes.h"
@@ -37,9 +39,17 @@ struct WarpSums {
   }
 };
 
+// Of a launch: grid.y counts them.
+template <int kMost>
+struct Streams {
+  MomentsUpdate<float> at[kMost];
+};
+
 // With one block the count is moved here; otherwise other blocks may still have to read it.
-__global__ void update(MomentsUpdate<float> call) {
+template <int kMost>
+__global__ void update(const __grid_constant__ Streams<kMost> streams) {
   device::after_earlier_launches();
+  const MomentsUpdate<float>& call = streams.at[blockIdx.y];
   if (call.halted && *call.halted != 0) return;  // all threads alike
   const std::int64_t samples = call.samples, length = call.length;
   auto& sums = device::static_shared<WarpSums>();
@@ -69,19 +79,39 @@ __global__ void update(MomentsUpdate<float> call) {
   if (gridDim.x == 1 && threadIdx.x == 0 && threadIdx.y == 0) *call.count = before + samples;
 }
 
-__global__ void move_count(MomentsUpdate<float> call) {
+template <int kMost>
+__global__ void move_count(const __grid_constant__ Streams<kMost> streams) {
   device::after_earlier_launches();
+  const MomentsUpdate<float>& call = streams.at[blockIdx.y];
   if (!call.halted || *call.halted == 0) *call.count += call.samples;
+}
+
+template <int kMost>
+void update_streams(CudaQueue& queue, View<MomentsUpdate<float>> calls) {
+  const auto count = static_cast<std::int64_t>(calls.size());
+  Streams<kMost> streams = {};
+  std::copy(calls.begin(), calls.end(), streams.at);
+  const std::int64_t blocks = ceil_div(calls[0].length, kPositions);
+  const Launch how{{blocks, count}, dim3(kPositions, kWarps)};
+  if (blocks > 0) launch(queue, "moments_update", update<kMost>, how, streams);
+  if (blocks != 1) {
+    launch(queue, "moments_update: count", move_count<kMost>, Launch{{1, count}, 1}, streams);
+  }
 }
 
 }  // namespace
 
 void run(CudaQueue& queue, const MomentsUpdate<float>& call) {
-  if (call.samples == 0) return;
-  const std::int64_t blocks = ceil_div(call.length, kPositions);
-  const Launch how{blocks, dim3(kPositions, kWarps)};
-  if (blocks > 0) launch(queue, "moments_update", update, how, call);
-  if (blocks != 1) launch(queue, "moments_update: count", move_count, Launch{1, 1}, call);
+  run(queue, View<MomentsUpdate<float>>(&call, 1));
+}
+
+void run(CudaQueue& queue, View<MomentsUpdate<float>> calls) {
+  constexpr std::size_t kMost = 64;  // of 56 bytes: a launch's arguments are 4 KB at most
+  if (calls.size() == 0 || calls[0].samples == 0) return;
+  if (calls.size() == 1) return update_streams<1>(queue, calls);
+  for (std::size_t first = 0; first < calls.size(); first += kMost) {
+    update_streams<kMost>(queue, calls.part(first, std::min(kMost, calls.size() - first)));
+  }
 }
 
 }  // namespace sidechannel::kernels

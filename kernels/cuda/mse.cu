@@ -3,6 +3,8 @@
 //   loss = sum over i < size of (y[i] - target[i % target_size])^2 / size, summed in double
 //   dy[i] = dloss * 2 / size * (y[i] - target[i % target_size])
 //
+// of each set; as the target divides a set, the gradient counts i on through all of them.
+//
 // The order of the sum is told in blocked_sum.cuh, how threads map to elements in map.cuh.
 
 #include "kernels/mse.h"
@@ -22,10 +24,11 @@ template <class Index>
 struct SquaredError {
   const float* y;
   const float* target;
+  std::int64_t size;
   Index target_size;
 
-  __device__ __forceinline__ double operator()(std::int64_t i) const {
-    const double error = static_cast<double>(y[i]) -
+  __device__ __forceinline__ double operator()(unsigned set, std::int64_t i) const {
+    const double error = static_cast<double>(y[set * size + i]) -
                          static_cast<double>(target[static_cast<Index>(i) % target_size]);
     return error * error;
   }
@@ -35,30 +38,30 @@ struct StoreMean {
   double size;
   float* loss;
 
-  __device__ __forceinline__ void operator()(unsigned, double sum) const {
-    *loss = static_cast<float>(sum / size);
+  __device__ __forceinline__ void operator()(unsigned set, double sum) const {
+    loss[set] = static_cast<float>(sum / size);
   }
 };
 
 struct Gradient {
   const float* target;
-  std::int64_t target_size;
+  MseDims dims;
   const float* dloss;
-  float size;
 
   __device__ __forceinline__ float operator()(std::int64_t i, float y) const {
-    return *dloss * 2.0f / size * (y - target[i % target_size]);
+    const float own = dims.sets == 1 ? *dloss : dloss[i / dims.size];
+    return own * 2.0f / static_cast<float>(dims.size) * (y - target[i % dims.target_size]);
   }
 };
 
 }  // namespace
 
 void run(CudaQueue& queue, const MseForward<float>& call) {
-  const std::int64_t size = call.dims.size, target_size = call.dims.target_size;
+  const auto [size, target_size, sets] = call.dims;
   const StoreMean mean{size > 0 ? static_cast<double>(size) : 1.0, call.loss};
-  const auto sum = [&](auto divisor) {
+  const auto sum = [&, size = size, sets = sets](auto divisor) {
     blocked_sum(queue, "mse_forward", size,
-                SquaredError<decltype(divisor)>{call.y, call.target, divisor}, mean);
+                SquaredError<decltype(divisor)>{call.y, call.target, size, divisor}, mean, sets);
   };
   constexpr std::int64_t kMost = std::numeric_limits<std::uint32_t>::max();
   if (std::max(size, target_size) > kMost) return sum(target_size);
@@ -67,9 +70,8 @@ void run(CudaQueue& queue, const MseForward<float>& call) {
 
 void run(CudaQueue& queue, const MseBackward<float>& call) {
   if (!call.dy.data) return;
-  const auto [size, target_size] = call.dims;
-  map(queue, "mse_backward", size,
-      Gradient{call.target, target_size, call.dloss, static_cast<float>(size)}, call.dy, call.y);
+  map(queue, "mse_backward", call.dims.size * call.dims.sets,
+      Gradient{call.target, call.dims, call.dloss}, call.dy, call.y);
 }
 
 }  // namespace sidechannel::kernels

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <string_view>
 #include <utility>
 
@@ -98,6 +99,10 @@ CudaDeviceInfo describe(int device) {
   return info;
 }
 
+// One allocation at a time in a process: to say what would fit, one that failed takes for a moment
+// all that there is, which no other queue may find missing.
+std::mutex allocation_mutex;
+
 bool environment_says_blocking() {
   const char* const value = std::getenv("CUDA_LAUNCH_BLOCKING");
   return value != nullptr && std::strcmp(value, "1") == 0;
@@ -149,6 +154,12 @@ std::vector<CudaDeviceInfo> cuda_devices(std::string* why) {
     devices.push_back(describe(device));
   }
   return devices;
+}
+
+bool cuda_has_faulted() {
+  std::size_t free_bytes = 0;
+  std::size_t total = 0;
+  return cudaMemGetInfo(&free_bytes, &total) != cudaSuccess;  // any call returns the fault
 }
 
 CudaQueue::CudaQueue(int device, Precision precision)
@@ -220,6 +231,7 @@ std::shared_ptr<void> CudaQueue::allocate(std::size_t bytes) {
                     " of device memory are asked for while a step is recorded; a step that is to "
                     "be recorded has all its memory from the runs before");
   }
+  const std::lock_guard<std::mutex> lock(allocation_mutex);
   void* p = nullptr;
   const cudaError_t error = cudaMalloc(&p, bytes);
   if (error == cudaErrorMemoryAllocation) out_of_memory(bytes);
@@ -258,7 +270,7 @@ void CudaQueue::out_of_memory(std::size_t bytes) const {
   }
   throw CudaError("CUDA: out of memory on " + info_.name + ": " + bytes_text(bytes) +
                   " are asked for, " + bytes_text(free_bytes) + " of " + bytes_text(total) +
-                  " are free, this process holds " + bytes_text(memory_->held) + " (at most " +
+                  " are free, this queue holds " + bytes_text(memory_->held) + " (at most " +
                   bytes_text(memory_->peak) + " so far); up to " + bytes_text(fits) + " would fit");
 }
 

@@ -348,7 +348,7 @@ esac
 import json, sys
 print(json.dumps({name: of for name, of in json.load(sys.stdin).items() if name != "overlap"}))'; exit; fi
 for word; do case $word in --benchmark_filter=*) ;; *) set -- "$@" "$word" ;; esac; shift; done
-exec "$real" "$@" --benchmark_filter=training_step/demo/fp32/replayed
+exec "$real" "$@" '--benchmark_filter=training_step/demo/(fp32/replayed|tf32/at_once_2)'
 """,
     "localization": """exec "$real" "$@" --length 12 --depth 3 --channels 4 --batch 4 \\
   --iterations 40 --probe-width 8 --probe-batch 4 --probe-iterations 20 --map-samples 1280 \\
@@ -420,6 +420,7 @@ class Rehearsal(unittest.TestCase):
         self.assertLessEqual({"ours_seconds", *(f"pytorch_{mode}_seconds" for mode in (
             "eager", "graph", "compile", "max-autotune"))}, measured)
         if EMULATED:  # fp32 beside TF32
+            self.assertIn("ours_at_once_2_seconds", measured)
             variants = found["variants"]["results"]["conv1d_forward/demo/tf32"]
             self.assertLess(1e-6, variants["any shape"]["difference"])
             self.assertEqual(min(variant["difference"] for variant in variants.values()), 0)

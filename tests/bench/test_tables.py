@@ -12,7 +12,8 @@ sys.path.insert(0, str(ROOT / "bench" / "tools"))
 import tables  # noqa: E402
 
 STEP = {"preset": "paper", "precision": "tf32", "ours_seconds": [9e-4, 8e-4, 7e-4],
-        "ours_eager_seconds": [3e-3], "launches_eager": 700.0, "launches": [0.0],
+        "ours_eager_seconds": [3e-3], "ours_at_once_4_seconds": [5e-4, 4e-4, 3e-4],
+        "launches_eager": 700.0, "launches": [0.0],
         "graph_launches": [1.0], "allocations": [0.0], "synchronizations": [0.0],
         "arena_MB": [381.7], "peak_memory_MB": [412.0], "share": [0.36],
         "pytorch_eager_seconds": [6e-3], "pytorch_graph_seconds": [2.4e-3],
@@ -91,6 +92,9 @@ class Tables(unittest.TestCase):
         # The median of the rounds; twice as fast as the fastest of PyTorch's ways.
         self.assertIn("| ≤ 1.1 ms | 0.8 ms | 36 % | 3 ms |", text)
         self.assertIn("| 6 ms |", text)
+        # Four at once: twice the throughput of one after another.
+        self.assertRegex(text, r"\| 4 \| 0.8 ms \| [^|]* \| 0.4 ms \| 2 \|")
+        self.assertRegex(text, r"\| 8 \| 0.8 ms \| [^|]* \| not measured \| not measured \|")
         self.assertIn("| 1.6 ms | 2 |", text)
         self.assertIn("| 700 | 0 | 1 | 0 | 0 | 382 MB | 412 MB |", text)
 

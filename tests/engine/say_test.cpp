@@ -2,6 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/harness/program.h"
+
 namespace sidechannel {
 namespace {
 
@@ -33,6 +40,34 @@ TEST(Say, NamesStayOnOneLine) {
               fmt::format("a\\xe2\\x81\\x{:02x}b", last));
   }
   EXPECT_EQ(one_line("a\u202fb\u2065c\u206a"), "a\u202fb\u2065c\u206a");
+}
+
+TEST(Say, AThreadSpeaksIntoItsFile) {
+  const harness::TemporaryFolder folder;
+  std::ofstream(folder / "0") << "before\n";
+  std::vector<std::thread> threads;
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&, i] {
+      const SpeaksInto file(folder / std::to_string(i));
+      for (int line = 0; line < 100; ++line) line % 2 == 0 ? say("{}\n", i) : note("{}!\n", i);
+    });
+  }
+  say("out\n");
+  note("err\n");
+  for (std::thread& thread : threads) thread.join();
+  {
+    const SpeaksInto nowhere(folder / "no/such/folder");
+    say("still here\n");
+  }
+  EXPECT_EQ(testing::internal::GetCapturedStdout(), "out\nstill here\n");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "err\n");
+  for (int i = 0; i < 4; ++i) {
+    std::string expected = i == 0 ? "before\n" : "";
+    for (int line = 0; line < 50; ++line) expected += fmt::format("{}\n{}!\n", i, i);
+    EXPECT_EQ(harness::content_of(folder / std::to_string(i)), expected);
+  }
 }
 
 TEST(Say, OnlyTheFormatBreaksLines) {

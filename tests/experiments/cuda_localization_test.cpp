@@ -7,6 +7,7 @@
 
 #include "engine/io/checkpoint.h"
 #include "engine/io/npy.h"
+#include "experiments/localization/probing.h"
 #include "experiments/localization/training.h"
 #include "experiments/run/interrupt.h"
 #include "tests/harness/cuda_check.h"
@@ -88,6 +89,46 @@ TEST_F(CudaLocalization, AStepOfThePapersDepthIsFewLaunches) {
           << norm << " " << name_of(precision);
     }
   }
+}
+
+// All probes are computed at once: a step of their training, and a batch of the map, are as many
+// launches for five probes as for one.
+TEST_F(CudaLocalization, ProbesAreFewLaunches) {
+  std::vector<std::int64_t> steps, batches;
+  setenv("CUDA_LAUNCH_BLOCKING", "1", 1);  // nothing is recorded, every launch is counted
+  const Device device = Device::cuda(0, Precision::kTf32);
+  unsetenv("CUDA_LAUNCH_BLOCKING");
+  const auto launches = [&](const auto& action) {
+    const std::int64_t before = device.cuda_queue().counters().launches;
+    action();
+    return device.cuda_queue().counters().launches - before;
+  };
+  for (const char* probed : {"all", "last"}) {
+    std::vector<std::int64_t> training, mapping;
+    for (const std::int64_t count : {1, 2}) {
+      const TemporaryFolder folder;
+      LocalizationSettings settings;
+      settings.length = 12;
+      settings.depth = 6;
+      settings.channels = 32;
+      settings.probes = probed;
+      settings.probe_batch = 2;
+      settings.probe_iterations = count;
+      settings.map_samples = 32 * count;
+      const Localizer network(device, DType::kF32, settings.network(), 1);
+      Probes probes(settings, device);
+      RunFolder run(folder / "run", Json::object(), device, Resume::kAuto);
+      training.push_back(launches([&] { train_probes(settings, network, probes, run); }));
+      mapping.push_back(launches([&] { make_map(settings, network, probes, run); }));
+    }
+    steps.push_back(training[1] - training[0]);
+    batches.push_back(mapping[1] - mapping[0]);
+  }
+  EXPECT_EQ(steps[0], steps[1]);
+  EXPECT_LE(steps[0], 30);
+  // The moments' count of several streams has no launch of its own for one.
+  EXPECT_LE(batches[0], batches[1] + 2);
+  EXPECT_LE(batches[0], 24);
 }
 
 // Launches that overlap compute what they do one after the other, in graphs too.

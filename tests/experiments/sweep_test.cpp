@@ -55,30 +55,6 @@ std::vector<fs::path> cells_in(const std::string& out) {
   return cells;
 }
 
-// The processes whose parent is `parent`, and the cell that each works on.
-std::map<int, std::string> workers_of(int parent) {
-  std::map<int, std::string> workers;
-  for (const auto& entry : fs::directory_iterator("/proc")) {
-    const std::string name = entry.path().filename();
-    if (!std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; })) {
-      continue;
-    }
-    // PID (NAME) STATE PPID ...
-    const std::string stat = content_of(entry.path() / "stat");
-    const std::size_t end = stat.rfind(')');
-    if (end == std::string::npos || stat.size() < end + 5 || stat[end + 2] == 'Z' ||
-        std::atoi(stat.c_str() + end + 4) != parent) {
-      continue;
-    }
-    const std::string command = content_of(entry.path() / "cmdline");
-    const std::string flag("--cell\0", 7);
-    const std::size_t at = command.find(flag);
-    if (at == std::string::npos) continue;  // not yet the program that it will be
-    workers[std::stoi(name)] = command.c_str() + at + flag.size();
-  }
-  return workers;
-}
-
 void pause(int milliseconds) {
   std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
 }

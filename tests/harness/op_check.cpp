@@ -1,5 +1,7 @@
 #include "tests/harness/op_check.h"
 
+#include <gtest/gtest-spi.h>
+
 #include <algorithm>
 #include <array>
 
@@ -67,6 +69,14 @@ std::string error_of(const std::function<void()>& action) {
 
 void Reference::add_all(std::span<const double> before) {
   for (std::size_t i = 0; i < before.size(); ++i) add(static_cast<std::int64_t>(i), before[i]);
+}
+
+int failures_of(const std::function<void()>& checks) {
+  testing::TestPartResultArray results;
+  const testing::ScopedFakeTestPartResultReporter reporter(
+      testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &results);
+  checks();
+  return results.size();
 }
 
 }  // namespace sidechannel::harness

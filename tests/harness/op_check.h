@@ -92,6 +92,9 @@ TensorMap saved(const Saves& saves, const Prefix&... prefix) {
 // The message of the Error that `action` throws; "no error" when it does not.
 std::string error_of(const std::function<void()>& action);
 
+// How many expectations fail in `checks`: of a wrong rule, which a test must find.
+int failures_of(const std::function<void()>& checks);
+
 // That a function's gradients are those of finite differences; `what` names the case. `inputs` are
 // tensors, or the parameters that the function takes.
 template <class F, class Inputs>

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
@@ -126,6 +127,29 @@ bool wait_until(const std::function<bool()>& is_so) {
 
 bool wait_for_file(const fs::path& path) {
   return wait_until([&] { return fs::exists(path); });
+}
+
+std::map<int, std::string> workers_of(int parent) {
+  std::map<int, std::string> workers;
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename();
+    if (!std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; })) {
+      continue;
+    }
+    // PID (NAME) STATE PPID ...
+    const std::string stat = content_of(entry.path() / "stat");
+    const std::size_t end = stat.rfind(')');
+    if (end == std::string::npos || stat.size() < end + 5 || stat[end + 2] == 'Z' ||
+        std::atoi(stat.c_str() + end + 4) != parent) {
+      continue;
+    }
+    const std::string command = content_of(entry.path() / "cmdline");
+    const std::string flag("--cell\0", 7);
+    const std::size_t at = command.find(flag);
+    if (at == std::string::npos) continue;  // not yet the program that it will be
+    workers[std::stoi(name)] = command.c_str() + at + flag.size();
+  }
+  return workers;
 }
 
 void expect_refusal(const ProgramResult& result, const std::string& name, int code,

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -43,6 +44,10 @@ int wait_for_program(int pid);
 // Looks every millisecond, for at most 20 s, whether something has come to be so. Whether it has.
 bool wait_until(const std::function<bool()>& is_so);
 bool wait_for_file(const std::filesystem::path& path);
+
+// The processes that run_workers has started in the process `parent`, and the cell of each; "-" for
+// several.
+std::map<int, std::string> workers_of(int parent);
 
 // That a program refused what it was asked: one line, "NAME: MESSAGE", and nothing else.
 void expect_refusal(const ProgramResult& result, const std::string& name, int code,

@@ -64,7 +64,7 @@ TEST_F(CudaConvNormActChoice, GoesByPrecisionDeviceAndShape) {
       }
     }
   }
-  EXPECT_EQ(taken.size(), 18);
+  EXPECT_EQ(taken.size(), 23);
 
   kernels::CudaQueue& queue = harness::cuda_queue();
   RowOn<harness::OnCuda, float> row(harness::kernel_rows()[0]);
@@ -72,6 +72,32 @@ TEST_F(CudaConvNormActChoice, GoesByPrecisionDeviceAndShape) {
   const harness::DeviceBuffer<float>::Misaligned misaligned;
   RowOn<harness::OnCuda, float> shifted(harness::kernel_rows()[0]);
   EXPECT_TRUE(harness::variants(queue, shifted.calls()).empty());
+}
+
+// What no GPU has run is taken where somebody asks for it; on Hopper alone, and where clusters
+// divide the blocks.
+TEST_F(CudaConvNormActChoice, TakesWgmmaWhereItIsAskedFor) {
+  kernels::CudaDeviceInfo device = harness::cuda_queue(Precision::kTf32).info();
+  const auto first = [&](int compute_capability, const RowCase& c) {
+    device.compute_capability = compute_capability;
+    std::vector<kernels::ConvNormActLayer<float>> layers(1);
+    layers[0].conv = c.conv(0);
+    layers[0].norm = c.norm(0);
+    setenv("SIDECHANNEL_LAYERS", "wgmma", 1);
+    const std::string name =
+        variants_of(device, Precision::kTf32, kernels::ConvNormActForward<float>{nullptr, layers})
+            .at(0);
+    unsetenv("SIDECHANNEL_LAYERS");
+    return name;
+  };
+  EXPECT_EQ(first(90, {32, 600, 64, 5, 2}), "TF32 wgmma, 160 positions, clusters of 2");
+  EXPECT_EQ(first(90, {32, 250, 64, 5, 2}), "TF32 wgmma, 64 positions, clusters of 2");
+  EXPECT_EQ(first(90, {3, 20, 64, 5, 2}), "TF32 wgmma, 160 positions");
+  EXPECT_EQ(first(90, {32, 600, 64, 3, 1}), "TF32 wgmma, 3 taps, 160 positions, clusters of 2");
+  EXPECT_EQ(first(90, {32, 600, 32, 5, 2}), "TF32 h = 32, 160 positions");
+  for (const int other : {80, 89, 100}) {
+    EXPECT_EQ(first(other, {32, 600, 64, 5, 2}), "TF32 h = 64, 160 positions");
+  }
 }
 
 // Where a set has more parts than a block should merge again and again.

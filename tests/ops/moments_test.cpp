@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <deque>
+
 #include "engine/moments.h"
 #include "tests/harness/backends.h"
 
@@ -11,6 +13,7 @@ namespace {
 using harness::BufferOn;
 using harness::Draw;
 using harness::error_of;
+using harness::expect_equal_bits;
 
 // Mean and sum of squared deviations of everything, in two passes over extended precision.
 struct Exact {
@@ -160,6 +163,40 @@ BACKEND_TEST(Moments, CountSamplesForAllPositionsAlike) {
   });
 }
 
+// Several streams at once, each with a count of its own, have the bits of each alone; more of them
+// than one launch takes.
+BACKEND_TEST(Moments, OfSeveralStreamsAreThoseOfEach) {
+  Backend::for_types([]<class T>(auto& queue) {
+    for (const std::int64_t length : {5, 32, 70}) {
+      for (const std::int64_t streams : {2, 3, 65}) {
+        const std::int64_t samples = 6;
+        const BufferOn<Backend, T> x(Draw(9).normals<T>(streams * samples * length));
+        std::deque<Stream<Backend, T>> each, together;
+        std::vector<kernels::MomentsUpdate<T>> calls;
+        for (std::int64_t i = 0; i < streams; ++i) {
+          each.emplace_back(length, 3 + i, 0.5, 2.0);
+          together.emplace_back(length, 3 + i, 0.5, 2.0);
+          const T* const own = x.data() + i * samples * length;
+          each.back().add(queue, samples, own);
+          calls.push_back({.samples = samples,
+                           .length = length,
+                           .x = own,
+                           .count = together.back().count.data(),
+                           .mean = together.back().mean.data(),
+                           .m2 = together.back().m2.data()});
+        }
+        run(queue, kernels::View<kernels::MomentsUpdate<T>>(calls));
+        for (std::size_t i = 0; i < each.size(); ++i) {
+          EXPECT_EQ(together[i].count.value(), 9 + static_cast<std::int64_t>(i));
+          expect_equal_bits("mean", together[i].mean.values(), each[i].mean.values());
+          expect_equal_bits("m2", together[i].m2.values(), each[i].m2.values());
+          EXPECT_TRUE(together[i].mean.walls_stand() && together[i].m2.walls_stand());
+        }
+      }
+    }
+  });
+}
+
 BACKEND_TEST(Moments, NoSamplesAreNothing) {
   BufferOn<Backend, std::int64_t> count(std::vector<std::int64_t>{5});
   run(Backend::queue(),
@@ -224,6 +261,28 @@ TEST(StreamingMoments, GiveTheUnbiasedVariance) {
             "moments: expected samples of 4 positions, got [4, 5]");
   EXPECT_EQ(error_of([&] { moments.add(batch(0, 1, {4})); }),
             "moments: expected samples of 4 positions, got [4]");
+}
+
+TEST(StreamingMoments, AddToEach) {
+  const Tensor x = Draw(8).tensor({2, 3, 4});
+  std::vector<StreamingMoments> streams;
+  for (int i = 0; i < 2; ++i) streams.emplace_back(harness::device(), 4);
+  StreamingMoments::add_to_each(streams, x);
+  for (std::int64_t i = 0; i < 2; ++i) {
+    const StreamingMoments& stream = streams[static_cast<std::size_t>(i)];
+    StreamingMoments alone(harness::device(), 4);
+    alone.add(x.slice(12 * i, 12).reshape({3, 4}));
+    EXPECT_EQ(stream.count(), 3);
+    EXPECT_EQ(stream.mean().bytes, alone.mean().bytes);
+    EXPECT_EQ(stream.variance().bytes, alone.variance().bytes);
+  }
+  EXPECT_EQ(error_of([&] { StreamingMoments::add_to_each(streams, x.slice(0, 12)); }),
+            "moments: expected samples of 4 positions for 2 streams, got [12]");
+  streams.emplace_back(harness::device(), 2);
+  EXPECT_EQ(error_of([&] {
+              StreamingMoments::add_to_each(streams, x.reshape({3, 8}));
+            }),
+            "moments: expected streams of 4 positions, got 2");
 }
 
 TEST(StreamingMoments, RefuseAStateThatIsNotTheirs) {

@@ -15,21 +15,26 @@ using kernels::MseDims;
 
 template <class Backend, class T>
 void check_kernels(auto& queue, const MseDims& dims) {
-  SCOPED_TRACE(fmt::format("size={} target_size={}", dims.size, dims.target_size));
+  SCOPED_TRACE(
+      fmt::format("size={} target_size={} sets={}", dims.size, dims.target_size, dims.sets));
   Draw draw(static_cast<std::uint64_t>(dims.size));
-  const auto y = draw.normals<T>(dims.size);
+  const auto y = draw.normals<T>(dims.sets * dims.size);
   const auto target = draw.normals<T>(dims.target_size);
-  const std::vector<T> dloss = {T(-0.7)};
-  Reference loss(1), dy(dims.size);
-  for (std::int64_t i = 0; i < dims.size; ++i) {
-    const double error = double(y[static_cast<std::size_t>(i)]) -
-                         double(target[static_cast<std::size_t>(i % dims.target_size)]);
-    loss.add(0, error * error / static_cast<double>(dims.size));
-    dy.add(i, double(dloss[0]) * 2 / static_cast<double>(dims.size) * error);
+  const auto dloss = draw.normals<T>(dims.sets);
+  Reference loss(dims.sets), dy(dims.sets * dims.size);
+  for (std::int64_t set = 0; set < dims.sets; ++set) {
+    for (std::int64_t i = 0; i < dims.size; ++i) {
+      const std::int64_t at = set * dims.size + i;
+      const double error = double(y[static_cast<std::size_t>(at)]) -
+                           double(target[static_cast<std::size_t>(i % dims.target_size)]);
+      loss.add(set, error * error / static_cast<double>(dims.size));
+      dy.add(at, double(dloss[static_cast<std::size_t>(set)]) * 2 / static_cast<double>(dims.size) *
+                     error);
+    }
   }
   using Buffer = harness::BufferOn<Backend, T>;
   const Buffer prediction(y), goal(target), scale(dloss);
-  Buffer out(1);
+  Buffer out(dims.sets);
   run(queue, kernels::MseForward<T>{
                  .dims = dims, .y = prediction.data(), .target = goal.data(), .loss = out.data()});
   // In double whatever T is, rounded to T in the end; for T = double the sum's own roundings count.
@@ -46,11 +51,12 @@ void check_kernels(auto& queue, const MseDims& dims) {
 }
 
 // Sizes around a thread's four and the range of a block, where a second stage begins; targets that
-// are shorter than a pack, and of the whole size.
-const std::vector<MseDims> kDims = {{1, 1},       {5, 1},         {6, 3},         {7, 7},
-                                    {12, 3},      {35, 5},        {999, 1},       {1024, 64},
-                                    {4097, 17},   {5000, 1000},   {20011, 20011}, {32768, 64},
-                                    {30000, 600}, {32769, 32769}, {200000, 50000}};
+// are shorter than a pack, and of the whole size; several sets, in one stage and in two.
+const std::vector<MseDims> kDims = {{1, 1},       {5, 1},         {6, 3},          {7, 7},
+                                    {12, 3},      {35, 5},        {999, 1},        {1024, 64},
+                                    {4097, 17},   {5000, 1000},   {20011, 20011},  {32768, 64},
+                                    {30000, 600}, {32769, 32769}, {200000, 50000}, {600, 60, 3},
+                                    {35, 5, 31},  {32769, 3, 4},  {7, 7, 0}};
 
 BACKEND_TEST(Mse, AgreesWithTheDefinition) {
   Backend::for_types([]<class T>(auto& queue) {
@@ -63,10 +69,10 @@ BACKEND_TEST(Mse, AgreesWithTheDefinition) {
 template <class Backend>
 void check_same_bits(const MseDims& dims) {
   using Buffer = harness::BufferOn<Backend, float>;
-  const Buffer y(Draw(1).normals<float>(dims.size)),
+  const Buffer y(Draw(1).normals<float>(dims.sets * dims.size)),
       target(Draw(2).normals<float>(dims.target_size));
   Backend::expect_same_bits("mse", [&](auto& queue) {
-    Buffer loss(1), dy(dims.size);
+    Buffer loss(dims.sets), dy(dims.sets * dims.size);
     run(queue, kernels::MseForward<float>{
                    .dims = dims, .y = y.data(), .target = target.data(), .loss = loss.data()});
     run(queue, kernels::MseBackward<float>{.dims = dims,
@@ -106,6 +112,29 @@ TEST(Mse, Gradients) {
     harness::expect_gradients([&](Tape&, std::span<const Var> in) { return mse(in[0], target); },
                               std::vector{draw.tensor({samples, length, 1})}, {.seed = i});
   }
+}
+
+// Each by itself, and each with its own part of the cotangent.
+TEST(Mse, OfEachIsEachAlone) {
+  Draw draw(4);
+  const Tensor target = draw.tensor({7}), y = draw.tensor({3, 2, 7}), cotangent = draw.tensor({3});
+  Tape tape(harness::device(), DType::kF64);
+  const Var all = tape.leaf(y);
+  const Var losses = mse_of_each(all, target);
+  ASSERT_TRUE((losses.shape() == Shape{3}));
+  tape.backward(losses, cotangent);
+  const auto gradients = harness::values_of(tape.gradient(all));
+  for (std::int64_t set = 0; set < 3; ++set) {
+    const Var one = tape.leaf(y.slice(14 * set, 14).reshape({2, 7}));
+    const Var loss = mse(one, target);
+    tape.backward(loss, cotangent.slice(set, 1));
+    EXPECT_EQ(losses.data<double>()[set], loss.data<double>()[0]);
+    const auto gradient = harness::values_of(tape.gradient(one));
+    const auto own = gradients.begin() + 14 * set;
+    EXPECT_EQ(gradient, std::vector<double>(own, own + 14));
+  }
+  EXPECT_EQ(error_of([&] { mse_of_each(all, draw.tensor({4})); }),
+            "mse: a target of [4] does not fit a prediction of [3, 2, 7]");
 }
 
 TEST(Mse, RefusesWrongShapes) {

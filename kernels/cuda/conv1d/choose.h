@@ -13,6 +13,13 @@
 
 namespace sidechannel::kernels {
 
+// Whether this build has the code of sm_90a.
+#ifdef SIDECHANNEL_HAS_SM90A
+inline constexpr bool kHasHopperCode = true;
+#else
+inline constexpr bool kHasHopperCode = false;
+#endif
+
 // What a choice depends on, beside the problem.
 struct Target {
   const CudaDeviceInfo& device;
@@ -25,6 +32,7 @@ struct Target {
   bool meets(const Needs& needs) const {
     return (needs.precision == Precision::kFp32 || needs.precision == precision) &&
            device.compute_capability >= needs.compute_capability &&
+           (!needs.hopper || (device.compute_capability == 90 && kHasHopperCode)) &&
            device.shared_per_block >= needs.shared && (!needs.fast_tf32 || fast_tf32());
   }
   // By NVIDIA's data sheets, A100, H100 and B200 have eight times as many products a second and

@@ -21,6 +21,7 @@ struct Needs {
   std::size_t shared = 0;                           // bytes of shared memory of a block
   bool aligned = false;                             // buffers, to 16 bytes
   bool fast_tf32 = false;  // a product in fp32 takes longer than three in TF32
+  bool hopper = false;     // code of sm_90a: 9.0 and nothing else
 
   // Of the kernels for hidden layers of `channels` in and out: in fp32, and on tensor cores in TF32
   // or, for fp32, in three products of TF32 for each.

@@ -3,6 +3,7 @@
 // (device/layer.cuh). The kernels:
 //
 //   rows_mma.cu     a layer, and its input gradient, on tensor cores in TF32, or as of fp32
+//   rows_wgmma.cu   the same in TF32 by Hopper's products of warp groups
 //   weights_mma.cu  the parameter gradients of all layers, likewise
 //   ends.cu         the first and the last step of each pass
 //
@@ -11,10 +12,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <string>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include "kernels/conv_norm_act.h"
@@ -51,30 +53,55 @@ bool fits(const Target& target, const Needs& needs, Layers layers) {
          });
 }
 
-// Calls f(variant, its cost) for all that can compute the layers.
-template <class F>
-void for_each_that_fits(const Target& target, Layers layers, const F& f) {
-  const Conv1dDims& dims = layers[0].conv;
-  if (layers[0].norm.size() == 0 || !alike(layers)) return;
-  if (2 * dims.padding > dims.kernel_size - 1) return;  // each row of dy is some block's own
-  for (const LayerVariant& variant : kMmaLayers) {
-    if (!fits(target, variant.needs, layers)) continue;
-    f(variant, row_cost(target, variant.positions, narrow(dims.batch), narrow(dims.length_out())));
-  }
+std::int64_t blocks_of(const LayerVariant& variant, const Conv1dDims& dims) {
+  return dims.batch * ceil_div(narrow(dims.length_out()), variant.positions);
 }
 
-// The cheapest, of equal ones the first; the one of that name where there is a name. Null where
-// there is none.
+bool computes(const Target& target, const LayerVariant& variant, Layers layers) {
+  const Conv1dDims& dims = layers[0].conv;
+  return fits(target, variant.needs, layers) &&
+         2 * dims.padding < dims.kernel_size &&  // each row of dy is some block's own
+         std::all_of(layers.begin(), layers.end(), [&](const Layer& layer) {
+           return blocks_of(variant, layer.conv) % variant.cluster == 0;
+         });
+}
+
+// Whether somebody asks for it, to measure it: SIDECHANNEL_LAYERS is a part of its name.
+bool asked_for(const LayerVariant& variant) {
+  const char* const part = std::getenv("SIDECHANNEL_LAYERS");
+  return part != nullptr && std::strstr(variant.name, part) != nullptr;
+}
+
+// All that can compute the layers, the best first: what is asked for; then the cheapest, of equal
+// ones in the order of the tables; last those that no GPU has run yet.
+std::vector<const LayerVariant*> candidates(const Target& target, Layers layers) {
+  std::vector<const LayerVariant*> all;
+  if (layers[0].norm.size() == 0 || !alike(layers)) return all;
+  for (const View<LayerVariant> table :
+       {View<LayerVariant>(kMmaLayers), View<LayerVariant>(kWgmmaLayers)}) {
+    for (const LayerVariant& variant : table) {
+      if (computes(target, variant, layers)) all.push_back(&variant);
+    }
+  }
+  const auto rank = [&](const LayerVariant* variant) {
+    const Conv1dDims& dims = layers[0].conv;
+    return std::make_tuple(
+        !asked_for(*variant), variant->needs.hopper,
+        row_cost(target, variant->positions, narrow(dims.batch), narrow(dims.length_out())));
+  };
+  std::stable_sort(all.begin(), all.end(), [&](auto* x, auto* y) { return rank(x) < rank(y); });
+  return all;
+}
+
+// The one of that name, or the best that may be taken unasked. Null where there is none.
 const LayerVariant* choose(const Target& target, Layers layers, const char* name = nullptr) {
-  const LayerVariant* best = nullptr;
-  std::int64_t least = 0;
-  for_each_that_fits(target, layers, [&](const LayerVariant& variant, std::int64_t costs) {
-    if (name != nullptr && std::strcmp(name, variant.name) != 0) return;
-    if (best != nullptr && costs >= least) return;
-    best = &variant;
-    least = costs;
-  });
-  return best;
+  for (const LayerVariant* variant : candidates(target, layers)) {
+    if (name != nullptr ? std::strcmp(name, variant->name) == 0
+                        : !variant->needs.hopper || asked_for(*variant)) {
+      return variant;
+    }
+  }
+  return nullptr;
 }
 
 const LayerVariant& chosen(const CudaQueue& queue, Layers layers, const char* name) {
@@ -117,6 +144,26 @@ std::int64_t g_size(const Layer& layer) {
   return std::max(layer.norm.size(), layer.conv.batch * layer.conv.length * layer.conv.channels_in);
 }
 
+// The weights of all layers as the variant's products have them: where they stand, or packed into
+// `memory`, so many floats of each.
+std::size_t packed_size(const LayerVariant& variant, const Layer& layer) {
+  if (variant.pack == nullptr) return 0;
+  return static_cast<std::size_t>(layer.conv.kernel_size * layer.conv.channels_in *
+                                  layer.conv.channels_out);
+}
+std::vector<const float*> weights_of(CudaQueue& queue, const LayerVariant& variant, Layers layers,
+                                     bool flip, float* memory) {
+  std::vector<const float*> weights;
+  std::vector<PackWeights> packs;
+  for (const Layer& layer : layers) {
+    weights.push_back(variant.pack ? memory : layer.w);
+    packs.push_back({layer.w, memory});
+    memory += packed_size(variant, layer);
+  }
+  if (variant.pack) variant.pack(queue, packs, flip);
+  return weights;
+}
+
 Between between(const Layer& layer, const Cut& cut) {
   const NormDims& dims = layer.norm;
   Between result = {};
@@ -149,14 +196,8 @@ bool computes(const CudaQueue& queue, const ConvNormActForward<float>& call, boo
 namespace {
 
 std::vector<std::string> names_of(const Target& target, Layers layers) {
-  std::vector<std::pair<std::int64_t, std::string>> all;
-  for_each_that_fits(target, layers, [&](const LayerVariant& variant, std::int64_t costs) {
-    all.emplace_back(costs, variant.name);
-  });
-  std::stable_sort(all.begin(), all.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<std::string> names;
-  for (auto& [costs, name] : all) names.push_back(std::move(name));
+  for (const LayerVariant* variant : candidates(target, layers)) names.emplace_back(variant->name);
   return names;
 }
 
@@ -192,9 +233,16 @@ void run(CudaQueue& queue, const ConvNormActForward<float>& call, const char* na
   // Moments of the layer that is read and of the one that is written, and their y where it is not
   // kept.
   const std::size_t spare_y = layers[0].y ? 0 : 2 * most_y;
-  auto* moments =
-      static_cast<Moments*>(queue.scratch(2 * most * sizeof(Moments) + spare_y * sizeof(float)));
+  const std::size_t packed = layers.size() * packed_size(variant, layers[0]);
+  auto* own_weights = static_cast<float*>(
+      queue.scratch((packed + spare_y) * sizeof(float) + 2 * most * sizeof(Moments)));
+  auto* moments = reinterpret_cast<Moments*>(own_weights + packed);
   auto* own_y = reinterpret_cast<float*>(moments + 2 * most);
+  const std::vector<const float*> weights = weights_of(queue, variant, layers, false, own_weights);
+  // A layer's launch leaves z of the one before, where it reads all of it.
+  const auto leaves_z = [&](std::size_t i) {
+    return i < layers.size() && layers[i].conv.length_out() >= layers[i].conv.length;
+  };
   Between below = {};
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const Layer& layer = layers[i];
@@ -204,10 +252,11 @@ void run(CudaQueue& queue, const ConvNormActForward<float>& call, const char* na
     own.y = y;
     const NarrowProduct product =
         row_product(
-            Conv1dForward<float>{layer.conv, i == 0 ? call.x : below.y, layer.w, layer.b, y})
+            Conv1dForward<float>{layer.conv, i == 0 ? call.x : below.y, weights[i], layer.b, y})
             .counted_by(narrow);
-    variant.forward(queue, product, i == 0 ? nullptr : &below, own);
-    if (layer.z) {
+    variant.forward(queue, product, i == 0 ? nullptr : &below,
+                    i > 0 && leaves_z(i) ? layers[i - 1].z : nullptr, own);
+    if (layer.z && !leaves_z(i + 1)) {
       finish_forward(queue, own, narrow(layer.conv.channels_out), narrow(layer.conv.batch),
                      product.length_out, layer.z);
     }
@@ -243,9 +292,13 @@ void run(CudaQueue& queue, const ConvNormActBackward<float>& call, const char* n
     partial += static_cast<std::size_t>(sums[i].sums.splits * sums[i].sums.row);
     most = std::max(most, g_size(layer));
   }
-  auto* layer_sums =
-      static_cast<float2*>(queue.scratch(parts * sizeof(float2) + partial * sizeof(float)));
+  const std::size_t packed = count * packed_size(variant, layers[0]);
+  auto* own_weights = static_cast<float*>(
+      queue.scratch((packed + partial) * sizeof(float) + parts * sizeof(float2)));
+  auto* layer_sums = reinterpret_cast<float2*>(own_weights + packed);
   auto* splits_sums = reinterpret_cast<float*>(layer_sums + parts);
+  const std::vector<const float*> layer_weights =
+      weights_of(queue, variant, layers, true, own_weights);
   float* dy = call.workspace + 2 * most;  // of all layers; before it, g of two
   std::vector<LayerParams> params;
   for (std::size_t i = 0; i < count; ++i) {
@@ -276,7 +329,7 @@ void run(CudaQueue& queue, const ConvNormActBackward<float>& call, const char* n
     GradOut<float> dx = i == 0 ? call.dx : GradOut<float>{g(i - 1)};
     if (dx.data == nullptr) dx = {g(1)};
     const NarrowProduct product =
-        row_product(Conv1dBackwardInput<float>{layers[i].conv, g(i), layers[i].w, dx})
+        row_product(Conv1dBackwardInput<float>{layers[i].conv, g(i), layer_weights[i], dx})
             .counted_by(narrow);
     variant.backward(queue, product, between_layers[i], const_cast<float*>(sums[i].sums.dy),
                      i == 0 ? nullptr : &between_layers[i - 1]);

@@ -54,8 +54,8 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(Between layer, int len
 #pragma unroll 4
   for (int l = place.row; l < place.count; l += place.kRows) {
     const std::int64_t at = place.first + std::int64_t{l} * kChannels;
-    *reinterpret_cast<float4*>(z + at) = device::activate4<kLayerActivation>(
-        device::fma4(device::sub4(load4(layer.y + at), mean), scale, shift));
+    *reinterpret_cast<float4*>(z + at) = device::activate_each<kLayerActivation>(
+        device::multiply_add(device::subtract(load4(layer.y + at), mean), scale, shift));
   }
 }
 
@@ -80,12 +80,12 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll 4
   for (int l = place.row; l < place.count; l += place.kRows) {
     const std::int64_t at = place.first + std::int64_t{l} * kChannels;
-    const float4 d = device::sub4(load4(layer.y + at), mean);
-    const float4 one =
-        device::activate_backward4<kLayerActivation>(device::fma4(d, scale, shift), load4(dz + at));
+    const float4 d = device::subtract(load4(layer.y + at), mean);
+    const float4 one = device::activate_backward_each<kLayerActivation>(
+        device::multiply_add(d, scale, shift), load4(dz + at));
     *reinterpret_cast<float4*>(g + at) = one;
-    sum = device::add4(sum, one);
-    centred = device::fma4(one, d, centred);
+    sum = device::add(sum, one);
+    centred = device::multiply_add(one, d, centred);
   }
   if (!layer.normalized) return;
   *reinterpret_cast<float4*>(&shared.sums[0][place.row][place.channel]) = sum;

@@ -29,20 +29,31 @@ struct Between {
 // The activation that these kernels are compiled with.
 inline constexpr Activation kLayerActivation = Activation::kRelu;
 
+// A layer's weights, and where they go in the order in which a kernel multiplies them.
+struct PackWeights {
+  const float* w;
+  float* packed;
+};
+
 struct LayerVariant {
   const char* name;
   Needs needs;
   int positions;  // of y that a block computes: a chunk at most
+  int cluster;    // blocks, whose number it divides
   // The product is the layer's convolution of what stands in x or, with `below`, of the layer
-  // below's activation.
-  void (*forward)(CudaQueue& queue, const NarrowProduct& product, const Between* below,
+  // below's activation, whose rows [0, length_out) it leaves in z, unless that is null.
+  void (*forward)(CudaQueue& queue, const NarrowProduct& product, const Between* below, float* z,
                   const Between& layer);
   // The product is the input gradient, of g in place of dy, which it writes. With `below`, it
   // leaves that layer's g and its sums in place of dx.
   void (*backward)(CudaQueue& queue, const NarrowProduct& product, const Between& layer, float* dy,
                    const Between* below);
+  // Where there is one, it was run before on the weights of all layers, flipped or not, and the
+  // products' are what it packed.
+  void (*pack)(CudaQueue& queue, View<PackWeights> layers, bool flip);
 };
 extern const LayerVariant kMmaLayers[18];
+extern const LayerVariant kWgmmaLayers[5];
 
 // The parameter gradients of one layer, first stage. With `below`, x is the activation of that
 // layer's y.

@@ -35,11 +35,12 @@ void rows(CudaQueue& queue, const char* operation, const NarrowProduct& p, const
 }
 
 template <class S>
-void forward(CudaQueue& queue, const NarrowProduct& p, const Between* below, const Between& layer) {
+void forward(CudaQueue& queue, const NarrowProduct& p, const Between* below, float* z,
+             const Between& layer) {
   constexpr const char* kName =
       S::kImages == 2 ? "conv_norm_act forward, split TF32" : "conv_norm_act forward, TF32";
   const MomentsOut<S> sink{layer};
-  if (below) return rows<S, false>(queue, kName, p, Activated<S>{*below}, sink);
+  if (below) return rows<S, false>(queue, kName, p, Activated<S>{*below, z}, sink);
   rows<S, false>(queue, kName, p, PlainSource(), sink);
 }
 
@@ -58,8 +59,10 @@ constexpr LayerVariant variant(const char* name) {
   constexpr std::size_t kShared =
       std::max({sizeof(device::RowMemory<S, Activated<S>, MomentsOut<S>>),
                 sizeof(device::RowMemory<S, Gradient<S>, GradientOut<S>>)});
-  return {name, Needs::tensor_cores(S::kChannels, S::kTaps, S::kImages == 2, kShared),
-          S::kPositions, forward<S>, backward<S>};
+  return {name,          Needs::tensor_cores(S::kChannels, S::kTaps, S::kImages == 2, kShared),
+          S::kPositions, 1,
+          forward<S>,    backward<S>,
+          nullptr};
 }
 
 }  // namespace

@@ -41,12 +41,12 @@ struct ActivatedInput {
       const float4 rstd = gather(input.statistics.rstd + at);
       const float4 gamma = gather(input.gamma + channel);
       scale = make_float4(rstd.x * gamma.x, rstd.y * gamma.y, rstd.z * gamma.z, rstd.w * gamma.w);
-      shift = device::fma4(make_float4(-rest.x, -rest.y, -rest.z, -rest.w), scale,
-                           gather(input.beta + channel));
+      shift = device::multiply_add(device::negate(rest), scale, gather(input.beta + channel));
     }
     __device__ __forceinline__ float4 value(const float4& y) const {
       if (plain) return y;
-      return device::activate4<kLayerActivation>(device::fma4(device::sub4(y, mean), scale, shift));
+      return device::activate_each<kLayerActivation>(
+          device::multiply_add(device::subtract(y, mean), scale, shift));
     }
   };
 };

@@ -16,4 +16,12 @@ __device__ __forceinline__ void after_earlier_launches() {
   ptx::griddepcontrol_launch_dependents();
 }
 
+// Or with this: begin() runs beside earlier launches, and touches only what was settled when the
+// launch before this one began.
+template <class Begin>
+__device__ __forceinline__ void after_earlier_launches(const Begin& begin) {
+  begin();
+  after_earlier_launches();
+}
+
 }  // namespace sidechannel::kernels::device

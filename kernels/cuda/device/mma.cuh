@@ -42,4 +42,9 @@ __device__ __forceinline__ void mma_tf32(float (&sum)[4], float a0, float a1, fl
   ptx::mma_m16n8k8_tf32(sum, a, b);
 }
 
+// The same, with the lane's four left operands in one.
+__device__ __forceinline__ void mma_tf32(float (&sum)[4], const float4& left, float b0, float b1) {
+  mma_tf32(sum, left.x, left.y, left.z, left.w, b0, b1);
+}
+
 }  // namespace sidechannel::kernels::device

@@ -196,6 +196,7 @@ const char* cublasLtGetStatusString(cublasStatus_t status) {
 }
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
+  const emu::Locked locked;
   if (emu::machine_error() != cudaSuccess) return CUBLAS_STATUS_NOT_INITIALIZED;
   return create(handle);
 }
@@ -301,6 +302,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algo,
                               void* workspace, std::size_t workspace_bytes, cudaStream_t stream) {
   if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
+  const emu::Locked locked;
   if (emu::machine_error() != cudaSuccess) return CUBLAS_STATUS_EXECUTION_FAILED;
   Product product = {};
   product.a = {static_cast<const float*>(a), *a_layout, desc->transpose_a == CUBLAS_OP_T};

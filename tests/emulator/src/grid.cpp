@@ -63,6 +63,8 @@ void move_cluster(const LaunchShape& shape, std::uint64_t number) {
     block.barrier_time = logical_time;
     block.waiting.clear();
     for (std::vector<WarpMeeting>& meetings : block.meetings) meetings.clear();
+    block.mbarriers.clear();
+    block.warpgroups.clear();
     poison_shared_memory(block);
   }
   for (Thread& thread : cluster.threads) {
@@ -72,6 +74,11 @@ void move_cluster(const LaunchShape& shape, std::uint64_t number) {
     thread.arrived_at_cluster_barrier = false;
     thread.copies.clear();
     thread.copy_groups = 0;
+    thread.wgmmas.clear();
+    thread.wgmma_groups = 0;
+    thread.wgmma_fenced = false;
+    thread.met.clear();
+    thread.proxy_fence = 0;
     if (check_access != nullptr) thread.seen.assign(32, logical_time);
   }
 }

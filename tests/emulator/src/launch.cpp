@@ -23,6 +23,7 @@ void forget_function_attributes() {
 }
 
 cudaError_t set_function_attribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  const Locked locked;
   if (const cudaError_t error = machine_error()) return failed(error);
   if (faults().no_code) return failed(cudaErrorNoKernelImageForDevice);
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
@@ -34,6 +35,7 @@ cudaError_t set_function_attribute(const void* kernel, cudaFuncAttribute attribu
 }
 
 cudaError_t get_function_attributes(cudaFuncAttributes* attributes, const void* kernel) {
+  const Locked locked;
   if (const cudaError_t error = machine_error()) return failed(error);
   if (faults().no_code) return failed(cudaErrorNoKernelImageForDevice);
   *attributes = {static_cast<int>(kMaxThreadsPerBlock), dynamic_limit(kernel)};
@@ -80,6 +82,7 @@ cudaError_t check_launch(const LaunchShape& shape, const void* kernel) {
 }  // namespace
 
 cudaError_t max_active_clusters(int* count, const void* kernel, const cudaLaunchConfig_t& config) {
+  const Locked locked;
   if (const cudaError_t error = machine_error()) return failed(error);
   const LaunchShape shape = shape_of(config);
   if (const cudaError_t error = check_launch(shape, kernel)) return failed(error);
@@ -88,6 +91,7 @@ cudaError_t max_active_clusters(int* count, const void* kernel, const cudaLaunch
 }
 
 void check_kernel_argument(const void* kernel, const void* p) {
+  const Locked locked;
   if (p == nullptr || on_device(p)) return;
   throw Error(format("kernel %s is launched with pointer %p, which is not in device memory",
                      kernel_name(kernel).c_str(), p));
@@ -95,6 +99,7 @@ void check_kernel_argument(const void* kernel, const void* p) {
 
 cudaError_t launch_kernel(const cudaLaunchConfig_t& config,
                           std::shared_ptr<const KernelCall> call) {
+  const Locked locked;
   if (current != nullptr) device_fail("a kernel launches a kernel");
   if (const cudaError_t error = machine_error()) return failed(error);
   if (faults().no_code) return failed(cudaErrorNoKernelImageForDevice);

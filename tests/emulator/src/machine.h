@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,19 @@ constexpr unsigned kMaxThreadsPerBlock = 1024;
 constexpr unsigned kMaxBlocksPerCluster = 8;  // what every device with clusters has
 constexpr std::size_t kSharedWithoutAsking = 48 * 1024;
 
+// Several threads of the system may use the machine, one at a time: while one lives, no other does
+// anything with it. Every call that the program makes has one.
+class Locked {
+ public:
+  Locked() { mutex.lock(); }
+  ~Locked() { mutex.unlock(); }
+  Locked(const Locked&) = delete;
+  Locked& operator=(const Locked&) = delete;
+
+ private:
+  static std::recursive_mutex mutex;
+};
+
 // --- Threads and blocks of the running cluster ---------------------------------------------------
 
 struct Block;
@@ -31,6 +45,17 @@ struct PendingCopy {
   unsigned bytes;
   unsigned source_bytes;
   unsigned group;
+};
+
+// A product of a warp group that nobody has waited for yet, one thread's part.
+struct Wgmma {
+  float* d;
+  unsigned columns;
+  std::uint64_t a, b;
+  bool add;
+  unsigned group;
+  Site site;
+  std::vector<float> before;  // what stood in d, where no earlier product gives it
 };
 
 struct Thread {
@@ -46,9 +71,37 @@ struct Thread {
   unsigned cluster_barrier;  // that it arrived at
   std::vector<PendingCopy> copies;
   unsigned copy_groups;  // committed so far
+  std::vector<Wgmma> wgmmas;
+  unsigned wgmma_groups;  // committed so far
+  bool wgmma_fenced;
   // Race check: up to when the accesses of each lane of its warp happened before this thread's next
   // one. Empty when accesses are not checked.
   std::vector<std::uint32_t> seen;
+  // The same of each thread of the cluster, by mbarriers; empty where there was none.
+  std::vector<std::uint32_t> met;
+  std::uint32_t proxy_fence;  // its last fence.proxy.async
+};
+
+// A copy that reports to an mbarrier, under way.
+struct BulkCopy {
+  void* to;
+  const void* from;
+  unsigned bytes;
+  const Thread* by;
+};
+
+// A barrier in shared memory, in one phase after the other.
+struct Mbarrier {
+  const void* at;
+  unsigned arrivals;  // of a phase
+  unsigned arrived;
+  std::uint64_t expected;  // bytes
+  unsigned phase;
+  std::vector<BulkCopy> copies;
+  std::vector<Thread*> waiting;
+  // Race check: what happened before this phase's end, and the last one's, by thread of the
+  // cluster.
+  std::vector<std::uint32_t> joining, joined;
 };
 
 // Lanes of a warp that wait for each other.
@@ -76,7 +129,9 @@ struct Block {
   Site site;
   std::vector<Thread*> waiting;
   std::vector<std::vector<WarpMeeting>> meetings;  // by warp
-  std::uint32_t barrier_time;                      // race check
+  std::vector<Mbarrier> mbarriers;
+  std::vector<std::vector<Thread*>> warpgroups;  // in wgmma.wait_group
+  std::uint32_t barrier_time;                    // race check
 };
 
 struct Cluster {
@@ -101,6 +156,9 @@ inline unsigned threads_per_block() {
   return static_cast<unsigned>(volume(blockDim));
 }
 
+// The running thread cannot go on: others run until somebody has made it ready.
+void block_current(const char* waits_in, Site site);
+void make_ready(std::vector<Thread*>& threads);  // and empties the list
 // Runs all threads of the cluster to their end, as fibers. Throws the Error of device_fail.
 void run_cluster(const KernelCall& call);
 
@@ -133,6 +191,9 @@ void shuffle_order(std::vector<T>& values) {
 }
 
 extern Counters counts;
+
+// A tensor core's sum in fp32: what that does not hold is cut off, not rounded.
+float cut_off(double x);
 
 // --- Shared memory -------------------------------------------------------------------------------
 
@@ -185,8 +246,9 @@ std::string format(const char* format, ...) __attribute__((format(printf, 1, 2))
 std::string kernel_name(const void* function);
 std::string place_of(const Thread& thread);
 std::string source_line(const void* return_address);
-// Messages for what would else be a bare crash.
+// Messages for what would else be a bare crash; once, and in each thread that runs kernels.
 void catch_signals();
+void prepare_thread_for_signals();
 extern const void* running_kernel;  // null outside of launches
 
 // --- Race check (race_check.cpp, only in that build) ---------------------------------------------
@@ -200,8 +262,14 @@ extern const unsigned char* arguments_end;
 extern unsigned char* stacks_begin;
 extern unsigned char* stacks_end;
 
+// What happened before `from` happened before `to`, too.
+void join_times(std::vector<std::uint32_t>& to, const std::vector<std::uint32_t>& from);
+
 void check_access(const void* p, std::size_t bytes, bool write, bool atomic, const void* caller)
     __attribute__((weak));
+// Of shared memory: by a bulk copy; as an operand of wgmma.
+void note_async_write(const void* p, std::size_t bytes) __attribute__((weak));
+void check_async_read(const void* p, std::size_t bytes, Site site) __attribute__((weak));
 void note_allocation(const void* p, std::size_t bytes) __attribute__((weak));
 void note_written(const void* p, std::size_t bytes) __attribute__((weak));
 void note_forbidden(const void* p, std::size_t bytes) __attribute__((weak));

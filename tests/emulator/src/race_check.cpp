@@ -10,7 +10,8 @@
 // since then, with the logical time at which they happened. An access of thread t happens after
 // another one if that was made by t itself, or in an earlier launch, or in its block before the
 // block's last barrier, or in its warp before a __syncwarp that joined the two lanes, or in its
-// cluster before the cluster's last barrier. This file itself is not instrumented.
+// cluster before the cluster's last barrier, or before a thread arrived at an mbarrier that t
+// waited for. This file itself is not instrumented.
 
 #include <sys/mman.h>
 
@@ -41,6 +42,7 @@ struct Cell {
   std::uint8_t written;
   std::uint8_t valid;
   bool write_atomic;
+  bool write_async;  // by a bulk copy
   Readers readers;
   const void* write_caller;
   const void* read_caller;
@@ -65,11 +67,22 @@ struct Access {
   const void* caller;
 };
 
+// Up to when what that thread did happened before, by mbarriers.
+std::uint32_t met(const Thread& me, std::uint32_t block_number, unsigned thread) {
+  if (me.met.empty()) return 0;
+  for (const Block& block : cluster.blocks) {
+    if (block.number == block_number)
+      return me.met[block.in_cluster * threads_per_block() + thread];
+  }
+  return 0;
+}
+
 // Whether what `thread` of `block` did at `time` happens before the current thread's access.
 bool ordered(std::uint32_t block_number, unsigned thread, std::uint32_t time) {
   const Thread& me = *current;
   const Block& mine = *me.block;
   if (time < launch_time) return true;
+  if (time < met(me, block_number, thread)) return true;
   if (block_number == mine.number) {
     return thread == me.place.rank || time < mine.barrier_time ||
            (thread / 32 == me.place.warp && time < me.seen[thread % 32]);
@@ -118,6 +131,7 @@ void note_write(Cell& cell, unsigned bytes, const Access& access) {
   cell.write_thread = static_cast<std::uint16_t>(current->place.rank);
   cell.write_bytes = static_cast<std::uint8_t>(bytes);
   cell.write_atomic = access.atomic;
+  cell.write_async = false;
   cell.write_caller = access.caller;
   cell.written |= static_cast<std::uint8_t>(bytes);
   cell.readers = Readers::kNone;
@@ -268,6 +282,27 @@ void check_access(const void* p, std::size_t bytes, bool write, bool atomic, con
     check_cell(cell, mask, access);
     at += count;
     bytes -= count;
+  }
+}
+
+void note_async_write(const void* p, std::size_t bytes) {
+  const auto* const at = static_cast<const unsigned char*>(p);
+  for (std::size_t i = 0; i < bytes; i += 4) {
+    shared_cell(static_cast<std::size_t>(at + i - shared_base)).write_async = true;
+  }
+}
+
+// What threads wrote is no operand before they said so.
+void check_async_read(const void* p, std::size_t bytes, Site site) {
+  check_access(p, bytes, false, false, __builtin_return_address(0));
+  const auto* const at = static_cast<const unsigned char*>(p);
+  for (std::size_t i = 0; i < bytes; i += 4) {
+    const Cell& cell = shared_cell(static_cast<std::size_t>(at + i - shared_base));
+    const Thread& writer = current->block->threads[cell.write_thread];
+    if (cell.write_async || cell.write_time < writer.proxy_fence) continue;
+    device_fail(
+        "wgmma at %s:%d: thread %u wrote an operand, at %s, without fence.proxy.async after it",
+        site.file, site.line, unsigned{cell.write_thread}, source_line(cell.write_caller).c_str());
   }
 }
 

@@ -123,12 +123,15 @@ std::string source_line(const void* return_address) {
   return note == std::string::npos ? line : line.substr(0, note);
 }
 
-void catch_signals() {
+void prepare_thread_for_signals() {
   static char alternate_stack[64 * 1024];  // the overflowing one cannot be used
   stack_t stack = {};
   stack.ss_sp = alternate_stack;
   stack.ss_size = sizeof alternate_stack;
   if (!kAsan) sigaltstack(&stack, nullptr);  // the sanitizer has its own
+}
+
+void catch_signals() {
   struct sigaction action = {};
   action.sa_sigaction = on_crash;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <thread>
 
 #include "machine.h"
 
@@ -20,7 +21,8 @@ struct CUgraphExec_st {
   std::shared_ptr<const std::vector<std::function<void()>>> nodes;
 };
 struct CUstream_st {
-  std::unique_ptr<CUgraph_st> capture;  // while the stream captures
+  std::unique_ptr<CUgraph_st> capture;  // while the stream captures,
+  std::thread::id captured_by;          // since this thread has said so
   bool capture_invalid = false;
 };
 struct CUevent_st {};
@@ -29,8 +31,23 @@ namespace emu {
 
 namespace {
 DeviceModel the_model;  // not inside of the function, which kernels call for every mma
-Faults the_faults;
+
+// Of a whole program; a test sets faults() itself.
+Faults faults_of_environment() {
+  const auto number = [](const char* name) {
+    const char* const value = std::getenv(name);
+    return value == nullptr ? 0 : std::strtoll(value, nullptr, 10);
+  };
+  Faults faults;
+  faults.fail_allocation = number("SIDECHANNEL_EMULATOR_FAIL_ALLOCATION");
+  faults.fail_launch = number("SIDECHANNEL_EMULATOR_FAIL_LAUNCH");
+  return faults;
+}
+
+Faults the_faults = faults_of_environment();
 }  // namespace
+
+std::recursive_mutex Locked::mutex;
 
 DeviceModel& device_model() {
   return the_model;
@@ -48,7 +65,7 @@ constexpr int kRuntimeVersion = 13000;
 std::vector<std::function<void()>> pending;
 std::vector<cudaStream_t> capturing;
 std::map<void*, std::size_t> pinned;  // host memory
-cudaError_t last_error = cudaSuccess;
+thread_local cudaError_t last_error = cudaSuccess;
 std::string unreported;  // an Error that no call could throw yet
 
 }  // namespace
@@ -97,10 +114,16 @@ cudaError_t wait() {
   return failed(fault);
 }
 
-// What may not happen while any stream captures spoils the capture.
+// What a thread may not do while a stream captures for it spoils the capture. What other threads do
+// is none of its business (cudaStreamCaptureModeThreadLocal).
 cudaError_t check_no_capture() {
-  for (cudaStream_t stream : capturing) stream->capture_invalid = true;
-  return capturing.empty() ? cudaSuccess : failed(cudaErrorStreamCaptureUnsupported);
+  bool captures = false;
+  for (cudaStream_t stream : capturing) {
+    if (stream->captured_by != std::this_thread::get_id()) continue;
+    stream->capture_invalid = true;
+    captures = true;
+  }
+  return captures ? failed(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
 }
 
 // For calls that need a healthy machine, too.
@@ -199,6 +222,7 @@ const char* cudaGetErrorString(cudaError_t error) {
   return "unrecognized error code";
 }
 cudaError_t cudaGetLastError() {
+  const Locked locked;
   const cudaError_t error = fault != cudaSuccess ? fault : last_error;
   last_error = cudaSuccess;
   return error;
@@ -207,6 +231,7 @@ cudaError_t cudaGetLastError() {
 // --- Devices -------------------------------------------------------------------------------------
 
 cudaError_t cudaGetDeviceCount(int* count) {
+  const Locked locked;
   *count = 0;
   if (const cudaError_t error = machine_error()) return failed(error);
   *count = 1;
@@ -214,11 +239,13 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 
 cudaError_t cudaSetDevice(int device) {
+  const Locked locked;
   if (const cudaError_t error = machine_error()) return failed(error);
   return failed(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  const Locked locked;
   if (const cudaError_t error = machine_error()) return failed(error);
   if (device != 0) return failed(cudaErrorInvalidDevice);
   const DeviceModel& model = device_model();
@@ -237,6 +264,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  const Locked locked;
   cudaDeviceProp properties;
   if (const cudaError_t error = cudaGetDeviceProperties(&properties, device)) return error;
   if (attribute != cudaDevAttrL2CacheSize) return failed(cudaErrorInvalidValue);
@@ -245,6 +273,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 }
 
 cudaError_t cudaDriverGetVersion(int* version) {
+  const Locked locked;
   *version = faults().no_driver             ? 0
              : faults().driver_version != 0 ? faults().driver_version
                                             : kRuntimeVersion;
@@ -252,11 +281,13 @@ cudaError_t cudaDriverGetVersion(int* version) {
 }
 
 cudaError_t cudaRuntimeGetVersion(int* version) {
+  const Locked locked;
   *version = kRuntimeVersion;
   return cudaSuccess;
 }
 
 cudaError_t cudaDeviceSynchronize() {
+  const Locked locked;
   if (const cudaError_t error = check_machine_and_no_capture()) return error;
   return wait();
 }
@@ -264,6 +295,7 @@ cudaError_t cudaDeviceSynchronize() {
 // --- Memory --------------------------------------------------------------------------------------
 
 cudaError_t cudaMalloc(void** p, std::size_t bytes) {
+  const Locked locked;
   *p = nullptr;
   if (const cudaError_t error = check_machine_and_no_capture()) return error;
   if (bytes == 0) return cudaSuccess;
@@ -291,10 +323,12 @@ cudaError_t release(const char* call, void* p, Take&& take) {
 }  // namespace
 
 cudaError_t cudaFree(void* p) {
+  const Locked locked;
   return release("cudaFree", p, [p] { return heap_free(p); });
 }
 
 cudaError_t cudaMallocHost(void** p, std::size_t bytes) {
+  const Locked locked;
   *p = nullptr;
   if (const cudaError_t error = check_machine_and_no_capture()) return error;
   *p = std::malloc(bytes);
@@ -305,6 +339,7 @@ cudaError_t cudaMallocHost(void** p, std::size_t bytes) {
 }
 
 cudaError_t cudaFreeHost(void* p) {
+  const Locked locked;
   return release("cudaFreeHost", p, [p] {
     const bool freed = pinned.erase(p) > 0;
     if (freed) std::free(p);
@@ -313,6 +348,7 @@ cudaError_t cudaFreeHost(void* p) {
 }
 
 cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total) {
+  const Locked locked;
   if (const cudaError_t error = machine_error()) return failed(error);
   *total = device_model().memory;
   *free_bytes = *total - std::min(*total, allocated_bytes());
@@ -321,6 +357,7 @@ cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total) {
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
+  const Locked locked;
   if (const cudaError_t error = machine_error()) return failed(error);
   if (bytes == 0) return cudaSuccess;
   const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
@@ -345,12 +382,14 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 }
 
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+  const Locked locked;
   if (const cudaError_t error = check_machine_and_no_capture()) return error;
   if (const cudaError_t error = cudaMemcpyAsync(to, from, bytes, kind, nullptr)) return error;
   return on_device(to) && on_device(from) ? cudaSuccess : wait();
 }
 
 cudaError_t cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t stream) {
+  const Locked locked;
   if (const cudaError_t error = machine_error()) return failed(error);
   if (bytes == 0) return cudaSuccess;
   check_range("cudaMemsetAsync", p, bytes, true);
@@ -375,10 +414,12 @@ cudaError_t create(T** object) {
 }  // namespace
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  const Locked locked;
   return create(stream);
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const Locked locked;
   if (stream == nullptr) return failed(cudaErrorInvalidResourceHandle);
   drain_quietly();
   capturing.erase(std::remove(capturing.begin(), capturing.end(), stream), capturing.end());
@@ -387,36 +428,43 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  const Locked locked;
   if (const cudaError_t error = machine_error()) return failed(error);
   if (is_capturing(stream)) return refused_by_capture(stream);
   return wait();
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  const Locked locked;
   if (const cudaError_t error = machine_error()) return failed(error);
   if (is_capturing(stream)) return refused_by_capture(stream);
   return pending.empty() ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  const Locked locked;
   return create(event);
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  const Locked locked;
   delete event;
   return failed(machine_error());
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
+  const Locked locked;
   return failed(machine_error());
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t) {
+  const Locked locked;
   if (const cudaError_t error = check_machine_and_no_capture()) return error;
   return wait();
 }
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
+  const Locked locked;
   *milliseconds = 0;
   return failed(cudaErrorNotSupported);
 }
@@ -424,17 +472,23 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) 
 // --- Graphs --------------------------------------------------------------------------------------
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  const Locked locked;
   if (const cudaError_t error = machine_error()) return failed(error);
   if (stream == nullptr || is_capturing(stream)) return failed(cudaErrorInvalidValue);
   stream->capture = std::make_unique<CUgraph_st>();
+  stream->captured_by = std::this_thread::get_id();
   stream->capture_invalid = false;
   capturing.push_back(stream);
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  const Locked locked;
   *graph = nullptr;
   if (!is_capturing(stream)) return failed(cudaErrorInvalidValue);
+  if (stream->captured_by != std::this_thread::get_id()) {
+    return failed(cudaErrorStreamCaptureWrongThread);
+  }
   capturing.erase(std::remove(capturing.begin(), capturing.end(), stream), capturing.end());
   std::unique_ptr<CUgraph_st> captured = std::move(stream->capture);
   if (const cudaError_t error = machine_error()) return failed(error);
@@ -444,6 +498,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  const Locked locked;
   *exec = nullptr;
   if (const cudaError_t error = machine_error()) return failed(error);
   if (graph == nullptr) return failed(cudaErrorInvalidValue);
@@ -453,6 +508,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  const Locked locked;
   if (const cudaError_t error = machine_error()) return failed(error);
   if (exec == nullptr) return failed(cudaErrorInvalidValue);
   ++counts.graph_launches;
@@ -464,15 +520,18 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
 }
 
 cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) {
+  const Locked locked;
   return failed(machine_error());
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  const Locked locked;
   delete graph;
   return failed(machine_error());
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  const Locked locked;
   delete exec;
   return failed(machine_error());
 }

@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <thread>
+#include <utility>
 
 #include "asan.h"
 #include "machine.h"
@@ -83,16 +85,6 @@ Thread* take_ready() {
   return thread;
 }
 
-void make_ready(std::vector<Thread*>& threads) {
-  if (options().order == Order::kRandom) shuffle_order(threads);
-  if (ready_begin > 4096) {
-    ready.erase(ready.begin(), ready.begin() + static_cast<std::ptrdiff_t>(ready_begin));
-    ready_begin = 0;
-  }
-  ready.insert(ready.end(), threads.begin(), threads.end());
-  threads.clear();
-}
-
 // In the random order: whether to do the one or the other of two possible things.
 bool toss() {
   return options().order == Order::kRandom && (random_number() & 1) != 0;
@@ -149,29 +141,15 @@ Fiber* idle_fiber() {
   return &fiber;
 }
 
-// The current thread cannot go on: others run until somebody has made it ready.
-void block_current(const char* waits_in, Site site) {
-  Thread* const thread = current;
-  thread->waits_in = waits_in;
-  thread->site = site;
-  thread->blocked = true;
-  thread->fiber = running;
-  if (!unstarted.empty() && (!any_ready() || toss())) {
-    go_to(idle_fiber());
-  } else if (any_ready()) {
-    go_to(take_ready()->fiber);
-  } else {
-    report_deadlock();
-  }
-  thread->blocked = false;
-  become(thread);
-}
-
 void on_exit(Thread* thread) {
   Block* const block = thread->block;
   thread->done = true;
   if (!thread->copies.empty()) {
     device_fail("the thread exits without having waited for its cp.async");
+  }
+  if (!thread->wgmmas.empty()) {
+    device_fail("the thread exits without having waited for its wgmma at %s:%d",
+                thread->wgmmas.front().site.file, thread->wgmmas.front().site.line);
   }
   if (block->arrived > 0) {
     device_fail("the thread exits while %u threads of its block wait in __syncthreads at %s:%d",
@@ -184,6 +162,10 @@ void on_exit(Thread* thread) {
   }
   ++block->exited;
   --alive;
+  for (const Mbarrier& barrier : block->mbarriers) {
+    if (block->exited < threads_per_block() || barrier.copies.empty()) continue;
+    device_fail("the block exits while a bulk copy to its shared memory is under way");
+  }
   if (block->exited == threads_per_block()) retire_shared_memory(*block);
 }
 
@@ -234,6 +216,38 @@ void reserve_stacks() {
 
 }  // namespace
 
+void make_ready(std::vector<Thread*>& threads) {
+  if (options().order == Order::kRandom) shuffle_order(threads);
+  if (ready_begin > 4096) {
+    ready.erase(ready.begin(), ready.begin() + static_cast<std::ptrdiff_t>(ready_begin));
+    ready_begin = 0;
+  }
+  ready.insert(ready.end(), threads.begin(), threads.end());
+  threads.clear();
+}
+
+void block_current(const char* waits_in, Site site) {
+  Thread* const thread = current;
+  thread->waits_in = waits_in;
+  thread->site = site;
+  thread->blocked = true;
+  thread->fiber = running;
+  if (!unstarted.empty() && (!any_ready() || toss())) {
+    go_to(idle_fiber());
+  } else if (any_ready()) {
+    go_to(take_ready()->fiber);
+  } else {
+    report_deadlock();
+  }
+  thread->blocked = false;
+  become(thread);
+}
+
+void join_times(std::vector<std::uint32_t>& to, const std::vector<std::uint32_t>& from) {
+  if (to.size() < from.size()) to.resize(from.size());
+  for (std::size_t i = 0; i < from.size(); ++i) to[i] = std::max(to[i], from[i]);
+}
+
 void seed_order(std::uint64_t seed) {
   random_state = seed * 0x9e3779b97f4a7c15u | 1;
 }
@@ -247,6 +261,13 @@ std::uint64_t random_number() {  // xorshift64
 
 void run_cluster(const KernelCall& call) {
   reserve_stacks();
+  // A fiber stays in one thread of the system: what it waits in may know where `current` lies.
+  static std::thread::id fibers_of;
+  if (fibers_of != std::this_thread::get_id()) {
+    fibers_of = std::this_thread::get_id();
+    forget_all_frames();
+    prepare_thread_for_signals();
+  }
   kernel_call = &call;
   alive = static_cast<unsigned>(cluster.threads.size());
   ready.clear();
@@ -337,19 +358,22 @@ WarpMeeting& meeting_of(unsigned mask, WarpFunction function, Site site) {
 // Race check: what any of the lanes has seen, all of them have now.
 void join_lanes(const WarpMeeting& meeting) {
   ++logical_time;
-  std::vector<std::uint32_t> joined(32);
+  std::vector<std::uint32_t> joined(32), met;
   for (unsigned lane = 0; lane < 32; ++lane) {
     if ((meeting.mask >> lane & 1) == 0) continue;
     const std::vector<std::uint32_t>& seen = meeting.threads[lane]->seen;
     for (unsigned other = 0; other < 32; ++other) {
       joined[other] = std::max(joined[other], seen[other]);
     }
+    join_times(met, meeting.threads[lane]->met);
   }
   for (unsigned lane = 0; lane < 32; ++lane) {
     if ((meeting.mask >> lane & 1) != 0) joined[lane] = logical_time;
   }
   for (unsigned lane = 0; lane < 32; ++lane) {
-    if ((meeting.mask >> lane & 1) != 0) meeting.threads[lane]->seen = joined;
+    if ((meeting.mask >> lane & 1) == 0) continue;
+    meeting.threads[lane]->seen = joined;
+    meeting.threads[lane]->met = met;
   }
 }
 

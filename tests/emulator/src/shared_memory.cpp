@@ -171,6 +171,11 @@ std::uint32_t cvt_rna_tf32(float x) {
   return (bits + 0x1000u) & ~0x1fffu;
 }
 
+float cut_off(double x) {
+  constexpr std::uint64_t kBeyond = (std::uint64_t{1} << 29) - 1;  // 53 bits, but for 24
+  return static_cast<float>(bits_as<double>(bits_as<std::uint64_t>(x) & ~kBeyond));
+}
+
 namespace {
 
 struct MmaArguments {
@@ -178,12 +183,6 @@ struct MmaArguments {
   const std::uint32_t* a;
   const std::uint32_t* b;
 };
-
-// In fp32; what that does not hold is cut off, not rounded.
-float cut_off(double x) {
-  constexpr std::uint64_t kBeyond = (std::uint64_t{1} << 29) - 1;  // 53 bits, but for 24
-  return static_cast<float>(bits_as<double>(bits_as<std::uint64_t>(x) & ~kBeyond));
-}
 
 using Row = double __attribute__((vector_size(8 * sizeof(double))));
 

@@ -108,7 +108,7 @@ TEST_F(NewQueue, OutOfMemory) {
   EXPECT_EQ(
       error_of([&] { queue.allocate(90 * kKiB); }),
       "CUDA: out of memory on emulated GPU: 90.0 KiB are asked for, 80.0 KiB of 100.0 KiB are "
-      "free, this process holds 20.0 KiB (at most 30.0 KiB so far); up to 80.0 KiB would fit");
+      "free, this queue holds 20.0 KiB (at most 30.0 KiB so far); up to 80.0 KiB would fit");
   queue.allocate(80 * kKiB);  // nothing was lost
 }
 
@@ -117,7 +117,7 @@ TEST_F(Queue, OutOfMemoryAtTheNthAllocation) {
   queue.allocate(1);
   EXPECT_EQ(error_of([&] { queue.allocate(2048); }),
             "CUDA: out of memory on emulated GPU: 2.0 KiB are asked for, 4.0 GiB of 4.0 GiB are "
-            "free, this process holds 0 bytes (at most 1 bytes so far); up to 2.0 KiB would fit");
+            "free, this queue holds 0 bytes (at most 1 bytes so far); up to 2.0 KiB would fit");
   queue.allocate(2048);
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/conv1d/kernels.h"
+#include "kernels/cuda/device/vector.cuh"
 
 namespace sidechannel::kernels::device {
 
@@ -16,28 +17,14 @@ __device__ __forceinline__ std::int64_t weight_index(const NarrowProduct& p, int
                 : (std::int64_t{t} * p.channels + c) * p.columns + j;
 }
 
-// Writes y[row + column], where row is a multiple of the number of columns.
+// Writes y[row + column] and its neighbours: one, two or four columns, aligned to their size.
+template <class Columns>
 __device__ __forceinline__ void store(const NarrowProduct& p, std::int64_t row, int column,
-                                      float sum) {
+                                      Columns sum) {
   float* y = p.y + row + column;
-  if (p.bias != nullptr) sum += p.bias[column];
-  if (p.write == Write::kAccumulate) sum += *y;
-  *y = sum;
-}
-
-// Four neighbouring columns, 16-byte aligned.
-__device__ __forceinline__ void store(const NarrowProduct& p, std::int64_t row, int column,
-                                      float4 sum) {
-  auto* y = reinterpret_cast<float4*>(p.y + row + column);
-  const auto add = [&sum](const float4& other) {
-    sum.x += other.x;
-    sum.y += other.y;
-    sum.z += other.z;
-    sum.w += other.w;
-  };
-  if (p.bias != nullptr) add(*reinterpret_cast<const float4*>(p.bias + column));
-  if (p.write == Write::kAccumulate) add(*y);
-  *y = sum;
+  if (p.bias != nullptr) sum = add(sum, load_as<Columns>(p.bias + column));
+  if (p.write == Write::kAccumulate) sum = add(sum, load_as<Columns>(y));
+  store_as(y, sum);
 }
 
 // The chunks [begin, end) of a split. Every chunk belongs to one split.

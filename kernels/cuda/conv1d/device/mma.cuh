@@ -46,11 +46,6 @@ __device__ __forceinline__ void put_row(LeftTile* pair, int g, int t, int row, f
   unit[row % 2 + 2] = high;
 }
 
-// sum += tile * (b0, b1), with the lane's four left operands.
-__device__ __forceinline__ void mma_tf32(float (&sum)[4], const float4& left, float b0, float b1) {
-  mma_tf32(sum, left.x, left.y, left.z, left.w, b0, b1);
-}
-
 // Shapes of kernels (rows_mma.cuh, weights_mma.cuh) whose operands are split: kImages numbers of
 // each are in shared memory.
 template <class Shape>

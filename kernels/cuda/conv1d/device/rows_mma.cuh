@@ -55,8 +55,22 @@ struct RowShape {
   static constexpr int kThreads = kWorkers + kRowHelpers;
   static constexpr int kPositions = kPositionWarps * kTiles * 8;
   static constexpr int kColumnTiles = kHidden / 16 / kColumnWarps;  // of a warp
-  static constexpr int kQuads = kColumnTiles / 2;  // of four columns, of a lane and position
-  static constexpr int kImages = 1;                // of an operand
+  static constexpr int kImages = 1;                                 // of an operand
+
+  // What sinks ask: the neighbouring columns that a thread has of a position, kSlots such pieces,
+  // and the block's parts of positions, each with all columns.
+  using Columns = float4;
+  static constexpr int kSlots = kColumnTiles / 2;
+  static constexpr int kParts = kPositionWarps;
+  static constexpr int kSkew = 8;  // floats between positions beside a sink's rows, for the banks
+  static __device__ __forceinline__ int part() {
+    return static_cast<int>(threadIdx.x) / 32 / kColumnWarps;
+  }
+  static __device__ __forceinline__ int column(int slot) {
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    return 16 * (warp % kColumnWarps * kColumnTiles) + 4 * (lane / 4) + 32 * slot;
+  }
 };
 
 template <class S>
@@ -89,9 +103,9 @@ struct PlainSource {
   __device__ __forceinline__ void keep(std::int64_t /*at*/, float4 /*value*/) const {}
 };
 
-// What becomes of the sums: a Sink. `each` calls its argument with (q, position, column, sums) for
-// what a thread has, four neighbouring columns of a position of the tile at a time, q < S::kQuads
-// the same for the same columns; helpers have nothing. This one stores.
+// What becomes of the sums: a Sink. `each` calls its argument with (slot, position, column, sums)
+// for what a thread has, an S::Columns of a position of the tile at a time; helpers have nothing.
+// This one stores.
 struct PlainSink {
   struct Memory {};
   // A helper's part, at the start.
@@ -100,7 +114,7 @@ struct PlainSink {
   // The whole block's part, at the end.
   template <class S, class Each>
   __device__ void finish(const NarrowProduct& p, const RowTile& tile, Memory&, Each each) const {
-    each([&](int, int position, int column, float4 sum) {
+    each([&](int, int position, int column, const auto& sum) {
       store(p, (std::int64_t{tile.n} * p.length_out + tile.first + position) * S::kChannels, column,
             sum);
     });
@@ -152,18 +166,17 @@ struct FlippedWeights {
   }
 };
 
-// The helpers' part: 16 channels of the rows and of the weights, on their way to shared memory.
-template <class S, class W, class Source>
-struct Brought {
-  static constexpr int kPairs = S::kChannels / 32 / S::kHelperGroups;  // of its group
-  using X = std::remove_extent_t<decltype(RowStage<S>::x)>;
-  float4 w[S::kTaps][kPairs];
+// The helpers' part: 16 channels of the rows, on their way to shared memory. All loads are begun
+// before the first result is needed.
+template <class S, class Source>
+struct BroughtRows {
+  using X = Planes<kStageChannels, S::kPositions + S::kTaps - 1>;
   float4 x[X::template kPasses<S::kRowHelpers>][Source::kArrays];
 
   // Calls visit(pass, shared, at, inside) for each chunk of the rows that is the helper's.
   template <class Visit>
-  static __device__ __forceinline__ void for_own_x(const NarrowProduct& p, const RowTile& tile,
-                                                   int helper, int c0, X& to, Visit visit) {
+  static __device__ __forceinline__ void for_own(const NarrowProduct& p, const RowTile& tile,
+                                                 int helper, int c0, X& to, Visit visit) {
     to.template for_own_chunks<S::kRowHelpers, S::kChannels>(
         helper, p.x + std::int64_t{tile.n} * p.length * S::kChannels, p.length, c0,
         tile.first - p.offset, tile.count + S::kTaps - 1,
@@ -171,8 +184,44 @@ struct Brought {
           visit(pass, shared, global - p.x, inside);
         });
   }
+  __device__ __forceinline__ void load(const NarrowProduct& p, const Source& source,
+                                       const RowTile& tile, int helper, int c0, X& to) {
+    for_own(p, tile, helper, c0, to, [&](int pass, float*, std::int64_t at, bool inside) {
+      if (inside) source.load(p, at, x[pass]);
+    });
+  }
+  __device__ __forceinline__ void put(const NarrowProduct& p, const Source& source,
+                                      const typename Source::Memory& memory, const RowTile& tile,
+                                      int helper, int c0, X& to) const {
+    const typename Source::Constants constants(memory, c0 + 4 * X::own_quad(helper));
+    const std::int64_t first =
+        (std::int64_t{tile.n} * p.length + tile.first) * S::kChannels;  // of the block's own rows
+    const std::int64_t last = first + std::int64_t{tile.count} * S::kChannels;
+    for_own(p, tile, helper, c0, to, [&](int pass, float* shared, std::int64_t at, bool inside) {
+      float4 value = make_float4(0, 0, 0, 0);
+      if (inside) {
+        value = constants.value(x[pass]);
+        if (at >= first && at < last) source.keep(at, value);
+      }
+      const float4 big = to_tf32(value);
+      if constexpr (S::kImages == 1) {
+        *reinterpret_cast<float4*>(shared) = big;
+      } else {
+        const float4 small = small_of_tf32(value, big);
+        store4(shared, big.x, big.y, small.x, small.y);
+        store4(shared + sizeof(X) / sizeof(float), big.z, big.w, small.z, small.w);
+      }
+    });
+  }
+};
 
-  // All loads are begun before the first result is needed.
+// And of the weights.
+template <class S, class W, class Source>
+struct Brought {
+  static constexpr int kPairs = S::kChannels / 32 / S::kHelperGroups;  // of its group
+  float4 w[S::kTaps][kPairs];
+  BroughtRows<S, Source> rows;
+
   __device__ __forceinline__ void load(const NarrowProduct& p, const Source& source,
                                        const RowTile& tile, int helper, int c0,
                                        RowStage<S>& stage) {
@@ -186,9 +235,7 @@ struct Brought {
         w[tap][pair] = load4(weights.source(from, tap, group + pair * S::kHelperGroups));
       }
     }
-    for_own_x(p, tile, helper, c0, stage.x[0], [&](int pass, float*, std::int64_t at, bool inside) {
-      if (inside) source.load(p, at, x[pass]);
-    });
+    rows.load(p, source, tile, helper, c0, stage.x[0]);
   }
 
   __device__ __forceinline__ void put(const NarrowProduct& p, const Source& source,
@@ -208,26 +255,7 @@ struct Brought {
         }
       }
     }
-    const typename Source::Constants constants(memory, c0 + 4 * X::own_quad(helper));
-    const std::int64_t first =
-        (std::int64_t{tile.n} * p.length + tile.first) * S::kChannels;  // of the block's own rows
-    const std::int64_t last = first + std::int64_t{tile.count} * S::kChannels;
-    for_own_x(p, tile, helper, c0, stage.x[0],
-              [&](int pass, float* shared, std::int64_t at, bool inside) {
-                float4 value = make_float4(0, 0, 0, 0);
-                if (inside) {
-                  value = constants.value(x[pass]);
-                  if (at >= first && at < last) source.keep(at, value);
-                }
-                const float4 big = to_tf32(value);
-                if constexpr (S::kImages == 1) {
-                  *reinterpret_cast<float4*>(shared) = big;
-                } else {
-                  const float4 small = small_of_tf32(value, big);
-                  store4(shared, big.x, big.y, small.x, small.y);
-                  store4(shared + sizeof(X) / sizeof(float), big.z, big.w, small.z, small.w);
-                }
-              });
+    rows.put(p, source, memory, tile, helper, c0, stage.x[0]);
   }
 };
 
@@ -331,10 +359,10 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         const int position = first_position + 8 * j + t4 + 4 * e;
         if (position >= tile.count) continue;
 #pragma unroll
-        for (int pair = 0; pair < S::kQuads; ++pair) {
-          const auto& low = sum[2 * pair][j];
-          const auto& high = sum[2 * pair + 1][j];
-          visit(pair, position, 16 * first_tile + 32 * pair + 4 * g,
+        for (int slot = 0; slot < S::kSlots; ++slot) {
+          const auto& low = sum[2 * slot][j];
+          const auto& high = sum[2 * slot + 1][j];
+          visit(slot, position, S::column(slot),
                 make_float4(low[e], low[2 + e], high[e], high[2 + e]));
         }
       }

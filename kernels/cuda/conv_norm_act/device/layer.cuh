@@ -15,6 +15,7 @@
 #include "kernels/cuda/conv1d/device/rows_mma.cuh"
 #include "kernels/cuda/conv_norm_act/kernels.h"
 #include "kernels/cuda/device/activation.cuh"
+#include "kernels/cuda/device/vector.cuh"
 #include "kernels/cuda/device/warp.cuh"
 #include "kernels/cuda/norm/statistics.cuh"
 
@@ -22,28 +23,14 @@ namespace sidechannel::kernels {
 
 namespace device {
 
-__device__ __forceinline__ float4 add4(const float4& a, const float4& b) {
-  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
-}
-__device__ __forceinline__ float4 sub4(const float4& a, const float4& b) {
-  return make_float4(a.x - b.x, a.y - b.y, a.z - b.z, a.w - b.w);
-}
-__device__ __forceinline__ float4 fma4(const float4& a, const float4& b, const float4& c) {
-  return make_float4(fmaf(a.x, b.x, c.x), fmaf(a.y, b.y, c.y), fmaf(a.z, b.z, c.z),
-                     fmaf(a.w, b.w, c.w));
-}
-template <Activation kActivation>
-__device__ __forceinline__ float4 activate4(const float4& x) {
-  return make_float4(activate(kActivation, x.x), activate(kActivation, x.y),
-                     activate(kActivation, x.z), activate(kActivation, x.w));
+template <Activation kActivation, class V>
+__device__ __forceinline__ V activate_each(const V& x) {
+  return map([](float one) { return activate(kActivation, one); }, x);
 }
 // What the activation lets through of dy.
-template <Activation kActivation>
-__device__ __forceinline__ float4 activate_backward4(const float4& before, const float4& dy) {
-  return make_float4(activate_backward(kActivation, before.x, dy.x),
-                     activate_backward(kActivation, before.y, dy.y),
-                     activate_backward(kActivation, before.z, dy.z),
-                     activate_backward(kActivation, before.w, dy.w));
+template <Activation kActivation, class V>
+__device__ __forceinline__ V activate_backward_each(const V& before, const V& dy) {
+  return map([](float x, float d) { return activate_backward(kActivation, x, d); }, before, dy);
 }
 
 // The constants of a layer's channels: what stands before the activation is
@@ -139,10 +126,11 @@ __device__ __forceinline__ void merge_statistics(const Between& norm, int n, boo
 
 // --- Where rows are read -------------------------------------------------------------------------
 
-// The rows are z, of the y that stands in memory.
+// The rows are z, of the y that stands in memory; kept where that is asked for.
 template <int kChannels, Activation kActivation>
 struct ActivatedSource {
   Between norm;
+  float* z;  // or null
 
   static constexpr int kArrays = 1;
   struct Memory {
@@ -167,10 +155,12 @@ struct ActivatedSource {
           scale(load4(memory.constants.scale + channel)),
           shift(load4(memory.constants.shift + channel)) {}
     __device__ __forceinline__ float4 value(const float4 (&y)[1]) const {
-      return activate4<kActivation>(fma4(sub4(y[0], mean), scale, shift));
+      return activate_each<kActivation>(multiply_add(subtract(y[0], mean), scale, shift));
     }
   };
-  __device__ __forceinline__ void keep(std::int64_t, float4) const {}
+  __device__ __forceinline__ void keep(std::int64_t at, float4 value) const {
+    if (z) *reinterpret_cast<float4*>(z + at) = value;
+  }
 };
 
 // The rows are dy, from g (in p.x) and y:
@@ -235,10 +225,8 @@ struct GradientSource {
           offset(load4(memory.offset + channel)),
           slope(load4(memory.slope + channel)) {}
     __device__ __forceinline__ float4 value(const float4 (&from)[2]) const {
-      const float4 d = sub4(from[1], mean);
-      const float4 part =
-          fma4(from[0], scale, make_float4(-offset.x, -offset.y, -offset.z, -offset.w));
-      return fma4(make_float4(-d.x, -d.y, -d.z, -d.w), slope, part);
+      const float4 part = multiply_add(from[0], scale, negate(offset));
+      return multiply_add(negate(subtract(from[1], mean)), slope, part);
     }
   };
   __device__ __forceinline__ void keep(std::int64_t at, float4 value) const {
@@ -248,27 +236,21 @@ struct GradientSource {
 
 // --- Where they are written ----------------------------------------------------------------------
 
-// Sums of a block's columns over its positions: each lane has those of its positions for its
-// columns, kValues of them for each of S::kQuads four.
+// Sums of a block's columns over its positions: each thread that multiplies has those of its
+// positions for its columns, kValues of them for each of S::kSlots pieces.
 template <class S, int kValues>
 struct BlockSums {
-  alignas(16) float of_warp[kValues][S::kPositionWarps][S::kChannels];
+  using Columns = typename S::Columns;
+  alignas(16) float of_part[kValues][S::kParts][S::kChannels];
 
-  // A warp's part.
-  __device__ __forceinline__ void put(const float4 (&sums)[kValues][S::kQuads]) {
-    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-    const int column = 16 * (warp % S::kColumnWarps * S::kColumnTiles) + 4 * (lane / 4);
+  // A warp's part. Four neighbouring lanes have the same columns.
+  __device__ __forceinline__ void put(const Columns (&sums)[kValues][S::kSlots]) {
 #pragma unroll
     for (int value = 0; value < kValues; ++value) {
 #pragma unroll
-      for (int q = 0; q < S::kQuads; ++q) {
-        const float4& own = sums[value][q];
-        const float4 total = make_float4(warp_sum<4>(own.x), warp_sum<4>(own.y), warp_sum<4>(own.z),
-                                         warp_sum<4>(own.w));
-        if (lane % 4 == 0) {
-          *reinterpret_cast<float4*>(&of_warp[value][warp / S::kColumnWarps][column + 32 * q]) =
-              total;
-        }
+      for (int slot = 0; slot < S::kSlots; ++slot) {
+        const Columns total = map([](float one) { return warp_sum<4>(one); }, sums[value][slot]);
+        if (threadIdx.x % 4 == 0) store_as(&of_part[value][S::part()][S::column(slot)], total);
       }
     }
   }
@@ -276,12 +258,16 @@ struct BlockSums {
   __device__ __forceinline__ float total(int value, int column) const {
     float sum = 0;
 #pragma unroll
-    for (int warp = 0; warp < S::kPositionWarps; ++warp) sum += of_warp[value][warp][column];
+    for (int part = 0; part < S::kParts; ++part) sum += of_part[value][part][column];
     return sum;
   }
-  __device__ __forceinline__ float4 total4(int value, int column) const {
-    return make_float4(total(value, column), total(value, column + 1), total(value, column + 2),
-                       total(value, column + 3));
+  __device__ __forceinline__ Columns total_of_columns(int value, int column) const {
+    Columns sum = load_as<Columns>(&of_part[value][0][column]);
+#pragma unroll
+    for (int part = 1; part < S::kParts; ++part) {
+      sum = add(sum, load_as<Columns>(&of_part[value][part][column]));
+    }
+    return sum;
   }
 };
 
@@ -302,43 +288,38 @@ struct MomentsSink {
                                          Memory& memory, Each each) const {
     const bool multiplies = static_cast<int>(threadIdx.x) < S::kWorkers;
     const std::int64_t row = (std::int64_t{tile.n} * p.length_out + tile.first) * S::kChannels;
-    const auto with_bias = [&](int column, const float4& sum) {
-      return add4(sum, load4(p.bias + column));
+    using Columns = typename S::Columns;
+    const auto with_bias = [&](int column, const Columns& sum) {
+      return add(sum, load_as<Columns>(p.bias + column));
     };
     if (!norm.normalized) {
-      each([&](int, int position, int column, float4 sum) {
-        *reinterpret_cast<float4*>(p.y + row + position * S::kChannels + column) =
-            with_bias(column, sum);
+      each([&](int, int position, int column, const Columns& sum) {
+        store_as(p.y + row + position * S::kChannels + column, with_bias(column, sum));
       });
       return;
     }
-    float4 sums[1][S::kQuads] = {};
-    each([&](int q, int, int column, float4 sum) {
-      sums[0][q] = add4(sums[0][q], with_bias(column, sum));
+    Columns sums[1][S::kSlots] = {};
+    each([&](int slot, int, int column, const Columns& sum) {
+      sums[0][slot] = add(sums[0][slot], with_bias(column, sum));
     });
     if (multiplies) memory.first.put(sums);
     ptx::bar_sync<S::kThreads>();  // all warps' sums stand
     const auto count = static_cast<float>(tile.count);
-    const auto near = [&](int column) {
-      const float4 total = memory.first.total4(0, column);
-      return make_float4(total.x / count, total.y / count, total.z / count, total.w / count);
-    };
-    float4 centre[S::kQuads];
+    Columns centre[S::kSlots];
     if (multiplies) {
-      const int warp = static_cast<int>(threadIdx.x) / 32,
-                lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
-      for (int q = 0; q < S::kQuads; ++q) {
-        centre[q] = near(16 * (warp % S::kColumnWarps * S::kColumnTiles) + 4 * (lane / 4) + 32 * q);
+      for (int slot = 0; slot < S::kSlots; ++slot) {
+        centre[slot] = map([&](float total) { return total / count; },
+                           memory.first.total_of_columns(0, S::column(slot)));
       }
     }
-    float4 centred[2][S::kQuads] = {};  // sums of d = y - near, and of d^2
-    each([&](int q, int position, int column, float4 sum) {
-      const float4 y = with_bias(column, sum);
-      *reinterpret_cast<float4*>(p.y + row + position * S::kChannels + column) = y;
-      const float4 d = sub4(y, centre[q]);
-      centred[0][q] = add4(centred[0][q], d);
-      centred[1][q] = fma4(d, d, centred[1][q]);
+    Columns centred[2][S::kSlots] = {};  // sums of d = y - near, and of d^2
+    each([&](int slot, int position, int column, const Columns& sum) {
+      const Columns y = with_bias(column, sum);
+      store_as(p.y + row + position * S::kChannels + column, y);
+      const Columns d = subtract(y, centre[slot]);
+      centred[0][slot] = add(centred[0][slot], d);
+      centred[1][slot] = multiply_add(d, d, centred[1][slot]);
     });
     if (multiplies) memory.second.put(centred);
     ptx::bar_sync<S::kThreads>();  // all warps' sums stand
@@ -358,9 +339,8 @@ struct GradientSink {
   Between norm;  // of the layer below
 
   struct Memory {
-    // Positions 32 bytes beyond a multiple of 128 apart: what eight lanes read at once, of four
-    // positions, lies in different groups of banks.
-    alignas(16) float y[S::kPositions][S::kChannels + 8];
+    // So far apart that what a warp reads at once, of four positions, lies in different banks.
+    alignas(16) float y[S::kPositions][S::kChannels + S::kSkew];
     LayerConstants<S::kChannels> constants;
     BlockSums<S, 2> sums;
   };
@@ -384,15 +364,18 @@ struct GradientSink {
     if (thread >= S::kWorkers) ptx::cp_async_wait_group<0>();
     ptx::bar_sync<S::kThreads>();  // y is there
     const std::int64_t row = (std::int64_t{tile.n} * p.length_out + tile.first) * S::kChannels;
-    float4 sums[2][S::kQuads] = {};
-    each([&](int q, int position, int column, float4 dz) {
+    using Columns = typename S::Columns;
+    Columns sums[2][S::kSlots] = {};
+    each([&](int slot, int position, int column, const Columns& dz) {
       const LayerConstants<S::kChannels>& k = memory.constants;
-      const float4 d = sub4(load4(&memory.y[position][column]), load4(k.mean + column));
-      const float4 before = fma4(d, load4(k.scale + column), load4(k.shift + column));
-      const float4 g = activate_backward4<kActivation>(before, dz);
-      *reinterpret_cast<float4*>(p.y + row + position * S::kChannels + column) = g;
-      sums[0][q] = add4(sums[0][q], g);
-      sums[1][q] = fma4(g, d, sums[1][q]);
+      const Columns d = subtract(load_as<Columns>(&memory.y[position][column]),
+                                 load_as<Columns>(k.mean + column));
+      const Columns before =
+          multiply_add(d, load_as<Columns>(k.scale + column), load_as<Columns>(k.shift + column));
+      const Columns g = activate_backward_each<kActivation>(before, dz);
+      store_as(p.y + row + position * S::kChannels + column, g);
+      sums[0][slot] = add(sums[0][slot], g);
+      sums[1][slot] = multiply_add(g, d, sums[1][slot]);
     });
     if (!norm.normalized) return;
     if (thread < S::kWorkers) memory.sums.put(sums);

@@ -21,7 +21,8 @@ struct DeviceModel {
 };
 DeviceModel& device_model();
 
-// What goes wrong. Everything is 0 or false in a healthy machine.
+// What goes wrong. Everything is 0 or false in a healthy machine. Of a program that a test starts:
+// SIDECHANNEL_EMULATOR_FAIL_ALLOCATION=n, SIDECHANNEL_EMULATOR_FAIL_LAUNCH=n in its environment.
 struct Faults {
   bool no_driver = false;
   int driver_version = 0;  // one that is older than the runtime; 0: as new as the runtime

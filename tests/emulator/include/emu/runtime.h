@@ -37,6 +37,8 @@
   X(cudaErrorStreamCaptureUnsupported, 900, "operation not permitted when stream is capturing") \
   X(cudaErrorStreamCaptureInvalidated, 901,                                                     \
     "operation failed due to a previous error during capture")                                  \
+  X(cudaErrorStreamCaptureWrongThread, 908,                                                     \
+    "attempt to terminate a thread-local capture sequence from another thread")                 \
   X(cudaErrorInvalidClusterSize, 912, "cluster misconfiguration")                               \
   X(cudaErrorUnknown, 999, "unknown error")
 #define EMU_CUDA_ERROR(name, number, text) name = number,
