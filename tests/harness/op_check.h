@@ -3,7 +3,6 @@
 // What the tests of operations share: seeded contents, brute-force references with an error bound
 // derived from them, walls around buffers, and reruns that must agree to the bit.
 
-#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -160,17 +159,6 @@ void expect_near(std::string_view what, std::span<const T> actual, const Referen
         << what << "[" << i << "] is " << actual[i] << ", expected " << expected.value[i]
         << " within " << bound;
   }
-}
-
-// How many expectations fail in f, of which nobody else hears: of checks that must notice
-// something.
-template <class F>
-int failures_of(const F& f) {
-  testing::TestPartResultArray results;
-  const testing::ScopedFakeTestPartResultReporter reporter(
-      testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &results);
-  f();
-  return results.size();
 }
 
 // --- Buffers ------------------------------------------------------------------------------------
