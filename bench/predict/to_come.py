@@ -16,14 +16,16 @@ COMPILED = "compiled-a564f4a.json"
 
 
 @functools.cache
-def code(*words):
-    """[registers, instructions, of these in the hottest loop] of the kernel whose name has all words;
-    of several, which differ in what the words do not tell, that with the most."""
+def code(shape, split, *words):
+    """[registers, instructions, of these in the loop that multiplies] of the kernel of that shape whose
+    name has all words. The loop is the same in all kernels of a shape."""
     kernels = json.loads(Path(__file__).with_name(COMPILED).read_text())["kernels"]
-    found = [(k[0], k[3], k[4]) for name, k in kernels.items() if all(word in name for word in words)]
-    if not found:
-        raise ValueError(f"{COMPILED}: no kernel has {words}")
-    return max(found, key=lambda k: k[1])
+    of_shape = {name: (k[0], k[3], k[4]) for name, k in kernels.items()
+                if f"device::{shape}" in name and ("Split<" in name) == split}
+    found = [k for name, k in of_shape.items() if all(word in name for word in words)]
+    if len(found) != 1:
+        raise ValueError(f"{COMPILED}: {len(found)} kernels have {shape} and {words}")
+    return *found[0][:2], min(k[2] for k in of_shape.values())
 
 
 # --- Hidden layers ------------------------------------------------------------------------------
@@ -51,10 +53,18 @@ def tiles(channels, tf32):
         found = {f"TF32 {name}": tile for name, tile in TILES.items()}
         found.update(WGMMA if channels == 64 else {})
     else:
-        found = {f"split TF32 {name}": (positions, threads, f"Split<{shape}>")
-                 for name, (positions, threads, shape) in TILES.items()}
+        found = {f"split TF32 {name}": tile for name, tile in TILES.items()}
     return {name: tile for name, tile in found.items()
             if "wgmma" in name or f"h = {channels}," in name}
+
+
+@functools.cache
+def counted(rows_, weights):
+    """Instructions of a helper's warp for a stage: `rows_` of those for four numbers of the rows (an
+    address, a place, the load, three operations on each, their rounding), a dozen for four weights.
+    Scaled to what FETCH gives for the measured kernel, of 160 positions and 128 helpers."""
+    _, _, _, length, loop, _ = measured.compiled()["conv1d_mma: mma_rows_kernel<64, 5, false>"]
+    return FETCH * (length - loop) / (6 * 30 + 10 * 12) * (rows_ * 30 + weights * 12)
 
 
 def rows(s, variant, backward=False, alone=False, **how):
@@ -63,21 +73,24 @@ def rows(s, variant, backward=False, alone=False, **how):
     back y of both layers is read, and dy kept."""
     wgmma, split = "wgmma" in variant, variant.startswith("split")
     positions, threads, shape = tiles(s.channels, not split)[variant]
-    ends = ("PlainSource", "PlainSink") if alone else (
+    ends = (f", {str(backward).lower()}, device::PlainSource, device::PlainSink",) if alone else (
         ("GradientSource", "GradientSink") if backward else ("ActivatedSource", "MomentsSink"))
-    registers, length, loop = code(shape, *ends)
+    registers, length, loop = code(shape, split, *ends)
     h, stages, images = s.channels, s.channels // 16, 2 if split else 1
     x, y, length_out = (s.y, s.x, s.length) if backward else (s.x, s.y, s.length_out)
     blocks, cluster = s.samples * ceil_div(length_out, positions), 2 if "clusters of 2" in variant else 1
     loop = 0 if wgmma else loop  # products that one instruction begins, 64 times longer than mma.sync's
-    rest = length - loop
+    rest, helpers = length - loop, threads - (256 if "64, 5" in shape or "5, 2, 80" in shape else 128)
     read = x if alone or not backward else 2 * x + y
     stage = 4 * ((positions + s.taps - 1) | 1) * 16 + 16 * s.taps * h * FLOAT
     beside = positions * (h + 8) * FLOAT if backward and not alone else 0
     return Launch(
         f"rows, {variant}", blocks, threads, registers,
-        (stages if wgmma else 2 * images) * stage + beside, instructions=ONCE * rest, fetch=FETCH * rest,
-        loop=loop * stages, stages=stages, ahead=2 if wgmma else 1, roles=2, cluster=cluster,
+        (stages if wgmma else 2 * images) * stage + beside, instructions=ONCE * rest,
+        fetch=(1.5 if split else 1) * counted(
+            ceil_div((positions + s.taps - 1) * 4, helpers) * (5 / 3 if backward and not alone else 1),
+            0 if wgmma else s.taps * 4 * h // helpers),
+        loop=loop * stages, stages=stages, ahead=2, roles=2, cluster=cluster,
         barriers=0 if alone else 3, read=blocks * (s.w / cluster + (s.taps - 1) * h * FLOAT) + read,
         fresh=read + s.w, write=y if alone or not backward else y + x,
         **{"wgmma" if wgmma else "mma": (3 if split else 1) * 2.0 * blocks * positions * s.taps * h * h},
@@ -88,9 +101,8 @@ def parameter_gradients(s, layers, split):
     """Of layers in a row: as few launches as take 16 layers each, one round of blocks, and the sums of
     all splits."""
     h, sums, found = s.channels, s.taps * s.channels ** 2 + s.channels, []
-    registers, length, loop = code("mma_weights_kernel", "Split<" if split else "<device::WeightShape",
-                                   f"WeightShape<{h}, 5>", "ActivatedInput")
-    launches, images = ceil_div(layers, 16), 2 if split else 1
+    registers, length, loop = code(f"WeightShape<{h}, 5>", split, "ActivatedInput")
+    launches, images, helpers = ceil_div(layers, 16), 2 if split else 1, 128 if split else 256
     for i in range(launches):
         count = layers * (i + 1) // launches - layers * i // launches
         splits = max(1, MULTIPROCESSORS // (2 * count))
@@ -98,10 +110,10 @@ def parameter_gradients(s, layers, split):
         stages, blocks = ceil_div(chunks, splits), 2 * splits * count
         stage = images * (h // 8 * (64 + s.taps) * 16 + 64 * h * FLOAT)
         found.append(Launch(
-            f"parameter gradients, {count} layers", blocks, 256, registers, 2 * stage,
+            f"parameter gradients, {count} layers", blocks, 128 + helpers, registers, 2 * stage,
             read=count * (s.x + 2 * s.y), fresh=count * (s.x + s.y), write=count * splits * sums * FLOAT,
-            instructions=ONCE * rest, fetch=FETCH * rest, loop=loop * 8 * stages, stages=stages, ahead=1,
-            roles=2, barriers=1,
+            instructions=ONCE * rest, loop=loop * 8 * stages, stages=stages, ahead=2, roles=2, barriers=1,
+            fetch=(1.5 if split else 1) * counted(ceil_div(68 * h // 8, helpers), 16 * h // helpers),
             mma=images * (images + 1) / 2 * 2.0 * blocks * stages * 64 * s.taps * h * h / 2))
     found.append(Launch("parameter gradients, sums", layers * ceil_div(sums, 256), 256, 32,
                         read=layers * splits * sums * FLOAT, write=layers * sums * FLOAT, instructions=60,
@@ -258,7 +270,8 @@ def probes(machine, variant):
     probes at once."""
     s = SHAPES["paper"]
     count = (31, s.samples * s.length)
-    network = [(x, 0) for x in measured.normals(s.samples, s.length) + measured.one_channel_in(s, False)]
+    first = measured.normals(s.samples, s.length) + measured.one_channel_in(s, False)
+    network = [(x, 0) for x in first]
     network += layers_in_a_row([s] * (s.depth - 2), variant, False, hidden=True)
     network += [(x, 0) for x in measured.one_channel_out(s)]
     parameters = count[0] * (64 * 256 + 256 * 256 + 3 * 256 + 1)

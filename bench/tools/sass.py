@@ -35,9 +35,12 @@ def kernels(sass):
 
 
 def hottest_loop(instructions):
-    """The opcodes of the innermost loop with the most work; of the whole kernel where there is none."""
+    """The opcodes of the innermost loop with the most work; of the whole kernel where there is none.
+    Beside products of tensor cores others are no work."""
+    unit = next((op for op in WORK if any(op == o for _, o, _ in instructions)), None)
+
     def work(opcodes):
-        return sum(opcodes[op] for op in WORK)
+        return opcodes[unit]
 
     best = None
     for address, op, rest in instructions:

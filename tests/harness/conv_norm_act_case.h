@@ -221,4 +221,19 @@ inline std::vector<std::string> variants(kernels::CudaQueue& queue,
 }
 #endif
 
+// Calls f(case, variant) for all rows that the queue computes: with the kernel that is chosen and
+// some of the others in turn, each of which meets several rows. Emulation takes its time.
+template <class Backend, class T>
+void for_rows(auto& queue, const auto& f) {
+  std::size_t index = 0;
+  for (const RowCase& c : kernel_rows()) {
+    RowOn<Backend, T> row(c);
+    const std::vector<std::string> all = variants(queue, row.calls());
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (i == 0 || (c.layers < 10 && (index + i) % 3 == 0)) f(c, all[i]);
+    }
+    ++index;
+  }
+}
+
 }  // namespace sidechannel::harness

@@ -37,21 +37,6 @@ void for_queues(const F& f) {
     Backend::for_precisions(f);
   }
 }
-// Calls f(case, variant) for all rows that the queue computes, with each of its kernels.
-template <class Backend, class T>
-void for_rows(auto& queue, const auto& f) {
-  int count = 0;
-  for (const RowCase& c : harness::kernel_rows()) {
-    RowOn<Backend, T> row(c);
-    for (const std::string& variant : harness::variants(queue, row.calls())) {
-      SCOPED_TRACE(c.text() + " " + variant);
-      f(c, variant);
-      ++count;
-    }
-  }
-  EXPECT_GE(count, 2);
-}
-
 template <class Buffer>
 void expect_same(const char* what, const std::vector<Buffer*>& a, const std::vector<Buffer*>& b) {
   ASSERT_EQ(a.size(), b.size());
@@ -157,7 +142,8 @@ void check_backward(auto& queue, const std::string& variant, RowOn<Backend, T>& 
 
 BACKEND_TEST(ConvNormAct, AgreesWithTheDefinition) {
   for_queues<Backend>([]<class T>(auto& queue) {
-    for_rows<Backend, T>(queue, [&](const RowCase& c, const std::string& variant) {
+    harness::for_rows<Backend, T>(queue, [&](const RowCase& c, const std::string& variant) {
+      SCOPED_TRACE(c.text() + " " + variant);
       RowOn<Backend, T> row(c);
       check_forward<Backend, T>(queue, c, variant, row);
       check_backward<Backend, T>(queue, variant, row);

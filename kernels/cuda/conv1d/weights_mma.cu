@@ -21,7 +21,7 @@ template <class S>
 void mma_weights(CudaQueue& queue, const WeightSums& p) {
   Launch how;
   how.grid = Grid{S::kChannels / S::kSlice, p.splits};
-  how.block = dim3(device::kWeightThreads);
+  how.block = dim3(device::kWeightThreads<S>);
   how.dynamic_shared = kShared<S>;
   constexpr const char* kName =
       S::kImages == 2 ? "conv1d weight gradient, split TF32" : "conv1d weight gradient, TF32";

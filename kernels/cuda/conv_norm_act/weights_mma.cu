@@ -70,7 +70,7 @@ void run_layers(CudaQueue& queue, View<LayerWeights> layers) {
     Launch how;
     how.grid =
         Grid{S::kChannels / S::kSlice, layers[0].sums.splits, static_cast<std::int64_t>(count)};
-    how.block = dim3(device::kWeightThreads);
+    how.block = dim3(device::kWeightThreads<S>);
     how.dynamic_shared = sizeof(device::WeightMemory<S>);
     launch(queue,
            S::kImages == 2 ? "conv_norm_act weight gradients, split TF32"

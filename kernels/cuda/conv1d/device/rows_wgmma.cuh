@@ -87,31 +87,35 @@ __device__ __forceinline__ void bring_weights(const float* packed, Memory& share
   }
 }
 
+// What needs nothing of earlier launches: the barriers of all of a cluster's blocks, and weights
+// that are `early`.
+template <class S, class Memory>
+__device__ __forceinline__ void begin_stages(const float* packed, bool early, Memory& shared) {
+  const bool brings_weights = static_cast<int>(threadIdx.x) == S::kWorkers;
+  if (brings_weights) {
+#pragma unroll
+    for (std::uint64_t& barrier : shared.full) {
+      ptx::mbarrier_init(&barrier, S::kRowHelpers + 1);
+      ptx::mbarrier_arrive_expect_tx(&barrier, sizeof(PackedStage<S::kTaps>));
+    }
+    ptx::fence_mbarrier_init();
+  }
+  if constexpr (S::kCluster > 1) {
+    ptx::barrier_cluster();  // the barriers of all blocks stand
+  } else {
+    ptx::bar_sync<S::kThreads>();  // the barriers stand
+  }
+  if (early && brings_weights) bring_weights<S>(packed, shared);
+}
+
 // p.w is packed. Where `early`, it stood when the launch before this one began.
 template <class S, class Source, class Sink>
 __global__ void __launch_bounds__(S::kThreads, 1)
     wgmma_rows_kernel(NarrowProduct p, bool early, Source source, Sink sink) {
-  using Memory = WgmmaRowMemory<S, Source, Sink>;
+  after_earlier_launches(
+      [&] { begin_stages<S>(p.w, early, *dynamic_shared<WgmmaRowMemory<S, Source, Sink>>()); });
+  auto& shared = *dynamic_shared<WgmmaRowMemory<S, Source, Sink>>();
   const bool brings_weights = static_cast<int>(threadIdx.x) == S::kWorkers;
-  after_earlier_launches([&] {
-    auto& shared = *dynamic_shared<Memory>();
-    if (brings_weights) {
-#pragma unroll
-      for (std::uint64_t& barrier : shared.full) {
-        ptx::mbarrier_init(&barrier, S::kRowHelpers + 1);
-        ptx::mbarrier_arrive_expect_tx(&barrier, sizeof(PackedStage<S::kTaps>));
-      }
-      ptx::fence_mbarrier_init();
-    }
-    // The barriers of all blocks stand.
-    if constexpr (S::kCluster > 1) {
-      ptx::barrier_cluster();
-    } else {
-      ptx::bar_sync<S::kThreads>();
-    }
-    if (early && brings_weights) bring_weights<S>(p.w, shared);
-  });
-  auto& shared = *dynamic_shared<Memory>();
   if (!early && brings_weights) bring_weights<S>(p.w, shared);
   const RowTile tile(p, S::kPositions);
   const int helper = static_cast<int>(threadIdx.x) - S::kWorkers;  // negative: multiplies

@@ -8,8 +8,8 @@
 //
 // A block sums a slice of h / 2 input channels x all h output channels x all taps over one split:
 // grid.x counts slices, grid.y splits, grid.z layers. Four of its warps multiply chunks of 64
-// positions, four bring the next chunk (conv1d/device/mma.cuh) and sum the bias gradient from what
-// they bring, before it is rounded.
+// positions, eight (of split operands four, whose registers the others need) bring the next chunk
+// and sum the bias gradient from what they bring, before it is rounded.
 //
 // A warp that multiplies sums 32 co x 16 ci x all taps, as 2 x 2 * taps products of mma.sync
 // m16n8k8, in which rows (m) are co, columns (n) are ci, and the sum (k) runs over positions. For h
@@ -39,7 +39,10 @@ namespace sidechannel::kernels::device {
 constexpr int kWeightChunk = 64;
 constexpr int kWeightSteps = kWeightChunk / 8;
 constexpr int kWeightWorkers = 128;  // threads that multiply
-constexpr int kWeightThreads = kWeightWorkers + kHelpers;
+template <class S>
+constexpr int kWeightHelpers = S::kImages == 1 ? 2 * kHelpers : kHelpers;
+template <class S>
+constexpr int kWeightThreads = kWeightWorkers + kWeightHelpers<S>;
 
 template <int kHidden, int kOfTaps>
 struct WeightShape {
@@ -60,13 +63,13 @@ struct WeightStage {
 };
 
 // What the shared memory is used for: two stages, in the end the sums of one group, and the bias's
-// of 16 helpers for each channel.
+// of an eighth of the helpers for each channel.
 template <class S>
 union WeightMemory {
   WeightStage<S> stages[2];
   struct {
     float group[S::kSums][S::kGroupThreads];
-    float bias[kHelpers / 8][S::kChannels];
+    alignas(16) float bias[kWeightHelpers<S> / 8][S::kChannels];
   } ending;
 };
 
@@ -90,75 +93,89 @@ struct WeightLayers {
   WeightLayer<Input> at[kMost];
 };
 
-// The helpers' part: brings a chunk. Of dy, eight lanes take the channels 4 * g of a pair of tiles,
-// at one position; their sums go to the bias's.
+// The helpers' part: a chunk on its way to shared memory. Of dy, eight lanes take the channels 4 *
+// g of a pair of tiles, at one position; their sums go to the bias's.
 template <class S, class Input>
-__device__ __forceinline__ void bring(const WeightLayer<Input>& layer, const Chunk& chunk,
-                                      int helper, int first_ci, WeightStage<S>& stage,
-                                      float (&bias)[S::kPairs][4]) {
-  const WeightSums& p = layer.sums;
-  constexpr int kPasses = kWeightChunk / (kHelpers / 8);
-  const int g = helper % 8;
-  const int start = helper / 8;
-  const float* dy = p.dy + (std::int64_t{chunk.n} * p.length_out + chunk.first) * S::kChannels;
-  // All loads are begun before the first result is needed.
-  float4 loaded[kPasses][S::kPairs];
-#pragma unroll
-  for (int pass = 0; pass < kPasses; ++pass) {
-    const int position = start + pass * (kHelpers / 8);
-#pragma unroll
-    for (int pair = 0; pair < S::kPairs; ++pair) {
-      loaded[pass][pair] = position < chunk.count
-                               ? load4(dy + position * S::kChannels + 32 * pair + 4 * g)
-                               : make_float4(0, 0, 0, 0);
-    }
-  }
+struct BroughtChunk {
+  static constexpr int kHelperThreads = kWeightHelpers<S>;
+  static constexpr int kPasses = kWeightChunk / (kHelperThreads / 8);
   using X = std::remove_extent_t<decltype(WeightStage<S>::x)>;
-  const auto for_own_x = [&](auto visit) {
-    stage.x[0].template for_own_chunks<kHelpers, S::kChannels>(
+  float4 dy[kPasses][S::kPairs];
+  float4 x[X::template kPasses<kHelperThreads>];
+
+  template <class Visit>
+  static __device__ __forceinline__ void for_own_x(const WeightSums& p, const Chunk& chunk,
+                                                   int helper, int first_ci, X& to, Visit visit) {
+    to.template for_own_chunks<kHelperThreads, S::kChannels>(
         helper, p.x + std::int64_t{chunk.n} * p.length * S::kChannels, p.length, first_ci,
         chunk.first - p.padding, chunk.count + S::kTaps - 1, visit);
-  };
-  float4 x[X::template kPasses<kHelpers>];
-  for_own_x([&x](int pass, float*, const float* global, bool inside) {
-    if (inside) x[pass] = load4(global);
-  });
-  const typename Input::Constants constants(layer.input, chunk.n,
-                                            first_ci + 4 * X::own_quad(helper));
+  }
+
+  // All loads are begun before the first result is needed.
+  __device__ __forceinline__ void load(const WeightSums& p, const Chunk& chunk, int helper,
+                                       int first_ci, WeightStage<S>& stage) {
+    const float* from = p.dy + (std::int64_t{chunk.n} * p.length_out + chunk.first) * S::kChannels;
 #pragma unroll
-  for (int pass = 0; pass < kPasses; ++pass) {
-    const int position = start + pass * (kHelpers / 8);
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const int position = helper / 8 + pass * (kHelperThreads / 8);
 #pragma unroll
-    for (int pair = 0; pair < S::kPairs; ++pair) {
-      const float4 exact = loaded[pass][pair];
-      bias[pair][0] += exact.x;
-      bias[pair][1] += exact.y;
-      bias[pair][2] += exact.z;
-      bias[pair][3] += exact.w;
-      const float4 big = to_tf32(exact);
-      put_rows(&stage.dy[0][position / 8][2 * pair], g, position / 2 % 4, position % 2, big);
-      if constexpr (S::kImages == 2) {
-        put_rows(&stage.dy[1][position / 8][2 * pair], g, position / 2 % 4, position % 2,
-                 small_of_tf32(exact, big));
+      for (int pair = 0; pair < S::kPairs; ++pair) {
+        dy[pass][pair] = position < chunk.count
+                             ? load4(from + position * S::kChannels + 32 * pair + 4 * (helper % 8))
+                             : make_float4(0, 0, 0, 0);
       }
     }
+    for_own_x(p, chunk, helper, first_ci, stage.x[0],
+              [&](int pass, float*, const float* global, bool inside) {
+                if (inside) x[pass] = load4(global);
+              });
   }
-  for_own_x([&](int pass, float* shared, const float*, bool inside) {
-    float4 big = make_float4(0, 0, 0, 0), small = big;
-    if (inside) {
-      const float4 value = constants.value(x[pass]);
-      big = to_tf32(value);
-      if constexpr (S::kImages == 2) small = small_of_tf32(value, big);
+
+  __device__ __forceinline__ void put(const WeightLayer<Input>& layer, const Chunk& chunk,
+                                      int helper, int first_ci, WeightStage<S>& stage,
+                                      float4 (&bias)[S::kPairs]) const {
+    const int g = helper % 8;
+#pragma unroll
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const int position = helper / 8 + pass * (kHelperThreads / 8);
+#pragma unroll
+      for (int pair = 0; pair < S::kPairs; ++pair) {
+        const float4 exact = dy[pass][pair];
+        bias[pair] = add(bias[pair], exact);
+        const float4 big = to_tf32(exact);
+        put_rows(&stage.dy[0][position / 8][2 * pair], g, position / 2 % 4, position % 2, big);
+        if constexpr (S::kImages == 2) {
+          put_rows(&stage.dy[1][position / 8][2 * pair], g, position / 2 % 4, position % 2,
+                   small_of_tf32(exact, big));
+        }
+      }
     }
-    *reinterpret_cast<float4*>(shared) = big;
-    if constexpr (S::kImages == 2) {
-      *reinterpret_cast<float4*>(shared + sizeof(X) / sizeof(float)) = small;
-    }
-  });
+    const typename Input::Constants constants(layer.input, chunk.n,
+                                              first_ci + 4 * X::own_quad(helper));
+    for_own_x(layer.sums, chunk, helper, first_ci, stage.x[0],
+              [&](int pass, float* shared, const float*, bool inside) {
+                float4 big = make_float4(0, 0, 0, 0), small = big;
+                if (inside) {
+                  const float4 value = constants.value(x[pass]);
+                  big = to_tf32(value);
+                  if constexpr (S::kImages == 2) small = small_of_tf32(value, big);
+                }
+                *reinterpret_cast<float4*>(shared) = big;
+                if constexpr (S::kImages == 2) {
+                  *reinterpret_cast<float4*>(shared + sizeof(X) / sizeof(float)) = small;
+                }
+              });
+  }
+};
+
+// The barrier between chunks, which both roles reach: by name, from different places.
+template <class S>
+__device__ __forceinline__ void chunk_barrier() {
+  ptx::bar_sync<kWeightThreads<S>>();
 }
 
 template <class S, class Input, int kMost>
-__global__ void __launch_bounds__(kWeightThreads, 1)
+__global__ void __launch_bounds__(kWeightThreads<S>, 1)
     mma_weights_kernel(const __grid_constant__ WeightLayers<Input, kMost> layers) {
   after_earlier_launches();
   const WeightLayer<Input>& layer = layers.at[blockIdx.z];
@@ -219,20 +236,35 @@ __global__ void __launch_bounds__(kWeightThreads, 1)
     }
   };
 
-  float bias[S::kPairs][4] = {};
+  float4 bias[S::kPairs] = {};
   const Chunks chunks(p, static_cast<int>(blockIdx.y));
+  // Each role has its own registers. What the helpers put, they load a chunk before.
   if (helper >= 0) {
-    bring<S>(layer, Chunk(p, chunks.begin), helper, first_ci, shared.stages[0], bias);
-  }
-  __syncthreads();  // the first chunk is complete
+    BroughtChunk<S, Input> brought;
+    const auto load = [&](int index, int s) {
+      if (index < chunks.end) {
+        brought.load(p, Chunk(p, index), helper, first_ci, shared.stages[s]);
+      }
+    };
+    load(chunks.begin, 0);
+    brought.put(layer, Chunk(p, chunks.begin), helper, first_ci, shared.stages[0], bias);
+    load(chunks.begin + 1, 1);
+    chunk_barrier<S>();  // the first chunk is complete
 #pragma unroll 1
-  for (int index = chunks.begin, s = 0; index < chunks.end; ++index, s ^= 1) {
-    if (helper < 0) {
-      multiply(shared.stages[s], Chunk(p, index).count);
-    } else if (index + 1 < chunks.end) {
-      bring<S>(layer, Chunk(p, index + 1), helper, first_ci, shared.stages[s ^ 1], bias);
+    for (int index = chunks.begin + 1, s = 1; index <= chunks.end; ++index, s ^= 1) {
+      if (index < chunks.end) {
+        brought.put(layer, Chunk(p, index), helper, first_ci, shared.stages[s], bias);
+        load(index + 1, s ^ 1);
+      }
+      chunk_barrier<S>();  // the chunk before has been read, this one is complete
     }
-    __syncthreads();  // this chunk has been read, the next one is complete
+  } else {
+    chunk_barrier<S>();
+#pragma unroll 1
+    for (int index = chunks.begin, s = 0; index < chunks.end; ++index, s ^= 1) {
+      multiply(shared.stages[s], Chunk(p, index).count);
+      chunk_barrier<S>();
+    }
   }
 
   add_groups<S::kGroups, S::kSums>(&sum[0][0][0][0], group, rank, shared.ending.group);
@@ -254,16 +286,13 @@ __global__ void __launch_bounds__(kWeightThreads, 1)
   if (helper >= 0) {
 #pragma unroll
     for (int i = 0; i < S::kPairs; ++i) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        shared.ending.bias[helper / 8][32 * i + 4 * (helper % 8) + e] = bias[i][e];
-      }
+      store_as(&shared.ending.bias[helper / 8][32 * i + 4 * (helper % 8)], bias[i]);
     }
   }
   __syncthreads();  // all helpers' sums stand
   if (thread < kChannels) {
     float total = 0;
-    for (int i = 0; i < kHelpers / 8; ++i) total += shared.ending.bias[i][thread];
+    for (int i = 0; i < kWeightHelpers<S> / 8; ++i) total += shared.ending.bias[i][thread];
     out[p.weight_sums + thread] = total;
   }
 }
