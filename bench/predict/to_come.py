@@ -227,8 +227,9 @@ def steps(machine):
             [(replace(x, early=True), cold) for x, cold in measured.step(name, True, machine)], 1)
     # The probes' step and a batch of the map: the network's way forward, and all probes at once.
     count = (31, s.samples * s.length)
+    showing = replace(mma, write=s.y + s.x)  # z too
     network = ([(x, 0) for x in measured.normals(s.samples, s.length) + measured.one_channel_in(s, False)]
-               + [(replace(mma, write=s.y + s.x), 0)] * (s.depth - 2) + [(x, 0) for x in measured.one_channel_out(s)])
+               + [(showing, 0)] * (s.depth - 2) + [(x, 0) for x in measured.one_channel_out(s)])
     parameters = count[0] * (64 * 256 + 256 * 256 + 3 * 256 + 1)
     answers = FLOAT * count[0] * count[1]
     losses = [measured.kernel("mse: sum_ranges<SquaredError, StoreMean>", count[0], 1024, read=answers,

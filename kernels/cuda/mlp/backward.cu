@@ -18,8 +18,8 @@
 //   mlp_backward_sums    adds the ranges' parts, in order, and makes the gradients of them
 //
 // Order of a sum: rows eight by eight, whose sum the tensor core takes in an order of its own; of
-// dw1 the two halves of a tile apart. Of biases: a lane's rows, of a tile or of a range, then a tree
-// over the lanes.
+// dw1 the two halves of a tile apart. Of biases: a lane's rows, of a tile or of a range, then a
+// tree over the lanes.
 
 #include <cuda_runtime.h>
 
