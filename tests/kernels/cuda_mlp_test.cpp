@@ -37,8 +37,8 @@ struct MlpCase {
   MlpDims dims() const { return {rows, in, kMlpWidth}; }
 };
 
-// A row alone, tiles that are whole, one row short and one over, and several blocks of them; ranges
-// of rows for each multiprocessor, and more networks than that leaves ranges for.
+// A row alone, tiles that are whole, one row short and one over; several of them, which are ranges
+// of rows for blocks of their own; several networks.
 const std::vector<MlpCase> kCases = {{1, 64, 1},   {128, 32, 2}, {127, 64, 2},
                                      {129, 32, 1}, {300, 64, 3}, {40, 32, 8}};
 

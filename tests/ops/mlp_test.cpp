@@ -22,7 +22,10 @@ std::vector<Tensor> network_of(std::int64_t rows, std::int64_t in, std::int64_t 
     return draw.tensor(shape, 0,
                        1 / std::sqrt(static_cast<double>(std::max<std::int64_t>(shape[1], 1))));
   };
-  std::vector<Tensor> all{draw.tensor({rows, in}), scaled({width, in})};
+  std::vector<Tensor> all;
+  all.reserve(7);  // below there are references to what stands in it
+  all.push_back(draw.tensor({rows, in}));
+  all.push_back(scaled({width, in}));
   Tape tape(harness::device(), DType::kF64);
   const auto add_bias = [&](const Tensor& x, const Tensor& w) {
     const Var before =

@@ -18,7 +18,8 @@
 //   mlp_backward_sums    adds the ranges' parts, in order, and makes the gradients of them
 //
 // Order of a sum: rows eight by eight, whose sum the tensor core takes in an order of its own; of
-// dw1 the two halves of a tile apart. Of biases: a lane's rows, a tree over the lanes.
+// dw1 the two halves of a tile apart. Of biases: a lane's rows, of a tile or of a range, then a
+// tree over the lanes.
 
 #include <cuda_runtime.h>
 
@@ -76,14 +77,12 @@ struct FirstArguments {
 template <int kIn>
 struct FirstMemory {
   MlpStage ring[3];
-  union {
-    MlpPlane x[kIn / 4];
-    float bias[8][64];  // of the warps, in the end
-  };
+  MlpPlane x[kIn / 4];
   float4 sums[kIn / 2][device::kMlpThreads];  // of dw1, each thread's own
   uint4 above2[2][kMlpRows / 8][16];          // of this tile and of the next one
   uint4 above1[kMlpRows / 8][16];
   float dy[kMlpRows];
+  float bias[device::kMlpThreads / 32][64];  // of the warps
 };
 
 template <int kIn>
@@ -109,7 +108,12 @@ __global__ void __launch_bounds__(device::kMlpThreads, 1)
 #pragma unroll
   for (int i = 0; i < kIn / 2; ++i) shared.sums[i][of.thread] = make_float4(0, 0, 0, 0);
 
-  float bias[2][4] = {};
+  // Of a warp's unit, by the lane of t = 0.
+  auto& warp_bias = shared.bias[of.thread / 32];
+  if (of.t == 0) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) warp_bias[32 * (i / 4) + 4 * of.g + i % 4] = 0;
+  }
   device::MlpSums sum;
 #pragma unroll 1
   for (int tile = first; tile < last; ++tile) {
@@ -142,6 +146,7 @@ __global__ void __launch_bounds__(device::kMlpThreads, 1)
 
     // g1, rounded.
     const unsigned own_bit = 1u << of.lane;
+    float bias[2][4] = {};
     device::for_quads(sum, [&](int pair, int j, int e, auto value) {
       const uint4 words = shared.above1[of.row / 8 + j][8 * e + of.pair + pair];
       const float d = shared.dy[of.row + 8 * j + of.t + 4 * e];
@@ -153,6 +158,15 @@ __global__ void __launch_bounds__(device::kMlpThreads, 1)
         value(i) = device::to_tf32(g);
       }
     });
+
+#pragma unroll
+    for (int pair = 0; pair < 2; ++pair) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float of_tile = device::warp_sum<4>(bias[pair][i]);
+        if (of.t == 0) warp_bias[32 * pair + 4 * of.g + i] += of_tile;
+      }
+    }
 
     // As left operands of dw1, whose k are rows: of k = t row t of eight, of k = t + 4 row t + 4.
     // n is input 4 * n + c of 32, c = 0 .. 3.
@@ -195,17 +209,9 @@ __global__ void __launch_bounds__(device::kMlpThreads, 1)
   }
 
   // The warps of the same units add what they have.
-  __syncthreads();  // all threads' sums stand; x has been read
+  __syncthreads();  // all threads' sums stand
   float* const out = p.ranges.first + (std::int64_t{network} * p.ranges.of_first + range) *
                                           (kMlpWidth * kIn + kMlpWidth);
-#pragma unroll
-  for (int pair = 0; pair < 2; ++pair) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float of_warp = device::warp_sum<4>(bias[pair][i]);
-      if (of.t == 0) shared.bias[of.thread / 32][32 * pair + 4 * of.g + i] = of_warp;
-    }
-  }
   if (of.row == 0) {
 #pragma unroll
     for (int u = 0; u < kParts; ++u) {
