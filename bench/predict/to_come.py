@@ -141,8 +141,8 @@ def layers_in_a_row(shapes, variant, backward, hidden=False):
         found.append((Launch("end of a row", blocks, 256, 40, read=last.y, fresh=last.y, write=last.y,
                              instructions=200, barriers=1), 0))
         return found
-    found.append((Launch("begin of the way back", blocks, 256, 62, 8960, read=2 * last.y, fresh=2 * last.y,
-                         write=last.y, instructions=200, barriers=1), gone / 2))
+    found.append((Launch("begin of the way back", blocks, 256, 62, 8960, read=2 * last.y,
+                         fresh=2 * last.y, write=last.y, instructions=200, barriers=1), gone / 2))
     found += [(rows(s, variant, True), gone / 3) for s in reversed(shapes)]
     gradients = parameter_gradients(first, len(shapes), split)
     found += [(launch, 0.75 * gone) for launch in gradients[:-1]] + [(gradients[-1], 0)]

@@ -228,29 +228,39 @@ def gpu_kernels(_, gpu):
 
 
 def variant_rows(gpu, wanted=lambda case: True):
-    """Of every case the kernels that could compute it, the fastest first; the chosen one is bold."""
+    """Of every case the kernels that could compute it, the fastest first; the chosen one is bold. Where
+    none was measured, of the paper's layers what is predicted."""
     predicted = (load("predicted-*.json") or {}).get("variants", {})
     kernels = (gpu or {}).get("kernels", {})
+    measured = (gpu or {}).get("variants", {}).get("results", {})
+    cases = measured or {case: dict.fromkeys(names) for case, names in predicted.items()
+                         if "/paper/" in case and "32 positions" not in case}
     rows = []
-    for case, variants in (gpu or {}).get("variants", {}).get("results", {}).items():
+    for case, variants in cases.items():
         warm = kernels.get("results", {}).get(f"{case}/warm", {})
         beside = [f"{number(time)} µs" if time else NOT_MEASURED
                   for time in (warm.get("library_us"), kernels.get("pytorch", {}).get(case))]
-        for name in sorted(variants, key=lambda name: variants[name]["us"]) if wanted(case) else []:
+
+        def microseconds(name):
+            return variants[name]["us"] if variants[name] else predicted[case][name]
+
+        for name in sorted(variants, key=microseconds) if wanted(case) else []:
             chosen = words_of(warm.get("label", ""))[1] == name
             expected = predicted.get(case, {}).get(name)
-            difference = variants[name]["difference"]
+            found = variants[name] or {}
+            difference = found.get("difference")
             rows.append([case, f"**{name}**" if chosen else name,
                          f"{number(expected)} µs" if expected else "",
-                         f"{number(variants[name]['us'])} µs", *beside,
-                         "not finite" if difference is None else f"{difference:.1g}"])
+                         f"{number(found['us'])} µs" if found else NOT_MEASURED, *beside,
+                         "" if not found else "not finite" if difference is None
+                         else f"{difference:.1g}"])
     return rows
 
 
 def gpu_variants(_, gpu):
     return table(["case", "kernel", "predicted", "warm", "a library", "PyTorch",
                   "largest difference from the chosen one's"],
-                 variant_rows(gpu) or [["every one", *[NOT_MEASURED] * 6]])
+                 variant_rows(gpu))
 
 
 def gpu_rows(gpu):
