@@ -81,8 +81,7 @@ class Crew {
       if (!changed) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     if (!left_.empty()) interrupt();
-    constexpr int kNone = 0;
-    stop(kNone);  // those that are told of nothing more end by themselves
+    stop(SIGTERM);
     progress_->finish(finished_, details());
     return failed_;
   }
@@ -275,12 +274,12 @@ class Crew {
     progress_->note(fmt::format("{}: failed: {}", sweep_.ids[cell], why));
   }
 
-  // Ends all workers and waits for them.
+  // Ends all workers and waits for them. A process without cells ends when it can be told of none.
   void stop(int signal) {
     const DelaysInterrupts until_all_have_ended;
     for (Process& process : processes_) {
       process.socket.reset();
-      kill(process.pid, signal);
+      if (std::ranges::count(slots_, &process, &Slot::process) > 0) kill(process.pid, signal);
     }
     for (const Process& process : processes_) waitpid(process.pid, nullptr, 0);
     for (Slot& slot : slots_) {

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -22,16 +21,14 @@ constexpr unsigned kMaxBlocksPerCluster = 8;  // what every device with clusters
 constexpr std::size_t kSharedWithoutAsking = 48 * 1024;
 
 // Several threads of the system may use the machine, one at a time: while one lives, no other does
-// anything with it. Every call that the program makes has one.
+// anything with it. Every call that the program makes has one. Who has waited longest is the next,
+// so that the calls of several threads really alternate.
 class Locked {
  public:
-  Locked() { mutex.lock(); }
-  ~Locked() { mutex.unlock(); }
+  Locked();
+  ~Locked();
   Locked(const Locked&) = delete;
   Locked& operator=(const Locked&) = delete;
-
- private:
-  static std::recursive_mutex mutex;
 };
 
 // --- Threads and blocks of the running cluster ---------------------------------------------------

@@ -7,9 +7,11 @@
 
 #include <unistd.h>
 
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <mutex>
 #include <thread>
 
 #include "machine.h"
@@ -47,7 +49,26 @@ Faults faults_of_environment() {
 Faults the_faults = faults_of_environment();
 }  // namespace
 
-std::recursive_mutex Locked::mutex;
+namespace {
+std::mutex turns_mutex;
+std::condition_variable next_turn;
+std::uint64_t turns_taken = 0;
+std::uint64_t turn = 0;
+thread_local int turns_held = 0;  // by calls that call each other
+}  // namespace
+
+Locked::Locked() {
+  if (turns_held++ > 0) return;
+  std::unique_lock<std::mutex> lock(turns_mutex);
+  next_turn.wait(lock, [mine = turns_taken++] { return turn == mine; });
+}
+
+Locked::~Locked() {
+  if (--turns_held > 0) return;
+  const std::lock_guard<std::mutex> lock(turns_mutex);
+  ++turn;
+  next_turn.notify_all();
+}
 
 DeviceModel& device_model() {
   return the_model;

@@ -218,5 +218,10 @@ void tree_in_warp(CudaQueue& queue, float* x) {
 void dynamic_shared_of(CudaQueue& queue, std::size_t bytes, float* y) {
   launch(queue, "last_float", last_float_kernel, {1, 1, bytes}, bytes, y);
 }
+int dynamic_shared_allowed() {
+  cudaFuncAttributes attributes = {};
+  cudaFuncGetAttributes(&attributes, last_float_kernel);
+  return attributes.maxDynamicSharedSizeBytes;
+}
 
 }  // namespace sidechannel::test

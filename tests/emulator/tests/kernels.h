@@ -26,6 +26,7 @@ void count_with_atomics(CudaQueue& queue, unsigned blocks, unsigned threads, int
 void places(CudaQueue& queue, unsigned* y);     // numbers in grid (2, 3, 2) and block (3, 2, 2)
 void tree_in_warp(CudaQueue& queue, float* x);  // [64], __syncwarp between the steps
 void dynamic_shared_of(CudaQueue& queue, std::size_t bytes, float* y);
+int dynamic_shared_allowed();  // bytes that the kernel of this may have
 
 // Those with one bug each, by their names in buggy_kernels.cu. x [256], of which the first 128 are
 // written.
