@@ -81,6 +81,7 @@ def rows(s, variant, backward=False, alone=False, **how):
     blocks, cluster = s.samples * ceil_div(length_out, positions), 2 if "clusters of 2" in variant else 1
     loop = 0 if wgmma else loop  # products that one instruction begins, 64 times longer than mma.sync's
     rest, helpers = length - loop, threads - (256 if "64, 5" in shape or "5, 2, 80" in shape else 128)
+    kept = x if backward and not alone else 0  # dy, stored by helpers beside the products: it flows
     read = x if alone or not backward else 2 * x + y
     stage = 4 * ((positions + s.taps - 1) | 1) * 16 + 16 * s.taps * h * FLOAT
     beside = positions * (h + 8) * FLOAT if backward and not alone else 0
@@ -91,8 +92,8 @@ def rows(s, variant, backward=False, alone=False, **how):
             ceil_div((positions + s.taps - 1) * 4, helpers) * (5 / 3 if backward and not alone else 1),
             0 if wgmma else s.taps * 4 * h // helpers),
         loop=loop * stages, stages=stages, ahead=2, roles=2, cluster=cluster,
-        barriers=0 if alone else 3, read=blocks * (s.w / cluster + (s.taps - 1) * h * FLOAT) + read,
-        fresh=read + s.w, write=y if alone or not backward else y + x,
+        barriers=0 if alone else 3, fresh=read + s.w, write=y,
+        read=blocks * (s.w / cluster + (s.taps - 1) * h * FLOAT) + read + kept,
         **{"wgmma" if wgmma else "mma": (3 if split else 1) * 2.0 * blocks * positions * s.taps * h * h},
         **how)
 
@@ -137,7 +138,7 @@ def layers_in_a_row(shapes, variant, backward, hidden=False):
     if not backward:
         for s in shapes:
             launch = rows(s, variant)
-            found.append((replace(launch, write=launch.write + (s.x if hidden else 0)), 0))
+            found.append((replace(launch, read=launch.read + (s.x if hidden else 0)), 0))
         found.append((Launch("end of a row", blocks, 256, 40, read=last.y, fresh=last.y, write=last.y,
                              instructions=200, barriers=1), 0))
         return found
