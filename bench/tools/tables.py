@@ -81,6 +81,17 @@ def load(pattern, folder=RESULTS):
     return {**result, "file": name}
 
 
+def load_each_machine(pattern, folder):
+    """The newest result of each machine."""
+    newest = {}
+    for path in sorted(folder.glob(pattern)):
+        result = {**json.loads(path.read_text()), "file": path.name}
+        other = newest.setdefault(result.get("machine"), result)
+        if (result.get("date", ""), path.name) > (other.get("date", ""), other["file"]):
+            newest[result["machine"]] = result
+    return [newest[machine] for machine in sorted(newest)]
+
+
 COUNTERS = ("share", "arena_MB", "peak_memory_MB", "launches", "graph_launches", "allocations",
             "synchronizations")
 
@@ -120,9 +131,13 @@ def first(row, key):
 
 # --- Tables -------------------------------------------------------------------------------------
 
-def cpu_steps(cpu, _):
-    if not cpu:
+def cpu_steps(cpus, _):
+    if not cpus:
         return f"A training step: {NOT_MEASURED}."
+    return "\n\n".join(steps_of(cpu) for cpu in cpus)
+
+
+def steps_of(cpu):
     rows = []
     for row in cpu["results"]:
         mine, eager = milliseconds(row, "ours"), milliseconds(row, "pytorch_eager")
@@ -426,13 +441,13 @@ def step_summary(gpu):
 
 def rewrite(text, results=RESULTS):
     """The document with its tables as the results say."""
-    cpu, gpu = load("cpu-*.json", results), load("gpu-*.json", results)
+    cpus, gpu = load_each_machine("cpu-*.json", results), load("gpu-*.json", results)
 
     def replace(match):
         name = match.group(1)
         if name not in TABLES:
             raise SystemExit(f"tables.py: there is no table {name}; there are {', '.join(TABLES)}")
-        return f"<!-- bench/tools/tables.py: {name} -->\n{TABLES[name](cpu, gpu)}\n<!-- end -->"
+        return f"<!-- bench/tools/tables.py: {name} -->\n{TABLES[name](cpus, gpu)}\n<!-- end -->"
 
     return re.sub(r"<!-- bench/tools/tables\.py: (\S+) -->\n(?:.*?\n)??<!-- end -->", replace, text,
                   flags=re.DOTALL)
