@@ -76,11 +76,13 @@ struct Network {
 // Networks with what they compute.
 struct Mlps {
   MlpCase c;
+  kernels::CudaQueue& on;
   std::deque<Network> networks;
   Buffer y, kept, dy;
 
-  explicit Mlps(const MlpCase& c_)
+  explicit Mlps(const MlpCase& c_, kernels::CudaQueue& on_ = queue())
       : c(c_),
+        on(on_),
         y(c.networks * c.rows),
         kept(kernels::mlp_kept(c.dims(), static_cast<std::size_t>(c.networks))),
         dy(Draw(3).normals<float>(c.networks * c.rows)) {
@@ -94,17 +96,19 @@ struct Mlps {
     return all;
   }
   void forward(bool keeps = true) {
-    run(queue(), kernels::MlpForward<float>{.dims = c.dims(),
-                                            .networks = described(),
-                                            .y = y.data(),
-                                            .kept = keeps ? kept.data() : nullptr});
+    run(on, kernels::MlpForward<float>{.dims = c.dims(),
+                                       .networks = described(),
+                                       .y = y.data(),
+                                       .kept = keeps ? kept.data() : nullptr});
+    on.synchronize();
   }
   void backward(const std::vector<kernels::MlpGradients<float>>& gradients) {
-    run(queue(), kernels::MlpBackward<float>{.dims = c.dims(),
-                                             .networks = described(),
-                                             .kept = kept.data(),
-                                             .dy = dy.data(),
-                                             .gradients = gradients});
+    run(on, kernels::MlpBackward<float>{.dims = c.dims(),
+                                        .networks = described(),
+                                        .kept = kept.data(),
+                                        .dy = dy.data(),
+                                        .gradients = gradients});
+    on.synchronize();
   }
   void backward(Write write = Write::kOverwrite) {
     std::vector<kernels::MlpGradients<float>> all;
@@ -297,6 +301,32 @@ TEST_F(CudaMlpKernels, AgreeWithTheDefinition) {
     Mlps brief(c);
     brief.forward(false);
     harness::expect_equal_bits("y", brief.y.values(), mlps.y.values());
+  }
+}
+
+// Blocks that walk over several tiles, on the way forward from one network's to the next one's.
+TEST_F(CudaMlpKernels, WalkOverTiles) {
+#if SIDECHANNEL_CUDA_EMULATED
+  emu::device_model().multiprocessors = 3;
+  kernels::CudaQueue few(0, Precision::kTf32);
+  emu::device_model().multiprocessors = emu::DeviceModel().multiprocessors;
+  const std::vector<MlpCase> cases = {{700, 64, 2}, {390, 32, 1}, {150, 64, 4}};
+#else
+  kernels::CudaQueue few(0, Precision::kTf32);
+  const std::vector<MlpCase> cases = {{150 * few.info().multiprocessors + 1, 64, 2}};
+#endif
+  for (const MlpCase& c : cases) {
+    SCOPED_TRACE(c.text());
+    Mlps mlps(c, few);
+    mlps.forward();
+    mlps.backward();
+    EXPECT_TRUE(mlps.walls_stand());
+    for (std::int64_t i = 0; i < c.networks; ++i) {
+      SCOPED_TRACE(i);
+      const Check check(mlps, i);
+      check.expect_forward();
+      check.expect_backward();
+    }
   }
 }
 
