@@ -126,10 +126,9 @@ Var mlp(std::span<const Var> x, std::span<const MlpParameters> networks) {
   }
   Tape& tape = x[0].tape();
   Var y = tape.make({static_cast<std::int64_t>(x.size()), kept.dims.rows});
-  if (tape.records(inputs)) {
-    kept.hidden = tape.make({kernels::mlp_kept(kept.dims, x.size())}).value();
-  }
+  const bool records = tape.records(inputs);
   with_kernels(x[0], [&]<class T>(auto& queue) {
+    if (records) kept.hidden = tape.make({kernels::mlp_kept(kept.dims, x.size())}).value();
     const auto described = kept.described<T>();
     run(queue, kernels::MlpForward<T>{.dims = kept.dims,
                                       .networks = described,
