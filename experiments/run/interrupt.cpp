@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <csignal>
 #include <cstddef>
 #include <initializer_list>
@@ -16,7 +17,9 @@ namespace {
 constexpr long kPatience = 1'500'000;  // microseconds: of the two seconds in which programs end
 constexpr long kLookAgain = 10'000;
 
-volatile std::sig_atomic_t requested = 0;
+// Asked by every thread that works, while a handler in any of them sets it.
+std::atomic<int> requested = 0;
+static_assert(std::atomic<int>::is_always_lock_free);  // so that a handler may
 
 // A signal may come while the process ends: what its handler reads outlives the static destructors.
 struct LastWords {
