@@ -93,6 +93,9 @@ void expect_same_cell(const fs::path& a, const fs::path& b) {
 
 class CudaSweep : public harness::CudaTest {
  protected:
+  // Of processes, threads and files: kernels have tests of their own, in all orders.
+  CudaSweep() { unsetenv("SIDECHANNEL_EMULATOR_VERIFY"); }
+
   // Every cell in a process of its own, one after the other. They are the same for all tests.
   static std::string each_alone() {
     static const harness::TemporaryFolder folder;
