@@ -134,6 +134,21 @@ struct BroughtChunk {
   __device__ __forceinline__ void put(const WeightLayer<Input>& layer, const Chunk& chunk,
                                       int helper, int first_ci, WeightStage<S>& stage,
                                       float4 (&bias)[S::kPairs]) const {
+    const typename Input::Constants constants(layer.input, chunk.n,
+                                              first_ci + 4 * X::own_quad(helper));
+    for_own_x(layer.sums, chunk, helper, first_ci, stage.x[0],
+              [&](int pass, float* shared, const float*, bool inside) {
+                float4 big = make_float4(0, 0, 0, 0), small = big;
+                if (inside) {
+                  const float4 value = constants.value(x[pass]);
+                  big = to_tf32(value);
+                  if constexpr (S::kImages == 2) small = small_of_tf32(value, big);
+                }
+                *reinterpret_cast<float4*>(shared) = big;
+                if constexpr (S::kImages == 2) {
+                  *reinterpret_cast<float4*>(shared + sizeof(X) / sizeof(float)) = small;
+                }
+              });
     const int g = helper % 8;
 #pragma unroll
     for (int pass = 0; pass < kPasses; ++pass) {
@@ -150,21 +165,6 @@ struct BroughtChunk {
         }
       }
     }
-    const typename Input::Constants constants(layer.input, chunk.n,
-                                              first_ci + 4 * X::own_quad(helper));
-    for_own_x(layer.sums, chunk, helper, first_ci, stage.x[0],
-              [&](int pass, float* shared, const float*, bool inside) {
-                float4 big = make_float4(0, 0, 0, 0), small = big;
-                if (inside) {
-                  const float4 value = constants.value(x[pass]);
-                  big = to_tf32(value);
-                  if constexpr (S::kImages == 2) small = small_of_tf32(value, big);
-                }
-                *reinterpret_cast<float4*>(shared) = big;
-                if constexpr (S::kImages == 2) {
-                  *reinterpret_cast<float4*>(shared + sizeof(X) / sizeof(float)) = small;
-                }
-              });
   }
 };
 
