@@ -73,6 +73,7 @@ template <class F>
 void for_precisions(const CudaCase& c, const F& f) {
   if (!c.cost.products) return f(c.name, Precision::kFp32);
   for (const Precision precision : {Precision::kFp32, Precision::kTf32}) {
+    if (c.cost.tf32_alone && precision == Precision::kFp32) continue;
     f(c.name + "/" + name_of(precision), precision);
   }
 }

@@ -93,6 +93,7 @@ struct Cost {
   double flops = 0;
   std::int64_t floats = 0;  // read or written
   bool products = false;    // computed in the queue's precision
+  bool tf32_alone = false;  // on a GPU
 
   double bytes() const { return sizeof(float) * static_cast<double>(floats); }
 };

@@ -100,7 +100,7 @@ class CudaSweep : public harness::CudaTest {
   static std::string each_alone() {
     static const harness::TemporaryFolder folder;
     static const std::string out = [] {
-      const std::string sweep = folder / "alone";
+      std::string sweep = folder / "alone";
       EXPECT_EQ(run_program("groups", tiny("plan", sweep)).code, 0);
       for (std::size_t cell = 0; cell < kCells.size(); ++cell) {
         EXPECT_EQ(run_program("groups", alone(sweep, cell)).code, 0);

@@ -32,7 +32,7 @@ TEST_F(CudaConvNormActChoice, GoesByPrecisionDeviceAndShape) {
     return variants_of(device, precision, kernels::ConvNormActForward<float>{nullptr, layers});
   };
   const auto chosen = [&](const RowCase& c) {
-    const std::string in_tf32 = all(hopper, Precision::kTf32, c).at(0);
+    std::string in_tf32 = all(hopper, Precision::kTf32, c).at(0);
     EXPECT_EQ(all(hopper, Precision::kFp32, c).at(0), "split " + in_tf32);
     return in_tf32;
   };
@@ -80,7 +80,7 @@ TEST_F(CudaConvNormActChoice, TakesWgmmaWhereItIsAskedFor) {
     layers[0].conv = c.conv(0);
     layers[0].norm = c.norm(0);
     setenv("SIDECHANNEL_LAYERS", "wgmma", 1);
-    const std::string name =
+    std::string name =
         variants_of(device, Precision::kTf32, kernels::ConvNormActForward<float>{nullptr, layers})
             .at(0);
     unsetenv("SIDECHANNEL_LAYERS");

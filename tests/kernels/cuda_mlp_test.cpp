@@ -17,7 +17,6 @@ using harness::failures_of;
 using harness::Reference;
 using harness::to_tf32;
 using harness::widened;
-using kernels::GradOut;
 using kernels::kMlpWidth;
 using kernels::MlpDims;
 using kernels::MlpKept;
