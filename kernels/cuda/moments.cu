@@ -109,9 +109,8 @@ void run(CudaQueue& queue, View<MomentsUpdate<float>> calls) {
   constexpr std::size_t kMost = 64;  // of 56 bytes: a launch's arguments are 4 KB at most
   if (calls.size() == 0 || calls[0].samples == 0) return;
   if (calls.size() == 1) return update_streams<1>(queue, calls);
-  for (std::size_t first = 0; first < calls.size(); first += kMost) {
-    update_streams<kMost>(queue, calls.part(first, std::min(kMost, calls.size() - first)));
-  }
+  calls.for_parts(kMost,
+                  [&](View<MomentsUpdate<float>> some) { update_streams<kMost>(queue, some); });
 }
 
 }  // namespace sidechannel::kernels

@@ -1,8 +1,6 @@
 // The sums of squares of several tensors of one size, in double, in two launches for all of them:
 // blocked_sum.cuh. Of a single one it is CUB's (cub/sum_of_squares.cu).
 
-#include <algorithm>
-
 #include "kernels/cuda/blocked_sum.cuh"
 #include "kernels/reduce.h"
 
@@ -27,8 +25,7 @@ struct StoreSquares {
 }  // namespace
 
 void run(CudaQueue& queue, View<SumOfSquares<float>> calls) {
-  for (std::size_t first = 0; first < calls.size(); first += kMost) {
-    const View<SumOfSquares<float>> some = calls.part(first, std::min(kMost, calls.size() - first));
+  calls.for_parts(kMost, [&](View<SumOfSquares<float>> some) {
     Squares squares = {};
     StoreSquares store = {};
     for (std::size_t i = 0; i < some.size(); ++i) {
@@ -37,7 +34,7 @@ void run(CudaQueue& queue, View<SumOfSquares<float>> calls) {
     }
     blocked_sum(queue, "sums_of_squares", some[0].size, squares, store,
                 static_cast<std::int64_t>(some.size()));
-  }
+  });
 }
 
 }  // namespace sidechannel::kernels

@@ -313,9 +313,7 @@ void add_splits_of(CudaQueue& queue, View<SplitSums> layers) {
 void add_splits(CudaQueue& queue, View<SplitSums> layers) {
   constexpr std::size_t kMost = 24;  // of 160 bytes: a launch's arguments are 4 KB at most
   if (layers.size() == 1) return add_splits_of<1>(queue, layers);
-  for (std::size_t first = 0; first < layers.size(); first += kMost) {
-    add_splits_of<kMost>(queue, layers.part(first, std::min(kMost, layers.size() - first)));
-  }
+  layers.for_parts(kMost, [&](View<SplitSums> some) { add_splits_of<kMost>(queue, some); });
 }
 
 }  // namespace sidechannel::kernels

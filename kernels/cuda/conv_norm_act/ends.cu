@@ -170,15 +170,14 @@ void begin_backward(CudaQueue& queue, const Between& layer, int channels, int sa
 }
 
 void add_layer_params(CudaQueue& queue, int channels, View<LayerParams> layers) {
-  for (std::size_t first = 0; first < layers.size(); first += kMostLayers) {
-    const std::size_t count = std::min(kMostLayers, layers.size() - first);
+  layers.for_parts(kMostLayers, [&](View<LayerParams> some) {
     ParamsOfLayers arguments = {};
-    std::copy_n(layers.begin() + first, count, arguments.at);
+    std::copy(some.begin(), some.end(), arguments.at);
     with_channels(channels, [&](auto c) {
       launch(queue, "conv_norm_act backward: normalizations' parameters", params_kernel<c()>,
-             Launch{static_cast<std::int64_t>(count), 512}, arguments);
+             Launch{static_cast<std::int64_t>(some.size()), 512}, arguments);
     });
-  }
+  });
 }
 
 }  // namespace sidechannel::kernels

@@ -10,19 +10,14 @@
 namespace sidechannel::kernels {
 namespace {
 
+using device::Activated;
+using device::Gradient;
+using device::GradientOut;
+using device::MomentsOut;
 using device::PlainSink;
 using device::PlainSource;
 using device::RowShape;
 using device::Split;
-
-template <class S>
-using Activated = device::ActivatedSource<S::kChannels, kLayerActivation>;
-template <class S>
-using Gradient = device::GradientSource<S::kChannels>;
-template <class S>
-using MomentsOut = device::MomentsSink<S>;
-template <class S>
-using GradientOut = device::GradientSink<S, kLayerActivation>;
 
 template <class S, bool kFlip, class Source, class Sink>
 void rows(CudaQueue& queue, const char* operation, const NarrowProduct& p, const Source& source,

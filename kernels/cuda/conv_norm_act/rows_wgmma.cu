@@ -13,6 +13,10 @@
 namespace sidechannel::kernels {
 namespace {
 
+using device::Activated;
+using device::Gradient;
+using device::GradientOut;
+using device::MomentsOut;
 using device::WgmmaShape;
 
 // --- Weights -------------------------------------------------------------------------------------
@@ -43,14 +47,13 @@ __global__ void __launch_bounds__(kPackThreads)
 
 template <int kTaps>
 void pack(CudaQueue& queue, View<PackWeights> layers, bool flip) {
-  for (std::size_t first = 0; first < layers.size(); first += kMostPacked) {
-    const std::size_t count = std::min(kMostPacked, layers.size() - first);
+  layers.for_parts(kMostPacked, [&](View<PackWeights> some) {
     PackArguments arguments = {};
-    std::copy_n(layers.begin() + first, count, arguments.at);
+    std::copy(some.begin(), some.end(), arguments.at);
+    const auto count = static_cast<std::int64_t>(some.size());
     launch(queue, "conv_norm_act: weights for wgmma", pack_kernel<kTaps>,
-           Launch{{kTaps * 64 * 64 / kPackThreads, static_cast<std::int64_t>(count)}, kPackThreads},
-           arguments, flip);
-  }
+           Launch{{kTaps * 64 * 64 / kPackThreads, count}, kPackThreads}, arguments, flip);
+  });
 }
 
 // --- Rows ----------------------------------------------------------------------------------------
@@ -65,15 +68,6 @@ void rows(CudaQueue& queue, const char* operation, const NarrowProduct& p, const
   how.cluster = dim3(S::kCluster);
   launch(queue, operation, device::wgmma_rows_kernel<S, Source, Sink>, how, p, early, source, sink);
 }
-
-template <class S>
-using Activated = device::ActivatedSource<S::kChannels, kLayerActivation>;
-template <class S>
-using Gradient = device::GradientSource<S::kChannels>;
-template <class S>
-using MomentsOut = device::MomentsSink<S>;
-template <class S>
-using GradientOut = device::GradientSink<S, kLayerActivation>;
 
 // The first layer's launch follows that which packs.
 template <class S>

@@ -49,9 +49,7 @@ void update(CudaQueue& queue, View<NormUpdateRunning<float>> calls) {
 
 void run(CudaQueue& queue, View<NormUpdateRunning<float>> calls) {
   constexpr std::size_t kMost = 30;  // of 130 bytes: a launch's arguments are 4 KB at most
-  for (std::size_t first = 0; first < calls.size(); first += kMost) {
-    update<kMost>(queue, calls.part(first, std::min(kMost, calls.size() - first)));
-  }
+  calls.for_parts(kMost, [&](View<NormUpdateRunning<float>> some) { update<kMost>(queue, some); });
 }
 
 void run(CudaQueue& queue, const NormUpdateRunning<float>& call) {

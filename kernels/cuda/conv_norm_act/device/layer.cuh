@@ -391,5 +391,15 @@ struct GradientSink {
   }
 };
 
+// Those of the kernels of shape S.
+template <class S>
+using Activated = ActivatedSource<S::kChannels, kLayerActivation>;
+template <class S>
+using Gradient = GradientSource<S::kChannels>;
+template <class S>
+using MomentsOut = MomentsSink<S>;
+template <class S>
+using GradientOut = GradientSink<S, kLayerActivation>;
+
 }  // namespace device
 }  // namespace sidechannel::kernels
