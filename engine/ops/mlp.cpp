@@ -88,7 +88,7 @@ void backward(const Kept& kept, Grads& g) {
   });
 }
 
-// As MlpKernels say; none where somebody looks at every operation.
+// As kernels::mlps_at_once says; none where somebody looks at every operation.
 std::size_t fused(std::span<const Var> x, const kernels::MlpDims& dims) {
   if (x[0].tape().watched() || layers_apart()) return 0;
   std::size_t count = 0;

@@ -2,6 +2,7 @@
 // split: the row products of conv1d (conv1d/device/rows_mma.cuh) with what lies between two
 // convolutions (device/layer.cuh).
 
+#include "kernels/cuda/conv1d/device/rows_mma.cuh"
 #include "kernels/cuda/conv_norm_act/device/layer.cuh"
 #include "kernels/cuda/conv_norm_act/kernels.h"
 #include "kernels/cuda/launch.h"

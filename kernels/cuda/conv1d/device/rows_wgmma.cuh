@@ -1,15 +1,14 @@
 #pragma once
 
 // Row products of conv1d by Hopper's products of warp groups (wgmma, sm_90a), C_in = C_out = 64,
-// TF32 operands, fp32 sums: for layers with a normalization (conv_norm_act/), whose sources and
-// sinks are those of rows_mma.cuh.
+// TF32 operands, fp32 sums: for layers with a normalization (conv_norm_act/).
 //
 // A block computes a tile of positions of one sample x all columns: columns are rows (m) of the
 // products, positions their columns (n), and the next tap is the same operand 16 bytes further on.
 // Everything that a block reads has a place of its own in shared memory, so that nobody waits for
 // room. Its stages of 16 channels are
 //
-// - weights, rounded and packed in the order in which they are multiplied (pack_weights), brought
+// - weights, rounded and packed in the order in which they are multiplied (PackedStage), brought
 //   by bulk copies: each block of a cluster brings its share to all of them;
 // - rows, brought by helpers, who put them through the source;
 //
@@ -20,7 +19,11 @@
 
 #include <cuda_runtime.h>
 
-#include "kernels/cuda/conv1d/device/rows_mma.cuh"
+#include <cstdint>
+
+#include "kernels/cuda/conv1d/device/rows.cuh"
+#include "kernels/cuda/device/dependency.cuh"
+#include "kernels/cuda/device/shared.cuh"
 
 namespace sidechannel::kernels::device {
 

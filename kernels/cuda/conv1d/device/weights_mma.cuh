@@ -73,7 +73,7 @@ union WeightMemory {
   } ending;
 };
 
-// What a layer's x is: a Source (as of rows_mma.cuh, but that its constants are of sample n). This
+// What a layer's x is: a Source (as of rows.cuh, but that its constants are of sample n). This
 // one is x as it stands.
 struct PlainInput {
   struct Constants {

@@ -12,7 +12,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/conv1d/device/rows_mma.cuh"
+#include "kernels/cuda/conv1d/device/rows.cuh"
 #include "kernels/cuda/conv_norm_act/kernels.h"
 #include "kernels/cuda/device/activation.cuh"
 #include "kernels/cuda/device/vector.cuh"
