@@ -210,6 +210,17 @@ def mlp_backward(networks, rows, inputs, width):
     return [mlp_weights(networks, stages), first, second, sums]
 
 
+# --- The loss -----------------------------------------------------------------------------------
+
+def mse_forward(sets, size):
+    """Blocks of a range each, whose sums one more a set adds."""
+    ranges, read = ceil_div(size, 8192), FLOAT * sets * size
+    ranged = measured.kernel("mse: sum_ranges<SquaredError, StoreMean>", sets * ranges, 1024, read=read,
+                             fresh=read, loop=30 * min(8, ceil_div(size, 1024)), barriers=0.5)
+    return [ranged, Launch("mse, of ranges", sets, 1024, 32, read=8 * sets * ranges, instructions=100,
+                           barriers=0.5)][:1 + (ranges > 1)]
+
+
 # --- What is kept -------------------------------------------------------------------------------
 
 def kernels():
@@ -253,10 +264,11 @@ def fused_step(name, variant, machine, early=False):
     shrinks = s.taps - 1 - 2 * s.padding
     shapes = [replace(s, length=s.length - shrinks * i) for i in range(1, s.depth - 1)]
     gone = ("ma_rows", "norm_relu", "ma_weights", "add_splits", "total_columns", "norm_running",
-            "update_running")
+            "update_running", "mse: sum_ranges")
     ends = [(x, cold) for x, cold in measured.step(name, not split, machine)
             if not any(word in x.name for word in gone)]
     ends += [(measured.add_splits(4, 384), 0)] * 2  # of the first layer and the last
+    ends += [(x, 0) for x in mse_forward(1, s.samples * shapes[-1].length_out)]
     hidden = layers_in_a_row(shapes, variant, False) + layers_in_a_row(shapes, variant, True)
     return [(replace(x, early=early), cold) for x, cold in hidden + ends]
 
@@ -278,14 +290,12 @@ def probes(machine, variant):
     network += [(x, 0) for x in measured.one_channel_out(s)]
     parameters = count[0] * (64 * 256 + 256 * 256 + 3 * 256 + 1)
     answers = FLOAT * count[0] * count[1]
-    losses = [measured.kernel("mse: sum_ranges<SquaredError, StoreMean>", count[0], 1024, read=answers,
-                              fresh=answers, stages=ceil_div(count[1], 8 * 1024), barriers=0.5)]
-    losses += measured.elements("mse: map_elements<Gradient, float>", 2 * answers, answers, serial=4)
+    losses = mse_forward(*count) + measured.elements("mse: map_elements<Gradient, float>", 2 * answers, answers, serial=4)
     step = (network + [(x, 1) for x in mlp_forward(*count, 64, 256, True)] + [(x, 0) for x in losses]
             + [(x, 1) for x in mlp_backward(*count, 64, 256)]
             + [(x, 1) for x in measured.sum_of_squares(parameters) + measured.adam(parameters)])
-    squares = Launch("sums of squares", count[0] * ceil_div(s.x // FLOAT, 32768), 1024, 32,
-                     read=count[0] * s.x, fresh=count[0] * s.x, stages=4, barriers=0.5)
+    squares = Launch("sums of squares", count[0] * ceil_div(s.x // FLOAT, 8192), 1024, 32,
+                     read=count[0] * s.x, fresh=count[0] * s.x, barriers=0.5)
     batch = (network + [(x, 1) for x in mlp_forward(*count, 64, 256, False)] + [(squares, 1)]
              + [(replace(x, blocks=count[0] * x.blocks, read=count[0] * x.read,
                          fresh=count[0] * x.fresh), 0) for x in measured.moments(s.samples, s.length)])

@@ -16,7 +16,7 @@
 
 namespace sidechannel::kernels {
 
-constexpr std::int64_t kSumRange = 32768;
+constexpr std::int64_t kSumRange = 8192;  // a batch of each thread: every load is under way at once
 
 // Grid: one block for each range of each set, which hands its sum to finish(block, sum) in one
 // thread.
