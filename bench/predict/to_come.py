@@ -290,7 +290,8 @@ def probes(machine, variant):
     network += [(x, 0) for x in measured.one_channel_out(s)]
     parameters = count[0] * (64 * 256 + 256 * 256 + 3 * 256 + 1)
     answers = FLOAT * count[0] * count[1]
-    losses = mse_forward(*count) + measured.elements("mse: map_elements<Gradient, float>", 2 * answers, answers, serial=4)
+    losses = mse_forward(*count) + measured.elements("mse: map_elements<Gradient, float>", 2 * answers,
+                                                     answers, serial=4)
     step = (network + [(x, 1) for x in mlp_forward(*count, 64, 256, True)] + [(x, 0) for x in losses]
             + [(x, 1) for x in mlp_backward(*count, 64, 256)]
             + [(x, 1) for x in measured.sum_of_squares(parameters) + measured.adam(parameters)])

@@ -52,11 +52,11 @@ void check_kernels(auto& queue, const MseDims& dims) {
 
 // Sizes around a thread's four and the range of a block, where a second stage begins; targets that
 // are shorter than a pack, and of the whole size; several sets, in one stage and in two.
-const std::vector<MseDims> kDims = {{1, 1},       {5, 1},         {6, 3},          {7, 7},
-                                    {12, 3},      {35, 5},        {999, 1},        {1024, 64},
-                                    {4097, 17},   {5000, 1000},   {20011, 20011},  {8192, 64},
+const std::vector<MseDims> kDims = {{1, 1},       {5, 1},       {6, 3},          {7, 7},
+                                    {12, 3},      {35, 5},      {999, 1},        {1024, 64},
+                                    {4097, 17},   {5000, 1000}, {20011, 20011},  {8192, 64},
                                     {30000, 600}, {8193, 8193}, {200000, 50000}, {600, 60, 3},
-                                    {35, 5, 31},  {8193, 3, 4},  {7, 7, 0}};
+                                    {35, 5, 31},  {8193, 3, 4}, {7, 7, 0}};
 
 BACKEND_TEST(Mse, AgreesWithTheDefinition) {
   Backend::for_types([]<class T>(auto& queue) {
