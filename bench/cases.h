@@ -237,7 +237,8 @@ class Cases {
     const Sizes s = sizes(name);
     const std::int64_t h = s.network.channels, k = s.network.kernel_size;
     const auto dims = [&](std::int64_t in, std::int64_t out) {
-      return Conv1dDims{s.sequences, s.length, in, out, k, s.network.padded ? k / 2 : 0};
+      return Conv1dDims{s.sequences, s.length, in,
+                        out,         k,        s.network.padding == Padding::kNone ? 0 : k / 2};
     };
     conv1d(name, dims(h, h), true, true);
     conv1d(name + "/first", dims(1, h), false, false);
