@@ -38,8 +38,8 @@ void expect(const RunFolder& folder, const char* file, const char* instead) {
 
 Localizer given_model(const LocalizationSettings& settings, const Device& device,
                       const std::string& path) {
-  Localizer network =
-      load_model(path, device, settings.norm, settings.groups, settings.samples_per_set);
+  Localizer network = load_model(path, device, settings.norm, settings.groups,
+                                 settings.samples_per_set, padding_from(settings.padding));
   const LocalizerConfig& found = network.config();
   const LocalizerConfig asked = settings.network();
   const auto same = [&](const char* name, const auto& theirs, const auto& mine) {
@@ -47,6 +47,7 @@ Localizer given_model(const LocalizationSettings& settings, const Device& device
                                         flag_of(name), theirs, flag_of(name), mine));
   };
   same("norm", name_of(found.norm), settings.norm);
+  same("padding", name_of(found.padding), settings.padding);
   same("depth", found.depth, asked.depth);
   same("channels", found.channels, asked.channels);
   same("kernel_size", found.kernel_size, asked.kernel_size);
