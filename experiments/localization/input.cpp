@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "engine/io/file.h"
-#include "kernels/normal.h"
 
 namespace sidechannel::experiments {
 
@@ -32,7 +31,6 @@ std::vector<double> frequencies(std::int64_t count) {
 
 }  // namespace
 
-// Cosines are those of the noise's generator, which are the same on every machine.
 HostArray low_rank_basis(std::int64_t length, std::int64_t rank) {
   HostArray basis(DType::kF32, {length, rank});
   const auto values = basis.as<float>();
@@ -42,10 +40,9 @@ HostArray low_rank_basis(std::int64_t length, std::int64_t rank) {
     float* row = &values[static_cast<std::size_t>(i * rank)];
     for (const double frequency : waves) {
       const double turns = frequency * static_cast<double>(i);
-      kernels::cos_sin_of_turns(static_cast<float>(turns - std::floor(turns)), &row[0], &row[1]);
-      row[0] *= scale;
-      row[1] *= scale;
-      row += 2;
+      const auto [cosine, sine] = cos_sin_of_turns(static_cast<float>(turns - std::floor(turns)));
+      *row++ = scale * cosine;
+      *row++ = scale * sine;
     }
     if (rank % 2 == 1) *row = scale * std::sqrt(0.5F);
   }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 #include <random>
+#include <span>
 
 #include "engine/io/npy.h"
 #include "experiments/localization/memory.h"
@@ -24,7 +25,8 @@ Localizer in_type(const Localizer& network, DType dtype) {
   return {network.parameters().device(), dtype, network.config(), tensors, "the network"};
 }
 
-// Sums over sequences, of one change each: delta^2, and by norm the others.
+// Sums over sequences, of one change each: delta^2, and by norm the others, of which the last two
+// are those of the whole change alone.
 struct Sums {
   double change = 0;
   std::vector<double> carried, alone, lost;
@@ -72,26 +74,28 @@ class Measurement {
     const auto anew = drawn.subspan(static_cast<std::size_t>(set_ * length));
     const std::vector<FixedStatistics> fixed = statistics_of(network_, tensor_of(x));
     const std::size_t norms = fixed.size();
-    for (Sums& sums : sums_) {
-      for (auto* values : {&sums.carried, &sums.alone, &sums.lost}) values->resize(norms);
-    }
+    for (Sums& sums : sums_) sums.carried.resize(norms);
+    sums_.back().alone.resize(norms);
+    sums_.back().lost.resize(norms);
     const std::vector<std::size_t> order = shuffled(norms, orders_);
 
+    const auto redrawn = [&](std::span<const std::int64_t> positions) {
+      std::vector<double> changed = x;
+      for (const std::int64_t i : positions) {
+        changed[static_cast<std::size_t>(i)] = anew[static_cast<std::size_t>(i)];
+      }
+      return changed;
+    };
     const auto count = static_cast<std::int64_t>(sums_.size());
     for (std::int64_t first = 0; first < count; first += kAtOnce) {
       const std::int64_t last = std::min(count, first + kAtOnce);
       std::vector<double> batch = x;  // first as it is
       for (std::int64_t change = first; change < last; ++change) {
-        const auto begin = static_cast<std::int64_t>(batch.size());
-        batch.insert(batch.end(), x.begin(), x.end());
-        const auto redraw = [&](std::int64_t i) {
-          batch[static_cast<std::size_t>(begin + i)] = anew[static_cast<std::size_t>(i)];
-        };
-        if (change + 1 < count) {
-          redraw(outside_[static_cast<std::size_t>(change)]);
-        } else {
-          for (const std::int64_t i : outside_) redraw(i);
-        }
+        const auto positions = std::span(outside_);
+        const std::vector<double> one =
+            redrawn(change + 1 < count ? positions.subspan(static_cast<std::size_t>(change), 1)
+                                       : positions);
+        batch.insert(batch.end(), one.begin(), one.end());
       }
       const Tensor changed = tensor_of(batch);
       for (const double delta : changes(changed, fixed)) {
@@ -101,18 +105,11 @@ class Measurement {
       for (std::size_t i = 0; i < whole.size(); ++i) at(first, i).change += whole[i] * whole[i];
       add_in_order(order.begin(), order.end(), first, changed, fixed, whole);
       add_in_order(order.rbegin(), order.rend(), first, changed, fixed, whole);
-      for (std::size_t norm = 0; norm < norms; ++norm) {
-        std::vector<FixedStatistics> others = fixed, one(norms);
-        others[norm] = {};
-        one[norm] = fixed[norm];
-        const std::vector<double> alone = changes(changed, others);
-        const std::vector<double> without = changes(changed, one);
-        for (std::size_t i = 0; i < whole.size(); ++i) {
-          at(first, i).alone[norm] += alone[i] * whole[i];
-          at(first, i).lost[norm] += (whole[i] - without[i]) * whole[i];
-        }
-      }
     }
+    std::vector<double> both = x;
+    const std::vector<double> whole_change = redrawn(outside_);
+    both.insert(both.end(), whole_change.begin(), whole_change.end());
+    add_ends(tensor_of(both), fixed);
     ++sequences_;
   }
 
@@ -137,6 +134,19 @@ class Measurement {
         at(first, i).carried[*norm] += 0.5 * (now[i] - before[i]) * whole[i];
       }
       before = now;
+    }
+  }
+
+  // Of the whole change: each norm freed alone, and each held alone.
+  void add_ends(const Tensor& changed, const std::vector<FixedStatistics>& fixed) {
+    Sums& sums = sums_.back();
+    const double whole = changes(changed, {})[0];
+    for (std::size_t norm = 0; norm < fixed.size(); ++norm) {
+      std::vector<FixedStatistics> others = fixed, one(fixed.size());
+      others[norm] = {};
+      one[norm] = fixed[norm];
+      sums.alone[norm] += changes(changed, others)[0] * whole;
+      sums.lost[norm] += (whole - changes(changed, one)[0]) * whole;
     }
   }
 
@@ -199,7 +209,7 @@ MemoryNeed memory_of_paths(const PathsSettings& settings, bool on_gpu) {
   MemoryNeed need =
       memory_of(network, (on_gpu ? 1 : 2) * sets * d(network.norm_options().samples_per_set),
                 d(settings.length));
-  const double sums = 4 * sizeof(double) * d(settings.depth) * d(settings.length);
+  const double sums = 3 * sizeof(double) * d(settings.depth) * d(settings.length);
   need.front().push_back({"what each norm carried", "--length or --depth", 0, 0, sums});
   return need;
 }
@@ -210,47 +220,45 @@ Json measure_paths(const PathsSettings& settings, const Localizer& network, RunF
   const std::int64_t length = settings.length;
   const Sums& all = measurement.sums(measurement.outside().size());
   const auto norms = static_cast<std::int64_t>(all.alone.size());
-  HostArray change(DType::kF64, {length});
-  const std::pair<const char*, std::vector<double> Sums::*> kinds[] = {
-      {"carried", &Sums::carried}, {"carried_alone", &Sums::alone}, {"lost_without", &Sums::lost}};
+  HostArray change(DType::kF64, {length}), carried(DType::kF64, {norms, length});
   for (std::size_t i = 0; i < measurement.outside().size(); ++i) {
-    change.as<double>()[static_cast<std::size_t>(measurement.outside()[i])] =
-        measurement.sums(i).change / measurement.sequences();
+    const Sums& sums = measurement.sums(i);
+    const auto at = static_cast<std::size_t>(measurement.outside()[i]);
+    change.as<double>()[at] = sums.change / measurement.sequences();
+    for (std::size_t norm = 0; norm < sums.carried.size(); ++norm) {
+      carried.as<double>()[norm * static_cast<std::size_t>(length) + at] =
+          sums.carried[norm] / measurement.sequences();
+    }
   }
   write_npy(folder.file("change.npy"), change);
-  Json shares = Json::object();  // null where nothing gets there
-  for (const auto& [name, values] : kinds) {
-    HostArray array(DType::kF64, {norms, length});
-    for (std::size_t norm = 0; norm < (all.*values).size(); ++norm) {
-      for (std::size_t i = 0; i < measurement.outside().size(); ++i) {
-        const auto at = static_cast<std::size_t>(measurement.outside()[i]);
-        array.as<double>()[norm * static_cast<std::size_t>(length) + at] =
-            (measurement.sums(i).*values)[norm] / measurement.sequences();
-      }
+  write_npy(folder.file("carried.npy"), carried);
+
+  const auto shares = [&](const std::vector<double>& values) {  // null where nothing gets there
+    Json list = Json::array();
+    for (const double sum : values) {
+      list.push_back(all.change > 0 ? Json(sum / all.change) : Json());
     }
-    write_npy(folder.file(fmt::format("{}.npy", name)), array);
-    shares[name] = Json::array();
-    for (const double sum : all.*values) {
-      shares[name].push_back(all.change > 0 ? Json(sum / all.change) : Json());
-    }
-  }
+    return list;
+  };
   Json layers = Json::array();  // the norm of z(i), i from 2
   for (std::int64_t norm = 0; norm < norms; ++norm) layers.push_back(norm + 2);
-  Json summary = {{"norm", settings.norm},
-                  {"padding", settings.padding},
-                  {"length", length},
-                  {"depth", settings.depth},
-                  {"channels", settings.channels},
-                  {"receptive_field", network.config().receptive_field()},
-                  {"index", settings.listener() + 1},
-                  {"sequences", settings.sequences},
-                  {"seed", settings.seed},
-                  {"type", std::string(name_of(measurement.dtype()))},
-                  {"positions_outside", measurement.outside().size()},
-                  {"rms_change", std::sqrt(all.change / measurement.sequences())},
-                  {"largest_change_all_fixed", measurement.all_fixed()},
-                  {"layers", layers}};
-  summary.update(shares);
+  const Json summary = {{"norm", settings.norm},
+                        {"padding", settings.padding},
+                        {"length", length},
+                        {"depth", settings.depth},
+                        {"channels", settings.channels},
+                        {"receptive_field", network.config().receptive_field()},
+                        {"index", settings.listener() + 1},
+                        {"sequences", settings.sequences},
+                        {"seed", settings.seed},
+                        {"type", std::string(name_of(measurement.dtype()))},
+                        {"positions_outside", measurement.outside().size()},
+                        {"rms_change", std::sqrt(all.change / measurement.sequences())},
+                        {"largest_change_all_fixed", measurement.all_fixed()},
+                        {"layers", layers},
+                        {"carried", shares(all.carried)},
+                        {"carried_alone", shares(all.alone)},
+                        {"lost_without", shares(all.lost)}};
   folder.write_json("summary.json", summary);
   return summary;
 }

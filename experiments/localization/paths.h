@@ -41,9 +41,8 @@ MemoryNeed memory_of_paths(const PathsSettings& settings, bool on_gpu);
 // it hears, the next ones, if they hear it too, divide again.
 //
 // On the CPU in f64, on a GPU in f32. Writes summary.json (with all positions outside changed at
-// once, in terms of E[delta^2]), and of each position alone, [length] and [norms, length], 0 within
-// the field: change.npy, E[delta^2], and carried.npy, carried_alone.npy, lost_without.npy. Returns
-// the summary.
+// once, in terms of E[delta^2]), and of each position alone, 0 within the field: change.npy
+// [length], E[delta^2], and carried.npy [norms, length]. Returns the summary.
 Json measure_paths(const PathsSettings& settings, const Localizer& network, RunFolder& folder);
 
 }  // namespace sidechannel::experiments

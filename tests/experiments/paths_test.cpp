@@ -115,7 +115,7 @@ class Paths : public testing::Test {
     const std::string out = folder_ / std::to_string(++count_);
     RunFolder folder(out, to_json(PathsSettings::flags(), settings), device, Resume::kAuto);
     const Json summary = measure_paths(settings, network, folder);
-    for (const char* name : {"change", "carried", "carried_alone", "lost_without"}) {
+    for (const char* name : {"change", "carried"}) {
       arrays_[name] = read_npy(folder.file(fmt::format("{}.npy", name)));
     }
     return summary;

@@ -231,7 +231,7 @@ BACKEND_TEST(Locality, NothingIsHeardFromBeyondTheReceptiveField) {
           SCOPED_TRACE(text(device, dtype, config));
           const Localizer net(device, dtype, config, 3);
           const std::int64_t reach = config.receptive_field();
-          for (const std::int64_t index : {std::int64_t{0}, size.length / 2, size.length - 1}) {
+          for (const std::int64_t index : {std::int64_t{0}, size.length / 2}) {
             const auto gradient = gradient_of(net, device, dtype, size.length, index);
             // Something within is heard.
             EXPECT_NE(outside(gradient, net, size.length, index, -1).count, 0);
