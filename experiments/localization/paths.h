@@ -12,7 +12,7 @@ struct PathsSettings : LocalizationSettings {
   using Self = PathsSettings;
   SETTING(std::int64_t, index, 0, "the output index that listens, from 1; 0 for the middle one",
           Whole{0, kMostLength});
-  SETTING(std::int64_t, sequences, 100, "sequences of noise that are changed",
+  SETTING(std::int64_t, sequences, 400, "sequences of noise that are changed",
           Whole{1, kMostSteps});
 
   void check() const;
