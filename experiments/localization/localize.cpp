@@ -16,7 +16,12 @@ namespace {
 
 using Phases = LocalizationPhases;
 
-// Keeps the weights that the run's results are of. UsageError where they are of others.
+void expect(const RunFolder& folder, const char* file, const char* instead) {
+  SC_CHECK(folder.has(file), "{} has no {} yet; run {}", folder.path().string(), file, instead);
+}
+
+}  // namespace
+
 void keep_model(const RunFolder& folder, const Localizer& network, const std::string& source) {
   const std::filesystem::path kept = folder.file(kModelFile);
   if (!folder.has(kModelFile)) save_model(kept, network);
@@ -29,12 +34,6 @@ void keep_model(const RunFolder& folder, const Localizer& network, const std::st
   require(same, fmt::format("{} holds a run of another model than {}; choose another --out",
                             folder.path().string(), source));
 }
-
-void expect(const RunFolder& folder, const char* file, const char* instead) {
-  SC_CHECK(folder.has(file), "{} has no {} yet; run {}", folder.path().string(), file, instead);
-}
-
-}  // namespace
 
 Localizer given_model(const LocalizationSettings& settings, const Device& device,
                       const std::string& path) {

@@ -91,9 +91,11 @@ int paths(const Arguments& arguments) {
   }
   RunFolder folder(out, described, device, arguments.run.resume_policy(), do_not_matter(),
                    Json::object({{kGivenModel, arguments.model}}));
-  require(folder.config().value(kGivenModel, Json()) == arguments.model,
-          fmt::format("{} holds paths of another model than {}; choose another --out", out.string(),
-                      arguments.model));
+  keep_model(folder, network, arguments.model);
+  if (folder.has("summary.json")) {  // which is written last
+    say("{}: done already, see summary.json\n", out.string());
+    return 0;
+  }
   const Json summary = measure_paths(settings, network, folder);
   say("{}: norm {}, what lies outside changes index {} by {} (rms), with all statistics fixed by "
       "{}\n",

@@ -86,7 +86,7 @@ TEST_F(CommandLine, BadUsageIsOneLineAndExitCode2) {
       {"--preset huge", "--preset huge: expected demo, small, paper or a .json file"},
       {"--kernel-size 4", "--kernel-size 4: expected an odd number from 1 to 999"},
       {"--length 0", "--length 0: expected a whole number from 1 to 1000000"},
-      {"--input silence", "--input silence: expected noise or constant"},
+      {"--input silence", "--input silence: expected noise, constant, periodic or low-rank"},
       {"--norm group --groups 7", "--groups 7: expected a divisor of --channels 32"},
       {"--norm batch --samples-per-set 5",
        "--batch 32: expected a multiple of --samples-per-set 5"},

@@ -287,7 +287,7 @@ TEST_F(Paths, OfAProgramsModel) {
   EXPECT_EQ(first.code, 0) << first.err;
   EXPECT_TRUE(harness::has(first.out, "norm instance, what lies outside changes index 13 by "));
   const std::string summary = content_of(out + "/summary.json");
-  EXPECT_EQ(call("paths", arguments).code, 0);
+  EXPECT_EQ(call("paths", arguments).out, out + ": done already, see summary.json\n");
   EXPECT_EQ(content_of(out + "/summary.json"), summary);
 
   const auto refused = [&](const std::string& line, const harness::Words& more,
@@ -302,7 +302,7 @@ TEST_F(Paths, OfAProgramsModel) {
   ASSERT_EQ(call("train --iterations 20 --batch 2 --seed 1", {"--out", folder_ / "other"}).code, 0);
   const std::string other = folder_ / "other/model.safetensors";
   refused("paths", {"--sequences", "3", "--model", other, "--out", out},
-          out + " holds paths of another model than " + other + "; choose another --out");
+          out + " holds a run of another model than " + other + "; choose another --out");
   refused("paths", {"--out", out}, "--model is required (see --help)");
 }
 
