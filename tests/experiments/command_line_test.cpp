@@ -73,11 +73,11 @@ TEST_F(CommandLine, HelpAndVersionAreNoErrors) {
 }
 
 TEST_F(CommandLine, BadUsageIsOneLineAndExitCode2) {
-  expect_error({}, 2,
-               "expected a command: train, probe, map, run, predict or settings (see --help)");
   expect_error(
-      {"fly"}, 2,
-      "there is no command fly: expected train, probe, map, run, predict or settings (see --help)");
+      {}, 2, "expected a command: train, probe, map, run, paths, predict or settings (see --help)");
+  expect_error({"fly"}, 2,
+               "there is no command fly: expected train, probe, map, run, paths, predict or "
+               "settings (see --help)");
   using Cases = std::vector<std::pair<const char*, const char*>>;
   Cases cases = {
       {"--speed 9", "there is no flag --speed, did you mean --seed? (see --help)"},
