@@ -48,7 +48,7 @@ double step_flops(const Sizes& sizes) {
   std::int64_t length = sizes.length;
   double flops = 0;
   for (std::int64_t layer = 0; layer < network.depth; ++layer) {
-    if (!network.padded) length -= network.kernel_size - 1;
+    if (network.padding == Padding::kNone) length -= network.kernel_size - 1;
     const std::int64_t in = layer == 0 ? 1 : network.channels;
     const std::int64_t out = layer == network.depth - 1 ? 1 : network.channels;
     flops += (layer == 0 ? 2 : 3) * 2.0 *

@@ -19,6 +19,7 @@
 #include "bench/library.h"
 #include "bench/workloads.h"
 #include "engine/tensor.h"
+#include "kernels/circular_pad.h"
 #include "kernels/conv1d.h"
 #include "kernels/conv_norm_act.h"
 #include "kernels/cuda/conv1d/variants.h"
@@ -133,6 +134,7 @@ class Cases {
     ends("paper");
     ends("demo");
     windows("overlap");
+    ring("demo");
     adam("paper");
     adam("demo");
     probe("paper");
@@ -237,7 +239,8 @@ class Cases {
     const Sizes s = sizes(name);
     const std::int64_t h = s.network.channels, k = s.network.kernel_size;
     const auto dims = [&](std::int64_t in, std::int64_t out) {
-      return Conv1dDims{s.sequences, s.length, in, out, k, s.network.padded ? k / 2 : 0};
+      return Conv1dDims{s.sequences, s.length, in,
+                        out,         k,        s.network.padding == Padding::kNone ? 0 : k / 2};
     };
     conv1d(name, dims(h, h), true, true);
     conv1d(name + "/first", dims(1, h), false, false);
@@ -419,6 +422,21 @@ class Cases {
     });
     add("windows_backward/" + name, {0, x + y}, [=](auto& m) {
       return WindowsBackward<float>{.dims = dims, .dy = m.random(y), .dx = {m.random(x)}};
+    });
+  }
+
+  // What a hidden layer reads, as a ring.
+  void ring(const std::string& name) {
+    const Sizes s = sizes(name);
+    const std::int64_t padding = s.network.kernel_size / 2;
+    const CircularPadDims dims{s.sequences, s.length, s.network.channels, padding, padding};
+    const std::int64_t rows = s.sequences * s.network.channels;
+    const std::int64_t x = rows * s.length, y = rows * dims.length_out();
+    add("circular_pad_forward/" + name, {0, x + y}, [=](auto& m) {
+      return CircularPadForward<float>{.dims = dims, .x = m.random(x), .y = m.random(y)};
+    });
+    add("circular_pad_backward/" + name, {0, x + y}, [=](auto& m) {
+      return CircularPadBackward<float>{.dims = dims, .dy = m.random(y), .dx = {m.random(x)}};
     });
   }
 

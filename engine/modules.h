@@ -19,8 +19,9 @@ namespace sidechannel {
 class Conv1d {
  public:
   Conv1d(ParameterList& list, const std::string& name, std::int64_t channels_in,
-         std::int64_t channels_out, std::int64_t kernel_size, std::int64_t padding)
-      : padding_(padding) {
+         std::int64_t channels_out, std::int64_t kernel_size, std::int64_t padding,
+         PaddingMode mode = PaddingMode::kZeros)
+      : padding_(padding), mode_(mode) {
     const double bound =
         1 / std::sqrt(static_cast<double>(channels_in) * static_cast<double>(kernel_size));
     weight_ = &list.add_uniform(name + ".weight", {kernel_size, channels_in, channels_out}, bound,
@@ -30,12 +31,13 @@ class Conv1d {
 
   Var operator()(const Var& x) const {
     Tape& tape = x.tape();
-    return conv1d(x, tape.parameter(*weight_), tape.parameter(*bias_), padding_);
+    return conv1d(x, tape.parameter(*weight_), tape.parameter(*bias_), padding_, mode_);
   }
 
  private:
   friend class ConvNormAct;
   std::int64_t padding_;
+  PaddingMode mode_;
   Parameter* weight_;
   Parameter* bias_;
 };
@@ -67,6 +69,14 @@ enum class Statistics {
   kPopulation,  // the running statistics
 };
 
+// What somebody wants to see, or to hold, of the normalizations of layers in a row.
+struct NormHook {
+  // In the order of the layers; one without tensors takes its own statistics, as all do where there
+  // are none here.
+  std::vector<FixedStatistics> fixed;
+  std::vector<Var> inputs = {};  // receives what each layer normalizes, [N, L, C]
+};
+
 // Normalization with an activation, [N, L, C] -> the same. Parameters NAME.weight (gamma) and
 // NAME.bias (beta); with running statistics also NAME.running_mean and NAME.running_var.
 class NormAct {
@@ -81,6 +91,12 @@ class NormAct {
           list.add_constant(name + ".running_mean", {channels}, 0).value,
           list.add_constant(name + ".running_var", {channels}, 1, Values::kNotNegative).value});
     }
+  }
+
+  Var operator()(const Var& x, const FixedStatistics& fixed) const {
+    Tape& tape = x.tape();
+    return norm_act_population(x, tape.parameter(*gamma_), tape.parameter(*beta_), fixed.mean,
+                               fixed.variance, options_);
   }
 
   Var operator()(const Var& x, Statistics statistics) const {
@@ -114,21 +130,35 @@ class ConvNormAct {
  public:
   ConvNormAct(ParameterList& list, const std::string& name, std::int64_t layers,
               std::int64_t channels, std::int64_t kernel_size, std::int64_t padding,
-              const std::optional<NormOptions>& norm, bool track_running = false)
-      : padding_(padding), options_(norm.value_or(NormOptions())) {
+              const std::optional<NormOptions>& norm, bool track_running = false,
+              PaddingMode mode = PaddingMode::kZeros)
+      : padding_(padding), mode_(mode), options_(norm.value_or(NormOptions())) {
     for (std::int64_t i = 0; i < layers; ++i) {
       const std::string layer = fmt::format("{}.{}", name, i);
-      convs_.emplace_back(list, layer + ".conv", channels, channels, kernel_size, padding);
+      convs_.emplace_back(list, layer + ".conv", channels, channels, kernel_size, padding, mode);
       if (norm) norms_.emplace_back(list, layer + ".norm", channels, *norm, track_running);
     }
   }
 
   // `hidden`, where given, receives what every layer gives.
-  Var operator()(Var x, Statistics statistics, std::vector<Var>* hidden = nullptr) const {
+  Var operator()(Var x, Statistics statistics, std::vector<Var>* hidden = nullptr,
+                 NormHook* hook = nullptr) const {
     if (convs_.empty()) return x;
-    if (!norms_.empty() && statistics == Statistics::kPopulation) {
+    const bool population = !norms_.empty() && statistics == Statistics::kPopulation;
+    if (population || mode_ == PaddingMode::kCircular || hook) {
+      SC_CHECK(!hook || hook->fixed.empty() || hook->fixed.size() == norms_.size(),
+               "norm_act: fixed statistics of {} layers, where there are {}", hook->fixed.size(),
+               norms_.size());
       for (std::size_t i = 0; i < convs_.size(); ++i) {
-        x = norms_[i](convs_[i](x), statistics);
+        x = convs_[i](x);
+        if (hook && !norms_.empty()) hook->inputs.push_back(x);
+        if (norms_.empty()) {
+          x = activate(x, options_.activation);
+        } else if (hook && !hook->fixed.empty() && hook->fixed[i].mean) {
+          x = norms_[i](x, hook->fixed[i]);
+        } else {
+          x = norms_[i](x, statistics);
+        }
         if (hidden) hidden->push_back(x);
       }
       return x;
@@ -147,6 +177,7 @@ class ConvNormAct {
 
  private:
   std::int64_t padding_;
+  PaddingMode mode_;
   NormOptions options_;
   std::vector<Conv1d> convs_;
   std::vector<NormAct> norms_;  // one for each, or none

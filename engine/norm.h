@@ -17,6 +17,13 @@ struct RunningStatistics {
   double momentum = 0.1;
 };
 
+// Statistics that a normalization takes for those of its values, [C] each: a constant, through
+// which nothing is heard.
+struct FixedStatistics {
+  Tensor mean;
+  Tensor variance;
+};
+
 // Which values share a mean and a variance (the sets S_i of the paper's Appendix A), and what
 // follows the normalization.
 struct NormOptions {

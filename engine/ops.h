@@ -13,8 +13,14 @@
 namespace sidechannel {
 
 // Convolution of stride 1: x [N, L, C_in], w [k, C_in, C_out], b [C_out] -> [N, L + 2 padding - k +
-// 1, C_out].
-Var conv1d(const Var& x, const Var& w, const Var& b, std::int64_t padding);
+// 1, C_out]. Beyond both ends of x stand zeros, or x once more, as if it were a ring.
+enum class PaddingMode { kZeros, kCircular };
+Var conv1d(const Var& x, const Var& w, const Var& b, std::int64_t padding,
+           PaddingMode mode = PaddingMode::kZeros);
+
+// x as a ring, cut open so many positions before its beginning and after its end: [N, L, C] ->
+// [N, before + L + after, C], as often around as it takes.
+Var circular_pad(const Var& x, std::int64_t before, std::int64_t after);
 
 // Normalization by the batch's statistics, with an activation: x [N, L, C], gamma and beta [C] ->
 // [N, L, C].

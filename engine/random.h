@@ -34,4 +34,11 @@ class Random {
   DeviceValue<kernels::RandomPosition> at_;
 };
 
+// The cosine and the sine of 2 pi turns, for turns from 0 to 1: the same bits on every machine, as
+// random numbers are.
+struct CosSin {
+  float cosine, sine;
+};
+CosSin cos_sin_of_turns(float turns);
+
 }  // namespace sidechannel

@@ -13,9 +13,18 @@ const LocalizerConfig& checked(const LocalizerConfig& config) {
   return config;
 }
 
+// How many positions at each end.
 std::int64_t padding_of(const LocalizerConfig& config) {
-  return config.padded ? config.kernel_size / 2 : 0;
+  return config.padding == Padding::kNone ? 0 : config.kernel_size / 2;
 }
+
+PaddingMode mode_of(const LocalizerConfig& config) {
+  return config.padding == Padding::kCircular ? PaddingMode::kCircular : PaddingMode::kZeros;
+}
+
+// Those of networks of Equation (1) have a name.
+constexpr std::pair<Padding, const char*> kPaddings[] = {{Padding::kZeros, "zeros"},
+                                                         {Padding::kCircular, "circular"}};
 
 std::optional<NormOptions> norm_of(const LocalizerConfig& config) {
   if (config.norm == NormKind::kNone) return {};
@@ -24,6 +33,26 @@ std::optional<NormOptions> norm_of(const LocalizerConfig& config) {
 
 }  // namespace
 
+std::vector<const char*> padding_names() {
+  std::vector<const char*> names;
+  for (const auto& [padding, name] : kPaddings) names.push_back(name);
+  return names;
+}
+
+Padding padding_from(const std::string& name) {
+  for (const auto& [padding, known] : kPaddings) {
+    if (name == known) return padding;
+  }
+  throw UsageError(fmt::format("padding {}: expected {}", shown(name), listed(padding_names())));
+}
+
+std::string name_of(Padding padding) {
+  for (const auto& [known, name] : kPaddings) {
+    if (padding == known) return name;
+  }
+  return "none";
+}
+
 LocalizerConfig LocalizerConfig::packed(std::int64_t depth, std::int64_t channels,
                                         std::int64_t kernel_size) {
   LocalizerConfig config;
@@ -31,7 +60,7 @@ LocalizerConfig LocalizerConfig::packed(std::int64_t depth, std::int64_t channel
   config.channels = channels;
   config.kernel_size = kernel_size;
   config.norm = NormKind::kPack;
-  config.padded = false;
+  config.padding = Padding::kNone;
   return config;
 }
 
@@ -69,21 +98,24 @@ Localizer::Localizer(const Device& device, DType dtype, const LocalizerConfig& c
 Localizer::Localizer(const LocalizerConfig& config, std::unique_ptr<ParameterList> parameters)
     : config_(checked(config)),
       parameters_(std::move(parameters)),
-      conv_in_(*parameters_, "conv_in", 1, config.channels, config.kernel_size, padding_of(config)),
+      conv_in_(*parameters_, "conv_in", 1, config.channels, config.kernel_size, padding_of(config),
+               mode_of(config)),
       blocks_(*parameters_, "blocks", config.depth - 2, config.channels, config.kernel_size,
-              padding_of(config), norm_of(config), config.has_population_statistics()),
+              padding_of(config), norm_of(config), config.has_population_statistics(),
+              mode_of(config)),
       conv_out_(*parameters_, "conv_out", config.channels, 1, config.kernel_size,
-                padding_of(config)) {}
+                padding_of(config), mode_of(config)) {}
 
-Var Localizer::operator()(const Var& x, Statistics statistics, std::vector<Var>* hidden) const {
-  SC_CHECK(
-      config_.norm != NormKind::kPack || (x.shape().rank() == 3 && x.shape()[0] % 2 == 0 &&
-                                          (config_.padded || x.shape()[1] == config_.length())),
-      "packed localizer: expected pairs of sequences, [2 N, {}, 1], got {}", config_.length(),
-      x.shape().str());
+Var Localizer::operator()(const Var& x, Statistics statistics, std::vector<Var>* hidden,
+                          NormHook* hook) const {
+  SC_CHECK(config_.norm != NormKind::kPack ||
+               (x.shape().rank() == 3 && x.shape()[0] % 2 == 0 &&
+                (config_.padding != Padding::kNone || x.shape()[1] == config_.length())),
+           "packed localizer: expected pairs of sequences, [2 N, {}, 1], got {}", config_.length(),
+           x.shape().str());
   const Var z = conv_in_(x);
   if (hidden) hidden->push_back(z);
-  return conv_out_(blocks_(z, statistics, hidden));
+  return conv_out_(blocks_(z, statistics, hidden, hook));
 }
 
 }  // namespace sidechannel

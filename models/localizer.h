@@ -11,6 +11,18 @@
 
 namespace sidechannel {
 
+// What convolutions find beyond the ends of a sequence.
+enum class Padding {
+  kNone,      // nothing: sequences get shorter
+  kZeros,     // floor(k / 2) zeros at each end
+  kCircular,  // the sequence once more: it has no ends
+};
+
+// Of networks of Equation (1): the names, and the padding of a name; UsageError for other ones.
+std::vector<const char*> padding_names();
+Padding padding_from(const std::string& name);
+std::string name_of(Padding padding);
+
 // What Equation (1) leaves free.
 struct LocalizerConfig {
   std::int64_t depth = 8;        // d, all convolutions counted, C_in and C_out too
@@ -19,7 +31,7 @@ struct LocalizerConfig {
   NormKind norm = NormKind::kInstance;
   std::int64_t groups = 1;           // G, for group norm
   std::int64_t samples_per_set = 1;  // for batch norm: the samples that share their statistics
-  bool padded = true;                // convolutions, with floor(k / 2) zeros at both ends
+  Padding padding = Padding::kZeros;
 
   // The network of Section 3.2: PackNorm, and no padding, so that two sequences of length() come
   // down to one position each, and hear each other through the statistics alone.
@@ -59,9 +71,9 @@ class Localizer {
             const TensorMap& tensors, const std::string& source);
 
   // [N, L, 1] -> [N, L, 1]; a packed one's [2 N, length(), 1] -> [2 N, 1, 1]. `hidden`, where
-  // given, receives z(1) .. z(d-1), each [N, L, h].
+  // given, receives z(1) .. z(d-1), each [N, L, h]; `hook`, where given, its normalizations.
   Var operator()(const Var& x, Statistics statistics = Statistics::kTraining,
-                 std::vector<Var>* hidden = nullptr) const;
+                 std::vector<Var>* hidden = nullptr, NormHook* hook = nullptr) const;
 
   const LocalizerConfig& config() const { return config_; }
   ParameterList& parameters() { return *parameters_; }

@@ -22,8 +22,12 @@ LocalizerConfig config_from_metadata(const std::string& text, const std::string&
   config.groups = field<std::int64_t>(json, "groups", where, 1);
   config.samples_per_set = field<std::int64_t>(json, "samples_per_set", where, 1);
   const auto norm = field<std::string>(json, "norm", where);
+  // Files from before there was a choice do not say.
+  const auto padding = json.contains("padding") ? field<std::string>(json, "padding", where)
+                                                : name_of(config.padding);
   in_context(where, [&] {
     config.norm = norm_kind_from(norm);
+    config.padding = padding_from(padding);
     config.check();
   });
   return config;
@@ -57,6 +61,7 @@ void save_model(const std::filesystem::path& path, const Localizer& network) {
   if (!packed) {
     json["groups"] = config.groups;
     json["samples_per_set"] = config.samples_per_set;
+    json["padding"] = name_of(config.padding);
   }
   SafetensorsFile file;
   network.parameters().save(file.tensors);
@@ -65,7 +70,8 @@ void save_model(const std::filesystem::path& path, const Localizer& network) {
 }
 
 Localizer load_model(const std::filesystem::path& path, const Device& device,
-                     const std::string& norm, std::int64_t groups, std::int64_t samples_per_set) {
+                     const std::string& norm, std::int64_t groups, std::int64_t samples_per_set,
+                     Padding padding) {
   const std::string source = path.string();
   LocalizerConfig config, found;
   const SafetensorsFile file = read_safetensors(
@@ -94,6 +100,7 @@ Localizer load_model(const std::filesystem::path& path, const Device& device,
     }
     config.groups = groups;
     config.samples_per_set = samples_per_set;
+    config.padding = padding;
     in_context(source, [&] { config.check(); });
   }
   check_finite(file.tensors, source);

@@ -46,9 +46,10 @@ def make_norm(kind, channels, groups=1, samples_per_set=1):
 class Block(nn.Module):
     """z -> relu(Norm(C(z)))"""
 
-    def __init__(self, channels, kernel_size, padding, norm):
+    def __init__(self, channels, kernel_size, padding, norm, padding_mode="zeros"):
         super().__init__()
-        self.conv = nn.Conv1d(channels, channels, kernel_size, padding=padding)
+        self.conv = nn.Conv1d(channels, channels, kernel_size, padding=padding,
+                              padding_mode=padding_mode)
         self.norm = norm
 
     def forward(self, z):
@@ -64,14 +65,17 @@ class Localizer(nn.Module):
     """
 
     def __init__(self, depth, channels, kernel_size=5, norm="instance", groups=1, samples_per_set=1,
-                 padding=None):
+                 padding=None, padding_mode="zeros"):
         super().__init__()
         padding = kernel_size // 2 if padding is None else padding
-        self.conv_in = nn.Conv1d(1, channels, kernel_size, padding=padding)
+        self.conv_in = nn.Conv1d(1, channels, kernel_size, padding=padding,
+                                 padding_mode=padding_mode)
         self.blocks = nn.ModuleList(
-            Block(channels, kernel_size, padding, make_norm(norm, channels, groups, samples_per_set))
+            Block(channels, kernel_size, padding, make_norm(norm, channels, groups, samples_per_set),
+                  padding_mode)
             for _ in range(depth - 2))
-        self.conv_out = nn.Conv1d(channels, 1, kernel_size, padding=padding)
+        self.conv_out = nn.Conv1d(channels, 1, kernel_size, padding=padding,
+                                  padding_mode=padding_mode)
 
     def forward(self, x):
         z = self.conv_in(x.transpose(1, 2))

@@ -28,8 +28,13 @@ kernels::Conv1dDims conv1d_dims(const char* name, const Shape& x, const Var& w, 
   return dims;
 }
 
-Var conv1d(const Var& x, const Var& w, const Var& b, std::int64_t padding) {
+// A circular convolution is the one without padding of a ring that is cut open further: a copy of x
+// more, and no kernel that has to know of rings.
+Var conv1d(const Var& x, const Var& w, const Var& b, std::int64_t padding, PaddingMode mode) {
   const kernels::Conv1dDims dims = conv1d_dims("conv1d", x.shape(), w, b, padding);
+  if (mode == PaddingMode::kCircular && padding > 0 && dims.length > 0) {
+    return conv1d(circular_pad(x, padding, padding), w, b, 0);
+  }
   Var y = x.tape().make({dims.batch, dims.length_out(), dims.channels_out});
   on(x.device(), x.dtype(), [&]<class T>(auto& queue) {
     run(queue,

@@ -72,6 +72,9 @@ CONSTANT = localization("constant", "--norm", "instance", "--input", "constant")
 BATCH = localization("batch", "--norm", "batch")
 POPULATION = localization("batch-population", "--norm", "batch", "--eval-statistics", "population",
                           "--model", f"{{folder}}/{BATCH.folder}/model.safetensors")
+PATHS = Command("localization", "instance-paths", (
+    "--norm", "instance", "--model", f"{{folder}}/{WITH_NORM.folder}/model.safetensors"),
+    before=("paths",))
 OVERLAP = Command("overlap", "overlap", before=("run",))
 GROUPS = Command("groups", "groups", before=("run",), after=("collect",))
 
@@ -99,6 +102,9 @@ class Figure:
 FIGURES = {figure.key: figure for figure in (
     Figure("1", "Figure 1: with InstanceNorm a network knows where it is", (WITH_NORM, PLAIN),
            "figure1.py"),
+    Figure("2", "Figure 2, measured: norms carry what receptive fields do not hold",
+           (WITH_NORM, PATHS), "figure2.py",
+           "In the paper a drawing, without data: what it illustrates, measured on Figure 1's network."),
     Figure("multihop", "Farther than one message reaches", (WITH_NORM, PLAIN), "figure_multihop.py",
            "Not a figure of the paper: it draws Section 3.2's argument."),
     Figure("3", "Figure 3: two sequences are told apart by what they share", (OVERLAP,), "figure3.py"),

@@ -16,7 +16,12 @@ namespace {
 
 using Phases = LocalizationPhases;
 
-// Keeps the weights that the run's results are of. UsageError where they are of others.
+void expect(const RunFolder& folder, const char* file, const char* instead) {
+  SC_CHECK(folder.has(file), "{} has no {} yet; run {}", folder.path().string(), file, instead);
+}
+
+}  // namespace
+
 void keep_model(const RunFolder& folder, const Localizer& network, const std::string& source) {
   const std::filesystem::path kept = folder.file(kModelFile);
   if (!folder.has(kModelFile)) save_model(kept, network);
@@ -30,16 +35,10 @@ void keep_model(const RunFolder& folder, const Localizer& network, const std::st
                             folder.path().string(), source));
 }
 
-void expect(const RunFolder& folder, const char* file, const char* instead) {
-  SC_CHECK(folder.has(file), "{} has no {} yet; run {}", folder.path().string(), file, instead);
-}
-
-}  // namespace
-
 Localizer given_model(const LocalizationSettings& settings, const Device& device,
                       const std::string& path) {
-  Localizer network =
-      load_model(path, device, settings.norm, settings.groups, settings.samples_per_set);
+  Localizer network = load_model(path, device, settings.norm, settings.groups,
+                                 settings.samples_per_set, padding_from(settings.padding));
   const LocalizerConfig& found = network.config();
   const LocalizerConfig asked = settings.network();
   const auto same = [&](const char* name, const auto& theirs, const auto& mine) {
@@ -47,6 +46,7 @@ Localizer given_model(const LocalizationSettings& settings, const Device& device
                                         flag_of(name), theirs, flag_of(name), mine));
   };
   same("norm", name_of(found.norm), settings.norm);
+  same("padding", name_of(found.padding), settings.padding);
   same("depth", found.depth, asked.depth);
   same("channels", found.channels, asked.channels);
   same("kernel_size", found.kernel_size, asked.kernel_size);

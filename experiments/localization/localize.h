@@ -18,6 +18,10 @@ inline constexpr const char* kGivenModel = "model";  // in config.json, of a run
 Localizer given_model(const LocalizationSettings& settings, const Device& device,
                       const std::string& path);
 
+// Keeps the weights that a run's results are of, which come from `source`. UsageError where the
+// folder holds other ones.
+void keep_model(const RunFolder& folder, const Localizer& network, const std::string& source);
+
 // Carries out a localization run in `folder`: trains the network, trains probes on its layers, maps
 // which indices each layer can tell apart and writes summary.json, which it returns. Or only one of
 // these phases, and returns nothing before there is a summary. Continues where an earlier call

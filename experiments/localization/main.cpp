@@ -12,10 +12,12 @@
 #include "engine/say.h"
 #include "experiments/localization/localize.h"
 #include "experiments/localization/memory.h"
+#include "experiments/localization/paths.h"
 #include "experiments/localization/training.h"
 #include "experiments/run/flags.h"
 #include "experiments/run/interrupt.h"
 #include "experiments/run/program.h"
+#include "experiments/run/progress.h"
 #include "experiments/run/summary.h"
 
 namespace sidechannel::experiments {
@@ -70,6 +72,39 @@ int run(const Arguments& arguments, Phases phases) {
   return 0;
 }
 
+// Which norms of a trained network carry what its receptive fields do not hold.
+int paths(const Arguments& arguments) {
+  auto settings = resolve<PathsSettings>(arguments.run);
+  const Device device = choose_device(settings, arguments.run.check);
+  const std::filesystem::path out =
+      arguments.run.out.empty()
+          ? default_folder(settings.preset, fmt::format("{}-paths", settings.norm))
+          : arguments.run.out;
+  const MemoryNeed memory = memory_of_paths(settings, device.is_cuda());
+  require_memory(memory, device);
+  const Localizer network = given_model(settings, device, arguments.model);
+  const Json described = to_json(PathsSettings::flags(), settings);
+  if (arguments.run.check) {
+    require_folder_for(out, described, arguments.run.resume_policy());
+    say("{}\n", checked_memory(memory, device.is_cuda()));
+    return 0;
+  }
+  RunFolder folder(out, described, device, arguments.run.resume_policy(), do_not_matter(),
+                   Json::object({{kGivenModel, arguments.model}}));
+  keep_model(folder, network, arguments.model);
+  if (folder.has("summary.json")) {  // which is written last
+    say("{}: done already, see summary.json\n", out.string());
+    return 0;
+  }
+  const Json summary = measure_paths(settings, network, folder);
+  say("{}: norm {}, what lies outside changes index {} by {} (rms), with all statistics fixed by "
+      "{}\n",
+      out.string(), settings.norm, summary["index"].get<std::int64_t>(),
+      three_digits(summary["rms_change"]),
+      number_text(summary["largest_change_all_fixed"].get<double>(), 3));
+  return 0;
+}
+
 // Says on stderr that the input, as the network takes it, holds such values. False where not.
 bool tell_not_finite(const std::string& source, const HostArray& x) {
   const auto values = x.as<float>();
@@ -87,7 +122,7 @@ Localizer described_model(const Arguments& arguments, const Device& device,
                           LocalizationSettings& settings) {
   const Json& given = arguments.run.given;
   Localizer network = load_model(arguments.model, device, given.value("norm", ""), settings.groups,
-                                 settings.samples_per_set);
+                                 settings.samples_per_set, padding_from(settings.padding));
   const LocalizerConfig& config = network.config();
   const auto same = [&](const char* name, const auto& theirs) {
     require(
@@ -97,6 +132,7 @@ Localizer described_model(const Arguments& arguments, const Device& device,
   };
   settings.norm = name_of(config.norm);
   same("norm", settings.norm);
+  same("padding", name_of(config.padding));
   check_effects(given, settings);
   same("groups", config.groups);
   same("samples_per_set", config.samples_per_set);
@@ -165,6 +201,10 @@ int main_program(int argc, char** argv) {
   for (CLI::App* command : {probe, map, all}) {
     command->add_option("--model", arguments.model, "weights to use instead of training");
   }
+  CLI::App* through = app.add_subcommand(
+      "paths", "measure which norms carry what lies outside the receptive field");
+  add_run_flags(*through, PathsSettings::flags(), "runs/PRESET-NORM-paths", arguments.run);
+  through->add_option("--model", arguments.model, "weights, .safetensors")->required();
   CLI::App* apply = app.add_subcommand("predict", "run a saved network on your own input");
   apply->add_option("--model", arguments.model, "weights, .safetensors")->required();
   apply->add_option("--input", arguments.input, "sequences [n, l], .npy, of any numbers")
@@ -184,6 +224,7 @@ int main_program(int argc, char** argv) {
   if (*probe) return run(arguments, Phases::kProbe);
   if (*map) return run(arguments, Phases::kMap);
   if (*all) return run(arguments, Phases::kAll);
+  if (*through) return paths(arguments);
   return predict(arguments);
 }
 

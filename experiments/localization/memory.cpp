@@ -20,8 +20,11 @@ double activations(const LocalizerConfig& network, double batch, double l, bool 
   const double h = d(network.channels), layers = d(network.depth) - 2;
   const std::int64_t positions = network.norm_options().positions_per_set;
   const double sets = positions == 0 ? 1 : l / d(positions);
+  // What circular convolutions read lies there once more, and is longer.
+  const bool circular = network.padding == Padding::kCircular && network.kernel_size > 1;
+  const double padded = circular ? batch * (l + 2 * d(network.kernel_size / 2)) : 0;
   return batch * l * (2 + h * (1 + 2 * layers) + (gradients ? 3 * h : 0)) +
-         3 * batch * sets * h * layers;
+         padded * (1 + h * (1 + layers) + (gradients ? h : 0)) + 3 * batch * sets * h * layers;
 }
 
 }  // namespace
@@ -75,6 +78,11 @@ MemoryNeed memory_of(const LocalizationSettings& s, LocalizationPhases phases) {
                           batch * d(s.length) * (probes > 0 ? 2 * d(s.probe_width) + 1 : 0)),
          {"the map", "--length or --depth", 2 * kDouble * rows, 0,
           6 * kDouble * rows + 2 * kMapBatch * kFloat * d(s.length)}});
+  }
+  // Each phase has a source of its own.
+  const double waves = s.has_rank() ? kFloat * d(s.rank) * longest : 0;
+  for (MemoryPhase& phase : need) {
+    phase.push_back({"the waves of the input", "--rank or --length", waves, 0, waves});
   }
   return need;
 }

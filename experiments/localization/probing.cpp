@@ -25,8 +25,8 @@ class ProbeStep : public TrainingStep {
         settings_(settings),
         network_(network),
         probes_(probes),
-        input_(probes.parameters().device(), settings.input, settings.probe_batch, settings.length,
-               kProbeNoise),
+        input_(probes.parameters().device(), settings.input_options(), settings.probe_batch,
+               settings.length, kProbeNoise),
         target_(Tensor::from(probes.parameters().device(), target_positions(settings.length))),
         losses_(target_.device(), DType::kF32, {1, static_cast<std::int64_t>(probes.size())}),
         ones_(target_.device(), DType::kF32, {losses_.size()}),
@@ -101,7 +101,8 @@ class Map : public EvaluationLoop {
         settings_(settings),
         network_(network),
         probes_(probes),
-        input_(device(), settings.input, map_batch(settings), settings.length, kEvaluationNoise),
+        input_(device(), settings.input_options(), map_batch(settings), settings.length,
+               kEvaluationNoise),
         samples_(DType::kF32,
                  {std::min(kSamplePredictions, settings.map_samples), settings.length}) {
     for (const std::int64_t layer : settings.probed_layers()) {
@@ -293,6 +294,7 @@ Json summarize(const LocalizationSettings& settings, RunFolder& folder, double s
   }
 
   return {{"norm", settings.norm},
+          {"padding", settings.padding},
           {"input", settings.input},
           {"length", length},
           {"depth", config.depth},

@@ -1,5 +1,7 @@
 #include "experiments/localization/settings.h"
 
+#include <tuple>
+
 namespace sidechannel::experiments {
 
 void LocalizationSettings::check() const {
@@ -11,6 +13,11 @@ void LocalizationSettings::check() const {
     require(curriculum_length > 0, "--curriculum-length 0: expected at least 1 for a curriculum");
     require(curriculum_learning_rate > 0,
             "--curriculum-learning-rate 0: expected more than 0 for a curriculum");
+  }
+  for (const auto& [chosen, flag, value] :
+       {std::tuple{has_period(), "--period", period}, {has_rank(), "--rank", rank}}) {
+    require(!chosen || value <= length,
+            fmt::format("{} {}: expected at most --length {}", flag, value, length));
   }
   if (has_groups()) {
     require(channels % groups == 0,
@@ -34,6 +41,7 @@ LocalizerConfig LocalizationSettings::network() const {
   config.depth = depth;
   config.channels = channels;
   config.kernel_size = kernel_size;
+  config.padding = padding_from(padding);
   config.norm = norm_kind_from(norm);
   config.groups = groups;
   config.samples_per_set = samples_per_set;

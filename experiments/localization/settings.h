@@ -4,10 +4,13 @@
 #include <string>
 #include <vector>
 
+#include "experiments/localization/input.h"
 #include "experiments/run/settings.h"
 #include "models/localizer.h"
 
 namespace sidechannel::experiments {
+
+inline constexpr std::int64_t kMostRank = 1000;  // of low-rank input, whose waves are all kept
 
 // Everything that a localization run depends on. The defaults: where a preset says nothing.
 struct LocalizationSettings : RunSettings {
@@ -20,14 +23,23 @@ struct LocalizationSettings : RunSettings {
           Whole{2, kMostDepth});
   SETTING(std::int64_t, channels, 32, "hidden channels h", Whole{1, kMostChannels});
   SETTING(std::int64_t, kernel_size, 5, "kernel size k", Whole{1, kMostKernelSize, true});
+  SETTING(std::string, padding, "zeros",
+          "what convolutions find beyond the ends; circular: the sequence once more, as in a ring",
+          OneOf{padding_names()}, kPredicts);
   SETTING(std::string, norm, "instance", "the normalization", OneOf{norm_names()}, kPredicts);
   SETTING(std::int64_t, groups, 1, "groups G of group norm", Whole{1, kMostChannels}, kPredicts,
           OnlyWhen{"--norm group", &Self::has_groups});
   SETTING(std::int64_t, samples_per_set, 1, "samples that share batch norm's statistics",
           Whole{1, kMostBatch}, kPredicts, OnlyWhen{"--norm batch", &Self::has_sets});
-  SETTING(std::string, input, "noise",
-          "what the network hears; constant: 1 everywhere, which tells nothing",
-          OneOf{{"noise", "constant"}});
+  SETTING(
+      std::string, input, "noise",
+      "what the network hears; constant: 1 everywhere, which tells nothing; periodic: noise that "
+      "comes back; low-rank: waves, as many numbers as a sequence has free",
+      OneOf{input_names()});
+  SETTING(std::int64_t, period, 16, "after how many positions periodic input comes back",
+          Whole{1, kMostLength}, OnlyWhen{"--input periodic", &Self::has_period});
+  SETTING(std::int64_t, rank, 16, "how many free numbers a sequence of low-rank input has",
+          Whole{1, kMostRank}, OnlyWhen{"--input low-rank", &Self::has_rank});
 
   // Training. A first stage at another length (a curriculum, which the paper does not have) comes
   // before the `iterations` where curriculum_iterations > 0.
@@ -71,12 +83,15 @@ struct LocalizationSettings : RunSettings {
   // more.
   bool has_groups() const { return norm == "group"; }
   bool has_sets() const { return norm == "batch"; }
+  bool has_period() const { return input == "periodic"; }
+  bool has_rank() const { return input == "low-rank"; }
   bool has_curriculum() const { return curriculum_iterations > 0; }
 
   // UsageError for values that make no sense, alone or together.
   void check() const;
 
   LocalizerConfig network() const;
+  InputOptions input_options() const { return {input, period, rank}; }
   // How the learning rate moves: over the first stage, the training proper, the probes' training.
   LearningRate curriculum_rate() const { return {.base = curriculum_learning_rate}; }
   LearningRate training_rate() const {

@@ -30,21 +30,6 @@ HostArray target_positions(std::int64_t length) {
   return target;
 }
 
-InputSource::InputSource(const Device& device, const std::string& input, std::int64_t batch,
-                         std::int64_t length, Stream stream)
-    : length_(length), stream_(stream) {
-  if (input == "noise") return;
-  require(input == "constant", fmt::format("input {}: expected noise or constant", input));
-  constant_ = Tensor(device, DType::kF32, {batch * length});
-  constant_.fill(1);
-}
-
-Var InputSource::operator()(Tape& tape, const Random& random, std::int64_t samples) const {
-  const Shape shape{samples, length_, 1};
-  if (!constant_) return tape.normal(shape, stream_, random);
-  return tape.constant(constant_.slice(0, samples * length_).reshape(shape));
-}
-
 double interior_slope(const HostArray& mean, std::int64_t radius) {
   const auto values = mean.as<double>();
   const auto length = static_cast<std::int64_t>(values.size());
@@ -64,7 +49,7 @@ double interior_slope(const HostArray& mean, std::int64_t radius) {
 
 LocalizationStep::LocalizationStep(Localizer& network, const LearningRate& rate, std::int64_t batch,
                                    std::int64_t length, std::uint64_t seed,
-                                   const std::string& input)
+                                   const InputOptions& input)
     : RegressionStep(
           network.parameters(), target_positions(length), batch,
           [&network, batch,
@@ -95,9 +80,12 @@ std::string LocalizationStep::words(const std::vector<double>& measures) const {
 std::string training_notice(const LocalizationSettings& settings, double loss, double slope) {
   constexpr double kSomething = 0.05;  // of what there is to gain
   constexpr double kNoSlope = 0.05;
-  const std::int64_t radius = settings.network().receptive_field();
-  const bool has_norm = settings.norm != "none" && settings.depth > 2;
-  const bool hears = has_norm && settings.input == "noise" && radius > 0;
+  const LocalizerConfig network = settings.network();
+  const std::int64_t radius = network.receptive_field();
+  const bool ring = network.padding == Padding::kCircular;  // where no position is another's better
+  const bool carries = network.norm != NormKind::kNone && settings.depth > 2 &&
+                       network.norm_options().positions_per_set == 0;
+  const bool hears = carries && !ring && settings.input == "noise" && radius > 0;
   const HostArray target = target_positions(settings.length);
   double mean_answer = 0;  // the loss of the mean position everywhere
   double best = 0;
@@ -105,7 +93,8 @@ std::string training_notice(const LocalizationSettings& settings, double loss, d
     const double y = target.as<float>()[static_cast<std::size_t>(i)];
     const double square = y * y / static_cast<double>(settings.length);
     mean_answer += square;
-    if (!hears && i >= radius && i < settings.length - radius) best += square;
+    const bool interior = i >= radius && i < settings.length - radius;
+    if (ring || (!hears && interior)) best += square;
   }
   if (!(mean_answer > best)) return {};
   const bool learned = mean_answer - loss >= kSomething * (mean_answer - best);
@@ -134,7 +123,7 @@ TrainingResult train(const LocalizationSettings& settings, Localizer& network, R
          return std::make_unique<LocalizationStep>(
              network, curriculum ? settings.curriculum_rate() : settings.training_rate(),
              settings.batch, curriculum ? settings.curriculum_length : settings.length,
-             settings.random_seed(), settings.input);
+             settings.random_seed(), settings.input_options());
        }});
   const double seconds = loop.run();
   save_model(folder.file(kModelFile), network);  // whatever lies there

@@ -14,24 +14,6 @@ namespace sidechannel::experiments {
 // The target of Problem 2.1: y_i = i / (length - 1) - 1/2 for i from 0. [length]; 0 for length 1.
 HostArray target_positions(std::int64_t length);
 
-// Batches of what a network hears (the setting `input`): "noise", fresh in every step
-// (Problem 2.1), or "constant", 1 everywhere and always, which is Section 3.2's uninformative
-// input. Drawing may be part of a step that repeats itself.
-class InputSource {
- public:
-  // Of at most `batch` sequences; noise comes from `stream`.
-  InputSource(const Device& device, const std::string& input, std::int64_t batch,
-              std::int64_t length, Stream stream);
-
-  // The sequences where `random` stands, [samples, length, 1].
-  Var operator()(Tape& tape, const Random& random, std::int64_t samples) const;
-
- private:
-  std::int64_t length_;
-  Stream stream_;
-  Tensor constant_;  // [batch * length], where it is no noise
-};
-
 // Regression slope of `mean` [length] on the target over the interior [radius, length - radius):
 // 1 for a network that knows where it is, 0 for one that does not. NaN when fewer than two indices
 // lie there.
@@ -41,7 +23,7 @@ double interior_slope(const HostArray& mean, std::int64_t radius);
 class LocalizationStep : public RegressionStep {
  public:
   LocalizationStep(Localizer& network, const LearningRate& rate, std::int64_t batch,
-                   std::int64_t length, std::uint64_t seed, const std::string& input = "noise");
+                   std::int64_t length, std::uint64_t seed, const InputOptions& input = {});
 
   // The interior slope of the mean output, the outputs' mean deviation between samples, the loss.
   std::vector<double> measures() const override;

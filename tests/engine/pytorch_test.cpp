@@ -8,6 +8,7 @@
 #include "engine/io/safetensors.h"
 #include "engine/optim/adam.h"
 #include "models/localizer.h"
+#include "models/model_file.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 
@@ -103,6 +104,18 @@ TEST(PyTorch, Conv1d) {
     compare(c, {{"x", transposed}, {"w", reverse_axes}, {"b", same}}, transposed,
             [&](std::span<const Var> in) {
               return conv1d(in[0], in[1], in[2], number(c.at("padding")));
+            });
+  }
+}
+
+TEST(PyTorch, CircularConv1d) {
+  const Tensors all = read("operations.safetensors");
+  for (const char* name : {"same", "even", "around", "first", "last"}) {
+    SCOPED_TRACE(name);
+    const Tensors c = part(all, fmt::format("ring.{}.", name));
+    compare(c, {{"x", transposed}, {"w", reverse_axes}, {"b", same}}, transposed,
+            [&](std::span<const Var> in) {
+              return conv1d(in[0], in[1], in[2], number(c.at("padding")), PaddingMode::kCircular);
             });
   }
 }
@@ -321,6 +334,20 @@ TEST(PyTorch, LoadsItsModels) {
                 kSinglePrecision);
     }
   }
+}
+
+// A file of PyTorch's does not say that its network is one of rings; who loads it must.
+TEST(PyTorch, LoadsItsRings) {
+  const Tensors answer = part(read("localizer_answers.safetensors"), "circular.");
+  Tape tape(device(), DType::kF32);
+  const Var x = tape.constant(Tensor::from(device(), answer.at("x")));
+  const auto difference = [&](Padding padding) {
+    const Localizer net =
+        load_model(golden("localizer_circular.safetensors"), device(), "instance", 1, 1, padding);
+    return relative_difference(values_of(net(x).value()), values_of(answer.at("y")));
+  };
+  EXPECT_LE(difference(Padding::kCircular), kSinglePrecision);
+  EXPECT_GT(difference(Padding::kZeros), 0.01);
 }
 
 // Section 3.2's network in double: the pairs that an overlap makes, predictions and gradients.

@@ -73,11 +73,11 @@ TEST_F(CommandLine, HelpAndVersionAreNoErrors) {
 }
 
 TEST_F(CommandLine, BadUsageIsOneLineAndExitCode2) {
-  expect_error({}, 2,
-               "expected a command: train, probe, map, run, predict or settings (see --help)");
   expect_error(
-      {"fly"}, 2,
-      "there is no command fly: expected train, probe, map, run, predict or settings (see --help)");
+      {}, 2, "expected a command: train, probe, map, run, paths, predict or settings (see --help)");
+  expect_error({"fly"}, 2,
+               "there is no command fly: expected train, probe, map, run, paths, predict or "
+               "settings (see --help)");
   using Cases = std::vector<std::pair<const char*, const char*>>;
   Cases cases = {
       {"--speed 9", "there is no flag --speed, did you mean --seed? (see --help)"},
@@ -86,7 +86,7 @@ TEST_F(CommandLine, BadUsageIsOneLineAndExitCode2) {
       {"--preset huge", "--preset huge: expected demo, small, paper or a .json file"},
       {"--kernel-size 4", "--kernel-size 4: expected an odd number from 1 to 999"},
       {"--length 0", "--length 0: expected a whole number from 1 to 1000000"},
-      {"--input silence", "--input silence: expected noise or constant"},
+      {"--input silence", "--input silence: expected noise, constant, periodic or low-rank"},
       {"--norm group --groups 7", "--groups 7: expected a divisor of --channels 32"},
       {"--norm batch --samples-per-set 5",
        "--batch 32: expected a multiple of --samples-per-set 5"},
@@ -200,6 +200,9 @@ TEST_F(CommandLine, ModelsThatSayWhatTheyAreNot) {
       {"norm", "norm\n",
        ": norm \"norm\\x0a\": expected none, instance, group, layer, position or batch"},
       {"groups", -1, ": \"groups\" is -1, expected a whole number of at least 1"},
+      {"padding", "ones", ": padding ones: expected zeros or circular"},
+      {"padding", "none", ": padding none: expected zeros or circular"},
+      {"padding", 2, ": \"padding\" is 2, expected a text"},
   };
   for (const auto& [name, value, message] : cases) EXPECT_EQ(says(name, value), where + message);
   EXPECT_EQ(says("norm", "instance"), path + ": has no tensor blocks.0.norm.weight");
@@ -300,6 +303,78 @@ TEST_F(CommandLine, AConstantInputLocalizesNothingBeyondTheReceptiveField) {
     EXPECT_EQ(summary["notice"], nullptr);                 // nothing was to be learned
     const HostArray variance = read_npy(out + "/layer_variance.npy");
     for (const double v : variance.as<double>()) EXPECT_EQ(v, 0);
+  }
+}
+
+// What was trained on noise does not hear a constant: with another input, a model's probes and map
+// are those of that input.
+TEST_F(CommandLine, AModelThatWasTrainedOnNoiseIsFedSomethingElse) {
+  const auto of = [&](const Words& flags, const std::string& out) {
+    const ProgramResult result = localization(
+        with(words("run --length 24 --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations "
+                   "50 --probe-iterations 30 --probe-width 16 --map-samples 50 --out",
+                   {folder_ / out}),
+             flags));
+    EXPECT_EQ(result.code, 0) << result.err;
+    return Json::parse(content_of(folder_ / out + "/summary.json"));
+  };
+  const auto spread = [&](const std::string& out) {
+    const HostArray variance = read_npy(folder_ / out + "/layer_variance.npy");
+    return std::ranges::max(variance.as<double>());
+  };
+  EXPECT_EQ(of({}, "noise")["input"], "noise");
+  const std::string model = folder_ / "noise/model.safetensors";
+  const Json constant = of({"--model", model, "--input", "constant"}, "constant");
+  EXPECT_EQ(constant["input"], "constant");
+  EXPECT_EQ(constant["notice"], nullptr);
+  for (const auto& share : constant["interior_localized_fraction"]) EXPECT_EQ(share, 0.0);
+  EXPECT_GT(spread("noise"), 0);
+  EXPECT_EQ(spread("constant"), 0);
+  EXPECT_EQ(content_of(model), content_of(folder_ / "constant/model.safetensors"));
+  EXPECT_EQ(of({"--model", model, "--input", "periodic", "--period", "3"}, "periodic")["input"],
+            "periodic");
+  EXPECT_EQ(of({"--input", "low-rank", "--rank", "4"}, "trained")["input"], "low-rank");
+  EXPECT_GT(spread("periodic"), 0);
+}
+
+// A ring has no edges: a network that was trained on one localizes nothing, with any norm, though
+// one with statistics over positions hears everything. At the output every index then answers
+// alike.
+TEST_F(CommandLine, ARingLocalizesNothing) {
+  for (const char* norm : {"none", "instance", "position"}) {
+    SCOPED_TRACE(norm);
+    const TemporaryFolder folder;
+    const std::string out = folder / "run";
+    const ProgramResult result = run_program(
+        "localization",
+        words("run --length 24 --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations 300 "
+              "--probe-iterations 100 --probe-width 16 --probe-batch 4 --map-samples 2000 "
+              "--padding circular --device cpu --norm " +
+                  std::string(norm),
+              {"--out", out}));
+    ASSERT_EQ(result.code, 0) << result.err;
+    EXPECT_FALSE(has(result.err, "learned nothing")) << result.err;
+    const auto summary = nlohmann::json::parse(content_of(out + "/summary.json"));
+    EXPECT_EQ(summary["padding"], "circular");
+    EXPECT_EQ(summary["notice"], nullptr);
+    for (const auto& share : summary["localized_fraction"]) EXPECT_EQ(share, 0.0);
+    // Its file says what it is: those who load it need not.
+    EXPECT_EQ(load_model(out + "/model.safetensors", Device::cpu(1)).config().padding,
+              Padding::kCircular);
+    const auto with_it = [&](const std::string& flags) {
+      return run_program("localization",
+                         with(words("run --length 24 --depth 4 --channels 8 --kernel-size 3 "
+                                    "--check --device cpu " +
+                                    flags),
+                              {"--norm", norm, "--model", out + "/model.safetensors"}));
+    };
+    EXPECT_EQ(with_it("--padding circular").code, 0);
+    const ProgramResult other = with_it("");
+    EXPECT_EQ(other.code, 2);
+    EXPECT_EQ(other.err,
+              fmt::format("localization: {}/model.safetensors: a network with --padding circular, "
+                          "where the run has --padding zeros\n",
+                          out));
   }
 }
 

@@ -38,6 +38,8 @@ TEST(Memory, TheArenaOfATrainingStepIsWhatIsEstimated) {
                            R"({"length": 257, "depth": 3, "channels": 16, "batch": 32,
                                "norm": "layer"})",
                            R"({"length": 100, "depth": 2, "channels": 64, "batch": 16})",
+                           R"({"length": 64, "depth": 8, "channels": 32, "batch": 8,
+                               "padding": "circular"})",
                            R"({"length": 1000, "depth": 20, "channels": 8, "batch": 3,
                                "norm": "group"})"}) {
     const auto settings = sized<LocalizationSettings>(json);

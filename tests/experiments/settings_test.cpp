@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "experiments/groups/group_sweep.h"
+#include "experiments/localization/paths.h"
 #include "experiments/overlap/settings.h"
 #include "experiments/run/flags.h"
 #include "tests/experiments/settings_check.h"
@@ -36,6 +37,36 @@ TEST(Settings, ThePaperPresetIsAppendixE) {
   EXPECT_EQ(paper.probe_rate().schedule, kernels::LearningRate::Schedule::kConstant);
   expect_settings(to_json(settings_from_preset<LocalizationSettings>("paper", "batch")),
                   R"({"length": 250, "samples_per_set": 4, "iterations": 500000})");
+}
+
+// docs/paper.md: the other readings are these flags, and no code.
+TEST(Settings, TheOtherReadingsOfAppendixEAreFlags) {
+  // 32 hidden layers, each with a probe, and C_out: one convolution more. The last hidden layer
+  // then sees as far as the paper's R(32) = 64.
+  RunFlags flags;
+  flags.preset = "paper";
+  EXPECT_EQ(resolve<LocalizationSettings>(flags).probed_layers().size(), 31u);
+  flags.given = {{"depth", 33}};
+  const auto deeper = resolve<LocalizationSettings>(flags);
+  ASSERT_EQ(deeper.probed_layers().size(), 32u);
+  EXPECT_EQ(deeper.probed_layers().back(), 32);
+  EXPECT_EQ(deeper.network().receptive_field(32), 64);
+  EXPECT_EQ(deeper.network().receptive_field(), 66);
+  const Localizer network(Device::cpu(1), DType::kF32, deeper.network(), 0);
+  std::vector<Var> hidden;
+  Tape tape(Device::cpu(1));
+  network(tape.constant(Tensor::zeros(Device::cpu(1), DType::kF32, {1, 9, 1})),
+          Statistics::kMinibatch, &hidden);
+  EXPECT_EQ(hidden.size(), 32u);
+
+  // 5 * 10^5 micro-batches of 4 sequences, 8 to a step.
+  flags.given = {{"norm", "batch"}};
+  const auto steps = resolve<LocalizationSettings>(flags);
+  flags.given["iterations"] = 62'500;
+  const auto micro = resolve<LocalizationSettings>(flags);
+  EXPECT_EQ(steps.iterations, 500'000);
+  EXPECT_EQ(micro.iterations * micro.batch / micro.samples_per_set, 500'000);
+  EXPECT_EQ(differences(to_json(micro), to_json(steps)), std::vector<std::string>{"iterations"});
 }
 
 TEST(Settings, FilesSayWhatIsWrong) {
@@ -228,18 +259,22 @@ TEST(Settings, WhatHasNoEffectIsRefusedWhereItIsGivenAndNotInAPreset) {
             "--iterations 4294967295: with --curriculum-iterations 5 more than 4294967295 in all");
 }
 
-template <class S>
-std::string table() {
-  std::string text =
-      fmt::format("## {}\n\n| flag | what | expected |\n|---|---|---|\n", S::kExperiment);
-  for (const Setting& setting : all_settings<S>()) {
+std::string rows(const std::vector<Setting>& settings) {
+  std::string text = "| flag | what | expected |\n|---|---|---|\n";
+  for (const Setting& setting : settings) {
     text += fmt::format("| `{}` | {} | {} |\n", flag_of(setting.name), setting.help,
                         words_of(setting.domain));
   }
   return text;
 }
 
+template <class S>
+std::string table() {
+  return fmt::format("## {}\n\n", S::kExperiment) + rows(all_settings<S>());
+}
+
 TEST(Settings, TheDocumentIsWhatTheListSays) {
+  const auto paths = settings_named<PathsSettings>({"index", "sequences"});
   const std::string text =
       "# Settings\n\n"
       "What each setting may be, checked before anything is made; in a preset's JSON file names "
@@ -253,7 +288,10 @@ TEST(Settings, TheDocumentIsWhatTheListSays) {
       fmt::format(
           "\n`groups` takes localization's, and `--groups`, `--learning-rates` (lists) and "
           "`--seeds`, which\nmake at most {} cells.\n",
-          kMostCells);
+          kMostCells) +
+      "\n`localization paths` takes those of localization's that describe a network, `--seed`, "
+      "and\n\n" +
+      rows(paths);
   const std::filesystem::path file = harness::test_data("../docs/settings.md");
   if (std::getenv("SIDECHANNEL_WRITE_DOCS") != nullptr) std::ofstream(file) << text;
   EXPECT_EQ(harness::content_of(file), text);

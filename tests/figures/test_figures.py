@@ -242,7 +242,7 @@ class Misuse(FigureTest):
         return child.returncode, child.stdout.splitlines(), child.stderr.splitlines()
 
     def test_one_line_each(self):
-        self.fails(2, "there is no figure 2: expected 1, multihop, 3, constant, 4, 5, 6 or all", "2")
+        self.fails(2, "there is no figure 7: expected 1, 2, multihop, 3, constant, 4, 5, 6 or all", "7")
         self.fails(2, "preset huge: expected demo, small, paper or a folder", "--preset", "huge")
         self.fails(2, "unrecognized arguments: --speed 9", "1", "--speed", "9")
         self.fails(2, "--out: expected the name of a folder", "1", "--out", "")

@@ -35,9 +35,9 @@ class Cases {
     Case result;
     std::vector<std::string> flags;
     if (program == 0) {
-      result = {"localization", {pick({"run", "train", "probe", "map", "predict"})}};
+      result = {"localization", {pick({"run", "train", "probe", "map", "predict", "paths"})}};
       flags = names_of<experiments::LocalizationSettings>();
-      flags.insert(flags.end(), {"model", "input", "output"});
+      flags.insert(flags.end(), {"model", "input", "output", "index", "sequences"});
     } else if (program == 1) {
       result = {"overlap", {"run"}};
       flags = names_of<experiments::OverlapSettings>();

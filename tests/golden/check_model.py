@@ -32,6 +32,7 @@ def main():
                         choices=["none", "instance", "group", "layer", "position", "batch"])
     parser.add_argument("--groups", type=int, default=1)
     parser.add_argument("--samples-per-set", type=int, default=1)
+    parser.add_argument("--padding", choices=["zeros", "circular"], default="zeros")
     parser.add_argument("--statistics", choices=["minibatch", "population"], default="minibatch")
     parser.add_argument("--tolerance", type=float, default=1e-5,
                         help="on the root mean square difference over that of y")
@@ -40,7 +41,8 @@ def main():
     state = load(args.model)
     channels, _, kernel_size = state["conv_in.weight"].shape
     depth = 2 + len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-    model = Localizer(depth, channels, kernel_size, args.norm, args.groups, args.samples_per_set)
+    model = Localizer(depth, channels, kernel_size, args.norm, args.groups, args.samples_per_set,
+                      padding_mode=args.padding)
     # The count of PyTorch's batch norm is the one thing that our files do not have.
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]

@@ -28,6 +28,13 @@ CONVOLUTIONS = {  # batch, length, C_in, C_out, k, padding
     "first": (2, 11, 1, 7, 5, 2),
     "last": (2, 11, 7, 1, 5, 2),
 }
+RINGS = {  # the same, circular; PyTorch goes around once at most
+    "same": (2, 13, 3, 5, 5, 2),
+    "even": (1, 9, 2, 6, 4, 1),
+    "around": (3, 3, 3, 2, 7, 3),
+    "first": (2, 11, 1, 7, 5, 2),
+    "last": (2, 11, 7, 1, 5, 2),
+}
 NORMS = {  # kind, batch, length, channels, groups, samples per set
     "instance": ("instance", 3, 11, 5, 1, 1),
     "group": ("group", 2, 9, 6, 3, 1),
@@ -62,6 +69,14 @@ def with_gradients(out, prefix, function, inputs):
     out.update({f"{prefix}.y": y, f"{prefix}.dy": dy})
 
 
+def circular_conv1d(x, w, b, padding):
+    """By PyTorch's own layer."""
+    layer = nn.Conv1d(1, 1, w.shape[2], padding=padding, padding_mode="circular")
+    del layer.weight, layer.bias
+    layer.weight, layer.bias = w, b
+    return layer(x)
+
+
 def operations():
     out = {}
     for name, (batch, length, c_in, c_out, k, padding) in CONVOLUTIONS.items():
@@ -94,6 +109,12 @@ def operations():
     with_gradients(out, "mse", lambda x: functional.mse_loss(x, target.expand(3, 11)),
                    {"x": normal(3, 11)})
     with_gradients(out, "mish", lambda x: functional.mish(x), {"x": normal(200) * 8})
+    for name, (batch, length, c_in, c_out, k, padding) in RINGS.items():
+        out[f"ring.{name}.padding"] = torch.tensor(padding)
+        with_gradients(out, f"ring.{name}",
+                       lambda x, w, b: circular_conv1d(x, w, b, padding),
+                       {"x": normal(batch, c_in, length), "w": normal(c_out, c_in, k),
+                        "b": normal(c_out)})
     return out
 
 
@@ -193,6 +214,13 @@ def main():
             answers[f"{name}.population"] = model(x)
         model.train()
         answers[f"{name}.y"] = model(x)
+    # The same network with another padding: its own, as a ring.
+    model = Localizer(4, 6, 5, "instance", padding_mode="circular")
+    scatter_norms(model)
+    save(folder / "localizer_circular.safetensors", model.state_dict())
+    model.double()
+    x = normal(4, 15, 1)
+    answers.update({"circular.x": x.float(), "circular.y": model(x)})
     save(folder / "localizer_answers.safetensors", answers)
     save(folder / "packed_localizer.safetensors", packed())
 

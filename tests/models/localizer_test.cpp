@@ -23,6 +23,15 @@ using kernels::Write;
 const std::vector<NormKind> kKinds = {NormKind::kNone,  NormKind::kInstance, NormKind::kGroup,
                                       NormKind::kLayer, NormKind::kPosition, NormKind::kBatch};
 
+const std::vector<std::pair<NormKind, Padding>> kKindsAndPaddings = [] {
+  std::vector<std::pair<NormKind, Padding>> all;
+  for (const NormKind kind : kKinds) {
+    for (const Padding padding : {Padding::kZeros, Padding::kCircular})
+      all.push_back({kind, padding});
+  }
+  return all;
+}();
+
 LocalizerConfig config_of(NormKind norm, std::int64_t depth = 4, std::int64_t channels = 4,
                           std::int64_t kernel_size = 3) {
   return {.depth = depth,
@@ -50,8 +59,10 @@ struct Composition {
 Composition compose(Tape& tape, const Localizer& net, const Tensor& x) {
   const LocalizerConfig& config = net.config();
   const auto convolve = [&](const Var& z, const std::string& name) {
-    return conv1d(z, tape.constant(value_of(net, name + ".weight")),
-                  tape.constant(value_of(net, name + ".bias")), config.kernel_size / 2);
+    return conv1d(
+        z, tape.constant(value_of(net, name + ".weight")),
+        tape.constant(value_of(net, name + ".bias")), config.kernel_size / 2,
+        config.padding == Padding::kCircular ? PaddingMode::kCircular : PaddingMode::kZeros);
   };
   Composition result;
   Var z = convolve(tape.constant(x), "conv_in");
@@ -81,8 +92,10 @@ Composition compose(Tape& tape, const Localizer& net, const Tensor& x) {
 }
 
 TEST(Localizer, IsEquationOne) {
-  for (NormKind kind : kKinds) {
-    Localizer net(device(), DType::kF64, config_of(kind, 5), 1);
+  for (const auto& [kind, padding] : kKindsAndPaddings) {
+    LocalizerConfig config = config_of(kind, 5);
+    config.padding = padding;
+    Localizer net(device(), DType::kF64, config, 1);
     Draw draw(2);
     randomize_norms(net, draw);
     const Tensor x = draw.tensor({4, 11, 1});
@@ -153,10 +166,11 @@ TEST(Localizer, HearsItsReceptiveFieldOnlyWithoutStatisticsOverPositions) {
 
 TEST(Localizer, Gradients) {
   Draw draw(5);
-  for (NormKind kind : kKinds) {
-    for (std::uint64_t i = 0; i < 24; ++i) {
+  for (const auto& [kind, padding] : kKindsAndPaddings) {
+    for (std::uint64_t i = 0; i < (padding == Padding::kZeros ? 24 : 8); ++i) {
       LocalizerConfig config =
           config_of(kind, draw.integer(2, 5), draw.pick({1, 2, 3, 4, 6}), draw.pick({1, 3, 5}));
+      config.padding = padding;
       // Two values of a set become -1 and 1, whatever they are: nothing passes such layers.
       if (kind == NormKind::kPosition) config.channels = std::max<std::int64_t>(config.channels, 3);
       config.groups = config.channels % 2 == 0 ? 2 : 1;
@@ -327,6 +341,11 @@ TEST(LocalizerConfig, RefusesWhatCannotBeBuilt) {
             "groups 0: expected a divisor of the 32 channels");
   EXPECT_EQ(error([](auto& c) { c.norm = NormKind::kBatch, c.samples_per_set = 0; }),
             "samples per set 0: expected at least 1");
+}
+
+TEST(LocalizerConfig, PaddingsAreNamed) {
+  for (const char* name : padding_names()) EXPECT_EQ(name_of(padding_from(name)), name);
+  EXPECT_EQ(error_of([] { padding_from("none"); }), "padding none: expected zeros or circular");
 }
 
 TEST(LocalizerConfig, NormsAreNamed) {

@@ -99,6 +99,9 @@ void check_empty_operations(const Device& device, DType dtype) {
       }
     }
     check("activate", std::vector{x}, [](In in) { return activate(in[0], kMish); });
+    if (length > 0) {
+      check("circular_pad", std::vector{x}, [](In in) { return circular_pad(in[0], 2, 1); });
+    }
     check("reshape", std::vector{x}, [&](In in) {
       return reshape(in[0], Shape{channels, length, n, 1});
     });
@@ -107,10 +110,12 @@ void check_empty_operations(const Device& device, DType dtype) {
         const std::int64_t padding = (taps - 1) / 2;
         const Shape w{taps, channels, channels_out}, b{channels_out};
         // An output is its bias where there is nothing to add, and none where x has no positions.
-        check(
-            "conv1d", std::vector{x, w, b},
-            [&](In in) { return conv1d(in[0], in[1], in[2], padding); }, 0.5,
-            std::vector<double>{0, 0, static_cast<double>(n * length)});
+        for (const PaddingMode mode : {PaddingMode::kZeros, PaddingMode::kCircular}) {
+          check(
+              "conv1d", std::vector{x, w, b},
+              [&](In in) { return conv1d(in[0], in[1], in[2], padding, mode); }, 0.5,
+              std::vector<double>{0, 0, static_cast<double>(n * length)});
+        }
         if (channels_out != channels) continue;
         for (const std::int64_t samples : {1, 2}) {
           check("conv_norm_act", std::vector{x, w, b, b, b}, [&](In in) {
