@@ -14,7 +14,6 @@ import interrupt  # noqa: E402
 
 interrupt.catch(__name__)
 
-import contextlib  # noqa: E402
 import fcntl  # noqa: E402
 import shlex  # noqa: E402
 import subprocess  # noqa: E402
@@ -62,7 +61,8 @@ class Command:
 
     def words(self, folder):
         """The arguments, with the folder of the runs that they name, in a preset's."""
-        return [argument.format(folder=folder / results.place_of(self.seed)) for argument in self.arguments]
+        folder = folder / results.place_of(self.seed)
+        return [argument.format(folder=folder) for argument in self.arguments]
 
 
 def localization(folder, *arguments, **how):
