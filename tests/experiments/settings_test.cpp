@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <fstream>
 
-#include "experiments/groups/group_sweep.h"
+#include "experiments/groups/norm_sweep.h"
 #include "experiments/overlap/settings.h"
 #include "experiments/run/flags.h"
 #include "tests/experiments/settings_check.h"
@@ -252,7 +252,8 @@ TEST(Settings, TheDocumentIsWhatTheListSays) {
       table<LocalizationSettings>() + "\n" + table<OverlapSettings>() +
       fmt::format(
           "\n`groups` takes localization's, and `--groups`, `--learning-rates` (lists) and "
-          "`--seeds`, which\nmake at most {} cells.\n",
+          "`--seeds`, which\nmake at most {} cells; with `--over samples_per_set`, which is about "
+          "BatchNorm, a list of\n`--samples-per-set` in the place of `--groups`.\n",
           kMostCells);
   const std::filesystem::path file = harness::test_data("../docs/settings.md");
   if (std::getenv("SIDECHANNEL_WRITE_DOCS") != nullptr) std::ofstream(file) << text;
