@@ -48,6 +48,7 @@ class Command:
     seed: int = 0
     has_seeds: bool = False  # a sweep over them, too
     needs: object = None   # another command, whose results this one takes
+    preset: str = ""       # the name of its file in a folder of presets, where not the program's
 
     def with_seed(self, seed):
         if seed == 0 or self.has_seeds:
@@ -72,6 +73,7 @@ def localization(folder, *arguments, **how):
 # Figure 1's two have the settings and the folders of ./run demo, which may have trained them.
 WITH_NORM = localization("instance", "--norm", "instance")
 PLAIN = localization("none", "--norm", "none")
+PER_POSITION = localization("position", "--norm", "position")
 CONSTANT = localization("constant", "--norm", "instance", "--input", "constant")
 BATCH = localization("batch", "--norm", "batch")
 POPULATION = localization("batch-population", "--norm", "batch", "--eval-statistics", "population",
@@ -79,9 +81,11 @@ POPULATION = localization("batch-population", "--norm", "batch", "--eval-statist
 OVERLAP = Command("overlap", "overlap", before=("run",), is_sweep=True)
 GROUPS = Command("groups", "groups", before=("run",), after=("collect",), is_sweep=True,
                  has_seeds=True)
+CROSSTALK = Command("groups", "crosstalk", before=("run", "--over", "samples_per_set"),
+                    after=("collect",), is_sweep=True, has_seeds=True, preset="crosstalk")
 
-# The control of figure 5 has the size of the network with BatchNorm, which need not be that of figure
-# 1's, and its own learning rate and number of iterations. A network that cannot learn more than its
+# The controls of figures 4 and 5 have the size of the networks there, which need not be that of figure
+# 1's, and their own learning rate and number of iterations. A network that cannot learn more than its
 # edges does not need many of them: that of a constant input, which has no message to learn, has as many
 # as the one without norm.
 INSTEAD = {
@@ -89,7 +93,10 @@ INSTEAD = {
                                            "--depth", "8", "--channels", "32"),
               (CONSTANT, WITH_NORM): localization(
                   "constant-short", *CONSTANT.arguments, "--iterations", "4000",
-                  "--curriculum-iterations", "0")},
+                  "--curriculum-iterations", "0"),
+              (PER_POSITION, GROUPS): localization(
+                  "position-as-groups", "--norm", "position", "--length", "64", "--depth", "8",
+                  "--batch", "16")},
     "paper": {(PLAIN, BATCH): localization("plain-as-batch", "--norm", "none", "--length", "250")},
 }
 
@@ -101,17 +108,19 @@ class Figure:
     commands: tuple       # in the order in which the script takes their folders
     script: str
     note: str = ""        # for the page: what departs from the paper
+    together: bool = False  # all seeds in one picture
 
-    def runs(self, preset, seed=0):
-        """The commands for a preset and a seed."""
+    def runs(self, preset, seeds):
+        """The commands for a preset, of these seeds."""
         instead = INSTEAD.get(preset, {})
-        return [next((other for (command_, beside), other in instead.items()
-                      if command is command_ and beside in self.commands), command).with_seed(seed)
-                for command in self.commands]
+        chosen = [next((other for (command_, beside), other in instead.items()
+                        if command is command_ and beside in self.commands), command)
+                  for command in self.commands]
+        return list(dict.fromkeys(command.with_seed(seed) for command in chosen for seed in seeds))
 
-    def seeds(self, count):
-        """Of which it is made for each; what draws several of them itself is made once."""
-        return range(1 if all(command.has_seeds for command in self.commands) else count)
+    def drawings(self, count):
+        """Where there are so many seeds: the seed that each drawing lies at, and those it shows."""
+        return {0: range(count)} if self.together else {seed: [seed] for seed in range(count)}
 
     def files(self, folder, seed=0):
         """The picture and its data, in a preset's folder."""
@@ -120,16 +129,21 @@ class Figure:
 
 
 FIGURES = {figure.key: figure for figure in (
-    Figure("1", "Figure 1: with InstanceNorm a network knows where it is", (WITH_NORM, PLAIN),
-           "figure1.py"),
+    Figure("1", "Figure 1: with InstanceNorm a network knows where it is",
+           (WITH_NORM, PLAIN, PER_POSITION), "figure1.py",
+           "Beside the paper's two: LayerNorm of each position alone, as in transformers."),
     Figure("multihop", "Farther than one message reaches", (WITH_NORM, PLAIN), "figure_multihop.py",
            "Not a figure of the paper: it draws Section 3.2's argument."),
     Figure("3", "Figure 3: two sequences are told apart by what they share", (OVERLAP,), "figure3.py"),
     Figure("constant", "Control: a constant input carries no message", (WITH_NORM, CONSTANT),
            "figure_constant.py", "Not a figure of the paper, which says it in Section 3.2."),
-    Figure("4", "Figure 4: the more groups, the better", (GROUPS,), "figure4.py"),
+    Figure("4", "Figure 4: the more groups, the better", (GROUPS, PER_POSITION), "figure4.py",
+           together=True),
     Figure("5", "Figure 5: BatchNorm communicates too", (BATCH, PLAIN), "figure5.py"),
     Figure("6", "Figure 6: population statistics end it", (BATCH, POPULATION), "figure6.py"),
+    Figure("crosstalk", "Crosstalk: the more samples share statistics, the less BatchNorm carries",
+           (CROSSTALK,), "figure_crosstalk.py", "Not a figure of the paper, which says it at the end of "
+           "Section 3.3.", together=True),
 )}
 
 # --- Running it -----------------------------------------------------------------------------------
@@ -176,7 +190,7 @@ class Preset:
             return line
         preset = self.source
         if preset not in PRESETS:
-            preset = str(Path(preset) / f"{command.program}.json")
+            preset = str(Path(preset) / f"{command.preset or command.program}.json")
         line += ["--preset", preset]
         line += command.words(self.folder)
         if self.options.device is not None:
@@ -214,11 +228,10 @@ class Preset:
                 output.note(said)
                 raise UsageError(f"{shlex.join(line)}: exit code {child.returncode}")
 
-    def draw(self, figure, seed):
-        """Draws a figure from its folders; an Error says what is missing."""
+    def draw(self, figure, seed, runs):
+        """Draws a figure from the folders of its runs; an Error says what is missing."""
         picture, data = figure.files(self.folder, seed)
-        line = [sys.executable, str(HERE / figure.script),
-                *(str(self.path(command)) for command in figure.runs(self.name, seed)),
+        line = [sys.executable, str(HERE / figure.script), *(str(self.path(run)) for run in runs),
                 "--out", str(picture), "--summary", str(data)]
         with crew.child_of(line, self.lock, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
             out, err = (text.decode(errors="backslashreplace") for text in child.communicate())
@@ -230,12 +243,11 @@ class Preset:
 def work(preset, figures):
     """Runs and draws the figures; returns what failed, in words."""
     seeds = preset.options.seeds
-    todo = {(figure, seed): figure.runs(preset.name, seed)
-            for seed in range(seeds) for figure in figures if seed in figure.seeds(seeds)}
-    # Figure by figure, and of each run all seeds, before what is shorter.
+    todo = {(figure, seed): figure.runs(preset.name, of) for figure in figures
+            for seed, of in figure.drawings(seeds).items()}
+    # Of each run all seeds, one after the other: the longest ones come first.
     commands = list(dict.fromkeys(
-        command.with_seed(seed) for figure in figures for command in figure.runs(preset.name)
-        for seed in range(seeds)))
+        command for figure in figures for command in figure.runs(preset.name, range(seeds))))
     places = preset.places(sum(not command.is_sweep for command in commands))
     preset.check(commands)
     failures, left_out = {}, []
@@ -253,8 +265,8 @@ def work(preset, figures):
             try:
                 if error:
                     raise error
-                for line in preset.draw(figure, seed):
-                    several = len(figure.seeds(seeds)) > 1
+                for line in preset.draw(figure, seed, runs):
+                    several = len(figure.drawings(seeds)) > 1
                     team.say(f"  {line}" + (f" [seed {seed}]" if several else ""))
             except Error as failure:
                 failures.setdefault(figure.key, failure)
@@ -306,7 +318,7 @@ def main(arguments):
     parser.add_argument("figures", nargs="*", metavar="FIGURE",
                         help=f"{', '.join(FIGURES)}, or all (the default)")
     parser.add_argument("--preset", default="demo", help="demo (the default), small, paper, or a "
-                        "folder with localization.json, overlap.json and groups.json")
+                        "folder with localization.json, overlap.json, groups.json and crosstalk.json")
     parser.add_argument("--seeds", help="of how many seeds, from 0, a figure is made (small: 3, else 1); "
                         "of sweeps over seeds their presets say it")
     parser.add_argument("--device", help="auto, cpu or cuda[:N]")

@@ -19,11 +19,14 @@ def place_of(seed):
     return f"seed-{seed}/" if seed else ""
 
 
+def seeds_in(folder):
+    return sorted([0, *(int(path.name[5:]) for path in folder.glob("seed-*")
+                        if re.fullmatch("seed-[1-9][0-9]{0,8}", path.name))])
+
+
 def seeds_of(figure, folder):
-    """Those that a figure is drawn of."""
-    found = [0, *(int(path.name[5:]) for path in folder.glob("seed-*")
-                  if re.fullmatch("seed-[1-9][0-9]{0,8}", path.name))]
-    return [seed for seed in sorted(found)
+    """At which a figure is drawn."""
+    return [seed for seed in seeds_in(folder)
             if all(file.exists() for file in figure.files(folder, seed))]
 
 
@@ -85,7 +88,8 @@ def result(figure, preset, folder, seeds):
         drawn.append(page.Drawn(seed, style.read_bytes(picture), style.read_bytes(data), data.name))
         said += [f"Seed {seed}: {notice}" if len(seeds) > 1 else notice
                  for notice in notices(style.read_json(data))]
-    runs = list(dict.fromkeys(run for seed in seeds for run in figure.runs(preset, seed)))
+    runs = [run for run in figure.runs(preset, seeds_in(folder) if figure.together else seeds)
+            if run.seed in seeds or (folder / run.name).is_dir()]
     return page.Result(
         preset=preset, drawn=drawn, claims=claims_of(figure, folder, seeds), notices=said,
         provenance=[provenance(folder / run.name) for run in runs],
@@ -133,7 +137,7 @@ def verdicts(out, folder, figures):
         for claim in claims.values():
             counts[claim["pass"]] += 1
             ours = " ".join(filter(None, (page.number(claim["ours"]), page.spread(claim))))
-            lines.append(f"  figure {figure.key:9}{page.VERDICTS[claim['pass']]:6}{ours:>8}"
+            lines.append(f"  figure {figure.key:10}{page.VERDICTS[claim['pass']]:6}{ours:>8}"
                          f"  {claim['criterion']}")
     if not lines:
         return []

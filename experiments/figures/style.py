@@ -319,10 +319,10 @@ def write_figure(figure, path):
 
 def figure_options(program, description, folders, arguments):
     """The options of a program that draws a figure from folders: `folders` holds for each the name of
-    its option, of its place in the usage, and a help text."""
+    its option, of its place in the usage, a help text, and how many there may be where not one."""
     parser = ArgumentParser(prog=program, description=description)
-    for name, metavar, text in folders:
-        parser.add_argument(name, metavar=metavar, help=text)
+    for name, metavar, text, *nargs in folders:
+        parser.add_argument(name, metavar=metavar, help=text, **({"nargs": nargs[0]} if nargs else {}))
     parser.add_argument("--out", required=True, help="the figure, .png, .pdf or .svg")
     parser.add_argument("--summary", help="what is drawn, and what becomes of the paper's claims, "
                         ".json")
@@ -410,6 +410,7 @@ PAGE_WIDTH = 6.8  # inches: both columns of a paper, and with a height near 3.8 
 # greyscale print.
 WITH_NORM = "#E69F00"
 WITHOUT_NORM = "#666666"
+PER_POSITION = "#0072B2"  # theirs, too
 INK = "#000000"
 
 _LOOKS = {

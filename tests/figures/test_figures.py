@@ -90,6 +90,11 @@ def results_in(out):
             for file in out.glob("tiny/**/figure_*.json")}
 
 
+def seeds_of(key, count):
+    """How many pictures there are of a figure."""
+    return len(figures.FIGURES[key].drawings(count))
+
+
 @unittest.skipUnless(BIN, "SIDECHANNEL_BIN is not set")
 class AllFigures(FigureTest):
     module = figures
@@ -100,7 +105,7 @@ class AllFigures(FigureTest):
             self.assertTrue(reference.startswith("data:") or reference[1:] in reader.ids, reference)
         pictures = [r for r in reader.references if r.startswith("data:image/png;base64,iVBOR")]
         self.assertEqual(len(pictures),
-                         sum(len(figures.FIGURES[key].seeds(seeds)) for key in drawn))
+                         sum(seeds_of(key, seeds) for key in drawn))
         self.assertEqual(reader.text.count("Not run yet."), len(ALL) - len(drawn))
         for figure in figures.FIGURES.values():
             self.assertIn(figure.title, reader.text)
@@ -115,7 +120,7 @@ class AllFigures(FigureTest):
         reader = self.check_page(whole, ALL, 2)
         self.assertRegex(out.splitlines()[-1], r"of \d+ claims pass.*; page: .*/index.html$")
         # Every criterion is on the page, with its verdict.
-        self.assertEqual(len(results_in(whole)), sum(len(f.seeds(2)) for f in figures.FIGURES.values()))
+        self.assertEqual(len(results_in(whole)), sum(seeds_of(key, 2) for key in ALL))
         for name, result in results_in(whole).items():
             self.assertTrue(result["claims"], name)
             for claim in result["claims"].values():
@@ -280,7 +285,8 @@ class Misuse(FigureTest):
         return child.returncode, child.stdout.splitlines(), child.stderr.splitlines()
 
     def test_one_line_each(self):
-        self.fails(2, "there is no figure 2: expected 1, multihop, 3, constant, 4, 5, 6 or all", "2")
+        self.fails(2, "there is no figure 2: expected 1, multihop, 3, constant, 4, 5, 6, crosstalk "
+                   "or all", "2")
         self.fails(2, "preset huge: expected demo, small, paper or a folder", "--preset", "huge")
         self.fails(2, "unrecognized arguments: --speed 9", "1", "--speed", "9")
         self.fails(2, "--out: expected the name of a folder", "1", "--out", "")
