@@ -200,6 +200,7 @@ img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; displ
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .92em; }
 th, td { text-align: left; padding: .35em .6em; border-bottom: 1px solid var(--line);
          vertical-align: top; }
+td small { display: block; }
 .wide { overflow-x: auto; } .number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .verdict { font-weight: 600; white-space: nowrap; } .pass { color: var(--pass); }
 .pass::before { content: "✓ "; } .miss::before { content: "✗ "; } .miss { color: var(--miss); }

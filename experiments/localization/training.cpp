@@ -96,8 +96,9 @@ std::string training_notice(const LocalizationSettings& settings, double loss, d
   constexpr double kSomething = 0.05;  // of what there is to gain
   constexpr double kNoSlope = 0.05;
   const std::int64_t radius = settings.network().receptive_field();
-  const bool has_norm = settings.norm != "none" && settings.depth > 2;
-  const bool hears = has_norm && settings.input == "noise" && radius > 0;
+  // What takes no statistics over positions carries none.
+  const bool shares = settings.norm != "none" && settings.norm != "position" && settings.depth > 2;
+  const bool hears = shares && settings.input == "noise" && radius > 0;
   const HostArray target = target_positions(settings.length);
   double mean_answer = 0;  // the loss of the mean position everywhere
   double best = 0;

@@ -8,6 +8,7 @@ from sweep_folder import make_sweep, measures_of
 
 import figure_crosstalk
 import style
+from results import notices
 from sweeps import Sweep
 
 AXIS = "samples_per_set"
@@ -37,10 +38,22 @@ class FigureCrosstalkTest(FigureTest):
                          "of the loss from 0.0255 to 0.0011; with population statistics nothing of the "
                          "interior is localized.")
         results = json.loads((sweep / "results.json").read_text())
+        for cell in results["best"]:
+            cell["notice"] = None
         self.assertEqual({key: summary[key] for key in results}, results)
         self.assertEqual([claim["pass"] for claim in summary["claims"].values()], [True] * 4)
         for claim in summary["claims"].values():
             self.assertEqual([seed["seed"] for seed in claim["seeds"]], [0, 1])
+
+    def test_a_network_that_hears_nothing_is_no_failure_here(self):
+        sweep = make_crosstalk(self.folder / "sweep")
+        file = sweep / "results.json"
+        results = json.loads(file.read_text())
+        for cell in results["best"]:
+            cell["notice"] = "it learned nothing of what lies beyond"
+        results["best"][0]["measures"]["localized_fraction"] = 0.0  # its edges neither
+        file.write_text(json.dumps(results))
+        self.assertEqual(notices(self.summarizes(sweep)[1]), [results["best"][0]["notice"]])
 
     def test_each_claim_fails_where_it_should(self):
         def verdicts(*arguments, **how):
