@@ -53,10 +53,17 @@ def ended(child):
 
 
 def stop_all():
+    """Returns when all programs have saved their states and their last words are out."""
     interrupt.pass_on(interrupt.received or signal.SIGTERM)
     for child in list(interrupt.children):
         child.wait()
         del interrupt.children[child]
+    for thread in relays:
+        thread.join(LAST_WORDS)
+
+
+LAST_WORDS = 5  # seconds: a program's own child might keep its output open
+relays = []     # threads that pass on what programs say
 
 
 @contextmanager
@@ -175,10 +182,11 @@ class Crew:
         job.line, job.since, job.at = line, time.monotonic(), ""
         # Through this process, whose own output may be lost: that is not the program's failure.
         label = f"{job.name}: " if together else ""
-        relays = [(job.child.stdout, lambda text: self.say(label + text))]
+        streams = [(job.child.stdout, lambda text: self.say(label + text))]
         if together:
-            relays.append((job.child.stderr, lambda text: self.hear(job, label, text)))
-        job.relays = [threading.Thread(target=relay, args=of, daemon=True) for of in relays]
+            streams.append((job.child.stderr, lambda text: self.hear(job, label, text)))
+        job.relays = [threading.Thread(target=relay, args=of, daemon=True) for of in streams]
+        relays[:] = [thread for thread in relays if thread.is_alive()] + job.relays
         for thread in job.relays:
             thread.start()
 

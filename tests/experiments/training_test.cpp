@@ -91,9 +91,10 @@ TEST_F(TrainingNotice, EveryShapeOfFailureIsTold) {
 
 TEST_F(TrainingNotice, OfThoseThatHearNothingTheEdgesAreAskedForAlone) {
   // Their best is 0.0100, the mean answer beyond R: they gain 0.076 at most.
-  for (const auto& [norm, input] :
-       {std::pair{"none", "noise"}, {"instance", "constant"}, {"none", "constant"},
-        {"position", "noise"}}) {
+  for (const auto& [norm, input] : {std::pair{"none", "noise"},
+                                    {"instance", "constant"},
+                                    {"none", "constant"},
+                                    {"position", "noise"}}) {
     settings_.norm = norm;
     settings_.input = input;
     EXPECT_EQ(of(0.0105, 0.000), "");
