@@ -36,10 +36,16 @@ def fall(curve):
     return curve[0][1] - curve[-1][1] if len(curve) > 1 else None
 
 
+def rise(curve):
+    """The largest from one value to the next, of the whole fall; None where nothing falls."""
+    values = [value for _, value in curve]
+    whole = fall(curve)
+    return max(0, *(b - a for a, b in zip(values, values[1:]))) / whole if whole and whole > 0 else None
+
+
 def falls(curve):
     """Whether each step does, but for noise."""
-    values = [value for _, value in curve]
-    return all(b - a <= NOISE * fall(curve) for a, b in zip(values, values[1:]))
+    return rise(curve) is not None and rise(curve) <= NOISE
 
 
 def claims(sweep):
@@ -61,9 +67,12 @@ def claims(sweep):
             "gap": style.claim(
                 "the gap between population and minibatch statistics goes away at larger batches "
                 "(Section 3.3)", f"gap of the loss with the most samples, of that with the fewest, ≤ "
-                f"{CLOSED}, {step.replace('it', 'the fall')}",
-                gaps[-1][1] / gaps[0][1] if len(gaps) > 1 and gaps[0][1] > 0 else None,
-                lambda v: v <= CLOSED and falls(gaps)),
+                f"{CLOSED}", gaps[-1][1] / gaps[0][1] if len(gaps) > 1 and gaps[0][1] > 0 else None,
+                lambda v: v <= CLOSED),
+            "gap_falls": style.claim(
+                "and it does so with each doubling (ours: the paper speaks of large batches alone)",
+                f"largest rise of that gap from one number of samples to the next, of its fall, ≤ "
+                f"{percent(NOISE)}", rise(gaps), lambda v: v <= NOISE),
             "population": style.claim(
                 "population statistics eliminate the channel (Section 3.3)",
                 "largest localized share of the interior with population statistics = 0",

@@ -41,7 +41,7 @@ class FigureCrosstalkTest(FigureTest):
         for cell in results["best"]:
             cell["notice"] = None
         self.assertEqual({key: summary[key] for key in results}, results)
-        self.assertEqual([claim["pass"] for claim in summary["claims"].values()], [True] * 4)
+        self.assertEqual([claim["pass"] for claim in summary["claims"].values()], [True] * 5)
         for claim in summary["claims"].values():
             self.assertEqual([seed["seed"] for seed in claim["seeds"]], [0, 1])
 
@@ -58,33 +58,34 @@ class FigureCrosstalkTest(FigureTest):
     def test_each_claim_fails_where_it_should(self):
         def verdicts(*arguments, **how):
             claims = figure_crosstalk.claims(self.load(*arguments, **how))
-            return [claims[key]["pass"] for key in ("slope", "share", "gap", "population")]
+            return [claims[key]["pass"] for key in ("slope", "share", "gap", "gap_falls", "population")]
 
         def one(*slopes):
             return {2 ** i: (slope,) for i, slope in enumerate(slopes)}
 
-        self.assertEqual(verdicts(), [True] * 4)
+        self.assertEqual(verdicts(), [True] * 5)
         # At the floor a rank is a matter of noise; a step that is none is not.
-        self.assertEqual(verdicts(one(0.9, 0.5, 0.001, 0.002, 0.003)), [True] * 4)
-        self.assertEqual(verdicts(one(0.9, 0.5, 0.0, 0.2, 0.0)), [False, False, False, True])
+        self.assertEqual(verdicts(one(0.9, 0.5, 0.001, 0.002, 0.003)), [True] * 5)
+        self.assertEqual(verdicts(one(0.9, 0.5, 0.0, 0.2, 0.0)),
+                         [False, False, True, False, True])
         # One seed of two that does not fall.
         rises = {value: (slopes[0], 1 - slopes[1]) for value, slopes in SLOPES.items()}
-        self.assertEqual(verdicts(rises), [False, False, False, True])
+        self.assertEqual(verdicts(rises), [False, False, False, None, True])
         # A fall of networks that have all learned the same, or nothing.
-        self.assertEqual(verdicts(one(0.903, 0.902, 0.901)), [False, False, False, True])
-        self.assertEqual(verdicts(one(0.0, 0.0, 0.0)), [False, False, None, True])
+        self.assertEqual(verdicts(one(0.903, 0.902, 0.901)), [False, False, False, True, True])
+        self.assertEqual(verdicts(one(0.0, 0.0, 0.0)), [False, False, None, None, True])
         # A gap that does not depend on the samples, and one that stays.
         self.assertEqual(verdicts(population=lambda m: {**edges_alone(m),
                                                         "final_loss": m["final_loss"] + 0.01}),
-                         [True, True, False, True])
-        self.assertEqual(verdicts(one(0.9, 0.5, 0.3)), [True, True, False, True])
+                         [True, True, False, None, True])
+        self.assertEqual(verdicts(one(0.9, 0.5, 0.3)), [True, True, False, True, True])
         # Population statistics that let something through; that are of a network which knows nothing.
         self.assertEqual(verdicts(population=lambda m: {**edges_alone(m),
-                                                        "interior_localized_fraction": 0.1})[3], False)
+                                                        "interior_localized_fraction": 0.1})[4], False)
         self.assertEqual(verdicts(population=lambda m: {**edges_alone(m),
-                                                        "localized_fraction": 0.0})[3], None)
+                                                        "localized_fraction": 0.0})[4], None)
         # Nothing to compare.
-        self.assertEqual(verdicts({4: (0.5,)}), [None, None, None, True])
+        self.assertEqual(verdicts({4: (0.5,)}), [None, None, None, None, True])
 
     def test_the_data_is_what_is_drawn(self):
         sweep = self.load()
