@@ -16,7 +16,8 @@ interrupt.catch(__name__)
 import textwrap  # noqa: E402
 
 import style  # noqa: E402
-from style import INK, WITH_NORM, WITHOUT_NORM, Page, UsageError, fixed, percent  # noqa: E402
+from style import (  # noqa: E402
+    INK, PER_POSITION, WITH_NORM, WITHOUT_NORM, Page, UsageError, fixed, percent)
 
 import numpy as np  # noqa: E402
 from matplotlib.colors import ListedColormap  # noqa: E402
@@ -37,11 +38,17 @@ def keys(a, b):
                      f"({a.statistics}) and the same input ({a.input}): nothing to compare")
 
 
-def check_comparable(a, b):
-    for key in ("length", "depth", "receptive_field"):
-        if a.summary[key] != b.summary[key]:
-            raise UsageError(f"{a.path} and {b.path} differ in {key.replace('_', ' ')}: "
-                             f"{a.summary[key]} and {b.summary[key]}")
+def check_comparable(a, *others):
+    for b in others:
+        for key in ("length", "depth", "receptive_field"):
+            if a.summary[key] != b.summary[key]:
+                raise UsageError(f"{a.path} and {b.path} differ in {key.replace('_', ' ')}: "
+                                 f"{a.summary[key]} and {b.summary[key]}")
+
+
+def check_position(run):
+    if run.norm != "position":
+        raise UsageError(f"{run.path}: has norm {run.norm}, expected position")
 
 
 # --- The paper's claims ---------------------------------------------------------------------------
@@ -49,6 +56,7 @@ def check_comparable(a, b):
 MOST = 0.8      # share of the interior that counts as all of it; the rest are false negatives near R
 FOLLOWS = 0.5   # a slope that counts as following the position
 LEAVES = 0.05   # share of localized indices outside the cone, below which a layer has not left it
+RISES = 0.9     # share of neighbours in order that counts as clearly monotone
 
 
 def interior(run):
@@ -66,6 +74,25 @@ def largest(shares):
     return max(shares.values(), default=None)
 
 
+def folded(run):
+    """[d, ceil(l/2)]: for each layer and distance from the nearest edge, the share of the (at most
+    two) indices there that are localized. Column j: distance j + 1."""
+    half = (run.length + 1) // 2
+    share = run.localized.astype(float)
+    return (share[:, :half] + share[:, ::-1][:, :half]) / 2
+
+
+def farthest(run):
+    """For each layer, the largest distance from the nearest edge of a localized index."""
+    return [int(np.nonzero(row)[0].max()) + 1 if row.any() else 0 for row in folded(run)]
+
+
+def in_order(run):
+    """Share of the neighbours in the interior whose mean predictions rise; None where there are none."""
+    steps = np.diff(run.mean[run.reach:max(run.length - run.reach, 0)])
+    return float((steps > 0).mean()) if steps.size else None
+
+
 def control(run, share):
     """A share of localized indices that is to be 0. Only of a network that localizes something: one
     that has not learned its own edges either is no evidence, and has nothing to measure."""
@@ -78,6 +105,10 @@ def claims(a, b):
             "with normalization the network knows where it is (Section 3.1)",
             f"slope of the mean prediction on the position beyond R ≥ {FOLLOWS}",
             a.summary["interior_slope"], lambda v: v >= FOLLOWS),
+        "monotone": style.claim(
+            "the mean of the predictions is clearly monotonically increasing (Section 3.1)",
+            f"share of neighbours beyond R whose mean predictions rise ≥ {percent(RISES)}",
+            in_order(a), lambda v: v >= RISES),
         "interior": style.claim(
             "with normalization the whole sequence is localized by the last layers (Section 3.1)",
             f"localized share of the interior ≥ {percent(MOST)}", interior(a), lambda v: v >= MOST),
@@ -89,6 +120,14 @@ def claims(a, b):
             "without normalization nothing beyond the receptive field is localized, at any depth "
             "(Proposition C.1)", "largest share beyond R(i), of all layers, = 0",
             control(b, largest(outside_cones(b))), lambda v: v == 0)}
+
+
+def claim_of_position(run):
+    """Of the norm that takes no statistics over positions."""
+    return style.claim(
+        "LayerNorm as in transformers takes no statistics over positions and carries none (Section 1)",
+        "with LayerNorm per position, largest share beyond R(i), of all layers, = 0",
+        control(run, largest(outside_cones(run))), lambda v: v == 0)
 
 
 # --- What is to be seen, in words -----------------------------------------------------------------
@@ -145,19 +184,20 @@ def at_output(run):
     return (run.localized[-1].mean(), "all indices") if share is None else (share, "the interior")
 
 
-def lines(a, b):
+def lines(a, b, *more):
     """What to look for in (a) and in (b)."""
+    others = "".join(f"; {run.phrase} {about_cone(run, 'it')}" for run in more)
     return [
         f"(a) predictions: {about_predictions(a, b)}",
         f"(b) localized indices: {b.phrase} {about_cone(b, 'the CNN')}; "
-        f"{a.phrase} {about_cone(a, 'it')}.",
+        f"{a.phrase} {about_cone(a, 'it')}{others}.",
     ]
 
 
 # --- The picture ----------------------------------------------------------------------------------
 
 
-def draw_predictions(axes, a, b):
+def draw_predictions(axes, a, b, *more):
     length, reach = a.length, a.reach
     x = np.arange(length) + 0.5
     alpha = 0.3 * min(1, 100 / length) ** 0.5  # long sequences are denser
@@ -168,10 +208,12 @@ def draw_predictions(axes, a, b):
     for run, colour, width in ((a, WITH_NORM, 2.2), (b, WITHOUT_NORM, 1.4)):
         axes.plot(x, run.mean, color="white", lw=width + 0.8, zorder=3)
         axes.plot(x, run.mean, color=colour, lw=width, zorder=4)
+    for run in more:  # dashed: it lies on the gray one
+        axes.plot(x, run.mean, color=PER_POSITION, lw=1.2, ls=(0, (3, 2)), zorder=4.5)
     axes.plot(x, style.target(length), color=INK, lw=0.7, ls=(0, (4, 3)), zorder=5)
 
     samples = np.abs(np.concatenate([a.sample.ravel(), b.sample.ravel()]), dtype=float)
-    top = max(np.abs(a.mean).max(), np.abs(b.mean).max(), 0.52,
+    top = max(*(np.abs(run.mean).max() for run in (a, b, *more)), 0.52,
               np.percentile(samples, 99.8) if samples.size else 0)
     axes.set_ylim(-1.1 * top, 1.1 * top)
     axes.set_yticks([-0.5, 0, 0.5])
@@ -224,17 +266,20 @@ def in_lines(sentence, width):
     return textwrap.wrap(first + ";", width) + textwrap.wrap(second, width)
 
 
-def draw(a, b, title=None):
-    """The figure, of a run with norm and one to compare it with."""
+def draw(a, b, *more, title=None):
+    """The figure, of a run with norm and one to compare it with, and perhaps of one per position."""
+    runs, colours = (a, b, *more), (WITH_NORM, WITHOUT_NORM, PER_POSITION)
     reading = in_lines("Reading: " + about_predictions(a, b), 126)
     heading = textwrap.wrap(title or "", 75)
     head = 0.16 * len(heading) + (0.1 if heading else 0)
-    left, width, height = 0.55, 2.7, 2.5           # of panel (a)
-    map_left, gap = left + width + 0.7, 0.24      # of panel (b), and between its maps
-    map_width, map_height = style.PAGE_WIDTH - map_left - 0.15, (height - gap) / 2
+    gap = 0.24                                    # between the maps of panel (b)
+    left, width, height = 0.55, 2.7, 2.5 + 0.5 * len(more)  # of panel (a)
+    map_left = left + width + 0.7
+    map_width = style.PAGE_WIDTH - map_left - 0.15
+    map_height = (height - gap * (len(runs) - 1)) / len(runs)
     top = head + 0.42
     bottom = top + height
-    page = Page(bottom + 0.88 + 0.14 * len(reading))
+    page = Page(bottom + 0.88 + 0.14 * len(reading) + 0.16 * len(more))
 
     page.text(style.PAGE_WIDTH / 2, 0.08, "\n".join(heading).replace("$", r"\$"), ha="center",
               fontsize=10)
@@ -243,16 +288,17 @@ def draw(a, b, title=None):
               fontsize=8.5)
 
     predictions = page.axes(left, top, width, height)
-    draw_predictions(predictions, a, b)
+    draw_predictions(predictions, *runs)
     maps = [page.axes(map_left, top + row * (map_height + gap), map_width, map_height)
-            for row in (0, 1)]
-    for axes, run, colour in zip(maps, (a, b), (WITH_NORM, WITHOUT_NORM)):
+            for row in range(len(runs))]
+    for axes, run, colour in zip(maps, runs, colours):
         draw_map(axes, run, colour)
     for axes in (predictions, *maps):
         axes.set_xlim(0, a.length)
         axes.set_xticks(style.index_ticks(a.length))
-    maps[0].set_xticklabels([])
-    for axes in (predictions, maps[1]):
+    for axes in maps[:-1]:
+        axes.set_xticklabels([])
+    for axes in (predictions, maps[-1]):
         axes.set_xlabel("sequence index", labelpad=2)
     page.text(map_left - 0.34, top + height / 2, "depth (input → output)", rotation=90,
               va="center", ha="center")
@@ -260,40 +306,48 @@ def draw(a, b, title=None):
     legend = bottom + 0.42
     page.legend(left, legend, [
         Line2D([], [], color=WITH_NORM, lw=2.2), Line2D([], [], color=WITHOUT_NORM, lw=1.4),
+        *(Line2D([], [], color=PER_POSITION, lw=1.2, ls=(0, (3, 2))) for _ in more),
         Line2D([], [], color=INK, lw=0.7, ls=(0, (4, 3))),
-        (Line2D([], [], color=WITH_NORM, lw=0.6), Line2D([], [], color=WITHOUT_NORM, lw=0.6)),
-    ], [a.name, b.name, "target", "thin: single inputs"], ncol=2, columnspacing=1.2)
+        tuple(Line2D([], [], color=colour, lw=0.6) for colour in (WITH_NORM, WITHOUT_NORM)),
+    ], [*(run.name for run in runs), "target", "thin: single inputs"], ncol=2, columnspacing=1.2)
     page.legend(map_left, legend, [
-        (Patch(color=WITH_NORM), Patch(color=WITHOUT_NORM)), Line2D([], [], color=INK, lw=1.0),
+        tuple(Patch(color=colour) for colour in colours[:len(runs)]),
+        Line2D([], [], color=INK, lw=1.0),
     ], ["shaded: localized (Definition 2.3)", r"cone of the receptive field, $R(i)$"], ncol=1)
-    page.text(style.PAGE_WIDTH / 2, bottom + 0.82, "\n".join(reading), ha="center",
-              linespacing=1.25, fontsize=7.2)
+    page.text(style.PAGE_WIDTH / 2, page.height - 0.06 - 0.14 * len(reading), "\n".join(reading),
+              ha="center", linespacing=1.25, fontsize=7.2)
     return page.figure
 
 
 # --- The program ----------------------------------------------------------------------------------
 
 
-def compare(program, description, runs, arguments, claims):
+def compare(program, description, runs, arguments, claims, per_position=False):
     """The program behind the figures of this form. `runs` holds a name and a help text for each of
     the two; `claims` turns the runs into the paper's claims and what becomes of them, or refuses runs
-    that the figure is not about."""
-    options = style.figure_options(
-        program, description, [(name, *run) for name, run in zip(("first", "second"), runs)],
-        arguments)
+    that the figure is not about. There may be a third with LayerNorm `per_position`."""
+    folders = [(name, *run) for name, run in zip(("first", "second"), runs)]
+    if per_position:
+        folders.append(("position", "RUN_PER_POSITION", "folder of a run with norm position", "?"))
+    options = style.figure_options(program, description, folders, arguments)
     a, b = style.load_run(options.first), style.load_run(options.second)
-    check_comparable(a, b)
+    more = [style.load_run(options.position)] if per_position and options.position else []
+    check_comparable(a, b, *more)
     key_a, key_b = keys(a, b)
-    style.finish(options, lambda: draw(a, b, options.title),
-                 {"claims": claims(a, b), key_a: a.summary, key_b: b.summary}, lines(a, b),
-                 (a.path, b.path))
+    summary = {"claims": claims(a, b), key_a: a.summary, key_b: b.summary}
+    for run in more:
+        check_position(run)
+        summary["claims"]["position"] = claim_of_position(run)
+        summary["position"] = run.summary
+    style.finish(options, lambda: draw(a, b, *more, title=options.title), summary, lines(a, b, *more),
+                 [run.path for run in (a, b, *more)])
 
 
 def main(arguments):
-    compare("figure1.py", "Draws figure 1 of the paper from two run folders.",
+    compare("figure1.py", "Draws figure 1 of the paper from two run folders, or from three.",
             [("RUN_WITH_NORM", "folder of the run with normalization"),
              ("RUN_WITHOUT_NORM", "folder of the run to compare it with, without normalization")],
-            arguments, claims)
+            arguments, claims, per_position=True)
 
 
 if __name__ == "__main__":

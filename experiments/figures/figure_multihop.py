@@ -29,19 +29,6 @@ from matplotlib.patches import Patch  # noqa: E402
 # --- What is to be seen ---------------------------------------------------------------------------
 
 
-def folded(run):
-    """[d, ceil(l/2)]: for each layer and distance from the nearest edge, the share of the (at most
-    two) indices there that are localized. Column j: distance j + 1."""
-    half = (run.length + 1) // 2
-    share = run.localized.astype(float)
-    return (share[:, :half] + share[:, ::-1][:, :half]) / 2
-
-
-def farthest(run):
-    """For each layer, the largest distance from the nearest edge of a localized index."""
-    return [int(np.nonzero(row)[0].max()) + 1 if row.any() else 0 for row in folded(run)]
-
-
 def one_hop(run):
     return 3 * run.reach
 
@@ -67,7 +54,7 @@ def claims(a, b):
 
 def reading(a, b):
     limit, share = one_hop(a), beyond(a)
-    far = farthest(a)[-1]
+    far = figure1.farthest(a)[-1]
     if share is None:
         what = (f"no index lies beyond 3R = {limit} from both edges, so one hop would do; {a.phrase}"
                 f" the output localizes up to {far} of {(a.length + 1) // 2}")
@@ -75,10 +62,10 @@ def reading(a, b):
         what = (f"{a.phrase} the output localizes up to {far} from an edge: not beyond the one-hop "
                 f"limit 3R = {limit}")
     else:
-        first = next(i for i, d in enumerate(farthest(a), 1) if d > limit)
+        first = next(i for i, d in enumerate(figure1.farthest(a), 1) if d > limit)
         what = (f"{a.phrase} the output localizes {percent(share)} of the indices beyond the one-hop "
                 f"limit 3R = {limit}, layer {first} is the first to pass it: several hops")
-    return f"{what}; {b.phrase} it ends at {farthest(b)[-1]} (R = {b.reach})."
+    return f"{what}; {b.phrase} it ends at {figure1.farthest(b)[-1]} (R = {b.reach})."
 
 
 # --- The picture ----------------------------------------------------------------------------------
@@ -87,7 +74,7 @@ def reading(a, b):
 def draw_distances(axes, run, colour):
     """Layers to the right, distance from the nearest edge upwards; shaded where localized."""
     depth, half = run.depth, (run.length + 1) // 2
-    axes.pcolormesh(np.arange(depth + 1) + 0.5, np.arange(half + 1), folded(run).T,
+    axes.pcolormesh(np.arange(depth + 1) + 0.5, np.arange(half + 1), figure1.folded(run).T,
                     cmap=LinearSegmentedColormap.from_list("", ["white", colour]), vmin=0, vmax=1,
                     rasterized=True, edgecolors="face", linewidth=0)
     layers = np.arange(1, depth + 1)
@@ -145,7 +132,7 @@ def main(arguments):
                          "norm and then one without")
     style.finish(options, lambda: draw(a, b, options.title), {
         "claims": claims(a, b), "one_hop": one_hop(a),
-        **{run.norm: {"farthest": farthest(run), **run.summary} for run in (a, b)}},
+        **{run.norm: {"farthest": figure1.farthest(run), **run.summary} for run in (a, b)}},
         [f"distance: {reading(a, b)}"], (a.path, b.path))
 
 

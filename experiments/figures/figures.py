@@ -14,26 +14,23 @@ import interrupt  # noqa: E402
 
 interrupt.catch(__name__)
 
-import contextlib  # noqa: E402
-import ctypes  # noqa: E402
 import fcntl  # noqa: E402
 import shlex  # noqa: E402
-import signal  # noqa: E402
 import subprocess  # noqa: E402
-import threading  # noqa: E402
-import time  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
+from dataclasses import dataclass, replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import crew  # noqa: E402
 import output  # noqa: E402
-import page  # noqa: E402
+import results  # noqa: E402
 import style  # noqa: E402
 from style import Error, UsageError  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-PRESETS = ("demo", "small", "paper")
-SECONDS = "seconds.json"
+# How many seeds, from 0, each figure is made of. Sweeps over seeds have their presets' own.
+SEEDS = {"demo": 1, "small": 3, "paper": 1}
+PRESETS = tuple(SEEDS)
 
 # --- What there is to run -------------------------------------------------------------------------
 
@@ -43,40 +40,68 @@ class Command:
     """One run of one of the experiments' programs."""
 
     program: str
-    folder: str           # below that of the preset
+    folder: str            # below that of the preset, or of the seed
     arguments: tuple = ()
-    before: tuple = ()    # a subcommand
-    after: tuple = ()     # subcommands to call on the folder when the run is finished
+    before: tuple = ()     # a subcommand
+    after: tuple = ()      # subcommands to call on the folder when the run is finished
+    is_sweep: bool = False  # of cells, which it makes side by side itself
+    seed: int = 0
+    has_seeds: bool = False  # a sweep over them, too
+    needs: object = None   # another command, whose results this one takes
+    preset: str = ""       # the name of its file in a folder of presets, where not the program's
+
+    def with_seed(self, seed):
+        if seed == 0 or self.has_seeds:
+            return self
+        return replace(self, seed=seed, arguments=(*self.arguments, "--seed", str(seed)),
+                       needs=self.needs and self.needs.with_seed(seed))
+
+    @property
+    def name(self):
+        return results.place_of(self.seed) + self.folder
 
     def words(self, folder):
-        """The arguments, with the folder of the runs that they name."""
+        """The arguments, with the folder of the runs that they name, in a preset's."""
+        folder = folder / results.place_of(self.seed)
         return [argument.format(folder=folder) for argument in self.arguments]
 
 
-def localization(folder, *arguments):
-    return Command("localization", folder, arguments, before=("run",))
+def localization(folder, *arguments, **how):
+    return Command("localization", folder, arguments, before=("run",), **how)
 
-
-# The control of figure 5 has the size of the network with BatchNorm, which need not be that of figure
-# 1's, and its own learning rate and number of iterations, which a network that cannot learn more than
-# its edges does not need many of.
-PLAIN_AS_BATCH = {
-    "small": ("plain-as-batch", "--length", "64", "--depth", "8", "--channels", "32"),
-    "paper": ("plain-as-batch", "--length", "250"),
-}
 
 # Figure 1's two have the settings and the folders of ./run demo, which may have trained them.
 WITH_NORM = localization("instance", "--norm", "instance")
 PLAIN = localization("none", "--norm", "none")
+PER_POSITION = localization("position", "--norm", "position")
 CONSTANT = localization("constant", "--norm", "instance", "--input", "constant")
 BATCH = localization("batch", "--norm", "batch")
 POPULATION = localization("batch-population", "--norm", "batch", "--eval-statistics", "population",
-                          "--model", f"{{folder}}/{BATCH.folder}/model.safetensors")
+                          "--model", f"{{folder}}/{BATCH.folder}/model.safetensors", needs=BATCH)
 PATHS = Command("localization", "instance-paths", (
     "--norm", "instance", "--model", f"{{folder}}/{WITH_NORM.folder}/model.safetensors"),
-    before=("paths",))
-OVERLAP = Command("overlap", "overlap", before=("run",))
-GROUPS = Command("groups", "groups", before=("run",), after=("collect",))
+    before=("paths",), needs=WITH_NORM)
+OVERLAP = Command("overlap", "overlap", before=("run",), is_sweep=True)
+GROUPS = Command("groups", "groups", before=("run",), after=("collect",), is_sweep=True,
+                 has_seeds=True)
+CROSSTALK = Command("groups", "crosstalk", before=("run", "--over", "samples_per_set"),
+                    after=("collect",), is_sweep=True, has_seeds=True, preset="crosstalk")
+
+# The controls of figures 4 and 5 have the size of the networks there, which need not be that of figure
+# 1's, and their own learning rate and number of iterations. A network that cannot learn more than its
+# edges does not need many of them: that of a constant input, which has no message to learn, has as many
+# as the one without norm.
+INSTEAD = {
+    "small": {(PLAIN, BATCH): localization("plain-as-batch", "--norm", "none", "--length", "64",
+                                           "--depth", "8", "--channels", "32"),
+              (CONSTANT, WITH_NORM): localization(
+                  "constant-short", *CONSTANT.arguments, "--iterations", "4000",
+                  "--curriculum-iterations", "0"),
+              (PER_POSITION, GROUPS): localization(
+                  "position-as-groups", "--norm", "position", "--length", "64", "--depth", "8",
+                  "--batch", "16")},
+    "paper": {(PLAIN, BATCH): localization("plain-as-batch", "--norm", "none", "--length", "250")},
+}
 
 
 @dataclass(frozen=True)
@@ -86,22 +111,30 @@ class Figure:
     commands: tuple       # in the order in which the script takes their folders
     script: str
     note: str = ""        # for the page: what departs from the paper
+    together: bool = False  # all seeds in one picture
 
-    def runs(self, preset):
-        """The commands for a preset."""
-        folder, *size = PLAIN_AS_BATCH.get(preset, (PLAIN.folder,))
-        plain = localization(folder, *PLAIN.arguments, *size)
-        return [plain if command is PLAIN and BATCH in self.commands else command
-                for command in self.commands]
+    def runs(self, preset, seeds):
+        """The commands for a preset, of these seeds."""
+        instead = INSTEAD.get(preset, {})
+        chosen = [next((other for (command_, beside), other in instead.items()
+                        if command is command_ and beside in self.commands), command)
+                  for command in self.commands]
+        return list(dict.fromkeys(command.with_seed(seed) for command in chosen for seed in seeds))
 
-    def files(self, folder):
+    def drawings(self, count):
+        """Where there are so many seeds: the seed that each drawing lies at, and those it shows."""
+        return {0: range(count)} if self.together else {seed: [seed] for seed in range(count)}
+
+    def files(self, folder, seed=0):
         """The picture and its data, in a preset's folder."""
-        return tuple(folder / f"figure_{self.key}.{suffix}" for suffix in ("png", "json"))
+        return tuple(folder / results.place_of(seed) / f"figure_{self.key}.{suffix}"
+                     for suffix in ("png", "json"))
 
 
 FIGURES = {figure.key: figure for figure in (
-    Figure("1", "Figure 1: with InstanceNorm a network knows where it is", (WITH_NORM, PLAIN),
-           "figure1.py"),
+    Figure("1", "Figure 1: with InstanceNorm a network knows where it is",
+           (WITH_NORM, PLAIN, PER_POSITION), "figure1.py",
+           "Beside the paper's two: LayerNorm of each position alone, as in transformers."),
     Figure("2", "Figure 2, measured: norms carry what receptive fields do not hold",
            (WITH_NORM, PATHS), "figure2.py",
            "In the paper a drawing, without data: what it illustrates, measured on Figure 1's network."),
@@ -110,9 +143,13 @@ FIGURES = {figure.key: figure for figure in (
     Figure("3", "Figure 3: two sequences are told apart by what they share", (OVERLAP,), "figure3.py"),
     Figure("constant", "Control: a constant input carries no message", (WITH_NORM, CONSTANT),
            "figure_constant.py", "Not a figure of the paper, which says it in Section 3.2."),
-    Figure("4", "Figure 4: the more groups, the better", (GROUPS,), "figure4.py"),
+    Figure("4", "Figure 4: the more groups, the better", (GROUPS, PER_POSITION), "figure4.py",
+           together=True),
     Figure("5", "Figure 5: BatchNorm communicates too", (BATCH, PLAIN), "figure5.py"),
     Figure("6", "Figure 6: population statistics end it", (BATCH, POPULATION), "figure6.py"),
+    Figure("crosstalk", "Crosstalk: the more samples share statistics, the less BatchNorm carries",
+           (CROSSTALK,), "figure_crosstalk.py", "Not a figure of the paper, which says it at the end of "
+           "Section 3.3.", together=True),
 )}
 
 # --- Running it -----------------------------------------------------------------------------------
@@ -149,9 +186,9 @@ class Preset:
                         "keeps a second ./run figures from drawing here at the same time")
 
     def path(self, command):
-        return self.folder / command.folder
+        return self.folder / command.name
 
-    def line(self, command, verb=None):
+    def line(self, command, verb=None, places=1):
         """The command line; of a subcommand in `after` where `verb` is given."""
         line = [f"{self.options.bin}/{command.program}", *((verb,) if verb else command.before),
                 "--out", str(self.path(command))]
@@ -159,211 +196,103 @@ class Preset:
             return line
         preset = self.source
         if preset not in PRESETS:
-            preset = str(Path(preset) / f"{command.program}.json")
+            preset = str(Path(preset) / f"{command.preset or command.program}.json")
         line += ["--preset", preset]
         line += command.words(self.folder)
-        for name in ("device", "threads"):
-            if getattr(self.options, name) is not None:
-                line += [f"--{name}", getattr(self.options, name)]
-        return line
+        if self.options.device is not None:
+            line += ["--device", self.options.device]
+        if command.is_sweep and self.options.jobs is not None:
+            line += ["--jobs", self.options.jobs]
+        threads = self.options.threads if places == 1 or command.is_sweep else self.share(places)
+        return line + (["--threads", threads] if threads is not None else [])
 
-    def run(self, command):
-        for verb in (None, *command.after):
-            line = self.line(command, verb)
-            code = self.call(command, line)
-            if code != 0:  # it has said why
-                error = UsageError if code == UsageError.exit_code else Error
-                raise error(f"{shlex.join(line)}: exit code {code}")
+    def share(self, places):
+        """The threads of each of several runs at once. What is no number, the programs refuse."""
+        threads = self.options.threads or "0"
+        if not threads.isdecimal():
+            return threads
+        return str(max(1, (int(threads) or crew.usable_cores()) // places))
 
-    def call(self, command, line):
-        """Runs a program to its end, and keeps account of its time in spite of kill -9."""
-        spent = seconds_in(self.folder)
-        before, start = spent.get(command.folder, 0), time.monotonic()
-        with self.child(line, stdout=subprocess.PIPE) as child:
-            # Through this process, whose own output may be lost: that is not the program's failure.
-            relay = threading.Thread(target=print_lines, args=(child.stdout,), daemon=True)
-            relay.start()
-            while True:
-                try:
-                    code = child.wait(timeout=2)
-                    relay.join()
-                except subprocess.TimeoutExpired:
-                    code = None
-                seconds = time.monotonic() - start
-                if code is None or seconds >= 0.5:  # less than that is finding it finished
-                    spent[command.folder] = round(before + seconds, 1)
-                    style.write_json(self.folder / SECONDS, spent)
-                if code is not None:
-                    return code
+    def places(self, runs):
+        """How many runs at once. Networks as small as these lose more by sharing cores than by sharing
+        caches; on a GPU, which several processes would take turns on, one."""
+        jobs, device = int(self.options.jobs or 0), self.options.device or "auto"
+        on_gpu = device.startswith("cuda") or (device == "auto" and Path("/dev/nvidiactl").exists())
+        return max(1, min(runs, jobs or (1 if on_gpu else crew.usable_cores())))
 
-    @contextlib.contextmanager
-    def child(self, line, **how):
-        """A program that is waited for within, and that signals are passed on to; that it was
-        interrupted ends this one, too. From a terminal Ctrl-C would reach it without us."""
-        try:
-            child = interrupt.child = subprocess.Popen(
-                line, pass_fds=[self.lock.fileno()], start_new_session=True,
-                preexec_fn=end_with_parent, **how)
-        except OSError as error:
-            raise Error(f"{line[0]}: {error.strerror}") from None
-        try:
-            yield child
-        finally:
-            child.wait()
-            interrupt.child = None
-            if interrupt.received or child.returncode == interrupt.EXIT_CODE:
-                interrupt.end()
+    def check(self, commands):
+        """What one program does not understand, no other will: that is said once, before any begins."""
+        for command in {command.program: command for command in reversed(commands)}.values():
+            line = [*self.line(command), "--check"]
+            try:
+                with crew.child_of(line, self.lock, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE) as child:
+                    said = child.communicate()[1].decode(errors="backslashreplace").strip()
+            except Error:  # a program that is not there: said when it is to be run
+                continue
+            if child.returncode == UsageError.exit_code:
+                output.note(said)
+                raise UsageError(f"{shlex.join(line)}: exit code {child.returncode}")
 
-    def draw(self, figure):
-        """Draws a figure from its folders; an Error says what is missing."""
-        picture, data = figure.files(self.folder)
-        line = [sys.executable, str(HERE / figure.script),
-                *(str(self.path(command)) for command in figure.runs(self.name)),
+    def draw(self, figure, seed, runs):
+        """Draws a figure from the folders of its runs; an Error says what is missing."""
+        picture, data = figure.files(self.folder, seed)
+        line = [sys.executable, str(HERE / figure.script), *(str(self.path(run)) for run in runs),
                 "--out", str(picture), "--summary", str(data)]
-        with self.child(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        with crew.child_of(line, self.lock, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
             out, err = (text.decode(errors="backslashreplace") for text in child.communicate())
         if child.returncode != 0:
             raise Error(err.strip() or f"{figure.script}: exit code {child.returncode}")
         return out.splitlines()[:-1]  # without the names of the files
 
 
-def print_lines(stream):
-    for line in stream:
-        print(line.decode(errors="backslashreplace"), end="", flush=True)
-
-
-def seconds_in(folder):
-    """Seconds spent on each of a preset's runs, by its folder."""
-    file = folder / SECONDS
-    seconds = style.read_json(file) if file.exists() else {}
-    for run in seconds:
-        style.need(file, seconds, run, *style.number(0))
-    return seconds
-
-
-def end_with_parent():
-    """In a program: SIGTERM, upon which it saves its state, when this process dies."""
-    PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 def work(preset, figures):
     """Runs and draws the figures; returns what failed, in words."""
-    failures, left_out = [], []
-    done = set()
-    todo = [command for figure in figures for command in figure.runs(preset.name)]
-    total = len(dict.fromkeys(todo))
-    for figure in figures:
-        try:
-            for command in figure.runs(preset.name):
-                if command in done:
-                    continue
-                done.add(command)
-                print(f"[{len(done)}/{total}] {shlex.join(preset.line(command))}", flush=True)
-                preset.run(command)
-            for line in preset.draw(figure):
-                print(f"  {line}", flush=True)
-        except UsageError:  # what one program does not understand, no other will
-            raise
-        except Error as error:
-            failures.append(f"figure {figure.key}: {error}")
-        left_out = write_page(preset.options.out)
+    seeds = preset.options.seeds
+    todo = {(figure, seed): figure.runs(preset.name, of) for figure in figures
+            for seed, of in figure.drawings(seeds).items()}
+    # Of each run all seeds, one after the other: the longest ones come first.
+    commands = list(dict.fromkeys(
+        command for figure in figures for command in figure.runs(preset.name, range(seeds))))
+    places = preset.places(sum(not command.is_sweep for command in commands))
+    preset.check(commands)
+    failures, left_out = {}, []
+
+    def on_start(job):
+        begun.append(job)
+        print(f"[{len(begun)}/{len(jobs)}] {shlex.join(job.lines[0])}", flush=True)
+
+    def on_end(job, error):
+        for (figure, seed), runs in list(todo.items()):
+            mine = [jobs[command] for command in runs]
+            if job not in mine or (not error and any(m.name not in team.done for m in mine)):
+                continue
+            del todo[figure, seed]
+            try:
+                if error:
+                    raise error
+                for line in preset.draw(figure, seed, runs):
+                    several = len(figure.drawings(seeds)) > 1
+                    team.say(f"  {line}" + (f" [seed {seed}]" if several else ""))
+            except Error as failure:
+                failures.setdefault(figure.key, failure)
+            left_out[:] = results.write_page(preset.options.out, FIGURES, PRESETS)
+
+    spent = results.seconds_in(preset.folder)
+    team = crew.Crew(places, preset.lock, spent,
+                     lambda: style.write_json(preset.folder / results.SECONDS, spent))
+    begun = []
+    jobs = {command: crew.Job(command.name,
+                              [preset.line(command, None, places),
+                               *(preset.line(command, verb) for verb in command.after)],
+                              command.is_sweep, command.needs and command.needs.name)
+            for command in commands}
+    team.run(jobs.values(), on_start, on_end)
     if failures:
         of = f"{len(failures)} of {len(figures)} figures failed"
-        left_out.insert(0, f"{of}: {'; '.join(failures)}")
+        left_out.insert(0, f"{of}: " + "; ".join(f"figure {key}: {failure}"
+                                                 for key, failure in failures.items()))
     return left_out
-
-
-# --- The page -------------------------------------------------------------------------------------
-
-
-def presets_in(out):
-    """The presets with a figure, the largest scale first."""
-    names = {path.parent.name for path in Path(out).glob("*/figure_*.json")}
-    known = [name for name in reversed(PRESETS) if name in names]
-    return known + sorted(names - set(known))
-
-
-def write_page(out):
-    """Returns what is not on it, for files that make no sense, in words."""
-    out = Path(out)
-    presets = presets_in(out)
-    sections, left_out = [], {}
-    for figure in FIGURES.values():
-        shown = []
-        for name in presets:
-            try:
-                if all(file.exists() for file in figure.files(out / name)):
-                    shown.append(result(figure, name, out / name))
-            except Error as error:  # of a file that several figures may share
-                left_out[f"not on the page: {error}"] = None
-        sections.append(page.Section(figure.key, figure.title, figure.note, shown))
-    text = page.render(sections, presets)
-    style.write_file(out / "index.html", text.encode(errors="backslashreplace"))
-    return list(left_out)
-
-
-def result(figure, preset, folder):
-    picture, data = figure.files(folder)
-    numbers = style.read_json(data)
-    times = seconds_in(folder)
-    runs = figure.runs(preset)
-    return page.Result(
-        preset=preset, picture=style.read_bytes(picture), data=style.read_bytes(data),
-        file=data.name, claims=style.read_claims(data, numbers), notices=notices(numbers),
-        provenance=[provenance(folder / run.folder) for run in runs],
-        commands=[shlex.join([run.program, *run.before, *run.words(folder)]) for run in runs],
-        seconds=[times.get(run.folder, seconds_of(folder / run.folder)) for run in runs])
-
-
-def notices(value):
-    """What the programs said of networks that learned nothing, anywhere in a figure's data but in what
-    it does not draw (of a sweep's cells it draws the best)."""
-    if isinstance(value, list):
-        return [notice for item in value for notice in notices(item)]
-    if not isinstance(value, dict):
-        return []
-    own = [value["notice"]] if isinstance(value.get("notice"), str) else []
-    return own + [notice for key, item in value.items() if key != "cells" for notice in notices(item)]
-
-
-def seconds_of(folder):
-    """Of a run that was made before, by its own account; None where it has none."""
-    summary = folder / "summary.json"
-    if not summary.exists():
-        return None
-    return style.need(summary, {"seconds": None, **style.read_json(summary)}, "seconds",
-                      *style.number(0, null=True))
-
-
-def provenance(folder):
-    """Who made a run: its config.json, or, of a sweep, that of a cell."""
-    for config in [folder / "config.json", *sorted(folder.glob("cells/*/config.json"))]:
-        if config.exists():
-            made = style.read_json(config)
-            style.need(config, {"settings": {}, **made}, "settings", style.is_object, "an object")
-            return made
-    return {}
-
-
-def verdicts(preset, figures):
-    """A line for each claim of the figures that were drawn, and the count."""
-    lines, counts = [], {True: 0, False: 0, None: 0}
-    for figure in figures:
-        _, data = figure.files(preset.folder)
-        claims = {}
-        with contextlib.suppress(Error):  # the page was without it then
-            claims = style.read_claims(data, style.read_json(data))
-        for claim in claims.values():
-            counts[claim["pass"]] += 1
-            lines.append(f"  figure {figure.key:9}{page.VERDICTS[claim['pass']]:6}"
-                         f"{page.number(claim['ours']):>8}  {claim['criterion']}")
-    if not lines:
-        return []
-    summary = f"{counts[True]} of {counts[True] + counts[False]} claims pass"
-    if counts[None]:
-        summary += f", {counts[None]} have nothing to measure at this scale"
-    return [*lines, f"{summary}; page: {preset.options.out}/index.html"]
 
 
 # --- The program ----------------------------------------------------------------------------------
@@ -379,6 +308,15 @@ def chosen(keys):
     return [figure for figure in FIGURES.values() if figure.key in keys]
 
 
+MOST_SEEDS, MOST_JOBS = 100, 512
+
+
+def whole_number(flag, text, least, most):
+    if not (text.isascii() and text.isdecimal() and least <= int(text[:9]) <= most):
+        raise UsageError(f"{flag} {text}: expected a whole number from {least} to {most}")
+    return int(text)
+
+
 def main(arguments):
     parser = style.ArgumentParser(
         prog="./run figures", description="Runs what the figures of the paper need, as far as it is "
@@ -386,21 +324,29 @@ def main(arguments):
     parser.add_argument("figures", nargs="*", metavar="FIGURE",
                         help=f"{', '.join(FIGURES)}, or all (the default)")
     parser.add_argument("--preset", default="demo", help="demo (the default), small, paper, or a "
-                        "folder with localization.json, overlap.json and groups.json")
+                        "folder with localization.json, overlap.json, groups.json and crosstalk.json")
+    parser.add_argument("--seeds", help="of how many seeds, from 0, a figure is made (small: 3, else 1); "
+                        "of sweeps over seeds their presets say it")
     parser.add_argument("--device", help="auto, cpu or cuda[:N]")
+    parser.add_argument("--jobs", help="runs at once, 0 for one for each core, or one on a GPU; they "
+                        "share --threads")
     parser.add_argument("--threads", help="CPU threads")
     parser.add_argument("--out", default="runs", help="folder of the presets' runs and figures, and of "
                         "index.html (runs)")
     parser.add_argument("--bin", default="build/cpu/bin", help="folder of the programs")
     options = parser.parse_args(arguments)
     figures = chosen(options.figures)
+    options.seeds = SEEDS.get(options.preset, 1) if options.seeds is None \
+        else whole_number("--seeds", options.seeds, 1, MOST_SEEDS)
+    if options.jobs is not None:
+        whole_number("--jobs", options.jobs, 0, MOST_JOBS)
     if options.preset not in PRESETS and not Path(options.preset).is_dir():
         raise UsageError(f"preset {options.preset}: expected {', '.join(PRESETS)} or a folder")
 
     interrupt.words = "stopped; the same command continues"
     preset = Preset(options)
     failures = work(preset, figures)
-    for line in verdicts(preset, figures):
+    for line in results.verdicts(options.out, preset.folder, figures):
         print(line, flush=True)
     if failures:
         raise Error("; ".join(failures))

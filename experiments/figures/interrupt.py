@@ -10,7 +10,7 @@ EXIT_CODE = 75
 
 name = os.path.basename(sys.argv[0])
 words = "interrupted"
-child = None     # a program that a signal is passed on to, and that is waited for
+children = {}    # programs that a signal is passed on to and that are waited for: whether each has it
 received = None  # the first signal
 _delays = 0
 
@@ -39,10 +39,17 @@ def _on_signal(number, _frame):
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     received = number
-    if child:
-        child.send_signal(number)
-    elif not _delays:
+    pass_on(number)
+    if not children and not _delays:
         end()
+
+
+def pass_on(number):
+    """To the children, once each: a second one would not let them save their states."""
+    for child, has_it in list(children.items()):
+        if not has_it:
+            children[child] = True
+            child.send_signal(number)
 
 
 def end():
@@ -66,5 +73,5 @@ class Delay:
     def __exit__(self, *_):
         global _delays
         _delays -= 1
-        if received and not _delays:
+        if received and not children and not _delays:
             end()

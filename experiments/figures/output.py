@@ -16,11 +16,11 @@ KEEP_NEW_FILES_OUT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno
 CANNOT_BE_SYNCED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-def note(text):
+def note(text, end="\n"):
     """A line on stderr, if there is one."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr is not None:
-            print(text, file=sys.stderr, flush=True)
+            print(text, file=sys.stderr, flush=True, end=end)
 
 
 # --- Files ----------------------------------------------------------------------------------------

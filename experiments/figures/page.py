@@ -9,13 +9,26 @@ VERDICTS = {True: "pass", False: "miss", None: "-"}
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A figure of one seed."""
+
+    seed: int
+    picture: bytes      # .png
+    data: bytes         # .json
+    file: str           # the name of the latter
+
+    @property
+    def download(self):
+        """The name that the data is offered under."""
+        return self.file if self.seed == 0 else f"{self.file.removesuffix('.json')}-seed{self.seed}.json"
+
+
+@dataclass(frozen=True)
 class Result:
     """A figure at one scale."""
 
     preset: str
-    picture: bytes      # .png
-    data: bytes         # .json
-    file: str           # the name of the latter
+    drawn: list         # of each seed
     claims: dict        # as style.claim makes them
     notices: list       # of networks that learned nothing
     provenance: list    # config.json of each run
@@ -63,13 +76,35 @@ def say(text):
     return html.escape(str(text))
 
 
+def spread(claim):
+    """The range over the seeds; empty where there is one."""
+    values = [seed["ours"] for seed in claim.get("seeds", ()) if seed["ours"] is not None]
+    if not values:
+        return ""
+    low, high = number(min(values)), number(max(values))
+    return f"(each {low})" if low == high else f"({low} to {high})"
+
+
+def held(claim):
+    """How many seeds a claim holds for, where it does not for each."""
+    seeds = claim.get("seeds", ())
+    if not seeds or claim["pass"]:
+        return ""
+    return f"{sum(seed['pass'] is True for seed in seeds)} of {len(seeds)} seeds"
+
+
 def claims_table(claims):
     rows = []
     for claim in claims.values():
         verdict = VERDICTS[claim["pass"]]
+        ours, few = say(number(claim["ours"])), held(claim)
+        if "seeds" in claim:
+            ours = tag("span", ours + " " + tag("small", say(spread(claim))), title=", ".join(
+                f"seed {seed['seed']}: {number(seed['ours'])}" for seed in claim["seeds"]))
         rows.append(tag("tr", tag("td", say(claim["paper"])) + tag("td", say(claim["criterion"]))
-                        + tag("td", say(number(claim["ours"])), class_="number")
-                        + tag("td", say(verdict), class_=f"verdict {verdict.replace('-', 'none')}")))
+                        + tag("td", ours, class_="number")
+                        + tag("td", say(verdict) + (tag("small", f" {few}") if few else ""),
+                              class_=f"verdict {verdict.replace('-', 'none')}")))
     head = "".join(tag("th", word) for word in ("The paper", "Criterion", "Ours", ""))
     return tag("div", tag("table", tag("tr", head) + "".join(rows)), class_="wide")
 
@@ -104,6 +139,10 @@ def size_of(config):
     return ", ".join(f"{symbol} = {settings[name]}" for name, symbol in names if name in settings)
 
 
+def image(drawn, text):
+    return tag("img", src=uri(drawn.picture, "image/png"), alt=text).removesuffix("</img>")
+
+
 def result_block(title, result):
     made = dict.fromkeys(made_by(config) for config in result.provenance)
     runs = "".join(
@@ -111,18 +150,26 @@ def result_block(title, result):
             + say(f"({size_of(config)}; {duration(seconds)})"))
         for command, config, seconds in zip(result.commands, result.provenance, result.seconds))
     total = sum(seconds or 0 for seconds in result.seconds)
+    first, *others = result.drawn
+    of = f"Preset {result.preset}"
+    if others:
+        of += f", {len(result.drawn)} seeds; the picture is of seed {first.seed}"
+    links = ", ".join(tag("a", say(f"seed {drawn.seed}" if others else "as JSON"),
+                          download=drawn.download, href=uri(drawn.data, "application/json"))
+                      for drawn in result.drawn)
     return "".join([
-        tag("h3", say(f"Preset {result.preset}")),
-        tag("img", src=uri(result.picture, "image/png"), alt=f"{title}, preset {result.preset}")
-        .removesuffix("</img>"),
+        tag("h3", say(of)),
+        image(first, f"{title}, preset {result.preset}"),
+        tag("details", tag("summary", "The other seeds' pictures") + "".join(
+            image(drawn, f"{title}, preset {result.preset}, seed {drawn.seed}") for drawn in others))
+        if others else "",
         *(tag("p", say(text), class_="note") for text in departures(result)),
         *(tag("p", say(text), class_="miss") for text in result.notices),
         claims_table(result.claims),
         tag("details",
             tag("summary", say(f"{duration(total)} of runs; where this comes from"))
             + tag("ul", runs) + "".join(tag("p", say(line)) for line in made)
-            + tag("p", tag("a", "the numbers behind the picture", download=result.file,
-                           href=uri(result.data, "application/json"))))])
+            + tag("p", f"The numbers behind the picture{'s' if others else ''}: {links}"))])
 
 
 def overview(sections, presets):
@@ -153,6 +200,7 @@ img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; displ
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .92em; }
 th, td { text-align: left; padding: .35em .6em; border-bottom: 1px solid var(--line);
          vertical-align: top; }
+td small { display: block; }
 .wide { overflow-x: auto; } .number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .verdict { font-weight: 600; white-space: nowrap; } .pass { color: var(--pass); }
 .pass::before { content: "✓ "; } .miss::before { content: "✗ "; } .miss { color: var(--miss); }

@@ -16,8 +16,8 @@ from pathlib import Path
 import interrupt
 import output
 from values import (
-    MOST, Error, UsageError, files_read, is_number_or_null, is_object, need, number, one_of, read_bytes,
-    read_json, whole)
+    MOST, Error, UsageError, files_read, is_count, is_number_or_null, is_object, need, number, one_of,
+    read_bytes, read_json, whole)
 
 # Figures go to files, on machines without a display too, whatever the environment asks for.
 os.environ["MPLBACKEND"] = "Agg"
@@ -81,7 +81,7 @@ def exit_code_of(program, main, arguments):
 NORM_NAMES = {"instance": "InstanceNorm", "group": "GroupNorm", "layer": "LayerNorm",
               "position": "LayerNorm per position", "batch": "BatchNorm"}
 STATISTICS = ("minibatch", "population")
-INPUTS = ("noise", "constant")
+INPUTS = ("noise", "periodic", "low-rank", "constant")
 
 
 @dataclass(frozen=True)
@@ -232,15 +232,37 @@ def claim(paper, criterion, ours, holds, measured=None):
             "pass": None if not measured else ours is not None and bool(holds(ours))}
 
 
+def over_seeds(claims):
+    """One claim of those of several seeds, by seed: the mean, and each. It passes where each does, and
+    fails where one does; where one had nothing to measure, neither."""
+    if len(claims) == 1:
+        return next(iter(claims.values()))
+    measured = [c["ours"] for c in claims.values() if c["ours"] is not None]
+    passes = [c["pass"] for c in claims.values()]
+    return {**next(iter(claims.values())), "ours": sum(measured) / len(measured) if measured else None,
+            "pass": False if False in passes else None if None in passes else True,
+            "seeds": [{"seed": seed, "ours": c["ours"], "pass": c["pass"]}
+                      for seed, c in claims.items()]}
+
+
 def read_claims(path, data):
     """The claims of a figure's data, as finish() wrote them to a file."""
-    def makes_sense(claim):
+    def is_verdict(claim):
         if not is_object(claim):
             return False
         passes, ours = claim.get("pass"), claim.get("ours")
-        return all(isinstance(claim.get(key), str) for key in ("paper", "criterion")) \
-            and is_number_or_null(ours) and (isinstance(passes, bool) or passes is ours is None) \
+        return is_number_or_null(ours) and (passes is None or isinstance(passes, bool)) \
             and not (passes and ours is None)
+
+    def makes_sense(claim):
+        if not is_verdict(claim) or not all(isinstance(claim.get(key), str)
+                                            for key in ("paper", "criterion")):
+            return False
+        if "seeds" not in claim:
+            return claim["pass"] is not None or claim["ours"] is None
+        seeds = claim["seeds"]
+        return isinstance(seeds, list) and len(seeds) > 1 and all(
+            is_verdict(seed) and is_count(seed.get("seed"), 0) for seed in seeds)
 
     claims = need(path, data, "claims", is_object, "an object")
     for key in claims:
@@ -297,10 +319,10 @@ def write_figure(figure, path):
 
 def figure_options(program, description, folders, arguments):
     """The options of a program that draws a figure from folders: `folders` holds for each the name of
-    its option, of its place in the usage, and a help text."""
+    its option, of its place in the usage, a help text, and how many there may be where not one."""
     parser = ArgumentParser(prog=program, description=description)
-    for name, metavar, text in folders:
-        parser.add_argument(name, metavar=metavar, help=text)
+    for name, metavar, text, *nargs in folders:
+        parser.add_argument(name, metavar=metavar, help=text, **({"nargs": nargs[0]} if nargs else {}))
     parser.add_argument("--out", required=True, help="the figure, .png, .pdf or .svg")
     parser.add_argument("--summary", help="what is drawn, and what becomes of the paper's claims, "
                         ".json")
@@ -388,6 +410,7 @@ PAGE_WIDTH = 6.8  # inches: both columns of a paper, and with a height near 3.8 
 # greyscale print.
 WITH_NORM = "#E69F00"
 WITHOUT_NORM = "#666666"
+PER_POSITION = "#0072B2"  # theirs, too
 INK = "#000000"
 
 _LOOKS = {

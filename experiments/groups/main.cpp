@@ -1,5 +1,6 @@
-// The sweep behind the paper's Figure 4: how far GroupNorm carries positions, by its number of
-// groups. Many independent runs of the localization experiment, on one machine or on many.
+// The sweeps behind the paper's Figure 4, how far GroupNorm carries positions by its number of
+// groups, and behind Section 3.3's crosstalk, how far BatchNorm does by the samples that share its
+// statistics. Many independent runs of the localization experiment, on one machine or on many.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -8,7 +9,8 @@
 
 #include "engine/io/output_file.h"
 #include "engine/say.h"
-#include "experiments/groups/group_sweep.h"
+#include "experiments/groups/collect.h"
+#include "experiments/groups/norm_sweep.h"
 #include "experiments/localization/localize.h"
 #include "experiments/localization/memory.h"
 #include "experiments/run/program.h"
@@ -20,6 +22,7 @@ namespace {
 constexpr const char* kWhereIdsStand = "in plan.json";
 
 struct Arguments {
+  Json over = Json::object();  // the axis
   std::string preset;
   std::string out;
   Json given = Json::object();  // of the plan
@@ -29,39 +32,52 @@ struct Arguments {
   bool check = false;
 };
 
+// The axis that the call names, or null for that of the plan that is there, or else groups.
+const SweepAxis* axis_of(const Arguments& arguments) {
+  if (arguments.over.empty()) return nullptr;
+  return &sweep_axis_named(arguments.over["over"].get<std::string>());
+}
+
 std::string preset_of(const Arguments& arguments) {
   return arguments.preset.empty() ? "demo" : arguments.preset;
 }
 
 std::filesystem::path folder_of(const Arguments& arguments) {
   if (!arguments.out.empty()) return arguments.out;
-  return default_folder(preset_of(arguments), "groups");
+  const SweepAxis* axis = axis_of(arguments);
+  return default_folder(preset_of(arguments), (axis != nullptr ? *axis : kGroups).experiment);
 }
 
 // The plan in the folder, or the one that would be made; `arguments` must not ask for another one
 // than is there. Nothing is written.
-GroupSweep plan_of(const Arguments& arguments) {
+NormSweep plan_of(const Arguments& arguments) {
   const std::filesystem::path path = folder_of(arguments);
-  const bool asks = !arguments.preset.empty() || !arguments.given.empty();
+  const SweepAxis* named = axis_of(arguments);
+  const bool asks = named != nullptr || !arguments.preset.empty() || !arguments.given.empty();
   if (has_plan(path) && !asks) return read_plan(path);
-  GroupSweep sweep = plan_groups(preset_of(arguments), arguments.given);
+  const SweepAxis& axis = named != nullptr ? *named : kGroups;
+  for (const SweepAxis& other : kSweepAxes) {
+    require(&other == &axis || !arguments.given.contains(other.name),
+            fmt::format("{}: has no effect without --over {}", flag_of(other.name), other.name));
+  }
+  NormSweep sweep = plan_sweep(preset_of(arguments), arguments.given, axis);
   require_folder_for(path, sweep);
   return has_plan(path) ? read_plan(path) : sweep;
 }
 
-GroupSweep existing_plan(const Arguments& arguments) {
+NormSweep existing_plan(const Arguments& arguments) {
   require_plan(folder_of(arguments), "groups", kPlanFile);
   return read_plan(folder_of(arguments));
 }
 
-LocalizationSettings settings_of(const GroupSweep& sweep, std::size_t cell, const Json& how) {
+LocalizationSettings settings_of(const NormSweep& sweep, std::size_t cell, const Json& how) {
   LocalizationSettings settings = sweep.settings_of(cell);
   apply(how, "", settings);
   settings.check();
   return settings;
 }
 
-int run_one(const GroupSweep& sweep, const Sweep& cells, const Arguments& arguments) {
+int run_one(const NormSweep& sweep, const Sweep& cells, const Arguments& arguments) {
   return run_cell(cells, arguments.sweep, kWhereIdsStand, [&](std::size_t cell) {
     LocalizationSettings settings = settings_of(sweep, cell, arguments.how);
     const Device device = choose_device(settings);
@@ -69,6 +85,13 @@ int run_one(const GroupSweep& sweep, const Sweep& cells, const Arguments& argume
     RunFolder folder(cells.folder(cell), to_json(settings), device, Resume::kAuto);
     if (done_already(cells, cell)) return;
     const Json summary = run_localization(settings, folder, device);
+    if (sweep.axis->population) {
+      settings = with_population(std::move(settings));
+      RunFolder beside(folder.path() / kPopulation, to_json(settings), device, Resume::kAuto,
+                       do_not_matter(), {{kGivenModel, std::string("../") + kModelFile}});
+      run_localization(settings, beside, device, LocalizationPhases::kAll,
+                       folder.file(kModelFile).string());
+    }
     say("{}: localization distance {}, interior slope {}\n", cells.ids[cell],
         summary["localization_distance"].dump(), three_digits(summary["interior_slope"]));
   });
@@ -77,7 +100,7 @@ int run_one(const GroupSweep& sweep, const Sweep& cells, const Arguments& argume
 int run(const Arguments& arguments) {
   const bool one = !arguments.sweep.cell.empty();
   require(!one || arguments.crew.empty(), "--jobs: has no effect with --cell");
-  const GroupSweep sweep = plan_of(arguments);
+  const NormSweep sweep = plan_of(arguments);
   const Sweep cells = cells_of(folder_of(arguments), sweep);
   const bool named = one && arguments.sweep.cell != kCellsToldOf;
   const std::size_t first = named ? cells.find(arguments.sweep.cell, kWhereIdsStand) : 0;
@@ -99,7 +122,7 @@ int run(const Arguments& arguments) {
 }
 
 int plan(const Arguments& arguments) {
-  const GroupSweep sweep = plan_of(arguments);
+  const NormSweep sweep = plan_of(arguments);
   if (arguments.check) {
     const LocalizationSettings settings = sweep.settings_of(0);
     say("{} cells; {} each\n", sweep.cells.size(),
@@ -112,7 +135,7 @@ int plan(const Arguments& arguments) {
 }
 
 int collect_results(const Arguments& arguments) {
-  const GroupSweep sweep = existing_plan(arguments);
+  const NormSweep sweep = existing_plan(arguments);
   const std::filesystem::path path = folder_of(arguments);
   std::string where = arguments.sweep.output;
   Json results;
@@ -132,15 +155,23 @@ int collect_results(const Arguments& arguments) {
     write_output(arguments.sweep.output, std::as_bytes(std::span(text)));
   }
   if (arguments.sweep.output == "-") return 0;
-  say("   G  seeds  distance  interior slope  localized\n");
+  const SweepAxis& axis = *sweep.axis;
+  say("{:>4}  seeds  distance  unbroken  interior slope  localized{}\n", axis.letter,
+      axis.population ? "    loss  of the population: localized    loss" : "");
   const auto mean = [](const Json& row, const char* name, int digits) {
     const Json& value = row[name]["mean"];
     return value.is_number() ? fmt::format("{:.{}f}", value.get<double>(), digits) : "-";
   };
-  for (const Json& row : results["by_groups"]) {
-    say("{:>4}  {:>5}  {:>8}  {:>14}  {:>9}\n", row["groups"].get<std::int64_t>(),
+  for (const Json& row : results[fmt::format("by_{}", axis.name)]) {
+    say("{:>4}  {:>5}  {:>8}  {:>8}  {:>14}  {:>9}", row[axis.name].get<std::int64_t>(),
         row["seeds"].get<std::int64_t>(), mean(row, "localization_distance", 1),
-        mean(row, "interior_slope", 3), mean(row, "localized_fraction", 3));
+        mean(row, "unbroken_distance", 1), mean(row, "interior_slope", 3),
+        mean(row, "localized_fraction", 3));
+    if (axis.population) {
+      say("  {:>6}  {:>28}  {:>6}", mean(row, "final_loss", 4),
+          mean(row[kPopulation], "localized_fraction", 3), mean(row[kPopulation], "final_loss", 4));
+    }
+    say("\n");
   }
   for (const Json& cell : results["cells"]) {
     if (cell["notice"].is_string()) {
@@ -163,6 +194,7 @@ void add_plan_flags(CLI::App& app, Arguments& arguments) {
   app.add_option("--preset", arguments.preset, "demo (the default), small, paper, or a JSON file");
   for (const auto& [name, of, help] :
        {std::tuple{"groups", "groups", "numbers of groups G: 1,2,4"},
+        {"samples_per_set", "samples_per_set", "samples that share statistics: 1,4,32"},
         {"learning_rates", "learning_rate", "learning rates: 1e-3,2e-3"}}) {
     const Setting setting = settings_named<LocalizationSettings>({of}).front();
     app.add_option_function<std::string>(
@@ -178,7 +210,10 @@ void add_plan_flags(CLI::App& app, Arguments& arguments) {
                     arguments.given);
   const std::vector<Setting> shared =
       settings_that<LocalizationSettings>([](const Setting& setting) {
-        return !setting.how && std::ranges::find(kAxes, setting.name) == kAxes.end();
+        return !setting.how && std::ranges::none_of(kSweepAxes, [&](const SweepAxis& axis) {
+          const std::vector<std::string> names = not_shared(axis);
+          return std::ranges::find(names, setting.name) != names.end();
+        });
       });
   add_setting_flags(app, shared, arguments.given);
 }
@@ -187,7 +222,9 @@ int main_program(int argc, char** argv) {
   Arguments arguments;
   CLI::App app{
       "Localization with GroupNorm for every number of groups, seed and learning rate (the paper's "
-      "Figure 4).\nA sweep is a folder of independent cells: any number of processes may work on "
+      "Figure 4),\nor with BatchNorm for every number of samples that share its statistics "
+      "(Section "
+      "3.3).\nA sweep is a folder of independent cells: any number of processes may work on "
       "it at once, be killed and go on."};
   app.require_subcommand(1);
   CLI::App* plan_command = app.add_subcommand("plan", "write plan.json, the list of cells");
@@ -198,7 +235,11 @@ int main_program(int argc, char** argv) {
       app.add_subcommand("collect", "results.json from the cells that are finished");
   for (CLI::App* command : {plan_command, run_command, status_command, collect_command}) {
     command->add_option("--out", arguments.out,
-                        "folder of the sweep (default: runs/PRESET-groups)");
+                        "folder of the sweep (default: runs/PRESET-groups, or -crosstalk)");
+    add_setting_flags(*command,
+                      {{"over", "groups (the default), of GroupNorm; samples_per_set, of BatchNorm",
+                        OneOf{sweep_axis_names()}}},
+                      arguments.over);
   }
   for (CLI::App* command : {plan_command, run_command}) {
     add_plan_flags(*command, arguments);

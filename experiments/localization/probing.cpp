@@ -203,9 +203,19 @@ Json fraction(const HostArray& localized, std::int64_t row, std::int64_t margin)
   return static_cast<double>(std::ranges::count(inner, true)) / static_cast<double>(size);
 }
 
-// Appendix D's, in row `row`: the largest distance such that every index up to it, from both edges,
-// is localized. Misses in the noisy zone around R count as misses.
+// Appendix D's, in row `row`: the largest distance from the nearest edge of an index that is
+// localized.
 std::int64_t localization_distance(const HostArray& localized, std::int64_t row) {
+  const std::int64_t length = localized.shape[1];
+  const bool* is = &localized.as<bool>()[static_cast<std::size_t>(row * length)];
+  std::int64_t distance = (length + 1) / 2;
+  while (distance > 0 && !is[distance - 1] && !is[length - distance]) --distance;
+  return distance;
+}
+
+// The largest distance up to which every index, from both edges, is localized: misses in the noisy
+// zone around R end it.
+std::int64_t unbroken_distance(const HostArray& localized, std::int64_t row) {
   const std::int64_t length = localized.shape[1];
   const bool* is = &localized.as<bool>()[static_cast<std::size_t>(row * length)];
   std::int64_t distance = 0;
@@ -285,12 +295,14 @@ Json summarize(const LocalizationSettings& settings, RunFolder& folder, double s
   Json interior = Json::array();
   Json outside_cone = Json::array();
   Json distances = Json::array();
+  Json unbroken = Json::array();
   for (std::int64_t row = 0; row <= output; ++row) {
     const std::int64_t cone = config.receptive_field(rows[static_cast<std::size_t>(row)]);
     layers.push_back(fraction(localized, row, 0));
     interior.push_back(fraction(localized, row, radius));
     outside_cone.push_back(fraction(localized, row, cone));
     distances.push_back(localization_distance(localized, row));
+    unbroken.push_back(unbroken_distance(localized, row));
   }
 
   return {{"norm", settings.norm},
@@ -309,9 +321,11 @@ Json summarize(const LocalizationSettings& settings, RunFolder& folder, double s
           {"interior_localized_fraction", interior},
           {"outside_cone_localized_fraction", outside_cone},
           {"localization_distance", distances.back()},
+          {"unbroken_distance", unbroken.back()},
           // Of the lists' entries; the last is the output.
           {"layers", rows},
           {"localization_distances", distances},
+          {"unbroken_distances", unbroken},
           {"samples", settings.map_samples},
           {"seconds", std::round(seconds * 1000) / 1000}};
 }

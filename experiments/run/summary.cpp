@@ -44,7 +44,9 @@ Json read_summary(const fs::path& folder) {
   constexpr double kMost = std::numeric_limits<double>::max();
   check_measure(member(summary, "interior_slope", source),
                 fmt::format("{}: \"interior_slope\"", source), -kMost, kMost);
-  field<double>(summary, "localization_distance", source, 0.0);
+  for (const char* name : {"localization_distance", "unbroken_distance"}) {
+    field<double>(summary, name, source, 0.0);
+  }
   return summary;
 }
 

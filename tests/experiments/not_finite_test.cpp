@@ -10,7 +10,7 @@
 #include "engine/finite.h"
 #include "engine/io/checkpoint.h"
 #include "engine/io/npy.h"
-#include "experiments/groups/group_sweep.h"
+#include "experiments/groups/norm_sweep.h"
 #include "experiments/localization/training.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
@@ -243,7 +243,7 @@ TEST(NotFinite, AnOverlapsAnswersEndItsTest) {
 TEST(NotFinite, ACellWhosePredictionsWereNotIsNotCollected) {
   const TemporaryFolder folder;
   const std::string out = folder / "sweep";
-  const auto plan = experiments::plan_groups("demo", {{"groups", {1}}, {"seeds", 1}});
+  const auto plan = experiments::plan_sweep("demo", {{"groups", {1}}, {"seeds", 1}});
   experiments::write_plan(out, plan);
   for (std::size_t i = 0; i < plan.cells.size(); ++i) {
     const auto& cell = plan.cells[i];
@@ -253,7 +253,8 @@ TEST(NotFinite, ACellWhosePredictionsWereNotIsNotCollected) {
     // As an earlier version left them.
     std::ofstream(out + "/cells/" + cell.id + "/summary.json")
         << R"({"final_loss": null, "interior_slope": null, "localized_fraction": [1.0],
-              "interior_localized_fraction": [1.0], "localization_distance": 32})";
+              "interior_localized_fraction": [1.0], "localization_distance": 32,
+              "unbroken_distance": 32})";
   }
   expect_failure(run_program("groups", {"collect", "--out", out}),
                  fmt::format("groups: {}/cells/{}/summary.json: its predictions are not finite",

@@ -34,9 +34,12 @@ void PrintTo(const Start& start, std::ostream* out) {
 const Start kStarts[] = {
     {"Figure1Instance", "localization", "run --norm instance", "", 600, 1 / 12.0},
     {"Figure1None", "localization", "run --norm none", "", 600, 1 / 12.0},
+    {"Figure1Position", "localization", "run --norm position", "", 600, 1 / 12.0},
     {"Constant", "localization", "run --norm instance --input constant", "", 600, 1 / 12.0},
     {"Figure3", "overlap", "run --overlap 96", "overlap-096", 129, 1},
     {"Figure4", "groups", "run --cell 139", "cells/G64-seed4-lr0.00064", 600, 1 / 12.0},
+    {"Crosstalk", "groups", "run --over samples_per_set --cell 29", "cells/S32-seed4-lr0.0001", 250,
+     1 / 12.0},
     {"Figure5Batch", "localization", "run --norm batch", "", 250, 1 / 12.0},
     {"Figure5None", "localization", "run --norm none --length 250", "", 250, 1 / 12.0},
 };

@@ -300,8 +300,9 @@ TEST(SomeProbes, AreThoseOfTheMap) {
   EXPECT_EQ(summary(all)["layers"], (std::vector<int>{1, 2, 3, 4}));
   EXPECT_EQ(summary(last)["layers"], (std::vector<int>{3, 4}));
   EXPECT_EQ(summary(none)["layers"], (std::vector<int>{4}));
-  for (const char* key : {"localized_fraction", "interior_localized_fraction",
-                          "outside_cone_localized_fraction", "localization_distances"}) {
+  for (const char* key :
+       {"localized_fraction", "interior_localized_fraction", "outside_cone_localized_fraction",
+        "localization_distances", "unbroken_distances"}) {
     EXPECT_EQ(summary(all)[key].size(), 4u) << key;
     EXPECT_EQ(summary(last)[key].size(), 2u) << key;
     EXPECT_EQ(summary(none)[key].size(), 1u) << key;

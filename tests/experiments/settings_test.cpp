@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <fstream>
 
-#include "experiments/groups/group_sweep.h"
+#include "experiments/groups/norm_sweep.h"
 #include "experiments/localization/paths.h"
 #include "experiments/overlap/settings.h"
 #include "experiments/run/flags.h"
@@ -287,7 +287,8 @@ TEST(Settings, TheDocumentIsWhatTheListSays) {
       table<LocalizationSettings>() + "\n" + table<OverlapSettings>() +
       fmt::format(
           "\n`groups` takes localization's, and `--groups`, `--learning-rates` (lists) and "
-          "`--seeds`, which\nmake at most {} cells.\n",
+          "`--seeds`, which\nmake at most {} cells; with `--over samples_per_set`, which is about "
+          "BatchNorm, a list of\n`--samples-per-set` in the place of `--groups`.\n",
           kMostCells) +
       "\n`localization paths` takes those of localization's that describe a network, `--seed`, "
       "and\n\n" +

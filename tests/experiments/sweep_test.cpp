@@ -199,6 +199,60 @@ TEST_F(SweepRun, KilledWorkersCostNothingButTime) {
   EXPECT_EQ(content_of(whole + "/results.json"), results);
 }
 
+// Each network with the statistics of minibatches and with its population's, whenever it was
+// killed.
+TEST_F(SweepRun, CrosstalkHasBothStatisticsOfEachNetwork) {
+  const auto crosstalk = [](const std::string& out, const std::string& more = "") {
+    return words(
+        "run --over samples_per_set --samples-per-set 1,2,4 --seeds 2 --learning-rates 1e-3 "
+        "--length 20 --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations 50 --probes "
+        "none "
+        "--map-samples 128 --device cpu --out",
+        with({out}, words(more)));
+  };
+  const std::string whole = folder_ / "whole", killed = folder_ / "killed";
+  ASSERT_EQ(groups(crosstalk(whole)).code, 0);
+  ASSERT_EQ(groups({"collect", "--out", whole}).code, 0);
+  const std::string results = content_of(whole + "/results.json");
+  EXPECT_EQ(Json::parse(results)["finished"], 6);
+  for (const fs::path& cell : cells_in(whole)) {
+    const auto file = [&](const std::string& name) { return content_of((cell / name).string()); };
+    EXPECT_EQ(file("model.safetensors"), file("population/model.safetensors"));
+    EXPECT_NE(file("predictions_mean.npy"), file("population/predictions_mean.npy"));
+    EXPECT_EQ(Json::parse(file("population/summary.json"))["eval_statistics"], "population");
+  }
+  std::mt19937 random(3);
+  for (int i = 0; i < 10; ++i) {
+    const int pid = start_program("groups", crosstalk(killed, "--jobs 2"));
+    pause(static_cast<int>(random() % 100));
+    kill(pid, SIGKILL);
+    wait_for_program(pid);
+  }
+  // A cell without the second half is not finished, and the first one is not made again.
+  ASSERT_EQ(groups(crosstalk(killed)).code, 0);
+  const fs::path cell = cells_in(killed).front();
+  fs::remove_all(cell / "population");
+  const auto made = fs::last_write_time(cell / "summary.json");
+  EXPECT_EQ(groups({"status", "--out", killed, "--unfinished"}).out, "0\n");
+  ASSERT_EQ(groups({"run", "--out", killed}).code, 0);  // the plan knows what it is over
+  EXPECT_EQ(fs::last_write_time(cell / "summary.json"), made);
+  ASSERT_EQ(groups({"collect", "--out", killed}).code, 0);
+  EXPECT_EQ(content_of(killed + "/results.json"), results);
+
+  const auto refusal = [&](const std::string& line) {
+    return groups(words(line, {"--out", whole})).err;
+  };
+  EXPECT_EQ(refusal("run --over samples_per_set --groups 1,2"),
+            "groups: --groups: has no effect without --over groups\n");
+  EXPECT_EQ(refusal("run --samples-per-set 1,2"),
+            "groups: --samples-per-set: has no effect without --over samples_per_set\n");
+  EXPECT_EQ(refusal("run --over groups"), "groups: " + whole +
+                                              " holds a sweep over samples_per_set, not groups; "
+                                              "choose another --out\n");
+  EXPECT_EQ(refusal("run --over depth"),
+            "groups: --over depth: expected groups or samples_per_set\n");
+}
+
 // Two programs on one sweep, as on two hosts: they share the cells, and both wait for the end.
 TEST_F(SweepRun, TwoProgramsShareTheCells) {
   for (int i = 0; i < 5; ++i) {  // they meet at another place each time

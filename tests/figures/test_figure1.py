@@ -119,6 +119,7 @@ class Figure1Test(FigureTest):
                         change(array)
                         np.save(path, array)
             claims = figure1.claims(*map(style.load_run, runs.values()))
+            self.assertIs(claims["monotone"]["pass"], how.get("monotone", True))
             return [claims[key]["pass"] for key in ("follows", "interior", "faster", "cone")]
 
         def share(value):  # of the interior, at the output
@@ -140,6 +141,16 @@ class Figure1Test(FigureTest):
         for slope in (0.49, 0, -1):
             self.assertEqual(verdicts(a={"summary.json": {"interior_slope": slope}}),
                              [False, True, True, True])
+        # 15 pairs of neighbours in the interior, of which one in ten may be out of order.
+        for swapped, monotone in ((1, True), (2, False)):
+            def swap(mean):
+                for i in range(10, 10 + 3 * swapped, 3):
+                    mean[[i, i + 1]] = mean[[i + 1, i]]
+            self.assertEqual(verdicts(a={"predictions_mean.npy": swap}, monotone=monotone), [True] * 4)
+        # The same everywhere is no rise, nor are the edges looked at.
+        self.assertEqual(verdicts(a={"predictions_mean.npy": lambda mean: mean.fill(0.1)},
+                                  monotone=False), [True] * 4)
+        self.assertEqual(verdicts(a={"predictions_mean.npy": lambda mean: mean[:8].fill(0)}), [True] * 4)
         self.assertEqual(verdicts(a=share(0.84)), [True, True, True, True])
         self.assertEqual(verdicts(a=share(0.75)), [True, False, True, True])
         self.assertEqual(verdicts(a={"localized.npy": within_cones}), [True, False, False, True])
@@ -164,7 +175,7 @@ class Figure1Test(FigureTest):
         a = style.load_run(self.make("a", "batch", **long))
         b = style.load_run(self.make("b", "batch", statistics="population", follows=False, **long))
         with style.looks():
-            figure = figure1.draw(a, b, "A title")
+            figure = figure1.draw(a, b, title="A title")
             boxes = self.assert_texts_apart(figure)
         for text, box in boxes:
             for axes in figure.axes:
@@ -207,6 +218,36 @@ class Figure1Test(FigureTest):
                               capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stdout), (2, ""))
         self.assertEqual(len(done.stderr.splitlines()), 1)
+
+    # --- The norm that takes no statistics over positions ---
+
+    def test_a_third_run(self):
+        a, b = self.pair()
+        c = self.make("position", "position", follows=False)
+        out, summary = self.summarizes(a, b, c)
+        self.assertEqual(list(summary), ["claims", "instance", "none", "position"])
+        self.assertIs(summary["claims"]["position"]["pass"], True)
+        self.assertTrue(out[1].endswith("; with LayerNorm per position it stays within the cone of its "
+                                        "receptive field (0 % outside it) and ends with 0 % of the "
+                                        "interior localized."), out[1])
+        runs = list(map(style.load_run, (a, b, c)))
+        with style.looks():
+            figure = figure1.draw(*runs)
+            self.assert_texts_apart(figure)
+        predictions, *maps = figure.axes
+        self.assertTrue(any(np.array_equal(line.get_ydata(), runs[2].mean)
+                            for line in predictions.lines))
+        for axes, run in zip(maps, runs, strict=True):
+            mesh = axes.collections[0].get_array()
+            self.assertTrue(np.array_equal(np.reshape(mesh, run.localized.shape), run.localized))
+        # One index beyond R(2) is too much; a network that has not learned its edges is no evidence.
+        runs[2].localized[1, 12] = True
+        self.assertIs(figure1.claim_of_position(runs[2])["pass"], False)
+        runs[2].localized[:] = False
+        self.assertIsNone(figure1.claim_of_position(runs[2])["pass"])
+        self.picture.unlink()
+        self.refuses(2, "has norm none, expected position", a, b, b)
+        self.refuses(2, "differ in length", a, b, self.make("short", "position", length=20))
 
     # --- What it refuses ---
 

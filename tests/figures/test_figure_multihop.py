@@ -5,6 +5,7 @@ import unittest
 from figure_test import FigureTest
 from test_figure1 import make_run
 
+import figure1
 import figure_multihop
 import style
 
@@ -76,9 +77,9 @@ class FigureMultihopTest(FigureTest):
         a, _ = self.pair(length=73)
         self.localize(a, (36,), (), (), ())
         run = style.load_run(a)
-        self.assertEqual(figure_multihop.folded(run).shape, (4, 37))
-        self.assertEqual(figure_multihop.folded(run)[0, 36], 1)
-        self.assertEqual(figure_multihop.farthest(run), [37, 0, 0, 0])
+        self.assertEqual(figure1.folded(run).shape, (4, 37))
+        self.assertEqual(figure1.folded(run)[0, 36], 1)
+        self.assertEqual(figure1.farthest(run), [37, 0, 0, 0])
 
     def test_text_lies_within_the_page_and_apart(self):
         for length, depth, title in ((72, 4, None), (600, 32, "A title"), (160, 12, None),

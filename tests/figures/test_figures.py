@@ -18,6 +18,7 @@ from figure_test import FIGURES, FigureTest
 
 import figures
 import page
+import results
 import style
 
 BIN = os.environ.get("SIDECHANNEL_BIN")
@@ -78,27 +79,33 @@ def run(out, *arguments, **how):
     return child.returncode, stdout, stderr
 
 
-def results(out):
+def results_in(out):
     """What the figures say, without what differs between two runs of the same: times and paths."""
     def stable(value):
         if isinstance(value, dict):
             return {k: stable(v) for k, v in value.items() if k not in ("seconds", "threads")}
         return [stable(v) for v in value] if isinstance(value, list) else value
 
-    return {key: stable(json.loads((out / "tiny" / f"figure_{key}.json").read_text()))
-            for key in ALL}
+    return {str(file.relative_to(out)): stable(json.loads(file.read_text()))
+            for file in out.glob("tiny/**/figure_*.json")}
+
+
+def seeds_of(key, count):
+    """How many pictures there are of a figure."""
+    return len(figures.FIGURES[key].drawings(count))
 
 
 @unittest.skipUnless(BIN, "SIDECHANNEL_BIN is not set")
 class AllFigures(FigureTest):
     module = figures
 
-    def check_page(self, out, drawn):
+    def check_page(self, out, drawn, seeds=1):
         reader = Reader((out / "index.html").read_text())
         for reference in reader.references:
             self.assertTrue(reference.startswith("data:") or reference[1:] in reader.ids, reference)
         pictures = [r for r in reader.references if r.startswith("data:image/png;base64,iVBOR")]
-        self.assertEqual(len(pictures), len(drawn))
+        self.assertEqual(len(pictures),
+                         sum(seeds_of(key, seeds) for key in drawn))
         self.assertEqual(reader.text.count("Not run yet."), len(ALL) - len(drawn))
         for figure in figures.FIGURES.values():
             self.assertIn(figure.title, reader.text)
@@ -107,13 +114,14 @@ class AllFigures(FigureTest):
     def test_all_of_them_killed_anywhere_and_continued(self):
         whole, killed = self.folder / "whole", self.folder / "killed"
         begin = time.monotonic()
-        code, out, err = run(whole)
+        code, out, err = run(whole, "--seeds", 2, "--jobs", 2)
         seconds = time.monotonic() - begin
         self.assertEqual(code, 0, err)
-        reader = self.check_page(whole, ALL)
+        reader = self.check_page(whole, ALL, 2)
         self.assertRegex(out.splitlines()[-1], r"of \d+ claims pass.*; page: .*/index.html$")
         # Every criterion is on the page, with its verdict.
-        for name, result in results(whole).items():
+        self.assertEqual(len(results_in(whole)), sum(seeds_of(key, 2) for key in ALL))
+        for name, result in results_in(whole).items():
             self.assertTrue(result["claims"], name)
             for claim in result["claims"].values():
                 self.assertIn(claim["criterion"], reader.cells)
@@ -123,19 +131,36 @@ class AllFigures(FigureTest):
         # As good as one that nobody killed, wherever that was.
         draw = random.Random(0)
         for _ in range(4):
-            child = start(killed)
+            child = start(killed, "--seeds", 2, "--jobs", 2)
             time.sleep(draw.uniform(0, 0.7) * seconds)
             child.kill()
             child.communicate()
-        code, out, err = run(killed)
+        code, out, err = run(killed, "--seeds", 2, "--jobs", 2)
         self.assertEqual(code, 0, err)
-        self.assertEqual(results(killed), results(whole))
-        self.check_page(killed, ALL)
+        self.assertEqual(results_in(killed), results_in(whole))
+        self.check_page(killed, ALL, 2)
 
-        # A finished one costs nothing, and changes nothing but the page.
+        # A finished one costs nothing, and changes nothing but the page; nor does it matter to the
+        # results how many there were at once.
         files = {path: path.stat().st_mtime_ns for path in killed.rglob("summary.json")}
-        self.assertEqual(run(killed)[0], 0)
+        self.assertEqual(run(killed, "--seeds", 2, "--jobs", 1)[0], 0)
         self.assertEqual({path: path.stat().st_mtime_ns for path in files}, files)
+        self.assertEqual(results_in(killed), results_in(whole))
+
+    def test_each_seed_is_a_network_of_its_own(self):
+        out = self.folder / "seeds"
+        code, text, err = run(out, "6", "--seeds", 3, "--jobs", 3)
+        self.assertEqual(code, 0, err)
+        models = {file.read_bytes() for file in out.rglob("model.safetensors")}
+        self.assertEqual(len(models), 3)  # and its evaluation with population statistics is of it
+        for place in ("", "seed-1/", "seed-2/"):
+            for run_ in ("batch", "batch-population"):
+                config = json.loads((out / "tiny" / f"{place}{run_}" / "config.json").read_text())
+                self.assertEqual(config["settings"]["seed"], int(place[5:-1] or 0))
+        claim = json.loads((out / "tiny/figure_6.json").read_text())["claims"]["minibatch"]
+        reader = self.check_page(out, ["6"], 3)
+        self.assertIn(claim["criterion"], reader.cells)
+        self.assertIn("Preset tiny, 3 seeds; the picture is of seed 0", reader.text)
 
     def test_some_of_them(self):
         out = self.folder / "some"
@@ -158,6 +183,23 @@ class AllFigures(FigureTest):
             self.assertIn("stopped; the same command continues", err.splitlines()[-1])
             self.assertEqual(run(out, "3")[0], 0)
 
+    def test_a_signal_stops_all_that_run_side_by_side(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            out = self.folder / f"stopped-{number}"
+            child = start(out, "1", "--seeds", 2, "--jobs", 2)
+            while len(list(out.glob("tiny/**/instance/checkpoint.safetensors"))) < 2:
+                self.assertIsNone(child.poll())
+                time.sleep(0.005)
+            child.send_signal(number)
+            _, err = child.communicate(timeout=60)
+            self.assertEqual(child.returncode, 75, err)
+            self.assertIn("stopped; the same command continues", err.splitlines()[-1])
+            # Each has saved its state and left: its folder is free.
+            for run_ in ("instance", "seed-1/instance"):
+                self.assertRegex(err, rf"(?m)^{run_}: .*(stopped|interrupted)")
+            self.assertFalse(list(out.glob("tiny/none")))
+            self.assertEqual(run(out, "1", "--seeds", 2)[0], 0)
+
     def test_a_figure_that_fails_stops_no_other(self):
         programs = self.folder / "bin"
         programs.mkdir()
@@ -178,6 +220,7 @@ class AllFigures(FigureTest):
         self.assertEqual(code, 2)
         self.assertEqual(err.count("abacus: expected"), 1, err)
         self.assertEqual(len(err.splitlines()), 2, err)
+        self.assertNotIn("[1/", text)
         self.assertNotIn("claims pass", text)
 
     def test_it_takes_what_the_demo_has_trained(self):
@@ -242,13 +285,18 @@ class Misuse(FigureTest):
         return child.returncode, child.stdout.splitlines(), child.stderr.splitlines()
 
     def test_one_line_each(self):
-        self.fails(2, "there is no figure 7: expected 1, 2, multihop, 3, constant, 4, 5, 6 or all", "7")
+        self.fails(2, "there is no figure 7: expected 1, 2, multihop, 3, constant, 4, 5, 6, crosstalk "
+                   "or all", "7")
         self.fails(2, "preset huge: expected demo, small, paper or a folder", "--preset", "huge")
         self.fails(2, "unrecognized arguments: --speed 9", "1", "--speed", "9")
         self.fails(2, "--out: expected the name of a folder", "1", "--out", "")
         self.fails(2, "preset /: expected a folder that has a name", "--preset", "/")
         (self.folder / "file").write_text("")
         self.fails(1, "cannot write file/demo: Not a directory", "1", "--out", "file")
+        for flag, least, most in (("--seeds", 1, 100), ("--jobs", 0, 512)):
+            for text in (str(least - 1), str(most + 1), "1.5", "", "\u0661", "9" * 5000):
+                self.fails(2, f"{flag}.*: expected a whole number from {least} to {most}", "1",
+                           f"{flag}={text}")
 
     def test_programs_that_are_not_there(self):
         code, out, err = self.run_main("3", "--bin", "nowhere")
@@ -261,8 +309,8 @@ class PageTest(FigureTest):
         claims = {str(i): {"paper": f"says <{i}>", "criterion": f"share > {i}", "pass": verdict,
                            "ours": None if verdict is None else 0.12345}
                   for i, verdict in enumerate(passes)}
-        return page.Result(preset=preset, picture=b"\x89PNG", data=b"{}", file="d.json",
-                           claims=claims,
+        drawn = [page.Drawn(seed, b"\x89PNG", b"{}", "d.json") for seed in range(how.pop("seeds", 1))]
+        return page.Result(preset=preset, claims=claims, drawn=drawn,
                            **{"provenance": [{}], "commands": ["localization run"],
                               "seconds": [None], "notices": [], **how})
 
@@ -279,6 +327,47 @@ class PageTest(FigureTest):
                                        "says <2>", "share > 2", "-", "-"])
         self.assertIn("Not run yet.", reader.text)
 
+    def test_claims_of_several_seeds(self):
+        def claim(ours, verdict):
+            return {"paper": "says", "criterion": "share > 0", "ours": ours, "pass": verdict}
+
+        def cells(*claims):
+            over = style.over_seeds(dict(enumerate(claims)))
+            self.assertEqual(style.read_claims("f", {"claims": {"a": over}}), {"a": over})
+            return Reader(page.claims_table({"a": over})).cells[2:]
+
+        # The mean and the range; it holds where it does for each.
+        self.assertEqual(cells(claim(0.5, True)), ["0.5", "pass"])
+        self.assertEqual(cells(claim(0.5, True), claim(0.7, True)), ["0.6 (0.5 to 0.7)", "pass"])
+        self.assertEqual(cells(claim(0, True), claim(0.0, True)), ["0 (each 0)", "pass"])
+        self.assertEqual(cells(claim(0.5, True), claim(0.7, True), claim(0.0, False)),
+                         ["0.4 (0 to 0.7)", "miss 2 of 3 seeds"])
+        self.assertEqual(cells(claim(None, None), claim(None, None)), ["- ", "- 0 of 2 seeds"])
+        # A network that is no evidence makes no claim hold, and hides none that fails.
+        for first, second, verdict in (
+                (claim(0.5, True), claim(None, None), "- 1 of 2 seeds"),
+                (claim(None, None), claim(0.5, False), "miss 0 of 2 seeds"),
+                (claim(None, False), claim(0.5, True), "miss 1 of 2 seeds")):  # it was to be had
+            self.assertEqual(cells(first, second), ["0.5 (each 0.5)", verdict])
+
+    def test_claims_that_make_no_sense(self):
+        whole = style.over_seeds({seed: style.claim("says", "share > 0", 0.5, bool)
+                                  for seed in (0, 1)})
+        for change in ({"seeds": []}, {"seeds": 3}, {"seeds": [3, 4]}, {"seeds": whole["seeds"][:1]},
+                       {"seeds": [{"seed": -1, "ours": 1, "pass": True}] * 2},
+                       {"seeds": [{"seed": 1, "ours": "x", "pass": True}] * 2},
+                       {"seeds": [{"seed": 1, "ours": None, "pass": True}] * 2},
+                       {"pass": True, "ours": None}, {"paper": 3}, {"ours": True}):
+            with self.subTest(change=change), self.assertRaisesRegex(style.Error, "f: a is "):
+                style.read_claims("f", {"claims": {"a": {**whole, **change}}})
+
+    def test_pictures_of_all_seeds(self):
+        reader = Reader(page.render([page.Section("1", "One", "", [
+            self.result("small", True, seeds=3)])], ["small"]))
+        self.assertEqual(sum(r.startswith("data:image/png") for r in reader.references), 3)
+        self.assertIn("Preset small, 3 seeds; the picture is of seed 0", reader.text)
+        self.assertIn("numbers behind the pictures: seed 0, seed 1, seed 2", reader.text)
+
     def test_departures_and_provenance(self):
         config = {"commit": "0123456789abcdef", "modified": True, "compiler": "GNU 12",
                   "device": "cpu", "machine": "Xeon",
@@ -294,9 +383,9 @@ class PageTest(FigureTest):
     def test_a_network_that_learned_nothing_is_named(self):
         data = {"none": {"notice": "A <learned> nothing"}, "best": [{"notice": None}],
                 "cells": [{"notice": "not drawn"}], "points": [{"notice": "B too"}]}
-        self.assertEqual(figures.notices(data), ["A <learned> nothing", "B too"])
+        self.assertEqual(results.notices(data), ["A <learned> nothing", "B too"])
         text = Reader(page.render([page.Section("1", "One", "", [
-            self.result("small", True, notices=figures.notices(data))])], ["small"])).text
+            self.result("small", True, notices=results.notices(data))])], ["small"])).text
         self.assertIn("A <learned> nothing", text)
 
     def test_what_makes_no_sense_is_left_out_and_said(self):
@@ -309,7 +398,7 @@ class PageTest(FigureTest):
         config, summary = (folder / "overlap" / f"{name}.json" for name in ("config", "summary"))
         style.write_json(config, {"settings": {"length": 3}, "commit": "\ud800"})
         style.write_json(summary, {"seconds": 3})
-        self.assertEqual(figures.write_page(self.folder), [])
+        self.assertEqual(results.write_page(self.folder, figures.FIGURES, figures.PRESETS), [])
         whole = Reader((self.folder / "index.html").read_text()).text
         self.assertEqual(whole.count("1 of 1"), len(ALL))
         for file, content, left in (
@@ -322,7 +411,7 @@ class PageTest(FigureTest):
             with self.subTest(file=file.name, content=content):
                 before = file.read_bytes() if file.exists() else b"{}"
                 style.write_json(file, content)
-                said, = figures.write_page(self.folder)  # once, whatever number of figures
+                said, = results.write_page(self.folder, figures.FIGURES, figures.PRESETS)  # once
                 self.assertRegex(said, f"^not on the page: {file}: ")
                 text = Reader((self.folder / "index.html").read_text()).text
                 self.assertEqual(text.count("1 of 1"), len(ALL) - left)

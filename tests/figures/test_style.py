@@ -20,10 +20,12 @@ from figure_test import FIGURES, FigureTest
 from test_figure1 import make_run
 from test_figure3 import make_run as make_overlaps
 from test_figure4 import make_sweep
+from test_figure_crosstalk import make_crosstalk
 
 import figure1
 import figure3
 import figure4
+import figure_crosstalk
 import figure_multihop
 import style
 import values
@@ -283,6 +285,8 @@ class DamageTest(Script):
         sweep = make_sweep(self.folder / "sweep", {1: (0.1, 0.2), 4: (0.5, 0.6)})
         self.check(figure3, self.run_folder / "summary.json", self.run_folder)
         self.check(figure4, sweep / "results.json", sweep)
+        crosstalk = make_crosstalk(self.folder / "crosstalk")
+        self.check(figure_crosstalk, crosstalk / "results.json", crosstalk)
         self.check(figure_multihop, a / "summary.json", a, b)
         self.check(figure1, a / "config.json", a, b)
 

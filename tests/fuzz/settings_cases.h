@@ -45,7 +45,7 @@ class Cases {
     } else {
       result = {"groups", {pick({"plan", "run", "status", "collect"})}};
       flags = names_of<experiments::LocalizationSettings>();
-      flags.insert(flags.end(), {"learning_rates", "seeds", "jobs", "cell"});
+      flags.insert(flags.end(), {"learning_rates", "seeds", "jobs", "cell", "over"});
     }
     flags.insert(flags.end(), {"preset", "resume", "lenght"});
     if (below(40) == 0) result.arguments[0] = value();

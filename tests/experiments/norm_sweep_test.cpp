@@ -1,6 +1,6 @@
-// The plan and the results of the sweep over groups.
+// The plans and the results of the sweeps over groups, and over samples that share statistics.
 
-#include "experiments/groups/group_sweep.h"
+#include "experiments/groups/norm_sweep.h"
 
 #include <gtest/gtest.h>
 
@@ -8,6 +8,7 @@
 #include <fstream>
 #include <limits>
 
+#include "experiments/groups/collect.h"
 #include "tests/experiments/settings_check.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
@@ -17,25 +18,48 @@ namespace {
 
 using harness::TemporaryFolder;
 
-TEST(GroupSweep, PresetsMakeSense) {
-  for (const char* preset : {"demo", "small", "paper"}) {
-    const GroupSweep sweep = plan_groups(preset);
-    EXPECT_GE(sweep.cells.size(), 3u) << preset;
-    for (std::size_t i = 0; i < sweep.cells.size(); ++i) {
-      const LocalizationSettings settings = sweep.settings_of(i);
-      EXPECT_NO_THROW(settings.check()) << preset;
-      EXPECT_EQ(settings.norm, "group");
-      EXPECT_EQ(settings.preset, preset);
+TEST(NormSweep, PresetsMakeSense) {
+  for (const SweepAxis& axis : kSweepAxes) {
+    for (const char* preset : {"demo", "small", "paper"}) {
+      const NormSweep sweep = plan_sweep(preset, Json::object(), axis);
+      EXPECT_GE(sweep.cells.size(), 3u) << preset;
+      for (std::size_t i = 0; i < sweep.cells.size(); ++i) {
+        const LocalizationSettings settings = sweep.settings_of(i);
+        EXPECT_NO_THROW(settings.check()) << preset;
+        EXPECT_EQ(settings.norm, axis.norm);
+        EXPECT_EQ(settings.preset, preset);
+        EXPECT_EQ(settings.*axis.member, sweep.cells[i].value);
+        if (axis.population) {
+          EXPECT_NO_THROW(with_population(settings).check()) << preset;
+        }
+      }
     }
   }
 }
 
-TEST(GroupSweep, ThePaperPresetIsAppendixDAndE) {
-  const GroupSweep sweep = plan_groups("paper");
+// Each batch is the same 32 sequences, however they are put together.
+TEST(NormSweep, CrosstalkChangesNothingButTheSets) {
+  for (const char* preset : {"small", "paper"}) {
+    const NormSweep sweep = plan_sweep(preset, Json::object(), kSamplesPerSet);
+    std::set<std::int64_t> values;
+    for (std::size_t i = 0; i < sweep.cells.size(); ++i) {
+      values.insert(sweep.cells[i].value);
+      LocalizationSettings settings = sweep.settings_of(i);
+      settings.samples_per_set = 1;
+      settings.seed = 0;
+      EXPECT_EQ(to_json(settings), to_json(sweep.settings_of(0))) << preset;
+    }
+    EXPECT_EQ(values, (std::set<std::int64_t>{1, 2, 4, 8, 16, 32})) << preset;
+    EXPECT_EQ(sweep.cells[1].id.substr(0, 9), "S2-seed0-");
+  }
+}
+
+TEST(NormSweep, ThePaperPresetIsAppendixDAndE) {
+  const NormSweep sweep = plan_sweep("paper");
   ASSERT_EQ(sweep.cells.size(), 140u);  // 7 numbers of groups, 5 seeds, 4 learning rates
   std::set<std::int64_t> groups;
   std::set<double> rates;
-  for (const auto& cell : sweep.cells) groups.insert(cell.groups), rates.insert(cell.learning_rate);
+  for (const auto& cell : sweep.cells) groups.insert(cell.value), rates.insert(cell.learning_rate);
   EXPECT_EQ(groups, (std::set<std::int64_t>{1, 2, 4, 8, 16, 32, 64}));
   ASSERT_EQ(rates.size(), 4u);
   double rate = 1e-5;
@@ -50,9 +74,9 @@ TEST(GroupSweep, ThePaperPresetIsAppendixDAndE) {
   EXPECT_EQ(settings.network().receptive_field(), 64);
 }
 
-TEST(GroupSweep, CellsAreOrderedAndNamedByWhatTheyAre) {
-  const GroupSweep sweep =
-      plan_groups("paper", {{"groups", {1, 4}}, {"seeds", 2}, {"learning_rates", {1e-5, 1.6e-4}}});
+TEST(NormSweep, CellsAreOrderedAndNamedByWhatTheyAre) {
+  const NormSweep sweep =
+      plan_sweep("paper", {{"groups", {1, 4}}, {"seeds", 2}, {"learning_rates", {1e-5, 1.6e-4}}});
   std::vector<std::string> ids;
   for (const auto& cell : sweep.cells) ids.push_back(cell.id);
   EXPECT_EQ(ids,
@@ -63,9 +87,9 @@ TEST(GroupSweep, CellsAreOrderedAndNamedByWhatTheyAre) {
                   R"({"groups": 4, "seed": 0, "learning_rate": 1.6e-4})");
 }
 
-TEST(GroupSweep, WhatMakesNoSenseIsRefusedInWords) {
+TEST(NormSweep, WhatMakesNoSenseIsRefusedInWords) {
   const auto error_of = [](const Json& given) {
-    return usage_error([&] { plan_groups("demo", given); });
+    return usage_error([&] { plan_sweep("demo", given); });
   };
   EXPECT_EQ(error_of({{"groups", {1, 5}}}), "--groups 5: expected a divisor of --channels 32");
   EXPECT_EQ(error_of({{"groups", {4, 4}}}), "demo: groups names 4 twice");
@@ -91,39 +115,53 @@ TEST(GroupSweep, WhatMakesNoSenseIsRefusedInWords) {
   EXPECT_EQ(error_of({{"norm", "batch"}}), "demo: norm is not for a sweep to set");
   EXPECT_EQ(error_of({{"lenght", 3}}), "demo: there is no setting lenght");
   EXPECT_EQ(error_of({{"probes", "some"}}), "demo: probes \"some\": expected all, last or none");
+
+  const auto crosstalk = [](const Json& given) {
+    return usage_error([&] { plan_sweep("demo", given, kSamplesPerSet); });
+  };
+  EXPECT_EQ(crosstalk({{"samples_per_set", {1, 3}}}),
+            "--batch 32: expected a multiple of --samples-per-set 3");
+  EXPECT_EQ(crosstalk({{"groups", 2}}), "--groups 2: has no effect without --norm group");
+  EXPECT_EQ(crosstalk({{"eval_statistics", "population"}}),
+            "demo: eval_statistics is not for a sweep to set");
 }
 
-TEST(GroupSweep, APlanIsWrittenOnce) {
+TEST(NormSweep, APlanIsWrittenOnce) {
   const TemporaryFolder folder;
-  const GroupSweep sweep = plan_groups("demo");
+  const NormSweep sweep = plan_sweep("demo");
   EXPECT_FALSE(has_plan(folder.path()));
   write_plan(folder.path(), sweep);
   const std::string written = harness::content_of(folder / "plan.json");
   write_plan(folder.path(), sweep);
   EXPECT_EQ(harness::content_of(folder / "plan.json"), written);
-  const GroupSweep read = read_plan(folder.path());
+  const NormSweep read = read_plan(folder.path());
   ASSERT_EQ(read.cells.size(), sweep.cells.size());
   for (std::size_t i = 0; i < read.cells.size(); ++i) {
     EXPECT_EQ(read.cells[i].id, sweep.cells[i].id);
     EXPECT_EQ(to_json(read.settings_of(i)), to_json(sweep.settings_of(i)));
   }
   EXPECT_EQ(usage_error([&] {
-              write_plan(folder.path(), plan_groups("demo", {{"iterations", 7}}));
+              write_plan(folder.path(), plan_sweep("demo", {{"iterations", 7}}));
             }),
             fmt::format("{} holds a sweep with other settings (iterations is {} there, 7 here); "
                         "choose another --out",
                         folder.path().string(), sweep.settings_of(0).iterations));
   EXPECT_EQ(usage_error([&] {
-              write_plan(folder.path(), plan_groups("demo", {{"seeds", 77}}));
+              write_plan(folder.path(), plan_sweep("demo", {{"seeds", 77}}));
             }),
             folder.path().string() +
                 " holds a sweep of other groups, seeds or learning rates; choose another --out");
+  EXPECT_EQ(usage_error([&] {
+              write_plan(folder.path(), plan_sweep("demo", Json::object(), kSamplesPerSet));
+            }),
+            folder.path().string() +
+                " holds a sweep over groups, not samples_per_set; choose another --out");
   EXPECT_EQ(harness::content_of(folder / "plan.json"), written);
 }
 
 TEST(DamagedPlan, EveryFieldIsCheckedInItsOwnWords) {
   const TemporaryFolder folder;
-  write_plan(folder.path(), plan_groups("demo"));
+  write_plan(folder.path(), plan_sweep("demo"));
   const std::string path = folder / "plan.json";
   const Json whole = read_json(path);
   const auto refusal = [&](const std::string& text) {
@@ -134,6 +172,11 @@ TEST(DamagedPlan, EveryFieldIsCheckedInItsOwnWords) {
   EXPECT_EQ(refusal(whole.dump()), "no error");
   EXPECT_EQ(refusal("{"), "expected JSON, got its end at line 1, column 2");
   EXPECT_EQ(refusal("{\"experiment\": \"overlap\"}"), "not a plan of groups but of overlap");
+  Json other = whole;
+  other["experiment"] = "crosstalk";
+  EXPECT_EQ(refusal(other.dump()), "samples_per_set is not for a sweep to set");
+  for (const char* name : {"samples_per_set", "eval_statistics"}) other["settings"].erase(name);
+  EXPECT_EQ(refusal(other.dump()), "cell 0: has no \"samples_per_set\"");
   const struct {
     const char* place;
     Json value;
@@ -178,7 +221,7 @@ TEST(DamagedPlan, EveryFieldIsCheckedInItsOwnWords) {
   }
 }
 
-TEST(GroupSweep, RankCorrelation) {
+TEST(NormSweep, RankCorrelation) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   EXPECT_DOUBLE_EQ(spearman({1, 2, 4, 8}, {0, 1, 10, 11}), 1);
   EXPECT_DOUBLE_EQ(spearman({1, 2, 4, 8}, {3, 2, 1, 0}), -1);
@@ -194,25 +237,26 @@ TEST(GroupSweep, RankCorrelation) {
 class Collect : public testing::Test {
  protected:
   Collect() {
-    plan_ = plan_groups("demo", {{"groups", {1, 4}}, {"seeds", 2}, {"learning_rates", {1, 2, 3}}});
+    plan_ = plan_sweep("demo", {{"groups", {1, 4}}, {"seeds", 2}, {"learning_rates", {1, 2, 3}}});
   }
   void finish(const std::string& id, double distance, const Json& slope, double localized = 0) {
     const std::filesystem::path cell = folder_.path() / "cells" / id;
     std::filesystem::create_directories(cell);
     const auto found = std::find_if(plan_.cells.begin(), plan_.cells.end(),
-                                    [&](const GroupSweep::Cell& c) { return c.id == id; });
+                                    [&](const NormSweep::Cell& c) { return c.id == id; });
     const auto number = static_cast<std::size_t>(found - plan_.cells.begin());
     std::ofstream(cell / "config.json") << Json{{"settings", to_json(plan_.settings_of(number))}};
     std::ofstream(cell / "summary.json")
         << Json{{"final_loss", 0.01},
                 {"localization_distance", distance},
+                {"unbroken_distance", distance - 1},
                 {"interior_slope", slope},
                 {"localized_fraction", {0.1, (localized > 0 ? localized : distance) / 32}},
                 {"interior_localized_fraction", {nullptr, 0.5}},
                 {"seconds", distance * 1.5}};
   }
   TemporaryFolder folder_;
-  GroupSweep plan_;
+  NormSweep plan_;
 };
 
 TEST_F(Collect, TakesTheBestLearningRateOfEachSeed) {
@@ -236,6 +280,9 @@ TEST_F(Collect, TakesTheBestLearningRateOfEachSeed) {
   EXPECT_EQ(one["seeds"], 2);
   EXPECT_EQ(one["localization_distance"]["mean"], 10.0);
   EXPECT_NEAR(one["localization_distance"]["deviation"].get<double>(), std::sqrt(2.0), 1e-15);
+  EXPECT_EQ(one["localization_distance"]["least"], 9.0);
+  EXPECT_EQ(one["localization_distance"]["most"], 11.0);
+  EXPECT_EQ(one["unbroken_distance"]["mean"], 9.0);
   EXPECT_NEAR(one["interior_slope"]["mean"].get<double>(), 0.3, 1e-15);
   EXPECT_NEAR(one["localized_fraction"]["mean"].get<double>(), 10 / 32.0, 1e-15);
   const Json& four = results["by_groups"][1];
@@ -284,6 +331,42 @@ TEST_F(Collect, SaysNothingOfTimesAndOrder) {
   finish("G1-seed0-lr1", 7, 0.1);
   EXPECT_EQ(collect(folder_.path(), plan_).dump(), first);
   EXPECT_EQ(first.find("seconds"), std::string::npos);
+}
+
+// Where networks are evaluated with both statistics, a cell is finished with both.
+TEST_F(Collect, PopulationStatisticsStandBesideThoseOfMinibatches) {
+  const NormSweep plan =
+      plan_sweep("demo", {{"samples_per_set", {1, 4}}, {"learning_rates", {1}}}, kSamplesPerSet);
+  const auto leave = [&](std::size_t cell, const char* below, const LocalizationSettings& settings,
+                         double loss, double slope) {
+    const std::filesystem::path run = folder_.path() / "cells" / plan.cells[cell].id / below;
+    std::filesystem::create_directories(run);
+    std::ofstream(run / "config.json") << Json{{"settings", to_json(settings)}};
+    std::ofstream(run / "summary.json")
+        << Json{{"final_loss", loss},           {"localization_distance", 20},
+                {"unbroken_distance", 16},      {"interior_slope", slope},
+                {"localized_fraction", {0.75}}, {"interior_localized_fraction", {slope}}};
+  };
+  leave(0, "", plan.settings_of(0), 0.01, 0.5);
+  EXPECT_EQ(collect(folder_.path(), plan)["finished"], 0);
+  leave(0, kPopulation, plan.settings_of(0), 0.5, 0);  // with those of minibatches once more
+  EXPECT_EQ(collect(folder_.path(), plan)["finished"], 0);
+  leave(0, kPopulation, with_population(plan.settings_of(0)), 0.04, 0);
+  leave(1, "", plan.settings_of(1), 0.02, 0.25);
+  leave(1, kPopulation, with_population(plan.settings_of(1)), 0.03, 0.125);
+  const Json results = collect(folder_.path(), plan);
+  EXPECT_EQ(results["finished"], 2);
+  const Json& rows = results["by_samples_per_set"];
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[1]["samples_per_set"], 4);
+  EXPECT_EQ(rows[0]["interior_slope"]["mean"], 0.5);
+  EXPECT_EQ(rows[0]["population"]["interior_slope"]["mean"], 0.0);
+  EXPECT_NEAR(rows[0]["population_gap"]["mean"].get<double>(), 0.03, 1e-15);
+  EXPECT_NEAR(rows[1]["population_gap"]["mean"].get<double>(), 0.01, 1e-15);
+  EXPECT_EQ(results["best"][0]["measures"]["population"]["final_loss"], 0.04);
+  EXPECT_EQ(results["spearman"]["interior_slope"], -1.0);
+  EXPECT_EQ(results["spearman"]["population_gap"], -1.0);
+  EXPECT_EQ(results["spearman"]["population"]["interior_slope"], 1.0);
 }
 
 }  // namespace
