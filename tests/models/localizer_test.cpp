@@ -112,6 +112,23 @@ TEST(Localizer, IsEquationOne) {
   }
 }
 
+// Appendix A.
+TEST(Localizer, GroupNormRecoversLayerNormAndInstanceNorm) {
+  const Tensor x = Draw(2).tensor({3, 11, 1});
+  const auto answers = [&](NormKind kind, std::int64_t groups) {
+    LocalizerConfig config = config_of(kind, 5);
+    config.groups = groups;
+    Localizer net(device(), DType::kF64, config, 1);
+    Draw draw(3);
+    randomize_norms(net, draw);
+    Tape tape(device(), DType::kF64);
+    return values_of(net(tape.constant(x)).value());
+  };
+  EXPECT_EQ(answers(NormKind::kGroup, 1), answers(NormKind::kLayer, 1));
+  EXPECT_EQ(answers(NormKind::kGroup, 4), answers(NormKind::kInstance, 1));
+  EXPECT_NE(answers(NormKind::kGroup, 2), answers(NormKind::kGroup, 4));
+}
+
 TEST(Localizer, NamesItsTensorsAsPyTorchWould) {
   const auto names = [](NormKind kind) {
     return shapes_of(Localizer(device(), DType::kF32, config_of(kind, 4, 4, 5), 1));
