@@ -383,6 +383,42 @@ def gpu_model_steps(_, gpu):
     return table(["step", "predicted", "measured, ms", "off"], rows)
 
 
+# What the ladder asks of a step: (step, precision), its name in the predictions, the goal in ms.
+GOALS = ((("paper", "tf32"), "paper/tf32", 0.8), (("paper", "fp32"), "paper/fp32", 2.2),
+         (("paper-batch-norm", "tf32"), "paper-batch-norm/tf32", 0.6),
+         (("overlap", "tf32"), "overlap/tf32", 0.4), (("demo", "tf32"), "demo/tf32", 0.1),
+         (None, "probes of paper/tf32", 2.5), (None, "map of paper/tf32", 0.8))
+FIGURE_1 = {"paper/tf32": 1e5, "probes of paper/tf32": 5e3, "map of paper/tf32": 1e5}  # of a network
+
+
+def gpu_goals(_, gpu):
+    """The fastest of what is predicted of each step, by what is compiled now, beside the goal."""
+    measured = gpu_rows(gpu)
+    to_come = (load("predicted-*.json") or {}).get("steps_to_come", {})
+
+    def best(step):
+        return min(((time, name.partition(", ")[2]) for name, time in to_come.items()
+                    if name.startswith(step + ",") and "networks in queues" not in name),
+                   default=(None, ""))
+
+    rows = []
+    for key, step, goal in GOALS:
+        time, how = best(step)
+        before = milliseconds(measured.get(key), "ours") if key else None
+        rows.append([step, f"{goal} ms", ms(before), ms(time), how, NOT_MEASURED])
+    times = {step: best(step)[0] for step in FIGURE_1}
+    if all(times.values()):
+        minutes = 2 * sum(count * times[step] for step, count in FIGURE_1.items()) / 60e3
+        rows.append(["Figure 1, two networks whole", "5 min", "", f"{number(minutes)} min",
+                     "of the above", NOT_MEASURED])
+    four, alone = (to_come.get(f"paper/tf32, {how}") for how in (
+        "4 networks in queues, each", "layers in a row, mma.sync, launches that overlap"))
+    if four and alone:
+        rows.append(["paper/tf32, four networks at once", "1.5 times as many", "",
+                     f"{number(alone / four)} times", "mma.sync, in queues", NOT_MEASURED])
+    return table(["step", "goal", "as measured at first", "predicted", "by", "measured now"], rows)
+
+
 def gpu_to_come(_, gpu):
     results = (gpu or {}).get("kernels", {}).get("results", {})
     rows = []
@@ -396,7 +432,8 @@ def gpu_to_come(_, gpu):
 TABLES = {"cpu-steps": cpu_steps, "gpu-machine": gpu_machine, "gpu-peaks": gpu_peaks,
           "gpu-kernels": gpu_kernels, "gpu-variants": gpu_variants, "gpu-steps": gpu_steps,
           "gpu-networks": gpu_networks, "gpu-pytorch": gpu_pytorch, "gpu-host": gpu_host,
-          "gpu-model": gpu_model, "gpu-model-steps": gpu_model_steps, "gpu-to-come": gpu_to_come}
+          "gpu-model": gpu_model, "gpu-model-steps": gpu_model_steps,
+          "gpu-goals": gpu_goals, "gpu-to-come": gpu_to_come}
 
 
 # --- For the end of ./run gpu -------------------------------------------------------------------
