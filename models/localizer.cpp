@@ -69,11 +69,13 @@ Localizer::Localizer(const Device& device, DType dtype, const LocalizerConfig& c
 Localizer::Localizer(const LocalizerConfig& config, std::unique_ptr<ParameterList> parameters)
     : config_(checked(config)),
       parameters_(std::move(parameters)),
-      conv_in_(*parameters_, "conv_in", 1, config.channels, config.kernel_size, padding_of(config)),
+      conv_in_(*parameters_, "conv_in", 1, config.channels, config.kernel_size, padding_of(config),
+               config.biases),
       blocks_(*parameters_, "blocks", config.depth - 2, config.channels, config.kernel_size,
-              padding_of(config), norm_of(config), config.has_population_statistics()),
+              padding_of(config), norm_of(config), config.has_population_statistics(),
+              config.biases),
       conv_out_(*parameters_, "conv_out", config.channels, 1, config.kernel_size,
-                padding_of(config)) {}
+                padding_of(config), config.biases) {}
 
 Var Localizer::operator()(const Var& x, Statistics statistics, std::vector<Var>* hidden) const {
   SC_CHECK(

@@ -19,7 +19,8 @@ struct LocalizerConfig {
   NormKind norm = NormKind::kInstance;
   std::int64_t groups = 1;           // G, for group norm
   std::int64_t samples_per_set = 1;  // for batch norm: the samples that share their statistics
-  bool padded = true;                // convolutions, with floor(k / 2) zeros at both ends
+  InitialBiases biases = InitialBiases::kUniform;  // of all convolutions
+  bool padded = true;  // convolutions, with floor(k / 2) zeros at both ends
 
   // The network of Section 3.2: PackNorm, and no padding, so that two sequences of length() come
   // down to one position each, and hear each other through the statistics alone.
