@@ -13,20 +13,30 @@
 namespace sidechannel {
 
 // Modules own no memory: they add their parameters to a list under a name and refer to them.
-// Initial values are PyTorch's: uniform within 1 / sqrt(inputs of one output), biases too.
+// Initial values are PyTorch's: uniform within 1 / sqrt(inputs of one output), biases too, unless
+// a convolution is asked to begin with biases of zero.
+
+enum class InitialBiases : bool { kUniform, kZero };
+
+struct ConvOptions {
+  PaddingMode mode = PaddingMode::kZeros;
+  InitialBiases biases = InitialBiases::kUniform;
+};
 
 // [N, L, C_in] -> [N, L + 2 padding - k + 1, C_out]. Parameters NAME.weight and NAME.bias.
 class Conv1d {
  public:
   Conv1d(ParameterList& list, const std::string& name, std::int64_t channels_in,
          std::int64_t channels_out, std::int64_t kernel_size, std::int64_t padding,
-         PaddingMode mode = PaddingMode::kZeros)
-      : padding_(padding), mode_(mode) {
+         ConvOptions options = {})
+      : padding_(padding), mode_(options.mode) {
     const double bound =
         1 / std::sqrt(static_cast<double>(channels_in) * static_cast<double>(kernel_size));
     weight_ = &list.add_uniform(name + ".weight", {kernel_size, channels_in, channels_out}, bound,
                                 Layout::kConv1dWeight);
-    bias_ = &list.add_uniform(name + ".bias", {channels_out}, bound);
+    bias_ = options.biases == InitialBiases::kZero
+                ? &list.add_filled(name + ".bias", {channels_out}, 0)
+                : &list.add_uniform(name + ".bias", {channels_out}, bound);
   }
 
   Var operator()(const Var& x) const {
@@ -131,11 +141,11 @@ class ConvNormAct {
   ConvNormAct(ParameterList& list, const std::string& name, std::int64_t layers,
               std::int64_t channels, std::int64_t kernel_size, std::int64_t padding,
               const std::optional<NormOptions>& norm, bool track_running = false,
-              PaddingMode mode = PaddingMode::kZeros)
-      : padding_(padding), mode_(mode), options_(norm.value_or(NormOptions())) {
+              ConvOptions options = {})
+      : padding_(padding), mode_(options.mode), options_(norm.value_or(NormOptions())) {
     for (std::int64_t i = 0; i < layers; ++i) {
       const std::string layer = fmt::format("{}.{}", name, i);
-      convs_.emplace_back(list, layer + ".conv", channels, channels, kernel_size, padding, mode);
+      convs_.emplace_back(list, layer + ".conv", channels, channels, kernel_size, padding, options);
       if (norm) norms_.emplace_back(list, layer + ".norm", channels, *norm, track_running);
     }
   }

@@ -18,8 +18,9 @@ std::int64_t padding_of(const LocalizerConfig& config) {
   return config.padding == Padding::kNone ? 0 : config.kernel_size / 2;
 }
 
-PaddingMode mode_of(const LocalizerConfig& config) {
-  return config.padding == Padding::kCircular ? PaddingMode::kCircular : PaddingMode::kZeros;
+ConvOptions options_of(const LocalizerConfig& config) {
+  const bool circular = config.padding == Padding::kCircular;
+  return {circular ? PaddingMode::kCircular : PaddingMode::kZeros, config.biases};
 }
 
 // Those of networks of Equation (1) have a name.
@@ -99,12 +100,12 @@ Localizer::Localizer(const LocalizerConfig& config, std::unique_ptr<ParameterLis
     : config_(checked(config)),
       parameters_(std::move(parameters)),
       conv_in_(*parameters_, "conv_in", 1, config.channels, config.kernel_size, padding_of(config),
-               mode_of(config)),
+               options_of(config)),
       blocks_(*parameters_, "blocks", config.depth - 2, config.channels, config.kernel_size,
               padding_of(config), norm_of(config), config.has_population_statistics(),
-              mode_of(config)),
+              options_of(config)),
       conv_out_(*parameters_, "conv_out", config.channels, 1, config.kernel_size,
-                padding_of(config), mode_of(config)) {}
+                padding_of(config), options_of(config)) {}
 
 Var Localizer::operator()(const Var& x, Statistics statistics, std::vector<Var>* hidden,
                           NormHook* hook) const {

@@ -32,6 +32,7 @@ struct LocalizerConfig {
   std::int64_t groups = 1;           // G, for group norm
   std::int64_t samples_per_set = 1;  // for batch norm: the samples that share their statistics
   Padding padding = Padding::kZeros;
+  InitialBiases biases = InitialBiases::kUniform;  // of all convolutions
 
   // The network of Section 3.2: PackNorm, and no padding, so that two sequences of length() come
   // down to one position each, and hear each other through the statistics alone.

@@ -111,13 +111,16 @@ def claims_table(claims):
 
 def departures(result):
     """Where a run's settings leave the paper's experiment."""
-    for config in result.provenance:
-        settings = config.get("settings", {})
-        if settings.get("curriculum_iterations"):
+    settings = [config.get("settings", {}) for config in result.provenance]
+    for found in settings:
+        if found.get("curriculum_iterations"):
             yield (f"With a curriculum, which the paper does not have: first "
-                   f"{settings['curriculum_iterations']} steps at length "
-                   f"{settings.get('curriculum_length')}.")
-            return
+                   f"{found['curriculum_iterations']} steps at length "
+                   f"{found.get('curriculum_length')}.")
+            break
+    if any(found.get("initial_biases") == "zero" for found in settings):
+        yield ("With biases of zero at first, where PyTorch draws them; the paper does not say how "
+               "it begins.")
 
 
 def made_by(config):

@@ -45,6 +45,7 @@ LocalizerConfig LocalizationSettings::network() const {
   config.norm = norm_kind_from(norm);
   config.groups = groups;
   config.samples_per_set = samples_per_set;
+  config.biases = initial_biases == "zero" ? InitialBiases::kZero : InitialBiases::kUniform;
   return config;
 }
 

@@ -31,6 +31,8 @@ struct LocalizationSettings : RunSettings {
           OnlyWhen{"--norm group", &Self::has_groups});
   SETTING(std::int64_t, samples_per_set, 1, "samples that share batch norm's statistics",
           Whole{1, kMostBatch}, kPredicts, OnlyWhen{"--norm batch", &Self::has_sets});
+  SETTING(std::string, initial_biases, "uniform",
+          "of the convolutions; uniform, as their weights: PyTorch's", OneOf{{"uniform", "zero"}});
   SETTING(
       std::string, input, "noise",
       "what the network hears; constant: 1 everywhere, which tells nothing; periodic: noise that "

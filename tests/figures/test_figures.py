@@ -371,11 +371,13 @@ class PageTest(FigureTest):
     def test_departures_and_provenance(self):
         config = {"commit": "0123456789abcdef", "modified": True, "compiler": "GNU 12",
                   "device": "cpu", "machine": "Xeon",
-                  "settings": {"length": 160, "curriculum_iterations": 40, "curriculum_length": 72}}
+                  "settings": {"length": 160, "curriculum_iterations": 40, "curriculum_length": 72,
+                               "initial_biases": "zero"}}
         text = Reader(page.render([page.Section("1", "One", "", [
             self.result("small", True, provenance=[config], seconds=[130.0])])], ["small"])).text
         self.assertIn("With a curriculum, which the paper does not have: first 40 steps at length 72",
                       text)
+        self.assertIn("With biases of zero at first", text)
         self.assertIn("commit 0123456789ab, with changes that are not committed; GNU 12; cpu; Xeon",
                       text)
         self.assertIn("localization run --preset small (ℓ = 160; 2 min)", text)

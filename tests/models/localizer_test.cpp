@@ -129,6 +129,25 @@ TEST(Localizer, GroupNormRecoversLayerNormAndInstanceNorm) {
   EXPECT_NE(answers(NormKind::kGroup, 2), answers(NormKind::kGroup, 4));
 }
 
+TEST(Localizer, BeginsWithUniformBiasesOrWithNone) {
+  for (NormKind kind : {NormKind::kNone, NormKind::kInstance}) {
+    LocalizerConfig config = config_of(kind);
+    const Localizer uniform(device(), DType::kF64, config, 3);
+    config.biases = InitialBiases::kZero;
+    const Localizer zero(device(), DType::kF64, config, 3);
+    for (const Parameter& parameter : uniform.parameters().parameters()) {
+      const auto values = values_of(parameter.value);
+      const auto others = values_of(value_of(zero, parameter.name));
+      if (!parameter.name.ends_with(".bias") || parameter.name.ends_with("norm.bias")) {
+        EXPECT_EQ(values, others) << parameter.name;
+        continue;
+      }
+      EXPECT_EQ(others, std::vector<double>(values.size(), 0)) << parameter.name;
+      for (const double value : values) EXPECT_NE(value, 0) << parameter.name;
+    }
+  }
+}
+
 TEST(Localizer, NamesItsTensorsAsPyTorchWould) {
   const auto names = [](NormKind kind) {
     return shapes_of(Localizer(device(), DType::kF32, config_of(kind, 4, 4, 5), 1));
