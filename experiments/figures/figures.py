@@ -95,8 +95,7 @@ INSTEAD = {
     "small": {(PLAIN, BATCH): localization("plain-as-batch", "--norm", "none", "--length", "64",
                                            "--depth", "8", "--channels", "32"),
               (CONSTANT, WITH_NORM): localization(
-                  "constant-short", *CONSTANT.arguments, "--iterations", "4000",
-                  "--curriculum-iterations", "0"),
+                  "constant-short", *CONSTANT.arguments, "--iterations", "4000", "--warmup", "200"),
               (PER_POSITION, GROUPS): localization(
                   "position-as-groups", "--norm", "position", "--length", "64", "--depth", "8",
                   "--batch", "16")},
