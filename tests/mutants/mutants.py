@@ -145,15 +145,19 @@ def operand(text, at, step, operator):
 def with_schemata(text, mutants):
     """The file's text with all of the mutants in it, to be switched on one at a time."""
     # Behind its operator each mutant leaves its number, in characters that occur nowhere else.
+    # A call that is left out may hold operators, whose mutants come first and make it longer.
+    grown = []
     for mutant in sorted(mutants, key=lambda m: m.begin, reverse=True):
-        old = text[mutant.begin : mutant.end]
+        end = mutant.end + sum(more for begin, more in grown if begin < mutant.end)
+        old = text[mutant.begin : end]
         if mutant.kind != "index":
             new = f"::mutants::on({mutant.id}) ? void() : void({old[:-1]});"
         elif OPERATORS[old][1]:
             new = f"{old} ::mutants::{OPERATORS[old][1]}{{{mutant.id}}} {old}"
         else:
             new = f"{old}\1{mutant.id}\2"
-        text = text[: mutant.begin] + new + text[mutant.end :]
+        text = text[: mutant.begin] + new + text[end:]
+        grown.append((mutant.begin, len(new) - len(old)))
     # && and || evaluate their right side or do not, so the whole expression is written twice.
     while match := re.search("(&&|\\|\\|)\1(\\d+)\2", text):
         begin = operand(text, match.start(), -1, match.group(1)) + 1
