@@ -30,7 +30,8 @@ std::vector<FixedStatistics> statistics_of(const Localizer& network, const Tenso
             sum += f(values[static_cast<std::size_t>(row + c)]);
           }
         }
-        return sum / static_cast<double>(input.size() / channels * together);
+        const std::int64_t rows = input.size() / channels;
+        return sum / static_cast<double>(rows * together);
       };
       const double m = average([](double v) { return v; });
       const double s = average([m](double v) { return (v - m) * (v - m); });

@@ -242,23 +242,23 @@ Json measure_paths(const PathsSettings& settings, const Localizer& network, RunF
   };
   Json layers = Json::array();  // the norm of z(i), i from 2
   for (std::int64_t norm = 0; norm < norms; ++norm) layers.push_back(norm + 2);
-  const Json summary = {{"norm", settings.norm},
-                        {"padding", settings.padding},
-                        {"length", length},
-                        {"depth", settings.depth},
-                        {"channels", settings.channels},
-                        {"receptive_field", network.config().receptive_field()},
-                        {"index", settings.listener() + 1},
-                        {"sequences", settings.sequences},
-                        {"seed", settings.seed},
-                        {"type", std::string(name_of(measurement.dtype()))},
-                        {"positions_outside", measurement.outside().size()},
-                        {"rms_change", std::sqrt(all.change / measurement.sequences())},
-                        {"largest_change_all_fixed", measurement.all_fixed()},
-                        {"layers", layers},
-                        {"carried", shares(all.carried)},
-                        {"carried_alone", shares(all.alone)},
-                        {"lost_without", shares(all.lost)}};
+  Json summary = {{"norm", settings.norm},
+                  {"padding", settings.padding},
+                  {"length", length},
+                  {"depth", settings.depth},
+                  {"channels", settings.channels},
+                  {"receptive_field", network.config().receptive_field()},
+                  {"index", settings.listener() + 1},
+                  {"sequences", settings.sequences},
+                  {"seed", settings.seed},
+                  {"type", std::string(name_of(measurement.dtype()))},
+                  {"positions_outside", measurement.outside().size()},
+                  {"rms_change", std::sqrt(all.change / measurement.sequences())},
+                  {"largest_change_all_fixed", measurement.all_fixed()},
+                  {"layers", layers},
+                  {"carried", shares(all.carried)},
+                  {"carried_alone", shares(all.alone)},
+                  {"lost_without", shares(all.lost)}};
   folder.write_json("summary.json", summary);
   return summary;
 }

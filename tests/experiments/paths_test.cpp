@@ -114,7 +114,7 @@ class Paths : public testing::Test {
     if (change) change(settings);
     const std::string out = folder_ / std::to_string(++count_);
     RunFolder folder(out, to_json(PathsSettings::flags(), settings), device, Resume::kAuto);
-    const Json summary = measure_paths(settings, network, folder);
+    Json summary = measure_paths(settings, network, folder);
     for (const char* name : {"change", "carried"}) {
       arrays_[name] = read_npy(folder.file(fmt::format("{}.npy", name)));
     }

@@ -282,6 +282,7 @@ Var pad_without_copies(const Var& x, std::int64_t padding) {
   std::copy_n(padded.data<double>(), padded.size(), y.data<double>());
   x.tape().record(y, {x}, [=](Grads& g) {
     const GradOut<double> dx = g.into<double>(x);
+    if (!dx.data) return;
     for (std::int64_t i = 0; i < x.size(); ++i) {
       const double dy = g.output<double>()[padding + i];
       dx.data[i] = dx.write == kernels::Write::kAccumulate ? dx.data[i] + dy : dy;
