@@ -96,6 +96,8 @@ INSTEAD = {
                                            "--depth", "8", "--channels", "32"),
               (CONSTANT, WITH_NORM): localization(
                   "constant-short", *CONSTANT.arguments, "--iterations", "4000", "--warmup", "200"),
+              (PATHS, WITH_NORM): replace(
+                  PATHS, arguments=(*PATHS.arguments, "--sequences", "100")),
               (PER_POSITION, GROUPS): localization(
                   "position-as-groups", "--norm", "position", "--length", "64", "--depth", "8",
                   "--batch", "16")},
