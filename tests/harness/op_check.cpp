@@ -72,6 +72,12 @@ void Reference::add_all(std::span<const double> before) {
 }
 
 int failures_of(const std::function<void()>& checks) {
+  // Where the mutation tests end a test at its first failure, these are none.
+  struct Unbroken {
+    bool before = GTEST_FLAG_GET(break_on_failure);
+    Unbroken() { GTEST_FLAG_SET(break_on_failure, false); }
+    ~Unbroken() { GTEST_FLAG_SET(break_on_failure, before); }
+  } const unbroken;
   testing::TestPartResultArray results;
   const testing::ScopedFakeTestPartResultReporter reporter(
       testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &results);
