@@ -10,14 +10,15 @@ KERNELS = ROOT / "kernels" / "cuda"
 SHADOW = ROOT / "tests/emulator/shadow"
 
 BARRIER = re.compile(
-    r"(\w+::)*(__syncthreads(_\w+)?\(\)"
+    r"(?<![\w:])(\w+::)*(__syncthreads(_\w+)?\(\)"
     r"|__syncwarp\([^;{}]*\)"
     r"|cp_async_(wait|commit)(_group)?(<[^>]*>)?\([^;{}]*\)"
     r"|\w+\.sync\(\)"
-    r"|(named_)?barrier_\w+(<[^>]*>)?\([^;{}]*\)"
+    r"|fence_\w+\(\)"
+    r"|(named_|m)?barrier_\w+(<[^>]*>)?\([^;{}]*\)"
     r"|cluster_(arrive|wait)\(\));"
 )
-PRODUCT = re.compile(r"\bmma_tf32\([^;{}]*\);")
+PRODUCT = re.compile(r"(?<![\w:])(\w+::)*mma_tf32\([^;{}]*\);")
 # Operator -> what stands there instead, and the name of the two in schemata.h.
 OPERATORS = {
     "+": ("-", "Add"),
