@@ -110,16 +110,14 @@ class NormAct {
   }
 
   Var operator()(const Var& x, Statistics statistics) const {
-    Tape& tape = x.tape();
-    const Var gamma = tape.parameter(*gamma_);
-    const Var beta = tape.parameter(*beta_);
     if (statistics == Statistics::kPopulation) {
       SC_CHECK(running_, "norm_act: population statistics were not tracked by this layer");
-      return norm_act_population(x, gamma, beta, running_->mean, running_->variance, options_);
+      return (*this)(x, FixedStatistics{running_->mean, running_->variance});
     }
+    Tape& tape = x.tape();
     NormOptions options = options_;
     options.update = updated(statistics);
-    return norm_act(x, gamma, beta, options);
+    return norm_act(x, tape.parameter(*gamma_), tape.parameter(*beta_), options);
   }
 
  private:
@@ -142,7 +140,7 @@ class ConvNormAct {
               std::int64_t channels, std::int64_t kernel_size, std::int64_t padding,
               const std::optional<NormOptions>& norm, bool track_running = false,
               ConvOptions options = {})
-      : padding_(padding), mode_(options.mode), options_(norm.value_or(NormOptions())) {
+      : options_(norm.value_or(NormOptions())) {
     for (std::int64_t i = 0; i < layers; ++i) {
       const std::string layer = fmt::format("{}.{}", name, i);
       convs_.emplace_back(list, layer + ".conv", channels, channels, kernel_size, padding, options);
@@ -155,7 +153,7 @@ class ConvNormAct {
                  NormHook* hook = nullptr) const {
     if (convs_.empty()) return x;
     const bool population = !norms_.empty() && statistics == Statistics::kPopulation;
-    if (population || mode_ == PaddingMode::kCircular || hook) {
+    if (population || convs_.front().mode_ == PaddingMode::kCircular || hook) {
       SC_CHECK(!hook || hook->fixed.empty() || hook->fixed.size() == norms_.size(),
                "norm_act: fixed statistics of {} layers, where there are {}", hook->fixed.size(),
                norms_.size());
@@ -182,14 +180,12 @@ class ConvNormAct {
       layers.back().norm = {tape.parameter(*norm.gamma_), tape.parameter(*norm.beta_),
                             norm.updated(statistics)};
     }
-    return conv_norm_act(x, layers, padding_, options_, hidden);
+    return conv_norm_act(x, layers, convs_.front().padding_, options_, hidden);
   }
 
  private:
-  std::int64_t padding_;
-  PaddingMode mode_;
   NormOptions options_;
-  std::vector<Conv1d> convs_;
+  std::vector<Conv1d> convs_;   // alike
   std::vector<NormAct> norms_;  // one for each, or none
 };
 

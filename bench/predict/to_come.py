@@ -212,9 +212,12 @@ def mlp_backward(networks, rows, inputs, width):
 
 # --- The loss -----------------------------------------------------------------------------------
 
+SUM_RANGE = 8192  # elements that a block of kernels/cuda/blocked_sum.cuh sums
+
+
 def mse_forward(sets, size):
     """Blocks of a range each, whose sums one more a set adds."""
-    ranges, read = ceil_div(size, 8192), FLOAT * sets * size
+    ranges, read = ceil_div(size, SUM_RANGE), FLOAT * sets * size
     ranged = measured.kernel("mse: sum_ranges<SquaredError, StoreMean>", sets * ranges, 1024, read=read,
                              fresh=read, loop=30 * min(8, ceil_div(size, 1024)), barriers=0.5)
     return [ranged, Launch("mse, of ranges", sets, 1024, 32, read=8 * sets * ranges, instructions=100,
@@ -295,7 +298,7 @@ def probes(machine, variant):
     step = (network + [(x, 1) for x in mlp_forward(*count, 64, 256, True)] + [(x, 0) for x in losses]
             + [(x, 1) for x in mlp_backward(*count, 64, 256)]
             + [(x, 1) for x in measured.sum_of_squares(parameters) + measured.adam(parameters)])
-    squares = Launch("sums of squares", count[0] * ceil_div(s.x // FLOAT, 8192), 1024, 32,
+    squares = Launch("sums of squares", count[0] * ceil_div(s.x // FLOAT, SUM_RANGE), 1024, 32,
                      read=count[0] * s.x, fresh=count[0] * s.x, barriers=0.5)
     batch = (network + [(x, 1) for x in mlp_forward(*count, 64, 256, False)] + [(squares, 1)]
              + [(replace(x, blocks=count[0] * x.blocks, read=count[0] * x.read,

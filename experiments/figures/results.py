@@ -75,9 +75,7 @@ def claims_of(figure, folder, seeds):
     for seed in seeds:
         _, data = figure.files(folder, seed)
         by_seed[seed] = style.read_claims(data, style.read_json(data))
-    first = next(iter(by_seed.values()), {})
-    return {key: style.over_seeds({seed: claims[key] for seed, claims in by_seed.items()})
-            for key in first if all(key in claims for claims in by_seed.values())}
+    return style.claims_over_seeds(by_seed)
 
 
 def result(figure, preset, folder, seeds):

@@ -245,6 +245,13 @@ def over_seeds(claims):
                       for seed, c in claims.items()]}
 
 
+def claims_over_seeds(by_seed):
+    """Those that every seed has, over all of them."""
+    first = next(iter(by_seed.values()), {})
+    return {key: over_seeds({seed: claims[key] for seed, claims in by_seed.items()})
+            for key in first if all(key in claims for claims in by_seed.values())}
+
+
 def read_claims(path, data):
     """The claims of a figure's data, as finish() wrote them to a file."""
     def is_verdict(claim):

@@ -97,9 +97,7 @@ class Sweep:
 
     def claims(self, make):
         """Those that make(seed) returns, over all seeds."""
-        by_seed = {seed: make(seed) for seed in self.seeds}
-        return {key: style.over_seeds({seed: claims[key] for seed, claims in by_seed.items()})
-                for key in by_seed[self.seeds[0]]} if by_seed else {}
+        return style.claims_over_seeds({seed: make(seed) for seed in self.seeds})
 
 
 def ranks(values):

@@ -54,14 +54,13 @@ bool better(const Json& a, const Json& b) {
   return rank(a) > rank(b);
 }
 
-// The measures of a finished cell in its folder.
-Json measures_in(const fs::path& folder, const SweepAxis& axis) {
-  const auto of = [](const fs::path& run) {
-    return measures(read_summary(run), (run / "summary.json").string());
-  };
-  Json result = of(folder);
+// The measures of a finished cell, whose summary this is.
+Json measures_of(const Json& summary, const fs::path& folder, const SweepAxis& axis) {
+  Json result = measures(summary, (folder / "summary.json").string());
   if (axis.population) {
-    result[kPopulation] = of(folder / kPopulation);
+    const fs::path population = folder / kPopulation;
+    result[kPopulation] =
+        measures(read_summary(population), (population / "summary.json").string());
     result[kGap] =
         result[kPopulation]["final_loss"].get<double>() - result["final_loss"].get<double>();
   }
@@ -164,7 +163,7 @@ Json collect(const fs::path& path, const NormSweep& plan) {
     if (counts) {
       ++finished;
       const Json summary = read_summary(sweep.folder(i));
-      entry["measures"] = measures_in(sweep.folder(i), *plan.axis);
+      entry["measures"] = measures_of(summary, sweep.folder(i), *plan.axis);
       entry["notice"] = summary.value("notice", Json());
       const auto [found, first] = best[cell.value].try_emplace(cell.seed, i);
       if (!first && better(entry["measures"], cells[found->second]["measures"])) found->second = i;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <numeric>
 #include <random>
 #include <span>
@@ -86,6 +87,7 @@ class Measurement {
       }
       return changed;
     };
+    std::vector<double> whole;
     const auto count = static_cast<std::int64_t>(sums_.size());
     for (std::int64_t first = 0; first < count; first += kAtOnce) {
       const std::int64_t last = std::min(count, first + kAtOnce);
@@ -101,7 +103,7 @@ class Measurement {
       for (const double delta : changes(changed, fixed)) {
         all_fixed_ = std::max(all_fixed_, std::abs(delta));
       }
-      const std::vector<double> whole = changes(changed, {});
+      whole = changes(changed, {});
       for (std::size_t i = 0; i < whole.size(); ++i) at(first, i).change += whole[i] * whole[i];
       add_in_order(order.begin(), order.end(), first, changed, fixed, whole);
       add_in_order(order.rbegin(), order.rend(), first, changed, fixed, whole);
@@ -109,7 +111,7 @@ class Measurement {
     std::vector<double> both = x;
     const std::vector<double> whole_change = redrawn(outside_);
     both.insert(both.end(), whole_change.begin(), whole_change.end());
-    add_ends(tensor_of(both), fixed);
+    add_ends(tensor_of(both), fixed, whole.back());
     ++sequences_;
   }
 
@@ -129,7 +131,8 @@ class Measurement {
     std::vector<double> before(whole.size());
     for (; norm != end; ++norm) {
       fixed[*norm] = {};
-      const std::vector<double> now = changes(changed, fixed);
+      // With the last one all are free.
+      const std::vector<double> now = std::next(norm) == end ? whole : changes(changed, fixed);
       for (std::size_t i = 0; i < whole.size(); ++i) {
         at(first, i).carried[*norm] += 0.5 * (now[i] - before[i]) * whole[i];
       }
@@ -138,9 +141,8 @@ class Measurement {
   }
 
   // Of the whole change: each norm freed alone, and each held alone.
-  void add_ends(const Tensor& changed, const std::vector<FixedStatistics>& fixed) {
+  void add_ends(const Tensor& changed, const std::vector<FixedStatistics>& fixed, double whole) {
     Sums& sums = sums_.back();
-    const double whole = changes(changed, {})[0];
     for (std::size_t norm = 0; norm < fixed.size(); ++norm) {
       std::vector<FixedStatistics> others = fixed, one(fixed.size());
       others[norm] = {};

@@ -31,9 +31,8 @@ MemoryNeed memory_of_paths(const PathsSettings& settings, bool on_gpu);
 // through statistics: let delta(S) be the change of the output where the norms in S take their own
 // statistics and all others are fixed, and delta that of the network as it is. Norm l carried
 //
-//   carried          E[(delta(S + l) - delta(S)) delta], where S are those before l in a random
-//   order
-//                    of the norms (Shapley 1953): of all norms together, E[delta^2]
+//   carried          E[(delta(S + l) - delta(S)) delta], where S are those before l in a
+//                    random order of the norms (Shapley 1953): of all together, E[delta^2]
 //   carried_alone    E[delta({l}) delta], nothing else being heard
 //   lost_without     E[(delta - delta(all but l)) delta]
 //

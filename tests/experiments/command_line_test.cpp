@@ -278,6 +278,21 @@ TEST_F(CommandLine, NumbersThatAreNotFiniteStopTheRunBeforeTheUpdate) {
   for (const float w : state.tensors.at("adam.m").as<float>()) EXPECT_TRUE(std::isfinite(w));
 }
 
+// The summary of a small run that learns what there is to learn.
+Json summary_of_a_run(const std::string& flags, const std::string& out) {
+  const ProgramResult result = run_program(
+      "localization",
+      words("run --length 24 --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations 300 "
+            "--probe-width 16 --probe-batch 4 --device cpu " +
+                flags,
+            {"--out", out}));
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_FALSE(has(result.err, "learned nothing")) << result.err;
+  const auto summary = Json::parse(content_of(out + "/summary.json"));
+  EXPECT_EQ(summary["notice"], nullptr);
+  return summary;
+}
+
 // Section 3.2's uninformative input: with a norm that hears everything, but nothing to hear, no
 // index beyond its layer's receptive field is localized. Every prediction is the same each time, so
 // this also is the test without variance.
@@ -286,21 +301,13 @@ TEST_F(CommandLine, AConstantInputLocalizesNothingBeyondTheReceptiveField) {
     SCOPED_TRACE(norm);
     const TemporaryFolder folder;
     const std::string out = folder / "run";
-    const ProgramResult result = run_program(
-        "localization",
-        words("run --length 24 --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations 300 "
-              "--probe-iterations 200 --probe-width 16 --probe-batch 4 --map-samples 100 "
-              "--input constant --device cpu --norm " +
-                  std::string(norm),
-              {"--out", out}));
-    ASSERT_EQ(result.code, 0) << result.err;
-    EXPECT_FALSE(has(result.err, "learned nothing")) << result.err;
-    const auto summary = nlohmann::json::parse(content_of(out + "/summary.json"));
+    const Json summary = summary_of_a_run(
+        "--probe-iterations 200 --map-samples 100 --input constant --norm " + std::string(norm),
+        out);
     EXPECT_EQ(summary["input"], "constant");
     for (const auto& share : summary["outside_cone_localized_fraction"]) EXPECT_EQ(share, 0.0);
     for (const auto& share : summary["interior_localized_fraction"]) EXPECT_EQ(share, 0.0);
     EXPECT_GT(summary["localized_fraction"].back(), 0.0);  // the edges still show
-    EXPECT_EQ(summary["notice"], nullptr);                 // nothing was to be learned
     const HostArray variance = read_npy(out + "/layer_variance.npy");
     for (const double v : variance.as<double>()) EXPECT_EQ(v, 0);
   }
@@ -345,18 +352,10 @@ TEST_F(CommandLine, ARingLocalizesNothing) {
     SCOPED_TRACE(norm);
     const TemporaryFolder folder;
     const std::string out = folder / "run";
-    const ProgramResult result = run_program(
-        "localization",
-        words("run --length 24 --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations 300 "
-              "--probe-iterations 100 --probe-width 16 --probe-batch 4 --map-samples 2000 "
-              "--padding circular --device cpu --norm " +
-                  std::string(norm),
-              {"--out", out}));
-    ASSERT_EQ(result.code, 0) << result.err;
-    EXPECT_FALSE(has(result.err, "learned nothing")) << result.err;
-    const auto summary = nlohmann::json::parse(content_of(out + "/summary.json"));
+    const Json summary = summary_of_a_run(
+        "--probe-iterations 100 --map-samples 2000 --padding circular --norm " + std::string(norm),
+        out);
     EXPECT_EQ(summary["padding"], "circular");
-    EXPECT_EQ(summary["notice"], nullptr);
     for (const auto& share : summary["localized_fraction"]) EXPECT_EQ(share, 0.0);
     // Its file says what it is: those who load it need not.
     EXPECT_EQ(load_model(out + "/model.safetensors", Device::cpu(1)).config().padding,

@@ -170,30 +170,29 @@ class AllFigures(FigureTest):
                          ["batch", "batch-population", "overlap"])
         self.check_page(out, ["3", "6"])
 
+    def stop(self, child, number, out, states, count=1):
+        """By a signal, once so many states are there; returns what it said to stderr."""
+        while len(list(out.glob(states))) < count:
+            self.assertIsNone(child.poll())
+            time.sleep(0.005)
+        child.send_signal(number)
+        _, err = child.communicate(timeout=60)
+        self.assertEqual(child.returncode, 75, err)
+        self.assertIn("stopped; the same command continues", err.splitlines()[-1])
+        return err
+
     def test_a_signal_stops_it_and_the_same_command_continues(self):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             out = self.folder / f"stopped-{number}"
             child = start(out, "3")
-            while not list(out.glob("tiny/overlap/*/checkpoint.safetensors")):
-                self.assertIsNone(child.poll())
-                time.sleep(0.005)
-            child.send_signal(number)
-            _, err = child.communicate(timeout=60)
-            self.assertEqual(child.returncode, 75, err)
-            self.assertIn("stopped; the same command continues", err.splitlines()[-1])
+            self.stop(child, number, out, "tiny/overlap/*/checkpoint.safetensors")
             self.assertEqual(run(out, "3")[0], 0)
 
     def test_a_signal_stops_all_that_run_side_by_side(self):
         for number in (signal.SIGINT, signal.SIGTERM):
             out = self.folder / f"stopped-{number}"
             child = start(out, "1", "--seeds", 2, "--jobs", 2)
-            while len(list(out.glob("tiny/**/instance/checkpoint.safetensors"))) < 2:
-                self.assertIsNone(child.poll())
-                time.sleep(0.005)
-            child.send_signal(number)
-            _, err = child.communicate(timeout=60)
-            self.assertEqual(child.returncode, 75, err)
-            self.assertIn("stopped; the same command continues", err.splitlines()[-1])
+            err = self.stop(child, number, out, "tiny/**/instance/checkpoint.safetensors", 2)
             # Each has saved its state and left: its folder is free.
             for run_ in ("instance", "seed-1/instance"):
                 self.assertRegex(err, rf"(?m)^{run_}: .*(stopped|interrupted)")
