@@ -288,7 +288,7 @@ Json summary_of_a_run(const std::string& flags, const std::string& out) {
             {"--out", out}));
   EXPECT_EQ(result.code, 0) << result.err;
   EXPECT_FALSE(has(result.err, "learned nothing")) << result.err;
-  const auto summary = Json::parse(content_of(out + "/summary.json"));
+  auto summary = Json::parse(content_of(out + "/summary.json"));
   EXPECT_EQ(summary["notice"], nullptr);
   return summary;
 }
