@@ -90,14 +90,15 @@ CROSSTALK = Command("groups", "crosstalk", before=("run", "--over", "samples_per
 # The controls of figures 4 and 5 have the size of the networks there, which need not be that of figure
 # 1's, and their own learning rate and number of iterations. A network that cannot learn more than its
 # edges does not need many of them: that of a constant input, which has no message to learn, has as many
-# as the one without norm.
+# as the one without norm, and a short map, as all its sequences are the same.
 INSTEAD = {
     "small": {(PLAIN, BATCH): localization("plain-as-batch", "--norm", "none", "--length", "64",
                                            "--depth", "8", "--channels", "32"),
               (CONSTANT, WITH_NORM): localization(
-                  "constant-short", *CONSTANT.arguments, "--iterations", "4000", "--warmup", "200"),
+                  "constant-short", *CONSTANT.arguments, "--iterations", "4000", "--warmup", "200",
+                  "--map-samples", "512"),
               (PATHS, WITH_NORM): replace(
-                  PATHS, arguments=(*PATHS.arguments, "--sequences", "100")),
+                  PATHS, arguments=(*PATHS.arguments, "--sequences", "60")),
               (PER_POSITION, GROUPS): localization(
                   "position-as-groups", "--norm", "position", "--length", "64", "--depth", "8",
                   "--batch", "16")},
