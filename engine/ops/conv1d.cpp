@@ -8,8 +8,7 @@
 namespace sidechannel {
 
 void check_convolution(const char* name, const Shape& x, const Var& w, const char* w_shape,
-                       std::size_t axis_in, const Var& b, std::int64_t padding,
-                       std::int64_t stride) {
+                       int axis_in, const Var& b, std::int64_t padding, std::int64_t stride) {
   SC_CHECK(x.rank() == 3, "{}: expected x of shape [N, L, C], got {}", name, x.str());
   SC_CHECK(w.shape().rank() == 3, "{}: expected a weight of shape {}, got {}", name, w_shape,
            w.shape().str());
