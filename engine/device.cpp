@@ -46,9 +46,9 @@ bool Device::is_name(const std::string& name) {
   return name == "auto" || name == "cpu" || cuda_index(name) >= 0;
 }
 
-Device Device::cpu(int threads) {
+Device Device::cpu(int threads, ConvGradients gradients) {
   Device device;
-  device.cpu_ = std::make_shared<kernels::CpuQueue>(threads);
+  device.cpu_ = std::make_shared<kernels::CpuQueue>(threads, gradients);
   const int made = device.cpu_->threads();
   const int wanted = threads > 0 ? threads : kernels::usable_cores();
   if (made < wanted) {

@@ -19,6 +19,7 @@ namespace sidechannel {
 // Whether this build has the CUDA backend.
 inline constexpr bool kHasCuda = SIDECHANNEL_HAS_CUDA;
 
+using kernels::ConvGradients;
 using kernels::Precision;
 
 // "fp32" or "tf32"; UsageError for anything else.
@@ -38,7 +39,7 @@ std::string bytes_text(double bytes);
 class Device {
  public:
   // `threads` = 0 takes every core that this process may use.
-  static Device cpu(int threads = 0);
+  static Device cpu(int threads = 0, ConvGradients gradients = ConvGradients::kFastest);
   // Error in words when that GPU cannot be used, or when this build has no CUDA backend.
   static Device cuda(int index = 0, Precision precision = Precision::kTf32);
   // From a command line: "auto" (a GPU where one is usable, else the CPU), "cpu" or "cuda[:N]".

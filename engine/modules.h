@@ -13,43 +13,78 @@
 namespace sidechannel {
 
 // Modules own no memory: they add their parameters to a list under a name and refer to them.
-// Initial values are PyTorch's: uniform within 1 / sqrt(inputs of one output), biases too, unless
-// a convolution is asked to begin with biases of zero.
+// Initial values are PyTorch's: uniform within 1 / sqrt(inputs of one output; of a transposed
+// convolution, outputs of one input), biases too, unless a convolution is asked to begin with
+// biases of zero.
 
 enum class InitialBiases : bool { kUniform, kZero };
+
+// The weight and the bias of a convolution of either kind. PyTorch's bound goes by a weight's
+// second axis, in memory as in files.
+struct ConvParameters {
+  ConvParameters(ParameterList& list, const std::string& name, const Shape& shape,
+                 std::int64_t channels_out, InitialBiases biases) {
+    const double bound =
+        1 / std::sqrt(static_cast<double>(shape[1]) * static_cast<double>(shape[0]));
+    weight = &list.add_uniform(name + ".weight", shape, bound, Layout::kConv1dWeight);
+    bias = biases == InitialBiases::kZero
+               ? &list.add_filled(name + ".bias", {channels_out}, 0)
+               : &list.add_uniform(name + ".bias", {channels_out}, bound);
+  }
+
+  Parameter* weight;
+  Parameter* bias;
+};
 
 struct ConvOptions {
   PaddingMode mode = PaddingMode::kZeros;
   InitialBiases biases = InitialBiases::kUniform;
+  std::int64_t stride = 1;
 };
 
-// [N, L, C_in] -> [N, L + 2 padding - k + 1, C_out]. Parameters NAME.weight and NAME.bias.
+// [N, L, C_in] -> [N, (L + 2 padding - k) / stride + 1, C_out]. Parameters NAME.weight and
+// NAME.bias.
 class Conv1d {
  public:
   Conv1d(ParameterList& list, const std::string& name, std::int64_t channels_in,
          std::int64_t channels_out, std::int64_t kernel_size, std::int64_t padding,
          ConvOptions options = {})
-      : padding_(padding), mode_(options.mode) {
-    const double bound =
-        1 / std::sqrt(static_cast<double>(channels_in) * static_cast<double>(kernel_size));
-    weight_ = &list.add_uniform(name + ".weight", {kernel_size, channels_in, channels_out}, bound,
-                                Layout::kConv1dWeight);
-    bias_ = options.biases == InitialBiases::kZero
-                ? &list.add_filled(name + ".bias", {channels_out}, 0)
-                : &list.add_uniform(name + ".bias", {channels_out}, bound);
-  }
+      : padding_(padding),
+        options_{options.mode, options.stride},
+        parameters_(list, name, {kernel_size, channels_in, channels_out}, channels_out,
+                    options.biases) {}
 
   Var operator()(const Var& x) const {
-    Tape& tape = x.tape();
-    return conv1d(x, tape.parameter(*weight_), tape.parameter(*bias_), padding_, mode_);
+    return conv1d(x, weight(x.tape()), bias(x.tape()), padding_, options_);
   }
+  Var weight(Tape& tape) const { return tape.parameter(*parameters_.weight); }
+  Var bias(Tape& tape) const { return tape.parameter(*parameters_.bias); }
 
  private:
   friend class ConvNormAct;
   std::int64_t padding_;
-  PaddingMode mode_;
-  Parameter* weight_;
-  Parameter* bias_;
+  Conv1dOptions options_;
+  ConvParameters parameters_;
+};
+
+// [N, L, C_in] -> [N, (L - 1) stride - 2 padding + k, C_out]. Parameters NAME.weight and NAME.bias.
+class ConvTranspose1d {
+ public:
+  ConvTranspose1d(ParameterList& list, const std::string& name, std::int64_t channels_in,
+                  std::int64_t channels_out, std::int64_t kernel_size, std::int64_t padding,
+                  std::int64_t stride, InitialBiases biases = InitialBiases::kUniform)
+      : padding_(padding),
+        stride_(stride),
+        parameters_(list, name, {kernel_size, channels_out, channels_in}, channels_out, biases) {}
+
+  Var operator()(const Var& x) const {
+    return conv_transpose1d(x, x.tape().parameter(*parameters_.weight),
+                            x.tape().parameter(*parameters_.bias), padding_, stride_);
+  }
+
+ private:
+  std::int64_t padding_, stride_;
+  ConvParameters parameters_;
 };
 
 // [rows, in] -> [rows, out]. Parameters NAME.weight and NAME.bias.
@@ -153,7 +188,8 @@ class ConvNormAct {
                  NormHook* hook = nullptr) const {
     if (convs_.empty()) return x;
     const bool population = !norms_.empty() && statistics == Statistics::kPopulation;
-    if (population || convs_.front().mode_ == PaddingMode::kCircular || hook) {
+    const Conv1dOptions& own = convs_.front().options_;
+    if (population || own.mode == PaddingMode::kCircular || own.stride != 1 || hook) {
       SC_CHECK(!hook || hook->fixed.empty() || hook->fixed.size() == norms_.size(),
                "norm_act: fixed statistics of {} layers, where there are {}", hook->fixed.size(),
                norms_.size());
@@ -174,7 +210,7 @@ class ConvNormAct {
     Tape& tape = x.tape();
     std::vector<ConvNormActParameters> layers;
     for (const Conv1d& conv : convs_) {
-      layers.push_back({tape.parameter(*conv.weight_), tape.parameter(*conv.bias_), {}});
+      layers.push_back({conv.weight(tape), conv.bias(tape), {}});
       if (norms_.empty()) continue;
       const NormAct& norm = norms_[layers.size() - 1];
       layers.back().norm = {tape.parameter(*norm.gamma_), tape.parameter(*norm.beta_),

@@ -12,11 +12,20 @@
 
 namespace sidechannel {
 
-// Convolution of stride 1: x [N, L, C_in], w [k, C_in, C_out], b [C_out] -> [N, L + 2 padding - k +
+// Convolution: x [N, L, C_in], w [k, C_in, C_out], b [C_out] -> [N, (L + 2 padding - k) / stride +
 // 1, C_out]. Beyond both ends of x stand zeros, or x once more, as if it were a ring.
 enum class PaddingMode { kZeros, kCircular };
+struct Conv1dOptions {
+  PaddingMode mode = PaddingMode::kZeros;
+  std::int64_t stride = 1;
+};
 Var conv1d(const Var& x, const Var& w, const Var& b, std::int64_t padding,
-           PaddingMode mode = PaddingMode::kZeros);
+           const Conv1dOptions& options = {});
+
+// A convolution led backwards, as from its outputs to its inputs (PyTorch's ConvTranspose1d): x [N,
+// L, C_in], w [k, C_out, C_in], b [C_out] -> [N, (L - 1) stride - 2 padding + k, C_out].
+Var conv_transpose1d(const Var& x, const Var& w, const Var& b, std::int64_t padding,
+                     std::int64_t stride);
 
 // x as a ring, cut open so many positions before its beginning and after its end: [N, L, C] ->
 // [N, before + L + after, C], as often around as it takes.

@@ -13,7 +13,8 @@ namespace sidechannel {
 // How a tensor's axes are arranged in memory, against the arrangement in files, which is PyTorch's.
 enum class Layout {
   kSame,
-  kConv1dWeight,  // [k, C_in, C_out] in memory, [C_out, C_in, k] in files
+  kConv1dWeight,  // [k, C_in, C_out] in memory, [C_out, C_in, k] in files; of a transposed
+                  // convolution [k, C_out, C_in] and [C_in, C_out, k]
 };
 
 // A learnable tensor and its gradient.

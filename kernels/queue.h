@@ -10,6 +10,12 @@ namespace sidechannel::kernels {
 // Where CUDA kernels run: kernels/cuda_queue.h.
 class CudaQueue;
 
+// How the gradients of convolutions are computed on the CPU.
+enum class ConvGradients : unsigned char {
+  kFastest,  // where it is faster, by minimal filtering, which leaves roundings beyond the taps
+  kDirect,   // by the definition: a result depends on nothing that it does not name
+};
+
 // Where CPU kernels run: a fixed team of threads that all work on one kernel at a time.
 //
 // Kernels split their work with parallel_for and must compute each index the same way whatever
@@ -21,12 +27,13 @@ class CpuQueue {
 
   // `threads` >= 1, the caller's included; 0 takes every core that this process may use. Fewer, as
   // threads() tells, beyond kMostThreads and where the system makes no more.
-  explicit CpuQueue(int threads = 0);
+  explicit CpuQueue(int threads = 0, ConvGradients gradients = ConvGradients::kFastest);
   ~CpuQueue();
   CpuQueue(const CpuQueue&) = delete;
   CpuQueue& operator=(const CpuQueue&) = delete;
 
   int threads() const { return threads_; }
+  ConvGradients conv_gradients() const { return conv_gradients_; }
 
   // Calls body(begin, end) on disjoint ranges that cover [0, count), and returns when all are done.
   // Range i belongs to thread i, so that neighbouring kernels find their data in the same core's
@@ -60,6 +67,7 @@ class CpuQueue {
 
   struct Team;
   int threads_ = 1;
+  ConvGradients conv_gradients_;
   std::unique_ptr<Team> team_;
 };
 

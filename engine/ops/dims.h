@@ -12,8 +12,11 @@
 
 namespace sidechannel {
 
+// Of either kind of convolution: the weight's shape in words, and which of its axes is C_in.
+void check_convolution(const char* name, const Shape& x, const Var& w, const char* w_shape,
+                       int axis_in, const Var& b, std::int64_t padding, std::int64_t stride);
 kernels::Conv1dDims conv1d_dims(const char* name, const Shape& x, const Var& w, const Var& b,
-                                std::int64_t padding);
+                                std::int64_t padding, std::int64_t stride = 1);
 
 kernels::NormDims norm_dims(const char* name, const Shape& x, const Var& gamma, const Var& beta,
                             const NormOptions& options);

@@ -1,8 +1,9 @@
 // conv1d on the CPU, channels last.
 //
 // The k * C_in inputs of one output position are contiguous in x, and those of the next position
-// begin C_in further on. So a stride-1 convolution is one matrix product whose left matrix has
-// overlapping rows (leading dimension C_in, k * C_in columns): no im2col, nothing is packed.
+// begin stride * C_in further on. So a convolution is one matrix product whose left matrix has
+// overlapping rows (leading dimension stride * C_in, k * C_in columns): no im2col, nothing is
+// packed. The input gradient has one such product for each phase (row_product.h).
 //
 //   forward:         y  = rows(x)  * w               w  as [k * C_in, C_out]
 //   input gradient:  dx = rows(dy) * w'              w' = w flipped in t and transposed
@@ -22,10 +23,15 @@
 namespace sidechannel::kernels {
 namespace {
 
+bool may_filter(const CpuQueue& queue) {
+  return queue.conv_gradients() == ConvGradients::kFastest;
+}
+
 template <class T>
 void multiply_rows(CpuQueue& queue, const RowProduct<T>& p) {
   if constexpr (std::is_same_v<T, float>) {
-    if (p.flip && winograd::suits(p.taps, p.length_out, p.channels, p.columns)) {
+    // With a bias it is a transposed convolution, and no gradient.
+    if (p.flip && !p.bias && may_filter(queue) && winograd::suits(p)) {
       return winograd::multiply(queue, p);
     }
   }
@@ -51,7 +57,8 @@ void for_chunks(const Conv1dDims& dims, std::int64_t first, std::int64_t last, c
 }
 
 // Weight gradient of a convolution with one input channel:
-// dw[t, :] += sum of x[l + t - padding] * dy[l, :]. All taps of a position are one block of rows.
+// dw[t, :] += sum of x[l * stride + t - padding] * dy[l, :]. All taps of a position are one block
+// of rows.
 template <class T>
 void accumulate_single_channel(CpuQueue& queue, const Conv1dDims& dims, const T* x, const T* dy,
                                T* dw, std::int64_t ld_dw) {
@@ -60,7 +67,7 @@ void accumulate_single_channel(CpuQueue& queue, const Conv1dDims& dims, const T*
   std::fill_n(sequence, padded, T(0));
   for_chunks(dims, 0, dims.batch, [&](std::int64_t n, std::int64_t l0, std::int64_t l1) {
     if (l0 == 0) std::copy_n(x + n * dims.length, dims.length, sequence + dims.padding);
-    accumulate_block(sequence + l0, 1, dims.kernel_size,
+    accumulate_block(sequence + l0 * dims.stride, dims.stride, dims.kernel_size,
                      dy + (n * dims.length_out() + l0) * dims.channels_out, dims.channels_out,
                      dims.channels_out, l1 - l0, dw, ld_dw);
   });
@@ -89,7 +96,7 @@ void accumulate_weights(CpuQueue& queue, const Conv1dBackwardParams<T>& call) {
   const T *x = call.x, *dy = call.dy;
   T *dw = call.dw.data, *db = call.db.data;
   constexpr std::int64_t kBlock = 8;
-  const std::int64_t length_out = dims.length_out();
+  const std::int64_t length_out = dims.length_out(), stride = dims.stride;
   const std::int64_t blocks_per_tap = (dims.channels_in + kBlock - 1) / kBlock;
   const std::int64_t blocks = dims.kernel_size * blocks_per_tap + 1;
   const std::int64_t weights = dims.kernel_size * dims.channels_in * dims.channels_out;
@@ -105,12 +112,13 @@ void accumulate_weights(CpuQueue& queue, const Conv1dBackwardParams<T>& call) {
     const std::int64_t tap = block / blocks_per_tap;
     const std::int64_t channel = block % blocks_per_tap * kBlock;
     // Positions that this tap reads from inside x; the padding's zeros add nothing.
-    const std::int64_t from = std::max(l0, dims.padding - tap);
-    const std::int64_t to = std::min(l1, dims.length + dims.padding - tap);
+    const std::int64_t shift = tap - dims.padding;
+    const std::int64_t from = std::max(l0, (stride - 1 - shift) / stride);
+    const std::int64_t to = std::min(l1, (dims.length + stride - 1 - shift) / stride);
     if (from >= to) return;
     accumulate_block(
-        x + (n * dims.length + from + tap - dims.padding) * dims.channels_in + channel,
-        dims.channels_in, std::min(kBlock, dims.channels_in - channel),
+        x + (n * dims.length + from * stride + shift) * dims.channels_in + channel,
+        stride * dims.channels_in, std::min(kBlock, dims.channels_in - channel),
         dy + (n * length_out + from) * dims.channels_out, dims.channels_out, dims.channels_out,
         to - from, out + (tap * dims.channels_in + channel) * dims.channels_out, dims.channels_out);
   };
@@ -125,7 +133,8 @@ void accumulate_weights(CpuQueue& queue, const Conv1dBackwardParams<T>& call) {
                                      std::int64_t n1, T* out, T* out_bias) {
     for_chunks(dims, n0, n1, [&](std::int64_t n, std::int64_t l0, std::int64_t l1) {
       for (std::int64_t block = first; block < last; ++block) {
-        prefetch_slice(x, dims.channels_in, n * dims.length + l1, block - first, last - first);
+        prefetch_slice(x + n * dims.length * dims.channels_in, stride * dims.channels_in, l1,
+                       block - first, last - first);
         prefetch_slice(dy, dims.channels_out, n * length_out + l1, block - first, last - first);
         accumulate(block, n, l0, l1, out, out_bias);
       }
@@ -169,12 +178,13 @@ void run(CpuQueue& queue, const Conv1dBackwardParams<T>& wanted) {
   clear_unless_accumulating(call.dw, weights);
   clear_unless_accumulating(call.db, dims.channels_out);
   if constexpr (std::is_same_v<T, float>) {
-    if (dw &&
-        winograd::suits(dims.kernel_size, dims.length_out(), dims.channels_in, dims.channels_out)) {
+    if (dw && may_filter(queue) && winograd::suits(row_product(Conv1dForward<T>{dims}))) {
       return winograd::accumulate_weights(queue, call);
     }
   }
-  if (dw && dims.channels_in > 1 && dims.channels_out > 1) return accumulate_weights(queue, call);
+  if (dw && dims.channels_in > 1 && (dims.channels_out > 1 || dims.stride > 1)) {
+    return accumulate_weights(queue, call);
+  }
   if (db) {
     for_chunks(dims, 0, dims.batch, [&](std::int64_t n, std::int64_t l0, std::int64_t l1) {
       accumulate_bias(dims, call.dy, n, l0, l1, db);

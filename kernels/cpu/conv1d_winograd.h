@@ -14,10 +14,10 @@
 // one with four taps (four positions of dy) and five outputs, so its matrices are A^T [5, 8],
 // G [8, 4] and the same B^T; its sum over all tiles is taken before A^T.
 //
-// Only gradients are computed in this way. An output of this formula depends on inputs beyond its
-// five taps, whose influences cancel but for their rounding, and a forward pass must not do that in
-// an engine whose subject is what networks hear from beyond their receptive field. Errors: see
-// docs/numerics.md.
+// Only gradients are computed in this way, and only where the queue's ConvGradients let them. An
+// output of this formula depends on inputs beyond its five taps, whose influences cancel but for
+// their rounding, and a forward pass must not do that in an engine whose subject is what networks
+// hear from beyond their receptive field. Errors: see docs/numerics.md.
 
 #include <array>
 
@@ -31,12 +31,13 @@ constexpr int kOutputs = 4;
 constexpr int kPoints = 8;
 static_assert(16 % kLanes<Full<float>> == 0);  // see suits()
 
-// Whether the transforms pay: a convolution with enough outputs, whose channels fill whole vectors
-// and whose columns fill whole panels of the register tiles, of AVX-512's width. The same numbers
-// for every instruction set: the two ways round differently.
-inline bool suits(std::int64_t taps, std::int64_t outputs, std::int64_t channels,
-                  std::int64_t columns) {
-  return taps == kTaps && outputs >= 2 * kOutputs && channels % 16 == 0 && columns % 32 == 0;
+// Whether there are transforms for it, and they pay: a convolution of stride 1 with enough outputs,
+// whose channels fill whole vectors and whose columns fill whole panels of the register tiles, of
+// AVX-512's width. The same numbers for every instruction set: the two ways round differently.
+template <class T>
+bool suits(const RowProduct<T>& p) {
+  return p.taps == kTaps && p.stride == 1 && p.spread == 1 && p.length_out >= 2 * kOutputs &&
+         p.channels % 16 == 0 && p.columns % 32 == 0;
 }
 
 // A pair of points p and -p: `scale` = 1 / the product of p's distances from all other points.

@@ -228,7 +228,7 @@ bool computes(const CpuQueue& queue, const ConvNormActForward<T>& call, bool bac
   if (first.size() == 0) return false;
   const std::int64_t groups = groups_of(layers);
   if (std::any_of(layers.begin(), layers.end(), [&](const ConvNormActLayer<T>& layer) {
-        return layer.norm.samples_per_set != first.samples_per_set;
+        return layer.norm.samples_per_set != first.samples_per_set || layer.conv.stride != 1;
       })) {
     return false;
   }
@@ -237,15 +237,14 @@ bool computes(const CpuQueue& queue, const ConvNormActForward<T>& call, bool bac
   const bool by_threads = std::is_same_v<T, float> || !backward;
   if (by_threads && groups % queue.threads() != 0 && groups < 4 * queue.threads()) return false;
   if (!backward) return true;
+  if (queue.conv_gradients() == ConvGradients::kDirect) return false;
   const std::int64_t slices = winograd::slices_of(layers[0].conv);
   if (by_threads && slices % queue.threads() != 0) return false;
   if (groups % slices != 0 || first.positions_per_set > 0) return false;
   return std::all_of(layers.begin(), layers.end(), [&](const ConvNormActLayer<T>& layer) {
-    const Conv1dDims& dims = layer.conv;
-    return winograd::slices_of(dims) == slices &&
-           winograd::suits(dims.kernel_size, dims.length_out(), dims.channels_in,
-                           dims.channels_out) &&
-           winograd::suits(dims.kernel_size, dims.length, dims.channels_out, dims.channels_in);
+    return winograd::slices_of(layer.conv) == slices &&
+           winograd::suits(row_product(Conv1dForward<T>{layer.conv})) &&
+           winograd::suits(row_product(Conv1dBackwardInput<T>{layer.conv}));
   });
 }
 

@@ -91,8 +91,9 @@ struct CpuQueue::Team {
   }
 };
 
-CpuQueue::CpuQueue(int threads)
+CpuQueue::CpuQueue(int threads, ConvGradients gradients)
     : threads_(std::min(threads > 0 ? threads : usable_cores(), kMostThreads)),
+      conv_gradients_(gradients),
       team_(std::make_unique<Team>()) {
   team_->slots = std::make_unique<Team::Slot[]>(static_cast<std::size_t>(threads_));
   for (int part = 1; part < threads_; ++part) {

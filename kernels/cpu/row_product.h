@@ -1,7 +1,7 @@
 #pragma once
 
-// Matrix products on the CPU: of overlapping rows, which are a convolution of stride 1, and of rows
-// side by side, which are a dense layer (a convolution of one tap).
+// Matrix products on the CPU: of overlapping rows, which are a convolution, and of rows side by
+// side, which are a dense layer (a convolution of one tap).
 //
 // Tiles of kRows positions x kVectors vectors of output channels stay in registers for the whole
 // sum. Rows that reach into the zero padding are copied to a small buffer with the zeros in place.
@@ -37,7 +37,7 @@ const T* right_matrix(const RowProduct<T>& p, simd::AlignedBuffer<T>& buffer) {
   T* flipped = buffer.get(static_cast<std::size_t>(p.depth() * p.columns));
   const std::int64_t tap_size = p.channels * p.columns;
   for (std::int64_t t = 0; t < p.taps; ++t) {
-    const T* from = p.w + (p.taps - 1 - t) * tap_size;
+    const T* from = p.w + (p.taps - 1 - t) * p.spread * tap_size;
     simd::transpose(from, p.columns, p.channels, flipped + t * tap_size);
   }
   return flipped;
@@ -77,13 +77,13 @@ HWY_INLINE void multiply_tile(D d, const T* HWY_RESTRICT x, std::int64_t ldx,
   }
 }
 
-// Rows [first, first + kRows) of sample n: in place where they lie inside x, otherwise copied to
-// `buffer` with zeros for what lies outside.
+// Rows [first, first + kRows) of sample n, stride * channels apart: in place where they lie inside
+// x, otherwise copied to `buffer` with zeros for what lies outside.
 template <int kRows, class T>
 const T* rows_of(const RowProduct<T>& p, std::int64_t n, std::int64_t first,
                  std::vector<T>& buffer) {
-  const std::int64_t begin = first - p.offset;
-  const std::int64_t end = begin + kRows - 1 + p.taps;
+  const std::int64_t begin = first * p.stride - p.offset;
+  const std::int64_t end = begin + (kRows - 1) * p.stride + p.taps;
   const T* sample = p.x + n * p.length * p.channels;
   if (begin >= 0 && end <= p.length) return sample + begin * p.channels;
   buffer.resize(static_cast<std::size_t>((end - begin) * p.channels));
@@ -95,57 +95,59 @@ const T* rows_of(const RowProduct<T>& p, std::int64_t n, std::int64_t first,
   return buffer.data();
 }
 
-// One tile of the output, of which the first `rows` rows exist.
+// One tile of a phase of the output, of which the first `rows` rows exist.
 template <int kRows, int kVectors, class D, class T>
 HWY_INLINE void output_tile(D d, const RowProduct<T>& p, const T* right, const T* x,
                             std::int64_t column, std::int64_t rows, T* y) {
   const T* w = right + column;
   const bool accumulate = p.write == Write::kAccumulate;
   const T* start = p.bias ? p.bias + column : accumulate ? y : nullptr;
-  std::int64_t ld_start = p.bias ? 0 : p.columns;
+  const std::int64_t ldx = p.stride * p.channels, ldy = p.spread * p.columns;
+  std::int64_t ld_start = p.bias ? 0 : ldy;
   if (rows == kRows) {
-    multiply_tile<kRows, kVectors>(d, x, p.channels, w, p.columns, p.depth(), start, ld_start, y,
-                                   p.columns);
+    multiply_tile<kRows, kVectors>(d, x, ldx, w, p.columns, p.depth(), start, ld_start, y, ldy);
     return;
   }
   // The sequence ends inside the tile: compute all rows aside and keep those that exist.
   constexpr std::int64_t width = kVectors * kLanes<D>;
   T aside[kRows * width] = {};
   if (start == y) {
-    for (std::int64_t i = 0; i < rows; ++i)
-      std::copy_n(y + i * p.columns, width, aside + i * width);
+    for (std::int64_t i = 0; i < rows; ++i) std::copy_n(y + i * ldy, width, aside + i * width);
     start = aside;
     ld_start = width;
   }
-  multiply_tile<kRows, kVectors>(d, x, p.channels, w, p.columns, p.depth(), start, ld_start, aside,
-                                 width);
-  for (std::int64_t i = 0; i < rows; ++i) std::copy_n(aside + i * width, width, y + i * p.columns);
+  multiply_tile<kRows, kVectors>(d, x, ldx, w, p.columns, p.depth(), start, ld_start, aside, width);
+  for (std::int64_t i = 0; i < rows; ++i) std::copy_n(aside + i * width, width, y + i * ldy);
 }
 
-// Calls finish(y, count) for whole rows of y as soon as they are there.
+// Calls finish(y, count) for whole rows of y as soon as they are there, where they are neighbours.
 template <int kRows, int kVectors, class T, class Finish>
 void multiply_tiles(CpuQueue& queue, const RowProduct<T>& p, const Finish& finish) {
   const Full<T> d;
   constexpr std::int64_t panel = kVectors * kLanes<Full<T>>;
-  const std::int64_t tiles = (p.length_out + kRows - 1) / kRows;
+  const std::int64_t tiles = (p.phase(0).length_out + kRows - 1) / kRows;  // the others: no more
   queue.parallel_for(p.batch * tiles, 1, [&](std::int64_t begin, std::int64_t end) {
     thread_local std::vector<T> buffer;
     thread_local simd::AlignedBuffer<T> flipped;
-    const T* right = right_matrix(p, flipped);
-    for (std::int64_t index = begin; index < end; ++index) {
-      const std::int64_t n = index / tiles;
-      const std::int64_t first = index % tiles * kRows;
-      const std::int64_t rows = std::min<std::int64_t>(kRows, p.length_out - first);
-      const T* x = rows_of<kRows>(p, n, first, buffer);
-      T* y = p.y + (n * p.length_out + first) * p.columns;
-      std::int64_t column = 0;
-      for (; column + panel <= p.columns; column += panel) {
-        output_tile<kRows, kVectors>(d, p, right, x, column, rows, y + column);
+    for (std::int64_t r = 0; r < p.phases(); ++r) {
+      const RowProduct<T> phase = p.phase(r);
+      const T* right = right_matrix(phase, flipped);
+      for (std::int64_t index = begin; index < end; ++index) {
+        const std::int64_t n = index / tiles;
+        const std::int64_t first = index % tiles * kRows;
+        const std::int64_t rows = std::min<std::int64_t>(kRows, phase.length_out - first);
+        if (rows <= 0) continue;
+        const T* x = rows_of<kRows>(phase, n, first, buffer);
+        T* y = phase.y + (n * p.length_out + first * p.spread) * p.columns;
+        std::int64_t column = 0;
+        for (; column + panel <= p.columns; column += panel) {
+          output_tile<kRows, kVectors>(d, phase, right, x, column, rows, y + column);
+        }
+        simd::for_vectors<T>(column, p.columns, [&](auto narrow, std::int64_t c) {
+          output_tile<kRows, 1>(narrow, phase, right, x, c, rows, y + c);
+        });
+        finish(y, rows * p.columns);
       }
-      simd::for_vectors<T>(column, p.columns, [&](auto narrow, std::int64_t c) {
-        output_tile<kRows, 1>(narrow, p, right, x, c, rows, y + c);
-      });
-      finish(y, rows * p.columns);
     }
   });
 }
@@ -154,19 +156,28 @@ void multiply_tiles(CpuQueue& queue, const RowProduct<T>& p, const Finish& finis
 template <class T, class Finish>
 void multiply_single_column(CpuQueue& queue, const RowProduct<T>& p, const Finish& finish) {
   using Sum = simd::FixedSum<T>;
-  queue.parallel_for(p.batch * p.length_out, 16, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t rows = p.phase(0).length_out;  // the other phases have no more
+  queue.parallel_for(p.batch * rows, 16, [&](std::int64_t begin, std::int64_t end) {
     thread_local std::vector<T> buffer;
     thread_local simd::AlignedBuffer<T> flipped;
-    const T* w = right_matrix(p, flipped);
-    for (std::int64_t index = begin; index < end; ++index) {
-      const T* x = rows_of<1>(p, index / p.length_out, index % p.length_out, buffer);
-      Sum products;
-      std::int64_t k = 0;
-      for (; k + Sum::kTerms <= p.depth(); k += Sum::kTerms) products.add_products(x + k, w + k);
-      T sum = products.total();
-      for (; k < p.depth(); ++k) sum += x[k] * w[k];
-      const T before = p.bias ? p.bias[0] : p.write == Write::kAccumulate ? p.y[index] : T(0);
-      p.y[index] = before + sum;
+    for (std::int64_t r = 0; r < p.phases(); ++r) {
+      const RowProduct<T> phase = p.phase(r);
+      const T* w = right_matrix(phase, flipped);
+      for (std::int64_t index = begin; index < end; ++index) {
+        const std::int64_t n = index / rows, l = index % rows;
+        if (l >= phase.length_out) continue;
+        const T* x = rows_of<1>(phase, n, l, buffer);
+        Sum products;
+        std::int64_t k = 0;
+        for (; k + Sum::kTerms <= phase.depth(); k += Sum::kTerms) {
+          products.add_products(x + k, w + k);
+        }
+        T sum = products.total();
+        for (; k < phase.depth(); ++k) sum += x[k] * w[k];
+        T& y = phase.y[n * p.length_out + l * p.spread];
+        const T before = p.bias ? p.bias[0] : p.write == Write::kAccumulate ? y : T(0);
+        y = before + sum;
+      }
     }
     finish(p.y + begin, end - begin);
   });

@@ -115,7 +115,7 @@ TEST(PyTorch, CircularConv1d) {
     const Tensors c = part(all, fmt::format("ring.{}.", name));
     compare(c, {{"x", transposed}, {"w", reverse_axes}, {"b", same}}, transposed,
             [&](std::span<const Var> in) {
-              return conv1d(in[0], in[1], in[2], number(c.at("padding")), PaddingMode::kCircular);
+              return conv1d(in[0], in[1], in[2], number(c.at("padding")), {PaddingMode::kCircular});
             });
   }
 }

@@ -115,7 +115,8 @@ TEST(SameBits, Conv1d) {
   for_types([]<class T>(const char* type) {
     for (const Conv1dDims& d : std::vector<Conv1dDims>{
              // Channels of every width of a vector, and of none; single ones; sequences that are
-             // shorter than the kernel or end within a tile; the shapes of the minimal filtering.
+             // shorter than the kernel or end within a tile; the shapes of the minimal filtering;
+             // strides.
              {2, 19, 1, 32, 5, 2},
              {2, 19, 32, 1, 5, 2},
              {2, 70, 3, 1, 5, 2},
@@ -131,7 +132,10 @@ TEST(SameBits, Conv1d) {
              {1, 130, 64, 64, 5, 2},
              {2, 3, 33, 31, 5, 2},
              {1, 7, 17, 63, 1, 0},
-             {2, 9, 70, 2, 7, 3}}) {
+             {2, 9, 70, 2, 7, 3},
+             {2, 66, 24, 40, 3, 1, 2},
+             {2, 33, 40, 1, 4, 1, 2},
+             {2, 21, 1, 24, 5, 2, 3}}) {
       Numbers numbers;
       const auto x = numbers.draw<T>(d.batch * d.length * d.channels_in);
       const auto w = numbers.draw<T>(d.kernel_size * d.channels_in * d.channels_out);
@@ -148,8 +152,9 @@ TEST(SameBits, Conv1d) {
           kernels::Conv1dBackwardParams<T>{
               .dims = d, .x = x.data(), .dy = dy.data(), .dw = {dw.data()}, .db = {db.data()}});
       const auto name = [&](const char* what) {
-        return fmt::format("conv1d/{}/{}/{}x{}x{}x{}/k{}", what, type, d.batch, d.length,
-                           d.channels_in, d.channels_out, d.kernel_size);
+        return fmt::format("conv1d/{}/{}/{}x{}x{}x{}/k{}{}", what, type, d.batch, d.length,
+                           d.channels_in, d.channels_out, d.kernel_size,
+                           d.stride == 1 ? "" : fmt::format("/stride{}", d.stride));
       };
       expect_digest(name("y"), Digest().add(y));
       expect_digest(name("dx"), Digest().add(dx));

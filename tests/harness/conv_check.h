@@ -24,7 +24,7 @@ void for_products(const kernels::Conv1dDims& d, const F& f) {
       for (std::int64_t co = 0; co < d.channels_out; ++co) {
         const std::int64_t out = (n * d.length_out() + l) * d.channels_out + co;
         for (std::int64_t t = 0; t < d.kernel_size; ++t) {
-          const std::int64_t position = l + t - d.padding;
+          const std::int64_t position = l * d.stride + t - d.padding;
           if (position < 0 || position >= d.length) continue;
           for (std::int64_t ci = 0; ci < d.channels_in; ++ci) {
             f((n * d.length + position) * d.channels_in + ci,

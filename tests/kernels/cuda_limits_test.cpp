@@ -38,7 +38,7 @@ TEST_F(CudaLimits, NumbersThatKernelsCountIn32BitsAreRefused) {
   const std::string told = "4294967296 positions, channels or taps are more than kernels count";
   const Conv1dDims whole = {1, 8, 1, 1, 1, 0};
   for (const auto field : {&Conv1dDims::batch, &Conv1dDims::length, &Conv1dDims::channels_in,
-                           &Conv1dDims::channels_out}) {
+                           &Conv1dDims::channels_out, &Conv1dDims::stride}) {
     Conv1dDims dims = whole;
     dims.*field = kBeyond32Bits;
     expect_refusal(told, [&] { run(queue, Conv1dForward<float>{.dims = dims}); });

@@ -261,7 +261,7 @@ BACKEND_TEST(Locality, NothingIsHeardFromBeyondTheReceptiveField) {
 }
 
 // That it does leak, so that the exception above is one: this is why those who measure what is
-// heard from outside do it in f64 on the CPU.
+// heard from outside ask the CPU for gradients by the definition.
 TEST(LocalityInF32, InputGradientsOfFiveTapsLeakRoundings) {
   const Device& device = harness::device();
   const Size size = kSizes[0];
@@ -274,6 +274,25 @@ TEST(LocalityInF32, InputGradientsOfFiveTapsLeakRoundings) {
     }
   }
   EXPECT_GT(leaked, 0);
+}
+
+TEST(DirectGradients, NothingIsHeardFromBeyondTheReceptiveField) {
+  const Device device = Device::cpu(2, ConvGradients::kDirect);
+  const Size size = kSizes[0];
+  for (const DType dtype : {DType::kF32, DType::kF64}) {
+    for (const NormKind norm : kApart) {
+      for (const Padding padding : {Padding::kZeros, Padding::kCircular}) {
+        const LocalizerConfig config = config_of(size, norm, padding);
+        SCOPED_TRACE(text(device, dtype, config));
+        const Localizer net(device, dtype, config, 3);
+        for (std::int64_t index = 20; index < 40; ++index) {
+          const auto gradient = gradient_of(net, device, dtype, size.length, index);
+          EXPECT_NE(outside(gradient, net, size.length, index, -1).count, 0);
+          EXPECT_EQ(outside(gradient, net, size.length, index, config.receptive_field()).count, 0);
+        }
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -62,7 +62,7 @@ Composition compose(Tape& tape, const Localizer& net, const Tensor& x) {
     return conv1d(
         z, tape.constant(value_of(net, name + ".weight")),
         tape.constant(value_of(net, name + ".bias")), config.kernel_size / 2,
-        config.padding == Padding::kCircular ? PaddingMode::kCircular : PaddingMode::kZeros);
+        {config.padding == Padding::kCircular ? PaddingMode::kCircular : PaddingMode::kZeros});
   };
   Composition result;
   Var z = convolve(tape.constant(x), "conv_in");

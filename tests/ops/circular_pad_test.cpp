@@ -129,11 +129,12 @@ TEST(CircularPad, RefusesWhatIsNoRing) {
 
 struct RingDims {
   std::int64_t batch, length, channels_in, channels_out, kernel_size, padding;
+  std::int64_t stride = 1;
 
-  std::int64_t length_out() const { return length + 2 * padding - kernel_size + 1; }
+  std::int64_t length_out() const { return (length + 2 * padding - kernel_size + stride) / stride; }
   std::string text() const {
-    return fmt::format("N={} L={} C_in={} C_out={} k={} padding={}", batch, length, channels_in,
-                       channels_out, kernel_size, padding);
+    return fmt::format("N={} L={} C_in={} C_out={} k={} padding={} stride={}", batch, length,
+                       channels_in, channels_out, kernel_size, padding, stride);
   }
 };
 
@@ -149,7 +150,7 @@ std::vector<RingDims> ring_dims(int count) {
       {2, 12, 3, 6, 4, 1},  // an even kernel: one output fewer
       {2, 12, 3, 6, 4, 3},  // more outputs than inputs
       {2, 11, 3, 6, 5, 0},  // no padding: no ring
-      {2, 64, 1, 6, 5, 2}, {2, 64, 6, 1, 5, 2}, {2, 70, 9, 7, 5, 2},
+      {2, 64, 1, 6, 5, 2}, {2, 64, 6, 1, 5, 2}, {2, 70, 9, 7, 5, 2}, {2, 70, 9, 7, 5, 2, 2},
   };
   Draw draw(5);
   while (static_cast<int>(all.size()) < count) {
@@ -159,7 +160,8 @@ std::vector<RingDims> ring_dims(int count) {
                   draw.pick({1, 2, 3, 5, 7}),
                   draw.pick({1, 2, 3, 5, 7}),
                   k,
-                  draw.integer(0, k - 1)};
+                  draw.integer(0, k - 1),
+                  draw.pick({1, 1, 2, 3})};
     if (dims.length_out() >= 1) all.push_back(dims);
   }
   return all;
@@ -183,7 +185,7 @@ RingReferences references_of(const RingDims& d, const std::vector<Tensor>& in, c
     r.db.add(co, at(g, out));
     for (std::int64_t t = 0; t < d.kernel_size; ++t) {
       for (std::int64_t ci = 0; ci < d.channels_in; ++ci) {
-        const std::int64_t position = (l + t - d.padding + 100 * d.length) % d.length;
+        const std::int64_t position = (l * d.stride + t - d.padding + 100 * d.length) % d.length;
         const std::int64_t from = (n * d.length + position) * d.channels_in + ci;
         const std::int64_t tap = (t * d.channels_in + ci) * d.channels_out + co;
         r.y.add(out, at(x, from) * at(w, tap));
@@ -215,7 +217,7 @@ void expect_references(const RingDims& d, const std::vector<Tensor>& in, Padding
                        const RingReferences& r) {
   Tape tape(in[0].device(), in[0].dtype());
   const std::vector<Var> leaves = {tape.leaf(in[0]), tape.leaf(in[1]), tape.leaf(in[2])};
-  const Var y = conv1d(leaves[0], leaves[1], leaves[2], d.padding, mode);
+  const Var y = conv1d(leaves[0], leaves[1], leaves[2], d.padding, {mode, d.stride});
   tape.backward(y, in[3]);
   const auto near = [&](const char* what, const Tensor& actual, const Reference& expected,
                         std::int64_t roundings) {
@@ -224,7 +226,8 @@ void expect_references(const RingDims& d, const std::vector<Tensor>& in, Padding
   };
   const std::int64_t taps = d.kernel_size, rows = d.batch * d.length_out();
   near("y", y.value(), r.y, taps * d.channels_in + 1);
-  near("dx", tape.gradient(leaves[0]), r.dx, taps * d.channels_out + d.length_out() / d.length + 3);
+  near("dx", tape.gradient(leaves[0]), r.dx,
+       taps * d.channels_out + (d.length + 2 * d.padding) / d.length + 2);
   near("dw", tape.gradient(leaves[1]), r.dw, rows);
   near("db", tape.gradient(leaves[2]), r.db, rows);
 }
@@ -269,7 +272,7 @@ TEST(CircularConv1d, Gradients) {
                                         draw.tensor({d.channels_out})};
     harness::expect_gradients(
         [&](Tape&, std::span<const Var> in) {
-          return conv1d(in[0], in[1], in[2], d.padding, PaddingMode::kCircular);
+          return conv1d(in[0], in[1], in[2], d.padding, {PaddingMode::kCircular, d.stride});
         },
         inputs, {.seed = ++seed, .max_elements = 48}, d.text());
   }
@@ -305,7 +308,7 @@ TEST(CircularConv1d, RefusesAsTheOtherDoes) {
   Tape tape(harness::device(), DType::kF64);
   const auto conv = [&](Shape x, std::int64_t padding) {
     return error_of([&] {
-      conv1d(tape.make(x), tape.make({5, 3, 4}), tape.make({4}), padding, PaddingMode::kCircular);
+      conv1d(tape.make(x), tape.make({5, 3, 4}), tape.make({4}), padding, {PaddingMode::kCircular});
     });
   };
   EXPECT_EQ(conv({2, 1, 3}, 2), "no error");

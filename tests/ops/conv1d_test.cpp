@@ -27,6 +27,7 @@ using kernels::Conv1dBackwardInput;
 using kernels::Conv1dBackwardParams;
 using kernels::Conv1dDims;
 using kernels::Conv1dForward;
+using kernels::ConvGradients;
 using kernels::CpuQueue;
 using kernels::GradOut;
 
@@ -62,6 +63,36 @@ std::vector<Conv1dDims> small_dims(int count) {
       dims.kernel_size = draw.integer(1, 7);
       dims.padding = draw.integer(0, dims.kernel_size - 1);
     } while (dims.length_out() < 1);
+    all.push_back(dims);
+  }
+  return all;
+}
+
+// The same with strides.
+std::vector<Conv1dDims> strided_dims(int count) {
+  std::vector<Conv1dDims> all = {
+      {2, 12, 3, 4, 3, 1, 2},     // a U-Net's way down
+      {2, 13, 3, 4, 3, 1, 2},     // and of an odd length
+      {2, 12, 3, 4, 4, 1, 2},     // its way up, backwards
+      {1, 9, 2, 3, 1, 0, 3},      // a kernel shorter than the stride: what nobody reads
+      {2, 17, 5, 6, 2, 1, 5},     //
+      {1, 3, 4, 4, 3, 0, 7},      // a stride that leads out of x: one output
+      {2, 5, 3, 3, 7, 6, 4},      // l < k with the widest padding
+      {2, 11, 1, 5, 5, 2, 2},     // one input channel
+      {2, 11, 5, 1, 5, 2, 2},     // one output channel
+      {2, 11, 1, 1, 5, 2, 3},     // both
+      {2, 150, 9, 33, 19, 9, 2},  // more than eight taps of a phase
+      {2, 256, 16, 32, 3, 1, 2},  // several tiles and chunks
+      {1, 270, 33, 31, 5, 2, 3},  //
+      {2, 130, 32, 32, 5, 2, 2},  // hidden layers, whose kernels have no strides
+      {2, 150, 64, 64, 3, 1, 2},  //
+      {2, 150, 64, 1, 5, 2, 2},   // one channel on a side, likewise
+      {2, 150, 1, 64, 5, 2, 2},   //
+      {70, 9, 2, 3, 3, 1, 2},     // more samples than splits have room for
+  };
+  Draw draw(2025);
+  for (Conv1dDims dims : small_dims(count)) {
+    dims.stride = draw.integer(2, 5);
     all.push_back(dims);
   }
   return all;
@@ -138,8 +169,8 @@ const std::vector<Conv1dDims> kHiddenDims = {
 };
 
 std::string text(const Conv1dDims& d) {
-  return fmt::format("N={} L={} C_in={} C_out={} k={} padding={}", d.batch, d.length, d.channels_in,
-                     d.channels_out, d.kernel_size, d.padding);
+  return fmt::format("N={} L={} C_in={} C_out={} k={} padding={} stride={}", d.batch, d.length,
+                     d.channels_in, d.channels_out, d.kernel_size, d.padding, d.stride);
 }
 
 // --- The definition -----------------------------------------------------------------------------
@@ -149,7 +180,7 @@ template <class Backend, class T>
 struct Buffers {
   Conv1dDims dims;
   Draw draw;
-  BufferOn<Backend, T> x, w, b, dy, y, dx, dw, db;
+  BufferOn<Backend, T> x, w, b, dy, b_in, y, dx, dw, db;
 
   explicit Buffers(const Conv1dDims& d)
       : dims(d),
@@ -158,6 +189,7 @@ struct Buffers {
         w(draw.normals<T>(d.kernel_size * d.channels_in * d.channels_out)),
         b(draw.normals<T>(d.channels_out)),
         dy(draw.normals<T>(d.batch * d.length_out() * d.channels_out)),
+        b_in(draw.normals<T>(d.channels_in)),
         y(d.batch * d.length_out() * d.channels_out),
         dx(d.batch * d.length * d.channels_in),
         dw(d.kernel_size * d.channels_in * d.channels_out),
@@ -180,13 +212,14 @@ struct Rounded {
 };
 
 // The three sums of the definition, term by term. Of rounded factors: their products are exact in
-// fp32 (11 + 11 bits), so that only the sums' roundings count.
+// fp32 (11 + 11 bits), so that only the sums' roundings count. y has the bias, `products` has not.
 struct References {
-  Reference y, dx, dw, db;
+  Reference y, products, dx, dw, db;
 
   template <class Buffers>
   References(const Buffers& buffers, const Rounded& rounded)
       : y(static_cast<std::int64_t>(buffers.y.values().size())),
+        products(y),
         dx(static_cast<std::int64_t>(buffers.x.values().size())),
         dw(static_cast<std::int64_t>(buffers.w.values().size())),
         db(buffers.dims.channels_out) {
@@ -208,6 +241,7 @@ struct References {
     }
     harness::for_products(d, [&](std::int64_t in, std::int64_t tap, std::int64_t out) {
       y.add(out, at(x, in) * at(w, tap));
+      products.add(out, at(x, in) * at(w, tap));
       dx.add(in, at(dy_factor, out) * at(w, tap));
       dw.add(tap, at(dy_factor, out) * at(x, in));
     });
@@ -264,8 +298,17 @@ void check_kernels(auto& queue, const Conv1dDims& d) {
   // On the CPU, where vectors of some width fill the channels, gradients may come by minimal
   // filtering. A term then passes up to 16 roundings more, in the transforms and in the sum of
   // slices.
-  const bool filtered = std::is_same_v<Backend, harness::OnCpu> && std::is_same_v<T, float> &&
-                        d.kernel_size == 5 && d.channels_in % 4 == 0 && d.channels_out % 4 == 0;
+  bool filtered = false;
+  if constexpr (std::is_same_v<Backend, harness::OnCpu> && std::is_same_v<T, float>) {
+    filtered = queue.conv_gradients() == ConvGradients::kFastest && d.kernel_size == 5 &&
+               d.stride == 1 && d.channels_in % 4 == 0 && d.channels_out % 4 == 0;
+  }
+  // Without filtering and with a bias, as a transposed convolution has it.
+  Reference transposed = r.dx;
+  const std::vector<double> b_in = widened(b.b_in.values());
+  for (std::size_t i = 0; i < transposed.value.size(); ++i) {
+    transposed.add(static_cast<std::int64_t>(i), b_in[i % b_in.size()]);
+  }
   if (filtered) {
     harness::widen_for_filtering(d, b.x.values(), b.w.values(), b.dy.values(), r.dx, r.dw);
   }
@@ -277,11 +320,25 @@ void check_kernels(auto& queue, const Conv1dDims& d) {
     kernel.compute(b.forward());
     expect_near<T>("y", b.y.values(), r.y, of_row(kernel, d.channels_in) + 1);
     EXPECT_TRUE(b.y.walls_stand());
+    harness::expect_gradient<Buffer>("y without b", r.products, of_row(kernel, d.channels_in),
+                                     [&](GradOut<T> y) {
+                                       Conv1dForward<T> call = b.forward();
+                                       call.b = nullptr;
+                                       call.y = y.data;
+                                       call.write = y.write;
+                                       kernel.compute(call);
+                                     });
   }
   for (const auto& kernel : kernels_for(queue, b.backward_input({}))) {
     SCOPED_TRACE(kernel.name);
     harness::expect_gradient<Buffer>("dx", r.dx, of_row(kernel, d.channels_out) + more,
                                      [&](GradOut<T> dx) { kernel.compute(b.backward_input(dx)); });
+    b.dx = Buffer(static_cast<std::int64_t>(r.dx.value.size()));
+    Conv1dBackwardInput<T> call = b.backward_input({b.dx.data()});
+    call.b = b.b_in.data();
+    kernel.compute(call);
+    expect_near<T>("dx with b", b.dx.values(), transposed, of_row(kernel, d.channels_out) + 1);
+    EXPECT_TRUE(b.dx.walls_stand());
   }
   for (const auto& kernel : kernels_for(queue, b.backward_params({}, {}))) {
     SCOPED_TRACE(kernel.name);
@@ -309,14 +366,14 @@ void check_kernels(auto& queue, const Conv1dDims& d) {
 
 BACKEND_TEST(Conv1d, AgreesWithTheDefinition) {
   Backend::for_precisions([]<class T>(auto& queue) {
-    for (const auto& list : {small_dims(150), kLargeDims, kTileDims}) {
+    for (const auto& list : {small_dims(150), strided_dims(120), kLargeDims, kTileDims}) {
       for (const Conv1dDims& dims : list) check_kernels<Backend, T>(queue, dims);
     }
     // Kernels of 16-byte accesses leave the rest to others.
     Backend::for_alignments([&] {
       for (const Conv1dDims& dims :
            {Conv1dDims{2, 20, 64, 64, 5, 2}, Conv1dDims{2, 20, 1, 32, 5, 2},
-            Conv1dDims{2, 20, 32, 1, 5, 2}}) {
+            Conv1dDims{2, 20, 32, 1, 5, 2}, Conv1dDims{2, 20, 64, 64, 5, 2, 2}}) {
         check_kernels<Backend, T>(queue, dims);
       }
     });
@@ -334,7 +391,9 @@ BACKEND_TEST(Conv1d, SameBitsEveryTime) {
   all.insert(all.end(), {{3, 200, 64, 64, 5, 2},
                          {6, 64, 32, 32, 5, 2},
                          {2, 300, 1, 64, 5, 2},
-                         {2, 300, 64, 1, 5, 2}});
+                         {2, 300, 64, 1, 5, 2},
+                         {3, 200, 24, 40, 3, 1, 2},
+                         {3, 200, 64, 1, 4, 1, 3}});
   for (const Conv1dDims& d : all) {
     Backend::expect_same_bits(text(d), [&](auto& queue) {
       Buffers<Backend, float> b(d);
@@ -366,19 +425,22 @@ BACKEND_TEST(Conv1d, SameBitsInAnyBatch) {
 // A value that is not a number reaches the outputs that depend on it, and no others.
 BACKEND_TEST(Conv1d, LetsNaNThrough) {
   Backend::for_precisions([]<class T>(auto& queue) {
-    Buffers<Backend, T> b({2, 40, 64, 64, 5, 2});
-    std::vector<T> x(b.x.values().begin(), b.x.values().end());
-    x[(40 + 17) * 64 + 5] = std::numeric_limits<T>::quiet_NaN();
-    b.x.set(x);
-    for (const auto& kernel : kernels_for(queue, b.forward())) {
-      SCOPED_TRACE(kernel.name);
-      // Zeros, as NaN is what is looked for: one that writes nothing shows.
-      b.y.set(std::vector<T>(x.size()));
-      kernel.compute(b.forward());
-      const auto values = b.y.values();
-      for (std::size_t i = 0; i < values.size(); ++i) {
-        const std::size_t position = i / 64;
-        ASSERT_EQ(std::isnan(values[i]), position >= 40 + 15 && position <= 40 + 19) << i;
+    for (const std::int64_t stride : {1, 2}) {
+      Buffers<Backend, T> b({2, 40, 64, 64, 5, 2, stride});
+      std::vector<T> x(b.x.values().begin(), b.x.values().end());
+      x[(40 + 17) * 64 + 5] = std::numeric_limits<T>::quiet_NaN();
+      b.x.set(x);
+      for (const auto& kernel : kernels_for(queue, b.forward())) {
+        SCOPED_TRACE(kernel.name);
+        // Zeros, as NaN is what is looked for: one that writes nothing shows.
+        b.y.set(std::vector<T>(b.y.values().size()));
+        kernel.compute(b.forward());
+        const auto values = b.y.values();
+        for (std::size_t i = 0; i < values.size(); ++i) {
+          const auto row = static_cast<std::int64_t>(i) / 64;
+          const std::int64_t n = row / b.dims.length_out(), l = row % b.dims.length_out();
+          ASSERT_EQ(std::isnan(values[i]), n == 1 && std::abs(l * stride - 17) <= 2) << i;
+        }
       }
     }
   });
@@ -438,6 +500,12 @@ TEST(CudaConv1dChoice, GoesByPrecisionDeviceAndShape) {
   EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 64, 64, 7, 3}}), "any shape");
   EXPECT_EQ(chosen(hopper, tf32, forward{{2, 9, 32, 64, 5, 2}}), "any shape");
   EXPECT_EQ(chosen(hopper, tf32, params{{2, 9, 48, 48, 5, 2}}), "any shape");
+  for (const auto& [in, out] : {std::pair{64, 64}, std::pair{1, 64}, std::pair{64, 1}}) {
+    const Conv1dDims strided = {2, 99, in, out, 5, 2, 2};
+    EXPECT_EQ(chosen(hopper, tf32, forward{strided}), "any shape");
+    EXPECT_EQ(chosen(hopper, tf32, input{strided}), "any shape");
+    EXPECT_EQ(chosen(hopper, tf32, params{strided}), "any shape");
+  }
 }
 
 class CudaConv1dVariants : public harness::CudaTest {};
@@ -596,21 +664,90 @@ TEST_F(CudaConv1dSplit, LargeAndSmallNumbersKeepTheirBits) {
 TEST(Conv1d, Gradients) {
   Draw draw(1);
   std::uint64_t seed = 0;
-  for (const Conv1dDims& d : small_dims(150)) {
-    const std::vector<Tensor> inputs = {draw.tensor({d.batch, d.length, d.channels_in}),
-                                        draw.tensor({d.kernel_size, d.channels_in, d.channels_out}),
-                                        draw.tensor({d.channels_out})};
-    harness::expect_gradients(
-        [&](Tape&, std::span<const Var> in) { return conv1d(in[0], in[1], in[2], d.padding); },
-        inputs, {.seed = ++seed, .max_elements = 48},  // and random directions over all of them
-        text(d));
+  for (const auto& list : {small_dims(150), strided_dims(110)}) {
+    for (const Conv1dDims& d : list) {
+      const std::vector<Tensor> inputs = {
+          draw.tensor({d.batch, d.length, d.channels_in}),
+          draw.tensor({d.kernel_size, d.channels_in, d.channels_out}),
+          draw.tensor({d.channels_out})};
+      harness::expect_gradients(
+          [&](Tape&, std::span<const Var> in) {
+            return conv1d(in[0], in[1], in[2], d.padding, {.stride = d.stride});
+          },
+          inputs, {.seed = ++seed, .max_elements = 48},  // and random directions over all of them
+          text(d));
+    }
+  }
+}
+
+// --- Gradients by the definition ----------------------------------------------------------------
+
+TEST(DirectGradients, AgreeWithTheDefinition) {
+  CpuQueue queue(2, ConvGradients::kDirect);
+  for (const Conv1dDims& dims : kLargeDims) check_kernels<harness::OnCpu, float>(queue, dims);
+}
+
+// Of layers in a row without a norm, three or one, the gradients of one position: x's are exactly 0
+// beyond its taps. Of one layer, the weights' of one output from one input too.
+TEST(DirectGradients, AreZeroWhereTheDefinitionHasNothing) {
+  constexpr std::int64_t kSamples = 8, kLength = 64, kChannels = 32, kTaps = 5;
+  const Shape shape{kSamples, kLength, kChannels};
+  const auto place = [](std::int64_t n, std::int64_t l, std::int64_t c) {
+    return static_cast<std::size_t>((n * kLength + l) * kChannels + c);
+  };
+  const auto ones_from = [&](std::size_t at, std::int64_t count) {
+    std::vector<double> values(static_cast<std::size_t>(shape.size()));
+    std::fill_n(values.begin() + static_cast<std::ptrdiff_t>(at), count, 1);
+    return values;
+  };
+  for (const int threads : {1, 2}) {
+    const Device device = Device::cpu(threads, ConvGradients::kDirect);
+    for (const DType dtype : {DType::kF32, DType::kF64}) {
+      const auto tensor = [&](const std::vector<double>& values, Shape of) {
+        return Tensor::from(device, harness::array_of(values, dtype, of));
+      };
+      Draw draw(3);
+      const auto drawn = [&](Shape of) { return tensor(draw.normals<double>(of.size()), of); };
+      for (const std::int64_t layers : {1, 3}) {
+        SCOPED_TRACE(testing::Message() << name_of(dtype) << " " << layers << " layers");
+        Tape tape(device, dtype);
+        const Var x = tape.leaf(drawn(shape));
+        std::vector<ConvNormActParameters> parameters;
+        for (std::int64_t i = 0; i < layers; ++i) {
+          parameters.push_back(
+              {tape.leaf(drawn({kTaps, kChannels, kChannels})), tape.leaf(drawn({kChannels})), {}});
+        }
+        const Var y = layers == 1 ? conv1d(x, parameters[0].w, parameters[0].b, 2)
+                                  : conv_norm_act(x, parameters, 2, {});
+        tape.backward(y, tensor(ones_from(place(3, 30, 0), kChannels), shape));
+        const std::vector<double> dx = harness::values_of(tape.gradient(x));
+        std::int64_t heard = 0;
+        for (std::int64_t i = 0; i < shape.size(); ++i) {
+          const std::int64_t n = i / kChannels / kLength, l = i / kChannels % kLength;
+          const double value = dx[static_cast<std::size_t>(i)];
+          heard += value != 0;
+          if (n == 3 && std::abs(l - 30) <= 2 * layers) continue;
+          ASSERT_EQ(value, 0) << n << ", " << l;
+        }
+        EXPECT_GT(heard, kChannels);
+      }
+      Tape tape(device, dtype);
+      const Var x = tape.constant(tensor(ones_from(place(3, 29, 5), 1), shape));
+      const Var w = tape.leaf(drawn({kTaps, kChannels, kChannels}));
+      tape.backward(conv1d(x, w, tape.leaf(drawn({kChannels})), 2),
+                    tensor(ones_from(place(3, 30, 7), 1), shape));
+      std::vector<double> expected(static_cast<std::size_t>(w.size()));
+      expected[(1 * kChannels + 5) * kChannels + 7] = 1;
+      EXPECT_EQ(harness::values_of(tape.gradient(w)), expected);
+    }
   }
 }
 
 TEST(Conv1d, RefusesWrongShapes) {
   Tape tape(harness::device(), DType::kF64);
-  const auto conv = [&](Shape x, Shape w, Shape b, std::int64_t padding) {
-    return error_of([&] { conv1d(tape.make(x), tape.make(w), tape.make(b), padding); });
+  const auto conv = [&](Shape x, Shape w, Shape b, std::int64_t padding, std::int64_t stride = 1) {
+    return error_of(
+        [&] { conv1d(tape.make(x), tape.make(w), tape.make(b), padding, {.stride = stride}); });
   };
   EXPECT_EQ(conv({2, 9, 3}, {5, 3, 4}, {4}, 2), "no error");
   EXPECT_EQ(conv({2, 9}, {5, 3, 4}, {4}, 2), "conv1d: expected x of shape [N, L, C], got [2, 9]");
@@ -624,6 +761,23 @@ TEST(Conv1d, RefusesWrongShapes) {
             "conv1d: expected a padding from 0 to k - 1 = 4, got -1");
   EXPECT_EQ(conv({2, 4, 3}, {5, 3, 4}, {4}, 0),
             "conv1d: a kernel of 5 with padding 0 does not fit into a sequence of 4");
+  EXPECT_EQ(conv({2, 4, 3}, {5, 3, 4}, {4}, 0, 2),
+            "conv1d: a kernel of 5 with padding 0 does not fit into a sequence of 4");
+  EXPECT_EQ(conv({2, 9, 3}, {5, 3, 4}, {4}, 2, 0), "conv1d: expected a stride of 1 or more, got 0");
+  EXPECT_EQ(conv({2, 9, 3}, {5, 3, 4}, {4}, 2, -2),
+            "conv1d: expected a stride of 1 or more, got -2");
+}
+
+// One output, as of any stride that leads out of x.
+TEST(Conv1d, TakesTheLongestStride) {
+  Tape tape(harness::device(), DType::kF64);
+  Draw draw(1);
+  const Var x = tape.constant(draw.tensor({2, 9, 3})), w = tape.constant(draw.tensor({5, 3, 4})),
+            b = tape.constant(draw.tensor({4}));
+  const Var y = conv1d(x, w, b, 2, {.stride = INT64_MAX});
+  EXPECT_EQ(y.shape(), (Shape{2, 1, 4}));
+  EXPECT_EQ(harness::values_of(y.value()),
+            harness::values_of(conv1d(x, w, b, 2, {.stride = 9}).value()));
 }
 
 }  // namespace

@@ -113,8 +113,17 @@ void check_empty_operations(const Device& device, DType dtype) {
         for (const PaddingMode mode : {PaddingMode::kZeros, PaddingMode::kCircular}) {
           check(
               "conv1d", std::vector{x, w, b},
-              [&](In in) { return conv1d(in[0], in[1], in[2], padding, mode); }, 0.5,
+              [&](In in) { return conv1d(in[0], in[1], in[2], padding, {mode}); }, 0.5,
               std::vector<double>{0, 0, static_cast<double>(n * length)});
+        }
+        for (const std::int64_t stride : {1, 2}) {
+          const std::int64_t positions = (length - 1) * stride + 1;
+          if (positions < 0) continue;
+          check(
+              "conv_transpose1d",
+              std::vector{x, Shape{taps, channels_out, channels}, Shape{channels_out}},
+              [&](In in) { return conv_transpose1d(in[0], in[1], in[2], padding, stride); }, 0.5,
+              std::vector<double>{0, 0, static_cast<double>(n * positions)});
         }
         if (channels_out != channels) continue;
         for (const std::int64_t samples : {1, 2}) {
@@ -131,6 +140,15 @@ void check_empty_operations(const Device& device, DType dtype) {
     const Shape x{2, 6, channels}, w{5, channels, 0}, b{0};
     check("conv1d to no channels", std::vector{x, w, b},
           [](In in) { return conv1d(in[0], in[1], in[2], 2); });
+    check("conv_transpose1d of nothing",
+          std::vector{Shape{2, 0, channels}, Shape{4, 3, channels}, Shape{3}},
+          [](In in) { return conv_transpose1d(in[0], in[1], in[2], 1, 2); });
+    // Three outputs that no position reaches.
+    check(
+        "conv_transpose1d of a bias",
+        std::vector{Shape{2, 0, channels}, Shape{5, 3, channels}, Shape{3}},
+        [](In in) { return conv_transpose1d(in[0], in[1], in[2], 0, 2); }, 0.5,
+        std::vector<double>{0, 0, 2 * 3});
     // Four outputs that see padding alone.
     const Shape none{2, 0, channels}, to_one{5, channels, 1}, to_three{5, channels, 3};
     for (const Shape& weight : {to_one, to_three}) {

@@ -1,4 +1,4 @@
-// conv1d for any shape, in fp32 (the problems are defined in kernels.h).
+// conv1d for any shape and stride, in fp32 (the problems are defined in kernels.h).
 //
 // All kernels here stage tiles in shared memory with zeros in place of what lies outside, so that
 // the inner loops need no bounds, and keep a small tile of sums in each thread's registers.
@@ -20,10 +20,11 @@ using device::static_shared;
 
 // --- Row products --------------------------------------------------------------------------------
 //
-// A block computes kRowPositions positions of one sample x kRowColumns columns: grid.x counts tiles
-// of positions of all samples, grid.y tiles of columns. A thread sums 4 positions, 16 apart, x 4
-// neighbouring columns. Order of a sum: channels in steps of 8; for each, taps in steps of 8; for
-// each, tap by tap and channel by channel. The start is added last.
+// A block computes kRowPositions positions of one phase (row_product.h) of one sample x kRowColumns
+// columns: grid.x counts tiles of positions of all phases of all samples, grid.y tiles of columns.
+// A thread sums 4 positions, 16 apart, x 4 neighbouring columns. Order of a sum: channels in steps
+// of 8; for each, taps in steps of 8; for each, tap by tap and channel by channel. The start is
+// added last. With a stride, each tap has a tile of x of its own, which is as large for any stride.
 
 constexpr int kRowPositions = 64;
 constexpr int kRowColumns = 32;
@@ -37,11 +38,13 @@ struct RowsShared {
   alignas(16) float w[kRowTaps][kRowChannels][kRowColumns];
 };
 
-__global__ void __launch_bounds__(kRowThreads) tiled_rows_kernel(NarrowProduct p, int tiles) {
+__global__ void __launch_bounds__(kRowThreads) tiled_rows_kernel(NarrowProduct whole, int tiles) {
   device::after_earlier_launches();
   RowsShared& shared = static_shared<RowsShared>();
   const int thread = static_cast<int>(threadIdx.x);
-  const int n = static_cast<int>(blockIdx.x) / tiles;
+  const int sequence = static_cast<int>(blockIdx.x) / tiles;
+  const int n = sequence / whole.phases();
+  const NarrowProduct p = whole.phase(sequence % whole.phases());
   const int first = static_cast<int>(blockIdx.x) % tiles * kRowPositions;
   const int first_column = static_cast<int>(blockIdx.y) * kRowColumns;
   const float* x = p.x + std::int64_t{n} * p.length * p.channels;
@@ -50,16 +53,17 @@ __global__ void __launch_bounds__(kRowThreads) tiled_rows_kernel(NarrowProduct p
   const int position = thread / 8;  // positions position + {0, 16, 32, 48}
   float sum[4][4] = {};
 
+  const int step = p.stride == 1 ? kRowTaps : 1;
   for (int c0 = 0; c0 < p.channels; c0 += kRowChannels) {
-    for (int t0 = 0; t0 < p.taps; t0 += kRowTaps) {
-      const int taps = min(kRowTaps, p.taps - t0);
+    for (int t0 = 0; t0 < p.taps; t0 += step) {
+      const int taps = min(step, p.taps - t0);
       __syncthreads();  // the tiles before have been read
       for (int i = thread; i < kRowChannels * (kRowPositions + taps - 1); i += kRowThreads) {
         const int c = i % kRowChannels;
         const int q = i / kRowChannels;
-        const int l = first + q + t0 - p.offset;
+        const std::int64_t l = std::int64_t{first + q} * p.stride + t0 - p.offset;
         const bool inside = c0 + c < p.channels && l >= 0 && l < p.length;
-        shared.x[c][q] = inside ? x[std::int64_t{l} * p.channels + c0 + c] : 0.0f;
+        shared.x[c][q] = inside ? x[l * p.channels + c0 + c] : 0.0f;
       }
       // Whichever index of w is the inner one in memory runs fastest here too.
       for (int i = thread; i < taps * kRowChannels * kRowColumns; i += kRowThreads) {
@@ -92,7 +96,8 @@ __global__ void __launch_bounds__(kRowThreads) tiled_rows_kernel(NarrowProduct p
   for (int i = 0; i < 4; ++i) {
     const int l = first + position + 16 * i;
     if (l >= p.length_out) continue;
-    const std::int64_t row = (std::int64_t{n} * p.length_out + l) * p.columns;
+    const std::int64_t row =
+        (std::int64_t{n} * whole.length_out + std::int64_t{l} * p.spread) * p.columns;
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const int column = first_column + 4 * quad + e;
@@ -102,9 +107,9 @@ __global__ void __launch_bounds__(kRowThreads) tiled_rows_kernel(NarrowProduct p
 }
 
 void tiled_rows(CudaQueue& queue, const NarrowProduct& p) {
-  const int tiles = ceil_div(p.length_out, kRowPositions);
+  const int tiles = ceil_div(p.phase(0).length_out, kRowPositions);  // the others have no more
   Launch how;
-  how.grid = Grid{std::int64_t{p.batch} * tiles, ceil_div(p.columns, kRowColumns)};
+  how.grid = Grid{std::int64_t{p.batch} * p.phases() * tiles, ceil_div(p.columns, kRowColumns)};
   how.block = dim3(kRowThreads);
   launch(queue, "conv1d rows, any shape", tiled_rows_kernel, how, p, tiles);
 }
@@ -124,12 +129,13 @@ struct WeightsShared {
   alignas(16) float dy[kWeightChunk][kSide];
 };
 
-// Rows [first, first + count) of a sample's data [length, channels], columns [c0, c0 + kSide).
+// Rows first, first + stride, ..., `count` of them, of a sample's data [length, channels], columns
+// [c0, c0 + kSide).
 __device__ __forceinline__ void stage(float (*to)[kSide], const float* data, int length,
-                                      int channels, int first, int count, int c0) {
+                                      int channels, int first, int stride, int count, int c0) {
   for (int i = static_cast<int>(threadIdx.x); i < count * kSide; i += kWeightThreads) {
     const int c = c0 + i % kSide;
-    const int l = first + i / kSide;
+    const int l = first + i / kSide * stride;
     const bool inside = c < channels && l >= 0 && l < length;
     to[i / kSide][i % kSide] = inside ? data[std::int64_t{l} * channels + c] : 0.0f;
   }
@@ -154,9 +160,9 @@ __global__ void __launch_bounds__(kWeightThreads) tiled_weights_kernel(WeightSum
     const device::Chunk chunk(p, index);
     __syncthreads();  // the chunk before has been read
     stage(shared.x, p.x + std::int64_t{chunk.n} * p.length * p.channels_in, p.length, p.channels_in,
-          chunk.first + tap - p.padding, chunk.count, ci0);
+          chunk.first * p.stride + tap - p.padding, p.stride, chunk.count, ci0);
     stage(shared.dy, p.dy + std::int64_t{chunk.n} * p.length_out * p.channels_out, p.length_out,
-          p.channels_out, chunk.first, chunk.count, co0);
+          p.channels_out, chunk.first, 1, chunk.count, co0);
     __syncthreads();  // this chunk is complete
 #pragma unroll 4
     for (int l = 0; l < chunk.count; ++l) {

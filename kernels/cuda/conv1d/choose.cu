@@ -1,6 +1,6 @@
 // conv1d on CUDA, channels last: the choice of the kernel. The kernels themselves:
 //
-//   any_shape.cu    any shape, fp32; the second stage of the parameter gradients
+//   any_shape.cu    any shape and stride, fp32; the second stage of the parameter gradients
 //   one_channel.cu  one channel on one side: bound by memory
 //   rows_ffma.cu    C_in = C_out = 32 or 64, 3 or 5 taps, in fp32
 //   rows_mma.cu     the same on tensor cores, in TF32
@@ -39,7 +39,7 @@ void for_each_variant(const NarrowProduct&, const F& f) {
 }
 
 bool fits(const Needs& needs, const NarrowProduct& p) {
-  return has_shape(needs, p.channels, p.columns, p.taps) &&
+  return has_shape(needs, p.channels, p.columns, p.taps, p.stride * p.spread) &&
          (!needs.aligned || aligned({p.x, p.w, p.bias, p.y}));
 }
 
@@ -63,7 +63,7 @@ void for_each_variant(const WeightSums&, const F& f) {
 }
 
 bool fits(const Needs& needs, const WeightSums& p) {
-  return has_shape(needs, p.channels_in, p.channels_out, p.taps) &&
+  return has_shape(needs, p.channels_in, p.channels_out, p.taps, p.stride) &&
          (!needs.aligned || aligned({p.x, p.dy}));
 }
 

@@ -49,10 +49,10 @@ inline bool aligned(std::initializer_list<const void*> pointers) {
                      [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; });
 }
 
-inline bool has_shape(const Needs& needs, int channels_in, int channels_out, int taps) {
+inline bool has_shape(const Needs& needs, int channels_in, int channels_out, int taps, int stride) {
   const auto is = [](int needed, int n) { return needed == 0 || needed == n; };
   return is(needs.channels_in, channels_in) && is(needs.channels_out, channels_out) &&
-         is(needs.taps, taps);
+         is(needs.taps, taps) && is(needs.stride, stride);
 }
 
 // About how long a row product takes by blocks of so many positions: rounds of them on all
@@ -74,6 +74,7 @@ inline WeightSums problem_of(const Conv1dBackwardParams<float>& call) {
   p.channels_out = narrow(dims.channels_out);
   p.taps = narrow(dims.kernel_size);
   p.padding = narrow(dims.padding);
+  p.stride = narrow(dims.stride);
   p.x = call.x;
   p.dy = call.dy;
   p.weight_sums = dims.kernel_size * dims.channels_in * dims.channels_out;

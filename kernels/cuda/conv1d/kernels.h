@@ -15,21 +15,21 @@ namespace sidechannel::kernels {
 
 // What a kernel asks of a problem, of buffers and of the device; 0 asks for nothing.
 struct Needs {
-  int channels_in = 0, channels_out = 0, taps = 0;  // exactly so many
-  Precision precision = Precision::kFp32;           // TF32: that operands may be rounded to it
-  int compute_capability = 0;                       // at least
-  std::size_t shared = 0;                           // bytes of shared memory of a block
-  bool aligned = false;                             // buffers, to 16 bytes
-  bool fast_tf32 = false;  // a product in fp32 takes longer than three in TF32
-  bool hopper = false;     // code of sm_90a: 9.0 and nothing else
+  int channels_in = 0, channels_out = 0, taps = 0, stride = 0;  // exactly so many
+  Precision precision = Precision::kFp32;  // TF32: that operands may be rounded to it
+  int compute_capability = 0;              // at least
+  std::size_t shared = 0;                  // bytes of shared memory of a block
+  bool aligned = false;                    // buffers, to 16 bytes
+  bool fast_tf32 = false;                  // a product in fp32 takes longer than three in TF32
+  bool hopper = false;                     // code of sm_90a: 9.0 and nothing else
 
   // Of the kernels for hidden layers of `channels` in and out: in fp32, and on tensor cores in TF32
   // or, for fp32, in three products of TF32 for each.
   static constexpr Needs hidden(int channels, int taps, std::size_t shared) {
-    return {channels, channels, taps, Precision::kFp32, 0, shared, true};
+    return {channels, channels, taps, 1, Precision::kFp32, 0, shared, true};
   }
   static constexpr Needs tensor_cores(int channels, int taps, bool split, std::size_t shared) {
-    return {channels, channels, taps, split ? Precision::kFp32 : Precision::kTf32,
+    return {channels, channels, taps, 1,    split ? Precision::kFp32 : Precision::kTf32,
             80,       shared,   true, split};
   }
 };
@@ -53,13 +53,14 @@ extern const RowVariant kMmaRows[19];
 
 // --- Parameter gradients -------------------------------------------------------------------------
 //
-//   dw[t, ci, co] = sum over n, l of x[n, l + t - padding, ci] * dy[n, l, co],  db[co] = sum of dy
+//   dw[t, ci, co] = sum over n, l of x[n, l * stride + t - padding, ci] * dy[n, l, co]
+//   db[co] = sum of dy
 //
 // in two stages. The positions of all samples are cut into chunks (of neighbours in one sample) and
 // the chunks, in order, into `splits` ranges of about the same size. First the sums of each range
 // are written to a row of `partial`, then the rows are added up, in a fixed order.
 struct WeightSums {
-  int batch, length, length_out, channels_in, channels_out, taps, padding;
+  int batch, length, length_out, channels_in, channels_out, taps, padding, stride;
   const float* x;      // [batch, length, channels_in]
   const float* dy;     // [batch, length_out, channels_out]
   bool weights, bias;  // which of the two gradients are asked for

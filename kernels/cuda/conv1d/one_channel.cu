@@ -286,8 +286,8 @@ void one_channel_weights(CudaQueue& queue, const WeightSums& p) {
 
 }  // namespace
 
-constexpr Needs kOneIn = {1, 0};
-constexpr Needs kOneOut = {0, 1};
+constexpr Needs kOneIn = {1, 0, 0, 1};
+constexpr Needs kOneOut = {0, 1, 0, 1};
 
 const RowVariant kOneChannelRows[2] = {{"one output channel", kOneOut, kRun, 1, one_channel_out},
                                        {"one input channel", kOneIn, kRun, 2, one_channel_in}};

@@ -37,7 +37,7 @@ bool alike(Layers layers) {
   return std::all_of(layers.begin(), layers.end(), [&](const Layer& layer) {
     const Conv1dDims &a = layer.conv, &b = layers[0].conv;
     return a.channels_in == b.channels_in && a.channels_out == b.channels_out &&
-           a.kernel_size == b.kernel_size && a.padding == b.padding &&
+           a.kernel_size == b.kernel_size && a.padding == b.padding && a.stride == b.stride &&
            layer.norm.activation == kLayerActivation && layer.norm.positions_per_set == 0;
   });
 }
@@ -47,7 +47,7 @@ bool fits(const Target& target, const Needs& needs, Layers layers) {
   if (needs.precision != target.precision || !target.meets(needs)) return false;
   const Conv1dDims& dims = layers[0].conv;
   return has_shape(needs, narrow(dims.channels_in), narrow(dims.channels_out),
-                   narrow(dims.kernel_size)) &&
+                   narrow(dims.kernel_size), narrow(dims.stride)) &&
          std::all_of(layers.begin(), layers.end(), [](const Layer& layer) {
            return aligned({layer.w, layer.b, layer.y, layer.z});
          });
@@ -329,7 +329,7 @@ void run(CudaQueue& queue, const ConvNormActBackward<float>& call, const char* n
     GradOut<float> dx = i == 0 ? call.dx : GradOut<float>{g(i - 1)};
     if (dx.data == nullptr) dx = {g(1)};
     const NarrowProduct product =
-        row_product(Conv1dBackwardInput<float>{layers[i].conv, g(i), layer_weights[i], dx})
+        row_product(Conv1dBackwardInput<float>{layers[i].conv, g(i), layer_weights[i], nullptr, dx})
             .counted_by(narrow);
     variant.backward(queue, product, between_layers[i], const_cast<float*>(sums[i].sums.dy),
                      i == 0 ? nullptr : &between_layers[i - 1]);

@@ -13,7 +13,7 @@ namespace sidechannel::kernels::device {
 
 // Place of W[t, c, j] in memory.
 __device__ __forceinline__ std::int64_t weight_index(const NarrowProduct& p, int t, int c, int j) {
-  return p.flip ? (std::int64_t{p.taps - 1 - t} * p.columns + j) * p.channels + c
+  return p.flip ? (std::int64_t{p.taps - 1 - t} * p.spread * p.columns + j) * p.channels + c
                 : (std::int64_t{t} * p.channels + c) * p.columns + j;
 }
 
