@@ -7,6 +7,7 @@
 // and the bytes that must cross the memory's bus at least, each input read and each output written
 // once.
 
+#include <algorithm>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -19,14 +20,19 @@
 #include "bench/library.h"
 #include "bench/workloads.h"
 #include "engine/tensor.h"
+#include "kernels/add.h"
 #include "kernels/circular_pad.h"
+#include "kernels/concat.h"
 #include "kernels/conv1d.h"
 #include "kernels/conv_norm_act.h"
 #include "kernels/cuda/conv1d/variants.h"
+#include "kernels/ema.h"
+#include "kernels/gather.h"
 #include "kernels/mlp.h"
 #include "kernels/moments.h"
 #include "kernels/norm_act.h"
 #include "kernels/random.h"
+#include "kernels/weighted_sum.h"
 #include "kernels/windows.h"
 
 namespace sidechannel::bench {
@@ -135,6 +141,7 @@ class Cases {
     ends("demo");
     windows("overlap");
     ring("demo");
+    diffusion("demo");
     adam("paper");
     adam("demo");
     probe("paper");
@@ -440,6 +447,70 @@ class Cases {
     });
   }
 
+  // What a diffusion model needs beside its layers, on sequences of a hidden layer's shape: sums
+  // and skips, noise on samples whose first position is held, windows of a data set of ten times as
+  // many sequences.
+  void diffusion(const std::string& name) {
+    const Sizes s = sizes(name);
+    const std::int64_t n = s.sequences, length = s.length, c = s.network.channels;
+    const std::int64_t sequence = length * c, size = n * sequence;
+    const AddDims sums{n, length, c};
+    add("add_forward/" + name, {0, 2 * size + n * c}, [=](auto& m) {
+      return AddForward<float>{
+          .dims = sums, .a = m.random(size), .b = m.random(n * c), .y = m.random(size)};
+    });
+    add("add_backward/" + name, {0, 2 * size + n * c}, [=](auto& m) {
+      return AddBackward<float>{
+          .dims = sums, .dy = m.random(size), .da = {m.random(size)}, .db = {m.random(n * c)}};
+    });
+    const ConcatDims skips{n * length, c, c};
+    add("concat_forward/" + name, {0, 4 * size}, [=](auto& m) {
+      return ConcatForward<float>{
+          .dims = skips, .a = m.random(size), .b = m.random(size), .y = m.random(2 * size)};
+    });
+    add("concat_backward/" + name, {0, 4 * size}, [=](auto& m) {
+      return ConcatBackward<float>{
+          .dims = skips, .dy = m.random(2 * size), .da = {m.random(size)}, .db = {m.random(size)}};
+    });
+    std::vector<float> first(static_cast<std::size_t>(sequence));
+    std::fill_n(first.begin(), c, 1.0f);
+    const WeightedSumDims noising{n, sequence, 2};
+    add("weighted_sum_forward/" + name, {0, 3 * size + sequence + 2 * n}, [=](auto& m) {
+      float* const x = m.random(size);
+      return WeightedSumForward<float>{.dims = noising,
+                                       .w = {m.random(n), m.random(n)},
+                                       .x = {x, m.random(size)},
+                                       .held = m.values(first),
+                                       .hold = x,
+                                       .y = m.random(size)};
+    });
+    add("weighted_sum_backward/" + name, {0, 2 * size + sequence + n}, [=](auto& m) {
+      return WeightedSumBackward<float>{.dims = noising,
+                                        .w = {m.random(n), m.random(n)},
+                                        .held = m.values(first),
+                                        .dy = m.random(size),
+                                        .dx = {{m.random(size)}}};
+    });
+    const GatherDims windows{n, sequence, 10 * n, 2 * sequence, length + 1, c};
+    std::vector<float> places;
+    for (std::int64_t i = 0; i < n; ++i) {
+      places.push_back(static_cast<float>(i * windows.places() / n));
+    }
+    add("gather/" + name, {0, 2 * size + n}, [=](auto& m) {
+      return Gather<float>{.dims = windows,
+                           .x = m.random(windows.sequences * windows.extent),
+                           .index = m.values(places),
+                           .y = m.random(size)};
+    });
+    add("integer_fill/" + name, {0, n}, [=](auto& m) {
+      return IntegerFill<float>{.random = {1, 2},
+                                .at = m.template values<RandomPosition>({{}}),
+                                .samples = n,
+                                .count = 20,
+                                .out = m.random(n)};
+    });
+  }
+
   // All parameters of the network in one buffer.
   void adam(const std::string& name) {
     const std::int64_t size =
@@ -447,6 +518,10 @@ class Cases {
     add("sum_of_squares/" + name, {0, size}, [=](auto& m) {
       return SumOfSquares<float>{
           .size = size, .x = m.random(size), .result = m.template values<double>({0})};
+    });
+    add("ema_update/" + name, {0, 3 * size}, [=](auto& m) {
+      return EmaUpdate<float>{
+          .decay = 0.995, .size = size, .value = m.random(size), .average = m.random(size)};
     });
     add("adam/" + name, {0, 7 * size}, [=](auto& m) {
       const AdamRule rule{LearningRate{1e-9}};

@@ -70,6 +70,33 @@ Var mlp(std::span<const Var> x, std::span<const MlpParameters> networks);
 // How many of these, from the first on: 1 at least. x[i] of any shape with rows of `in`.
 std::size_t mlps_at_once(std::span<const Var> x, std::int64_t in, std::int64_t width);
 
+// a + b, of one shape; or b at every position of its sample: a [N, L, C], b [N, C] -> [N, L, C].
+Var add(const Var& a, const Var& b);
+
+// Side by side along the channels: a [N, L, C_a], b [N, L, C_b] -> [N, L, C_a + C_b].
+Var concat(const Var& a, const Var& b);
+
+// Samples mixed with weights of their own, one to three terms: y[n, l, c] = the sum over terms of
+// w[n] x[n, l, c]. Where something is held, y[n, l, c] = held.x[n, l, c] wherever held.where[l, c]
+// is not 0. That is a diffusion model's noising of x0 and a step of its sampler, whose conditioned
+// positions are inpainted (Janner et al. 2022).
+struct WeightedTerm {
+  Var w, x;  // [N], which take no gradient, and [N, L, C]
+};
+struct Held {
+  Tensor where = {};  // [L, C]; nothing is held without
+  Var x = {};         // [N, L, C], maybe one of the terms'
+};
+Var weighted_sum(std::span<const WeightedTerm> terms, const Held& held = {});
+
+// Rows of a table, x [rows, ...], index [N] -> [N, ...]. Here and below index holds whole numbers
+// from 0, at most 2^24 of them in f32 and none with a gradient. One that is too large means the
+// last, one that is negative or NaN the first: a device cannot refuse it.
+Var gather(const Tensor& x, const Var& index);
+// Windows into sequences: x [sequences, L, C] -> [N, length, C]. With S = L - length + 1 starts in
+// a sequence, window i begins at position i % S of sequence i / S.
+Var gather_windows(const Tensor& x, const Var& index, std::int64_t length);
+
 // The same elements under another shape.
 Var reshape(const Var& x, Shape shape);
 
@@ -78,8 +105,8 @@ Var reshape(const Var& x, Shape shape);
 Var windows(const Var& x, std::int64_t count, std::int64_t length, std::int64_t stride);
 
 // Mean squared error over all elements, one number; a target of one sequence serves the whole
-// batch.
-Var mse(const Var& y, const Tensor& target);
+// batch. Weights, of a sequence too, multiply the squares.
+Var mse(const Var& y, const Tensor& target, const Tensor& weights = {});
 // The same of each y[i], [sets, ...] -> [sets].
 Var mse_of_each(const Var& y, const Tensor& target);
 

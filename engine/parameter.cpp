@@ -81,6 +81,7 @@ std::int64_t ParameterList::size() const {
 }
 
 ParameterList::Flat ParameterList::flatten() {
+  if (flat_ && flat_->values.size() == size()) return *flat_;
   Flat flat{Tensor(device_, dtype_, Shape{size()}), Tensor(device_, dtype_, Shape{size()})};
   std::int64_t at = 0;
   for (Parameter& parameter : parameters_) {
@@ -94,6 +95,7 @@ ParameterList::Flat ParameterList::flatten() {
     move(parameter.grad, flat.grads);
     at += shape.size();
   }
+  flat_ = flat;
   return flat;
 }
 

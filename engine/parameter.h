@@ -1,6 +1,7 @@
 #pragma once
 
 #include <deque>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -69,8 +70,8 @@ class ParameterList {
   const std::deque<Parameter>& parameters() const { return parameters_; }
   std::int64_t size() const;  // learnable numbers in all
 
-  // Moves all values and all gradients into one flat buffer each and returns them: an optimizer
-  // then updates everything in one pass.
+  // Moves all values and all gradients into one flat buffer each, unless they lie there already,
+  // and returns them: an optimizer then updates everything in one pass.
   struct Flat {
     Tensor values;
     Tensor grads;
@@ -97,6 +98,7 @@ class ParameterList {
   std::deque<Parameter> parameters_;
   std::deque<Constant> constants_;
   std::set<std::string> names_;
+  std::optional<Flat> flat_;         // where they lie, of so many numbers
   const TensorMap* file_ = nullptr;  // while it is made for one
   std::string source_;
 };

@@ -56,6 +56,23 @@ Var Tape::normal(Shape shape, Stream stream, const Random& random) {
   return out;
 }
 
+Var Tape::uniform_integers(std::int64_t samples, std::int64_t count, Stream stream,
+                           const Random& random) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 24;  // what f32 counts to without gaps
+  SC_CHECK(count >= 1 && count <= kMost, "uniform_integers: expected a count from 1 to {}, got {}",
+           kMost, count);
+  Var out = make({samples});
+  on(device_, dtype_, [&]<class T>(auto& queue) {
+    run(queue,
+        kernels::IntegerFill<T>{.random = {random.seed(), static_cast<std::uint32_t>(stream)},
+                                .at = random.position(),
+                                .samples = samples,
+                                .count = static_cast<std::uint32_t>(count),
+                                .out = out.data<T>()});
+  });
+  return out;
+}
+
 void Tape::record(Var& output, std::span<const Var> inputs, std::function<void(Grads&)> backward) {
   for (const Var& input : inputs) {
     SC_CHECK(input.lifetimes_ == lifetimes_, "the inputs of an operation are of different tapes");

@@ -95,6 +95,10 @@ class Tape {
   // (seed, stream, step, first_sample + sample, position) alone, where `random` stands at (step,
   // first_sample).
   Var normal(Shape shape, Stream stream, const Random& random);
+  // Whole numbers, uniform on {0, ..., count - 1}: [samples], drawn as normal() draws, with a
+  // number for each sample. `count` is 1 to 2^24. From a stream of their own.
+  Var uniform_integers(std::int64_t samples, std::int64_t count, Stream stream,
+                       const Random& random);
 
   // For operations: a new output on the arena; and the way back from it. Does not record when no
   // input asks for a gradient; otherwise `output` becomes a Var that does.

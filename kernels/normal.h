@@ -88,4 +88,13 @@ SC_HOST_DEVICE inline float uniform(std::uint32_t word) {
   return static_cast<float>(word >> 8) * 1.1920928955078125e-7f - 1.0f;
 }
 
+// Uniform on {0, ..., count - 1}, of the first two words: the whole part of count times the
+// fraction 0.words of 64 bits. So each number has floor(2^64 / count) of the fractions, or one
+// more.
+SC_HOST_DEVICE inline std::uint32_t below(std::uint32_t count, const std::uint32_t words[4]) {
+  const std::uint64_t high = std::uint64_t{words[0]} * count;
+  const std::uint64_t low = std::uint64_t{words[1]} * count;
+  return static_cast<std::uint32_t>((high + (low >> 32)) >> 32);
+}
+
 }  // namespace sidechannel::kernels

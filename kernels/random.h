@@ -34,6 +34,21 @@ template <class T>
 void run(CpuQueue& queue, const NormalFill<T>& call);
 void run(CudaQueue& queue, const NormalFill<float>& call);
 
+// Uniform on {0, 1, ..., count - 1}, held as T; sample i has the number at->first_sample + i. Each
+// has a probability that is off from 1 / count by at most 2^-64 (below() in normal.h). A stream of
+// normals is not to be drawn from, too: a sample's first numbers are made of the same words.
+template <class T>
+struct IntegerFill {
+  RandomStream random;
+  const RandomPosition* at = nullptr;  // in the queue's memory
+  std::int64_t samples = 0;
+  std::uint32_t count = 1;  // 1 to 2^24
+  T* out = nullptr;         // [samples]
+};
+template <class T>
+void run(CpuQueue& queue, const IntegerFill<T>& call);
+void run(CudaQueue& queue, const IntegerFill<float>& call);
+
 // *at += by, counter by counter, modulo 2^32.
 struct RandomAdvance {
   RandomPosition* at = nullptr;

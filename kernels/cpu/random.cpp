@@ -26,6 +26,19 @@ void run(CpuQueue& queue, const NormalFill<T>& call) {
   });
 }
 
+template <class T>
+void run(CpuQueue& queue, const IntegerFill<T>& call) {
+  const RandomPosition first = *call.at;
+  queue.parallel_for(call.samples, 64, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      std::uint32_t words[4];
+      philox(call.random.seed, call.random.stream, first.step,
+             first.first_sample + static_cast<std::uint32_t>(i), 0, words);
+      call.out[i] = static_cast<T>(below(call.count, words));
+    }
+  });
+}
+
 void run(CpuQueue&, const RandomAdvance& call) {
   call.at->step += call.by.step;
   call.at->first_sample += call.by.first_sample;
@@ -48,6 +61,8 @@ void run(CpuQueue& queue, const UniformFill<T>& call) {
 
 template void run(CpuQueue&, const NormalFill<float>&);
 template void run(CpuQueue&, const NormalFill<double>&);
+template void run(CpuQueue&, const IntegerFill<float>&);
+template void run(CpuQueue&, const IntegerFill<double>&);
 template void run(CpuQueue&, const UniformFill<float>&);
 template void run(CpuQueue&, const UniformFill<double>&);
 

@@ -15,29 +15,15 @@
 
 #include <algorithm>
 
-#include "kernels/cuda/device/shared.cuh"
+#include "kernels/cuda/device/warp.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/sizes.h"
 
 namespace sidechannel::kernels {
 namespace {
 
-constexpr int kPositions = 32;
+constexpr int kPositions = device::kWarpSize;
 constexpr int kWarps = 8;
-
-struct WarpSums {
-  double of_warp[kWarps][kPositions];
-
-  // The sum over the block's warps, for each position.
-  __device__ __forceinline__ double total(double mine) {
-    of_warp[threadIdx.y][threadIdx.x] = mine;
-    __syncthreads();  // every warp's sums are written before they are added
-    double sum = 0;
-    for (const auto& warp : of_warp) sum += warp[threadIdx.x];
-    __syncthreads();  // all are read before the next call writes
-    return sum;
-  }
-};
 
 // Of a launch: grid.y counts them.
 template <int kMost>
@@ -52,7 +38,7 @@ __global__ void update(const __grid_constant__ Streams<kMost> streams) {
   const MomentsUpdate<float>& call = streams.at[blockIdx.y];
   if (call.halted && *call.halted != 0) return;  // all threads alike
   const std::int64_t samples = call.samples, length = call.length;
-  auto& sums = device::static_shared<WarpSums>();
+  auto& sums = device::static_shared<device::WarpSums<kWarps>>();
   const std::int64_t l = std::int64_t{blockIdx.x} * kPositions + threadIdx.x;
   const bool inside = l < length;
   const std::int64_t before = *call.count;

@@ -3,7 +3,8 @@
 //   loss = sum over i < size of (y[i] - target[i % target_size])^2 / size, summed in double
 //   dy[i] = dloss * 2 / size * (y[i] - target[i % target_size])
 //
-// of each set; as the target divides a set, the gradient counts i on through all of them.
+// of each set, each term times weights[i % weights_size] where there are weights; as target and
+// weights divide a set, the gradient counts i on through all of them.
 //
 // The order of the sum is told in blocked_sum.cuh, how threads map to elements in map.cuh.
 
@@ -34,6 +35,17 @@ struct SquaredError {
   }
 };
 
+template <class Index>
+struct WeightedSquaredError {
+  SquaredError<Index> squared;
+  const float* weights;
+  Index weights_size;
+
+  __device__ __forceinline__ double operator()(unsigned set, std::int64_t i) const {
+    return static_cast<double>(weights[static_cast<Index>(i) % weights_size]) * squared(set, i);
+  }
+};
+
 struct StoreMean {
   double size;
   float* loss;
@@ -54,14 +66,27 @@ struct Gradient {
   }
 };
 
+struct WeightedGradient {
+  Gradient plain;
+  const float* weights;
+
+  __device__ __forceinline__ float operator()(std::int64_t i, float y) const {
+    return plain(i, y) * weights[i % plain.dims.weights_size];
+  }
+};
+
 }  // namespace
 
 void run(CudaQueue& queue, const MseForward<float>& call) {
-  const auto [size, target_size, sets] = call.dims;
+  const auto [size, target_size, sets, weights_size] = call.dims;
   const StoreMean mean{size > 0 ? static_cast<double>(size) : 1.0, call.loss};
-  const auto sum = [&, size = size, sets = sets](auto divisor) {
+  const auto sum = [&, size = size, sets = sets, period = weights_size](auto divisor) {
+    using Index = decltype(divisor);
+    const SquaredError<Index> squared{call.y, call.target, size, divisor};
+    if (!call.weights) return blocked_sum(queue, "mse_forward", size, squared, mean, sets);
     blocked_sum(queue, "mse_forward", size,
-                SquaredError<decltype(divisor)>{call.y, call.target, size, divisor}, mean, sets);
+                WeightedSquaredError<Index>{squared, call.weights, static_cast<Index>(period)},
+                mean, sets);
   };
   constexpr std::int64_t kMost = std::numeric_limits<std::uint32_t>::max();
   if (std::max(size, target_size) > kMost) return sum(target_size);
@@ -70,8 +95,10 @@ void run(CudaQueue& queue, const MseForward<float>& call) {
 
 void run(CudaQueue& queue, const MseBackward<float>& call) {
   if (!call.dy.data) return;
-  map(queue, "mse_backward", call.dims.size * call.dims.sets,
-      Gradient{call.target, call.dims, call.dloss}, call.dy, call.y);
+  const std::int64_t size = call.dims.size * call.dims.sets;
+  const Gradient plain{call.target, call.dims, call.dloss};
+  if (!call.weights) return map(queue, "mse_backward", size, plain, call.dy, call.y);
+  map(queue, "mse_backward", size, WeightedGradient{plain, call.weights}, call.dy, call.y);
 }
 
 }  // namespace sidechannel::kernels

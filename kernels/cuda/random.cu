@@ -1,7 +1,7 @@
 // Noise by Philox4x32-10: thread t draws block t % blocks of four numbers of sample t / blocks, and
-// stores them at once where it can. Its counter says all about a number (kernels/normal.h), so
-// every device draws the same bits; for that, this file is compiled without contraction
-// (-fmad=false).
+// stores them at once where it can; of whole numbers, thread t draws the one of sample t. Its
+// counter says all about a number (kernels/normal.h), so every device draws the same bits; for
+// that, this file is compiled without contraction (-fmad=false).
 
 #include "kernels/random.h"
 
@@ -44,6 +44,16 @@ __global__ void fill_normals(NormalFill<float> call, bool packed) {
   }
 }
 
+__global__ void fill_integers(IntegerFill<float> call) {
+  device::after_earlier_launches();
+  const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= call.samples) return;
+  std::uint32_t words[4];
+  philox(call.random.seed, call.random.stream, call.at->step,
+         call.at->first_sample + static_cast<std::uint32_t>(i), 0, words);
+  call.out[i] = static_cast<float>(below(call.count, words));
+}
+
 __global__ void advance(RandomAdvance call) {
   device::after_earlier_launches();
   call.at->step += call.by.step;
@@ -76,6 +86,10 @@ void run(CudaQueue& queue, const NormalFill<float>& call) {
   if (threads == 0) return;
   launch(queue, "normal_fill", fill_normals, enough(threads), call,
          call.length % 4 == 0 && packable({call.out}));
+}
+
+void run(CudaQueue& queue, const IntegerFill<float>& call) {
+  launch(queue, "integer_fill", fill_integers, enough(call.samples), call);
 }
 
 void run(CudaQueue& queue, const RandomAdvance& call) {

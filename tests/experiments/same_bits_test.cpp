@@ -18,13 +18,16 @@
 #include "experiments/localization/welch.h"
 #include "experiments/run/settings.h"
 #include "kernels/adam.h"
+#include "kernels/add.h"
 #include "kernels/conv1d.h"
+#include "kernels/ema.h"
 #include "kernels/linear.h"
 #include "kernels/moments.h"
 #include "kernels/mse.h"
 #include "kernels/norm_act.h"
 #include "kernels/random.h"
 #include "kernels/reduce.h"
+#include "kernels/weighted_sum.h"
 #include "tests/harness/norm_check.h"
 #include "tests/harness/program.h"
 
@@ -298,6 +301,64 @@ TEST(SameBits, SumsAndAdam) {
         kernels::UniformFill<T>{
             .random = {7, 2}, .step = 0, .bound = 0.25, .size = size, .out = weights.data()});
     expect_digest(fmt::format("random/{}", type), Digest().add(noise).add(weights));
+  });
+}
+
+TEST(SameBits, PartsOfADiffusionModel) {
+  for_types([]<class T>(const char* type) {
+    const std::int64_t batch = 3, length = 37, channels = 19, size = batch * length * channels;
+    Numbers numbers;
+    const auto x = numbers.draw<T>(size), noise = numbers.draw<T>(size),
+               rows = numbers.draw<T>(batch * channels), w = numbers.draw<T>(batch),
+               of_sequence = numbers.draw<T>(length * channels);
+    kernels::CpuQueue& queue = harness::queue(2);
+    auto y = x, dx = x, dhold = x;
+    auto db = rows;
+    const kernels::AddDims add{batch, length, channels};
+    run(queue, kernels::AddForward<T>{.dims = add, .a = x.data(), .b = rows.data(), .y = y.data()});
+    run(queue,
+        kernels::AddBackward<T>{.dims = add, .dy = x.data(), .da = {dx.data()}, .db = {db.data()}});
+    expect_digest(fmt::format("add/{}", type), Digest().add(y).add(dx).add(db));
+
+    auto held = of_sequence;
+    for (T& value : held) value = value > T(0.5) ? T(1) : T(0);
+    const kernels::WeightedSumDims mixed{batch, length * channels, 2};
+    run(queue, kernels::WeightedSumForward<T>{.dims = mixed,
+                                              .w = {w.data(), rows.data()},
+                                              .x = {x.data(), noise.data()},
+                                              .held = held.data(),
+                                              .hold = noise.data(),
+                                              .y = y.data()});
+    run(queue, kernels::WeightedSumBackward<T>{.dims = mixed,
+                                               .w = {w.data(), rows.data()},
+                                               .held = held.data(),
+                                               .dy = x.data(),
+                                               .dx = {{dx.data(), Write::kAccumulate}},
+                                               .dhold = {dhold.data()}});
+    expect_digest(fmt::format("weighted_sum/{}", type), Digest().add(y).add(dx).add(dhold));
+
+    const kernels::MseDims mse{
+        .size = size, .target_size = size, .weights_size = length * channels};
+    T loss = 0;
+    run(queue, kernels::MseForward<T>{.dims = mse,
+                                      .y = x.data(),
+                                      .target = noise.data(),
+                                      .weights = of_sequence.data(),
+                                      .loss = &loss});
+    run(queue, kernels::MseBackward<T>{.dims = mse,
+                                       .y = x.data(),
+                                       .target = noise.data(),
+                                       .weights = of_sequence.data(),
+                                       .dloss = &loss,
+                                       .dy = {dx.data()}});
+    expect_digest(fmt::format("mse_weighted/{}", type), Digest().add(loss).add(dx));
+
+    run(queue, kernels::EmaUpdate<T>{
+                   .decay = 0.995, .size = size, .value = x.data(), .average = y.data()});
+    const kernels::RandomPosition at{3, 5};
+    run(queue, kernels::IntegerFill<T>{
+                   .random = {7, 3}, .at = &at, .samples = size, .count = 99991, .out = dx.data()});
+    expect_digest(fmt::format("ema_and_integers/{}", type), Digest().add(y).add(dx));
   });
 }
 

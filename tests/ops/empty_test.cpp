@@ -10,6 +10,8 @@
 #include "engine/moments.h"
 #include "engine/ops.h"
 #include "engine/optim/adam.h"
+#include "engine/optim/ema.h"
+#include "engine/sinusoidal_table.h"
 #include "tests/harness/backends.h"
 
 namespace sidechannel {
@@ -102,6 +104,17 @@ void check_empty_operations(const Device& device, DType dtype) {
     if (length > 0) {
       check("circular_pad", std::vector{x}, [](In in) { return circular_pad(in[0], 2, 1); });
     }
+    check("add", std::vector{x, x}, [](In in) { return add(in[0], in[1]); });
+    check("add, rows", std::vector{x, Shape{n, channels}}, [](In in) { return add(in[0], in[1]); });
+    // What is beside no channels is all there is.
+    check(
+        "concat", std::vector{x, Shape{n, length, 3}}, [](In in) { return concat(in[0], in[1]); },
+        0.5, std::vector<double>{0, 1});
+    check("weighted_sum", std::vector{x, x}, [&](In in) {
+      const Var w = in[0].tape().constant(Tensor::zeros(device, dtype, {n}));
+      const WeightedTerm terms[] = {{w, in[0]}, {w, in[1]}};
+      return weighted_sum(terms, {Tensor::zeros(device, dtype, {length, channels}), in[1]});
+    });
     check("reshape", std::vector{x}, [&](In in) {
       return reshape(in[0], Shape{channels, length, n, 1});
     });
@@ -175,6 +188,10 @@ void check_empty_operations(const Device& device, DType dtype) {
     for (const Shape& target : {Shape{0}, Shape{7}}) {
       check("mse", std::vector{x},
             [&](In in) { return mse(in[0], Tensor::zeros(device, dtype, target)); });
+      check("mse, weighted", std::vector{x}, [&](In in) {
+        const Tensor zeros = Tensor::zeros(device, dtype, target);
+        return mse(in[0], zeros, zeros);
+      });
     }
   }
 
@@ -192,12 +209,24 @@ void check_empty_operations(const Device& device, DType dtype) {
     const HostArray variance = moments.variance();
     for (const double value : variance.as<double>()) EXPECT_EQ(value, 0);
   }
+  const auto zeros = [&](Shape shape) { return Tensor::zeros(device, dtype, shape); };
+  EXPECT_EQ(tape.uniform_integers(0, 5, Stream::kNoise, Random(device, 1)).size(), 0);
+  for (const std::int64_t rows : {0, 2}) {
+    const Var index = tape.constant(zeros({rows}));
+    EXPECT_EQ(gather(zeros({3, 0}), index).shape(), (Shape{rows, 0}));
+    EXPECT_EQ(gather_windows(zeros({3, 5, 0}), index, 2).shape(), (Shape{rows, 2, 0}));
+  }
+  EXPECT_EQ(gather(zeros({3, 4}), tape.constant(zeros({0}))).shape(), (Shape{0, 4}));
+  EXPECT_EQ(sinusoidal_table(device, dtype, 0, 4).shape(), (Shape{0, 4}));
   ParameterList none(device, dtype, 1);
   none.add_uniform("none", {0, 3}, 1);
   Adam adam(none, AdamRule());
   adam.step();
   EXPECT_EQ(adam.steps(), 1);
   EXPECT_EQ(adam.gradient_norm(), 0);
+  Ema ema(none, 0.9);
+  ema.update();
+  EXPECT_EQ(ema.average().size(), 0);
 }
 
 // Nothing in, nothing out; sums over nothing are 0; no crash, no NaN.

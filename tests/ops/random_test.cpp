@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <random>
 
 #include "engine/tape.h"
 #include "kernels/normal.h"
@@ -45,6 +46,20 @@ std::vector<T> uniforms(auto& queue, const RandomStream& random, std::uint32_t s
   BufferOn<Backend, T> out(size);
   run(queue, kernels::UniformFill<T>{
                  .random = random, .step = step, .bound = bound, .size = size, .out = out.data()});
+  EXPECT_TRUE(out.walls_stand());
+  return harness::values_of_all({&out});
+}
+
+template <class Backend, class T = float>
+std::vector<T> integers(auto& queue, const RandomStream& random, const RandomPosition& position,
+                        std::int64_t samples, std::uint32_t count) {
+  const BufferOn<Backend, RandomPosition> at(std::vector{position});
+  BufferOn<Backend, T> out(samples);
+  run(queue, kernels::IntegerFill<T>{.random = random,
+                                     .at = at.data(),
+                                     .samples = samples,
+                                     .count = count,
+                                     .out = out.data()});
   EXPECT_TRUE(out.walls_stand());
   return harness::values_of_all({&out});
 }
@@ -103,6 +118,24 @@ BACKEND_TEST(Uniform, DrawsTheStoredBits) {
   EXPECT_EQ(hash_of(values), 4891574343632545335u);
 }
 
+BACKEND_TEST(Integers, DrawsTheStoredNumbers) {
+  const auto draw = [](const auto&... what) {
+    return integers<Backend>(Backend::queue(), what...);
+  };
+  const RandomPosition at{kStep, 3};
+  EXPECT_EQ(draw(kStream, at, 12, 1000u),
+            (std::vector<float>{446, 132, 693, 837, 434, 441, 680, 647, 427, 774, 140, 335}));
+  EXPECT_EQ(draw(kStream, at, 5, 1u << 24),
+            (std::vector<float>{7492914, 2226273, 11640739, 14043568, 7295663}));
+  EXPECT_EQ(draw(kStream, at, 3, 1u), (std::vector<float>{0, 0, 0}));
+  EXPECT_EQ(hash_of(draw(RandomStream{1, 4}, RandomPosition{0, 0}, 3000, 65537u)),
+            11353982439127307653u);
+  // Samples that wrap around.
+  EXPECT_EQ(hash_of(draw(RandomStream{0xfedcba9876543210, 1}, RandomPosition{99999, 4294967290}, 10,
+                         9999991u)),
+            12909891670709182681u);
+}
+
 // In f64 too: the same numbers.
 template <class Backend>
 void check_bits_of_normals(const RandomStream& random, const RandomPosition& at,
@@ -157,6 +190,44 @@ BACKEND_TEST(Normal, DependsOnItsPlaceAlone) {
     EXPECT_TRUE(std::equal(shorter.begin(), shorter.end(), whole.begin()));
     return normals<Backend>(queue, kStream, {kStep, 0}, 300, 61);
   });
+}
+
+BACKEND_TEST(Integers, DependOnTheirPlaceAlone) {
+  for (const std::int64_t samples : {0, 1, 255, 256, 257, 3000}) {
+    const auto whole =
+        integers<harness::OnCpu>(harness::queue(), kStream, {kStep, 10}, samples, 99);
+    Backend::for_types([&]<class T>(auto& queue) {
+      const std::vector<T> wide(whole.begin(), whole.end());
+      EXPECT_EQ((integers<Backend, T>(queue, kStream, {kStep, 10}, samples, 99)), wide);
+    });
+    Backend::expect_same_bits("integers", [&](auto& queue) {
+      for (const std::int64_t first : {samples / 3, samples / 2}) {
+        const auto rest = integers<Backend>(
+            queue, kStream, {kStep, static_cast<std::uint32_t>(10 + first)}, samples - first, 99);
+        EXPECT_TRUE(std::equal(rest.begin(), rest.end(), whole.begin() + first, whole.end()));
+      }
+      return integers<Backend>(queue, kStream, {kStep, 10}, samples, 99);
+    });
+  }
+}
+
+TEST(Integers, OnTheTapeAreIndexedBySampleToo) {
+  Tape tape(harness::device(), DType::kF32);
+  Random random(harness::device(), kStream.seed);
+  random.seek(kStep, 3);
+  const Var drawn = tape.uniform_integers(12, 1000, Stream::kNoise, random);
+  EXPECT_TRUE((drawn.shape() == Shape{12}));
+  EXPECT_FALSE(drawn.requires_grad());
+  EXPECT_EQ(harness::values_of(drawn.value()),
+            (std::vector<double>{446, 132, 693, 837, 434, 441, 680, 647, 427, 774, 140, 335}));
+  random.advance(0, 2);
+  EXPECT_EQ(harness::values_of(tape.uniform_integers(3, 1000, Stream::kNoise, random).value()),
+            (std::vector<double>{693, 837, 434}));
+  for (const std::int64_t count :
+       {std::int64_t{0}, std::int64_t{-1}, (std::int64_t{1} << 24) + 1}) {
+    EXPECT_EQ(harness::error_of([&] { tape.uniform_integers(3, count, Stream::kNoise, random); }),
+              fmt::format("uniform_integers: expected a count from 1 to 16777216, got {}", count));
+  }
 }
 
 TEST(Normal, OnTheTapeAreIndexedBySampleToo) {
@@ -307,6 +378,67 @@ TEST(Normal, NumbersOfDifferentCountersAreIndependent) {
     expect_independent({first.begin(), first.end() - lag}, {first.begin() + lag, first.end()},
                        fmt::format("lag {}", lag));
   }
+}
+
+__extension__ typedef unsigned __int128 Wide;
+
+// The numbers that `draw` gives for another fraction than the definition: those at both ends of the
+// fractions of some numbers, where a word too few or a rounding would show, and random ones.
+template <class DrawBelow>
+int wrong_numbers(const DrawBelow& draw) {
+  int wrong = 0;
+  const auto check = [&](std::uint32_t count, std::uint64_t fraction) {
+    const std::uint32_t words[4] = {static_cast<std::uint32_t>(fraction >> 32),
+                                    static_cast<std::uint32_t>(fraction), 0, 0};
+    wrong += draw(count, words) != static_cast<std::uint32_t>(Wide{fraction} * count >> 64);
+  };
+  std::mt19937_64 random(1);
+  for (const std::uint32_t count :
+       {1u, 2u, 3u, 1000u, 65537u, 9999991u, (1u << 24) - 1, 1u << 24}) {
+    for (int i = 0; i < 1000; ++i) {
+      const std::uint64_t number = random() % count;
+      const Wide first = ((Wide{number} << 64) + count - 1) / count;  // the first of its fractions
+      check(count, static_cast<std::uint64_t>(first));
+      check(count, static_cast<std::uint64_t>(first - (first > 0 ? 1 : 0)));
+      check(count, random());
+    }
+    check(count, ~std::uint64_t{0});
+  }
+  return wrong;
+}
+
+// So each number has as many of the 2^64 fractions as any other, or one more.
+TEST(Integers, AreTheWholePartsOfFractions) {
+  EXPECT_EQ(wrong_numbers(kernels::below), 0);
+  // Known-wrong variants: one word alone, the words' order, a remainder.
+  EXPECT_GT(wrong_numbers([](std::uint32_t count, const std::uint32_t* words) {
+              return static_cast<std::uint32_t>(std::uint64_t{words[0]} * count >> 32);
+            }),
+            100);
+  EXPECT_GT(wrong_numbers([](std::uint32_t count, const std::uint32_t* words) {
+              const std::uint32_t turned[4] = {words[1], words[0], 0, 0};
+              return kernels::below(count, turned);
+            }),
+            1000);
+  EXPECT_GT(wrong_numbers(
+                [](std::uint32_t count, const std::uint32_t* words) { return words[0] % count; }),
+            1000);
+}
+
+TEST(Integers, AreUniform) {
+  for (const std::uint32_t count : {2u, 7u, 20u, 256u}) {
+    const auto values =
+        integers<harness::OnCpu>(harness::queue(2), {47, 3}, {0, 0}, 1000003, count);
+    std::vector<double> seen(count);
+    for (const float value : values) ++seen.at(static_cast<std::size_t>(value));
+    const double p = 1.0 / count, n = static_cast<double>(values.size());
+    for (const double times : seen) {
+      EXPECT_NEAR(times, n * p, kSigmas * std::sqrt(n * p * (1 - p))) << count;
+    }
+  }
+  auto values = integers<harness::OnCpu>(harness::queue(2), {48, 3}, {0, 0}, 1000003, 1u << 24);
+  std::sort(values.begin(), values.end());
+  expect_distribution(values, [](double x) { return x / 0x1p24; });
 }
 
 TEST(Uniform, IsUniformWithinItsBound) {

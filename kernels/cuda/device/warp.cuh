@@ -62,4 +62,23 @@ __device__ __forceinline__ T block_sum(T value) {
   return warp_sum(value);
 }
 
+// For blocks of (kWarpSize, kWarps) threads: where the numbers of the lanes of one place in their
+// warps are added up, for each place. Every thread takes part and gets its place's sum. Callers
+// need no barrier before or between calls.
+//
+// Order: the warps one after the other.
+template <int kWarps>
+struct WarpSums {
+  double of_warp[kWarps][kWarpSize];
+
+  __device__ __forceinline__ double total(double mine) {
+    of_warp[threadIdx.y][threadIdx.x] = mine;
+    __syncthreads();  // every warp's numbers are written before they are added
+    double sum = 0;
+    for (const auto& warp : of_warp) sum += warp[threadIdx.x];
+    __syncthreads();  // all are read before the next call writes
+    return sum;
+  }
+};
+
 }  // namespace sidechannel::kernels::device
