@@ -114,12 +114,36 @@ enum class Statistics {
   kPopulation,  // the running statistics
 };
 
-// What somebody wants to see, or to hold, of the normalizations of layers in a row.
+// What somebody holds of a network's normalizations, and sees of them, in the order in which they
+// run.
 struct NormHook {
-  // In the order of the layers; one without tensors takes its own statistics, as all do where there
-  // are none here.
-  std::vector<FixedStatistics> fixed;
-  std::vector<Var> inputs = {};  // receives what each layer normalizes, [N, L, C]
+  struct Layer {
+    FixedStatistics fixed = {};  // instead of its own, where given
+    // On the way back; with `fixed` nothing passes in any case.
+    bool through_mean = true;
+    bool through_variance = true;
+  };
+  std::vector<Layer> layers = {};  // beyond its end: as without a hook
+  // Receive what each layer normalizes, [N, L, C], and over which sets.
+  std::vector<Var> inputs = {};
+  std::vector<NormOptions> sets = {};
+
+  // For networks, before their first layer and behind their last one. Error where more is held than
+  // there is.
+  void begin() {
+    inputs.clear();
+    sets.clear();
+  }
+  void end() const {
+    SC_CHECK(layers.size() <= inputs.size(), "norm_act: {} layers are held, where there are {}",
+             layers.size(), inputs.size());
+  }
+  // For a layer, whose turn it is.
+  Layer next(const Var& x, const NormOptions& options) {
+    inputs.push_back(x);
+    sets.push_back(options);
+    return inputs.size() <= layers.size() ? layers[inputs.size() - 1] : Layer();
+  }
 };
 
 // Normalization with an activation, [N, L, C] -> the same. Parameters NAME.weight (gamma) and
@@ -129,6 +153,8 @@ class NormAct {
   NormAct(ParameterList& list, const std::string& name, std::int64_t channels, NormOptions options,
           bool track_running = false)
       : options_(options) {
+    SC_CHECK(options.centred || !track_running,
+             "norm_act: RMS statistics have no mean for running statistics to follow");
     gamma_ = &list.add_filled(name + ".weight", {channels}, 1);
     beta_ = &list.add_filled(name + ".bias", {channels}, 0);
     if (track_running) {
@@ -138,21 +164,23 @@ class NormAct {
     }
   }
 
-  Var operator()(const Var& x, const FixedStatistics& fixed) const {
-    Tape& tape = x.tape();
-    return norm_act_population(x, tape.parameter(*gamma_), tape.parameter(*beta_), fixed.mean,
-                               fixed.variance, options_);
-  }
-
-  Var operator()(const Var& x, Statistics statistics) const {
-    if (statistics == Statistics::kPopulation) {
-      SC_CHECK(running_, "norm_act: population statistics were not tracked by this layer");
-      return (*this)(x, FixedStatistics{running_->mean, running_->variance});
-    }
-    Tape& tape = x.tape();
+  Var operator()(const Var& x, Statistics statistics, NormHook* hook = nullptr) const {
+    const NormHook::Layer held = hook ? hook->next(x, options_) : NormHook::Layer();
+    const Var gamma = x.tape().parameter(*gamma_), beta = x.tape().parameter(*beta_);
     NormOptions options = options_;
+    FixedStatistics fixed = held.fixed;
+    if (!fixed.mean && statistics == Statistics::kPopulation) {
+      SC_CHECK(running_, "norm_act: population statistics were not tracked by this layer");
+      fixed = {running_->mean, running_->variance};
+    }
+    if (fixed.mean) {
+      options.centred = true;  // by the mean that is given, which is 0 for RMS
+      return norm_act_population(x, gamma, beta, fixed.mean, fixed.variance, options);
+    }
     options.update = updated(statistics);
-    return norm_act(x, tape.parameter(*gamma_), tape.parameter(*beta_), options);
+    options.through_mean = options.through_mean && held.through_mean;
+    options.through_variance = options.through_variance && held.through_variance;
+    return norm_act(x, gamma, beta, options);
   }
 
  private:
@@ -190,19 +218,9 @@ class ConvNormAct {
     const bool population = !norms_.empty() && statistics == Statistics::kPopulation;
     const Conv1dOptions& own = convs_.front().options_;
     if (population || own.mode == PaddingMode::kCircular || own.stride != 1 || hook) {
-      SC_CHECK(!hook || hook->fixed.empty() || hook->fixed.size() == norms_.size(),
-               "norm_act: fixed statistics of {} layers, where there are {}", hook->fixed.size(),
-               norms_.size());
       for (std::size_t i = 0; i < convs_.size(); ++i) {
         x = convs_[i](x);
-        if (hook && !norms_.empty()) hook->inputs.push_back(x);
-        if (norms_.empty()) {
-          x = activate(x, options_.activation);
-        } else if (hook && !hook->fixed.empty() && hook->fixed[i].mean) {
-          x = norms_[i](x, hook->fixed[i]);
-        } else {
-          x = norms_[i](x, statistics);
-        }
+        x = norms_.empty() ? activate(x, options_.activation) : norms_[i](x, statistics, hook);
         if (hidden) hidden->push_back(x);
       }
       return x;

@@ -24,8 +24,8 @@ struct FixedStatistics {
   Tensor variance;
 };
 
-// Which values share a mean and a variance (the sets S_i of the paper's Appendix A), and what
-// follows the normalization.
+// Which values share a mean and a variance (the sets S_i of the paper's Appendix A), what follows
+// the normalization, and what gradients pass through on the way back.
 struct NormOptions {
   std::int64_t channels_per_set = 1;
   std::int64_t samples_per_set = 1;
@@ -33,6 +33,11 @@ struct NormOptions {
   Activation activation = Activation::kRelu;
   RunningStatistics* update = nullptr;  // moved towards the batch's statistics, where given
   std::int64_t positions_per_set = 0;   // neighbouring ones, with one sample a set; 0: all
+  bool centred = true;  // otherwise the mean counts as 0, and the variance is the mean of x^2: RMS
+  // Otherwise a constant on the way back, as by PyTorch's detach(). Without both, dx is 0 where dy
+  // is.
+  bool through_mean = true;
+  bool through_variance = true;
 };
 
 }  // namespace sidechannel

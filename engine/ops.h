@@ -32,10 +32,10 @@ Var conv_transpose1d(const Var& x, const Var& w, const Var& b, std::int64_t padd
 Var circular_pad(const Var& x, std::int64_t before, std::int64_t after);
 
 // Normalization by the batch's statistics, with an activation: x [N, L, C], gamma and beta [C] ->
-// [N, L, C].
+// [N, L, C]. Running statistics need centred sets of all positions.
 Var norm_act(const Var& x, const Var& gamma, const Var& beta, const NormOptions& options);
 
-// The same by fixed statistics: population mean and variance [C].
+// The same by fixed statistics: population mean and variance [C]. RMS has none.
 Var norm_act_population(const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
                         const Tensor& variance, const NormOptions& options);
 

@@ -34,7 +34,7 @@ Var Tape::leaf(const Tensor& value) {
 }
 
 Var Tape::parameter(Parameter& parameter) {
-  if (!recording_) return constant(parameter.value);
+  if (!recording_ || holds_parameters_) return constant(parameter.value);
   // A parameter that is used twice is one node, so that its gradients add up.
   const auto [known, added] = parameters_.try_emplace(&parameter, static_cast<int>(nodes_.size()));
   if (added) nodes_.push_back({{}, parameter.value.shape(), parameter.grad, &parameter});

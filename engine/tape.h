@@ -89,7 +89,7 @@ class Tape {
   Var constant(const Tensor& value) { return {lifetimes_, value, -1}; }
   // An input with a gradient, to be read by gradient() after backward().
   Var leaf(const Tensor& value);
-  // A parameter; its gradient goes to parameter.grad.
+  // A parameter; its gradient goes to parameter.grad. A constant under HoldParameters.
   Var parameter(Parameter& parameter);
   // Standard normal noise. shape [samples, length, 1] or [samples, length]; the numbers depend on
   // (seed, stream, step, first_sample + sample, position) alone, where `random` stands at (step,
@@ -134,6 +134,9 @@ class Tape {
   // While false, operations compute but record nothing.
   bool recording() const { return recording_; }
   void set_recording(bool recording) { recording_ = recording; }
+  // While true, parameters come onto the tape as constants.
+  bool holds_parameters() const { return holds_parameters_; }
+  void set_holds_parameters(bool holds) { holds_parameters_ = holds; }
 
   // Shown what every operation gave for which inputs, recorded or not; an empty one ends it.
   using Watch = std::function<void(const Var& output, std::span<const Var> inputs)>;
@@ -158,6 +161,7 @@ class Tape {
   std::vector<Node> nodes_;
   std::unordered_map<const Parameter*, int> parameters_;
   bool recording_ = true;
+  bool holds_parameters_ = false;
   Watch watch_;
 };
 
@@ -201,6 +205,22 @@ class NoGrad {
   ~NoGrad() { tape_.set_recording(before_); }
   NoGrad(const NoGrad&) = delete;
   NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  Tape& tape_;
+  bool before_;
+};
+
+// Takes parameters for constants for as long as it lives: what is recorded meanwhile leads back to
+// leaves alone, in fewer passes. Parameters that are on the tape already stay what they are.
+class HoldParameters {
+ public:
+  explicit HoldParameters(Tape& tape) : tape_(tape), before_(tape.holds_parameters()) {
+    tape.set_holds_parameters(true);
+  }
+  ~HoldParameters() { tape_.set_holds_parameters(before_); }
+  HoldParameters(const HoldParameters&) = delete;
+  HoldParameters& operator=(const HoldParameters&) = delete;
 
  private:
   Tape& tape_;

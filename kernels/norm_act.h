@@ -27,8 +27,12 @@ namespace sidechannel::kernels {
 //   - BatchNorm in groups of n samples: (1, n, all)
 //   - PackNorm: (1, 2, all), pairs side by side
 //
+// Sets that are not centred have a mean of 0 by definition, and the mean of x^2 for a variance:
+// RMSNorm (Zhang and Sennrich 2019), with a beta as the others have.
+//
 // How good the results are, and for which x, is told in docs/numerics.md: as good far from zero as
-// near it, and NaN, never a wrong number, where a sum of squares of x - mean leaves T's range.
+// near it, and NaN, never a wrong number, where a sum of squares of x - mean leaves T's range (or
+// the mean of x^2 of a set that is not centred).
 //
 // Where x is empty, y and dx are, and the sums over it (dgamma, dbeta) are 0; the statistics of a
 // set without values are not written, and move no averages.
@@ -41,6 +45,7 @@ struct NormDims {
   double epsilon;
   Activation activation;
   std::int64_t positions_per_set = 0;  // divides length, with one sample a set; 0: all
+  bool centred = true;                 // a population's are, by the mean that is given
 
   // Kernels see x as [groups, rows, channels]: the sets of a group are side by side, each all rows
   // of its channels.
@@ -56,7 +61,7 @@ struct NormDims {
 };
 
 // Statistics of the sets, kept per channel for the backward pass: [groups(), channels] each, equal
-// for all channels of a set.
+// for all channels of a set. Of one that is not centred both parts of the mean are 0.
 //
 // The mean is mean + mean_rest. x - mean is what the kernels compute of each x, off by a rounding
 // of its own; the rest joins the constants of a channel. So mean is the mean rounded to T, and the
@@ -95,6 +100,10 @@ struct NormBackward {
   GradOut<T> dx = {};
   GradOut<T> dbeta = {};
   GradOut<T> dgamma = {};
+  // Whether dx takes in how the mean and the variance move with x. What it does not take in is left
+  // out, not multiplied by 0: without both, dx is dy's own part, exactly 0 where dy is.
+  bool through_mean = true;
+  bool through_variance = true;
 };
 template <class T>
 void run(CpuQueue& queue, const NormBackward<T>& call);
@@ -133,10 +142,10 @@ void run(CpuQueue& queue, const NormPopulationBackward<T>& call);
 void run(CudaQueue& queue, const NormPopulationBackward<float>& call);
 
 // Moves the exponential moving averages towards the batch's statistics, as PyTorch does:
-// running = (1 - momentum) * running + momentum * current, with the unbiased variance. Sets of one
-// sample are averaged over the batch first (InstanceNorm); sets of several samples are applied one
-// after the other, as the micro-batches that they stand for would be. Needs channels_per_set == 1
-// and positions_per_set == 0.
+// running = (1 - momentum) * running + momentum * current, with the unbiased variance of the set's
+// size. All channels of a set follow its statistics. Sets of one sample are averaged over the batch
+// first (InstanceNorm, GroupNorm, LayerNorm); sets of several samples are applied one after the
+// other, as the micro-batches that they stand for would be. Needs centred sets of all positions.
 template <class T>
 struct NormUpdateRunning {
   NormDims dims;

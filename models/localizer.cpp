@@ -70,7 +70,7 @@ void LocalizerConfig::check() const {
           fmt::format("kernel size {}: expected an odd number", kernel_size));
   require(depth >= 2, fmt::format("depth {}: expected at least 2 convolutions", depth));
   require(channels >= 1, fmt::format("channels {}: expected at least 1", channels));
-  if (norm == NormKind::kGroup) {
+  if (info_of(norm).has_groups) {
     require(groups >= 1 && channels % groups == 0,
             fmt::format("groups {}: expected a divisor of the {} channels", groups, channels));
   }
@@ -114,9 +114,12 @@ Var Localizer::operator()(const Var& x, Statistics statistics, std::vector<Var>*
                 (config_.padding != Padding::kNone || x.shape()[1] == config_.length())),
            "packed localizer: expected pairs of sequences, [2 N, {}, 1], got {}", config_.length(),
            x.shape().str());
+  if (hook) hook->begin();
   const Var z = conv_in_(x);
   if (hidden) hidden->push_back(z);
-  return conv_out_(blocks_(z, statistics, hidden, hook));
+  const Var y = conv_out_(blocks_(z, statistics, hidden, hook));
+  if (hook) hook->end();
+  return y;
 }
 
 }  // namespace sidechannel

@@ -29,7 +29,7 @@ struct LocalizerConfig {
   std::int64_t channels = 32;    // h
   std::int64_t kernel_size = 5;  // k, odd
   NormKind norm = NormKind::kInstance;
-  std::int64_t groups = 1;           // G, for group norm
+  std::int64_t groups = 1;           // G, of group norms
   std::int64_t samples_per_set = 1;  // for batch norm: the samples that share their statistics
   Padding padding = Padding::kZeros;
   InitialBiases biases = InitialBiases::kUniform;  // of all convolutions

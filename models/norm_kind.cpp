@@ -11,18 +11,25 @@ using S = NormSettings;
 using O = NormOptions;
 
 // In the order in which people read them.
+constexpr void (*kOfGroups)(const S&, O&) = [](const S& s, O& o) {
+  o.channels_per_set = s.channels / s.groups;
+};
 constexpr NormKindInfo kKinds[] = {
-    {NormKind::kNone, "none", true, false, [](const S&, O&) {}},
-    {NormKind::kInstance, "instance", true, false, [](const S&, O&) {}},
-    {NormKind::kGroup, "group", true, false,
-     [](const S& s, O& o) { o.channels_per_set = s.channels / s.groups; }},
-    {NormKind::kLayer, "layer", true, false,
+    {NormKind::kNone, "none", true, false, false, [](const S&, O&) {}},
+    {NormKind::kInstance, "instance", true, false, false, [](const S&, O&) {}},
+    {NormKind::kGroup, "group", true, true, false, kOfGroups},
+    {NormKind::kGroupPopulation, "group_population", true, true, true, kOfGroups},
+    {NormKind::kLayer, "layer", true, false, false,
      [](const S& s, O& o) { o.channels_per_set = s.channels; }},
-    {NormKind::kPosition, "position", true, false,
+    {NormKind::kPosition, "position", true, false, false,
      [](const S& s, O& o) { o.channels_per_set = s.channels, o.positions_per_set = 1; }},
-    {NormKind::kBatch, "batch", true, true,
+    {NormKind::kRms, "rms", true, false, false,
+     [](const S& s, O& o) {
+       o.channels_per_set = s.channels, o.positions_per_set = 1, o.centred = false;
+     }},
+    {NormKind::kBatch, "batch", true, false, true,
      [](const S& s, O& o) { o.samples_per_set = s.samples_per_set; }},
-    {NormKind::kPack, "pack", false, false, [](const S&, O& o) { o.samples_per_set = 2; }},
+    {NormKind::kPack, "pack", false, false, false, [](const S&, O& o) { o.samples_per_set = 2; }},
 };
 
 }  // namespace

@@ -12,7 +12,7 @@ namespace sidechannel {
 // What a kind of normalization may ask of a network's settings.
 struct NormSettings {
   std::int64_t channels;
-  std::int64_t groups;           // G, for group norm
+  std::int64_t groups;           // G, of kinds that have groups
   std::int64_t samples_per_set;  // for batch norm: the samples that share their statistics
 };
 
@@ -22,8 +22,10 @@ enum class NormKind {
   kNone,
   kInstance,
   kGroup,
-  kLayer,     // over channels and positions
-  kPosition,  // over the channels of each position, as transformers have it: it cannot leak
+  kGroupPopulation,  // group norm that tracks running averages, to be evaluated with them
+  kLayer,            // over channels and positions
+  kPosition,         // over the channels of each position, as transformers have it: it cannot leak
+  kRms,              // the same without a mean
   kBatch,
   kPack,  // PackNorm of Section 3.2: two neighbouring sequences end to end
 };
@@ -32,6 +34,7 @@ struct NormKindInfo {
   NormKind kind;
   const char* name;
   bool localizes;  // in networks of Equation (1); the other ones are Section 3.2's
+  bool has_groups;
   bool has_running_statistics;
   void (*choose_sets)(const NormSettings& settings, NormOptions& options);
 };

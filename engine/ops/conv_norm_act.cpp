@@ -76,10 +76,11 @@ struct Kept {
 
 // Whether the device computes the layers together. Not where one tensor is several of their
 // parameters; nor where somebody looks at every operation, or at layers on whose results gradients
-// depend; nor where a bias has a gradient and its weights have none: alone it is summed in another
-// order.
-bool together(const Kept& kept, bool records, bool hidden) {
+// depend; nor where these do not pass through the statistics; nor where a bias has a gradient and
+// its weights have none: alone it is summed in another order.
+bool together(const Kept& kept, const NormOptions& options, bool records, bool hidden) {
   if (kept.x.tape().watched() || (records && hidden) || layers_apart()) return false;
+  if (!options.through_mean || !options.through_variance) return false;
   for (const ConvNormActParameters& p : kept.parameters) {
     if (records && p.b.requires_grad() && !p.w.requires_grad()) return false;
   }
@@ -135,7 +136,7 @@ Var conv_norm_act(const Var& x, std::span<const ConvNormActParameters> layers, s
   Tape& tape = x.tape();
   const std::vector<Var> inputs = kept.inputs();
   const bool records = tape.records(inputs);
-  if (!together(kept, records, hidden != nullptr)) {
+  if (!together(kept, options, records, hidden != nullptr)) {
     return one_by_one(kept, padding, options, hidden);
   }
   std::vector<Var> z(layers.size());  // of the last layer, and of those that are asked for

@@ -32,7 +32,8 @@ kernels::NormDims norm_dims(const char* name, const Shape& x, const Var& gamma, 
           .samples_per_set = options.samples_per_set,
           .epsilon = options.epsilon,
           .activation = options.activation,
-          .positions_per_set = options.positions_per_set};
+          .positions_per_set = options.positions_per_set,
+          .centred = options.centred};
 }
 
 kernels::NormDims batch_norm_dims(const char* name, const Shape& x, const Var& gamma,
@@ -51,10 +52,10 @@ kernels::NormDims batch_norm_dims(const char* name, const Shape& x, const Var& g
            "{}: sets of {} positions hold one sample, not {}", name, positions,
            dims.samples_per_set);
   if (const RunningStatistics* running = options.update) {
-    SC_CHECK(dims.channels_per_set == 1 && positions == 0,
-             "{}: running statistics need sets of one channel and all positions, got {} channels "
-             "and {} positions",
-             name, dims.channels_per_set, positions == 0 ? dims.length : positions);
+    SC_CHECK(positions == 0, "{}: running statistics need sets of all positions, got {} of {}",
+             name, positions, dims.length);
+    SC_CHECK(dims.centred, "{}: RMS statistics have no mean for running statistics to follow",
+             name);
     check_statistics(name, running->mean, running->variance, dims.channels);
   }
   return dims;
@@ -102,7 +103,9 @@ Var norm_act(const Var& x, const Var& gamma, const Var& beta, const NormOptions&
                                           .dy = g.output<T>(),
                                           .dx = g.into<T>(x),
                                           .dbeta = g.into<T>(beta),
-                                          .dgamma = g.into<T>(gamma)});
+                                          .dgamma = g.into<T>(gamma),
+                                          .through_mean = options.through_mean,
+                                          .through_variance = options.through_variance});
     });
   });
   return y;
@@ -111,6 +114,7 @@ Var norm_act(const Var& x, const Var& gamma, const Var& beta, const NormOptions&
 Var norm_act_population(const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
                         const Tensor& variance, const NormOptions& options) {
   const kernels::NormDims dims = norm_dims("norm_act_population", x.shape(), gamma, beta, options);
+  SC_CHECK(dims.centred, "norm_act_population: RMS statistics have no population");
   check_statistics("norm_act_population", mean, variance, dims.channels);
   Var y = x.tape().make(x.shape());
   on(x.device(), x.dtype(), [&]<class T>(auto& queue) {

@@ -79,7 +79,8 @@ def exit_code_of(program, main, arguments):
 
 # What figures call kinds of normalization; others go by their own name.
 NORM_NAMES = {"instance": "InstanceNorm", "group": "GroupNorm", "layer": "LayerNorm",
-              "position": "LayerNorm per position", "batch": "BatchNorm"}
+              "group_population": "GroupNorm", "position": "LayerNorm per position",
+              "rms": "RMSNorm per position", "batch": "BatchNorm"}
 STATISTICS = ("minibatch", "population")
 INPUTS = ("noise", "periodic", "low-rank", "constant")
 
@@ -121,13 +122,15 @@ class Run:
         if self.norm == "none":
             return "without norm"
         name = NORM_NAMES.get(self.norm, self.norm)
-        return name + (f" (G = {self.settings.get('groups', '?')})" if self.norm == "group" else "")
+        groups = self.norm in ("group", "group_population")
+        return name + (f" (G = {self.settings.get('groups', '?')})" if groups else "")
 
     @property
     def conditions(self):
         """What else tells the run from others: pairs of a value and what it is a value of."""
         pairs = []
-        if self.norm == "batch" or (self.norm != "none" and self.statistics != "minibatch"):
+        chosen = self.norm in ("batch", "group_population")
+        if chosen or (self.norm != "none" and self.statistics != "minibatch"):
             pairs.append((self.statistics, "statistics"))
         if self.input != "noise":
             pairs.append((self.input, "input"))

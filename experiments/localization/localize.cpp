@@ -50,7 +50,7 @@ Localizer given_model(const LocalizationSettings& settings, const Device& device
   same("depth", found.depth, asked.depth);
   same("channels", found.channels, asked.channels);
   same("kernel_size", found.kernel_size, asked.kernel_size);
-  if (found.norm == NormKind::kGroup) same("groups", found.groups, asked.groups);
+  if (info_of(found.norm).has_groups) same("groups", found.groups, asked.groups);
   if (found.norm == NormKind::kBatch) {
     same("samples_per_set", found.samples_per_set, asked.samples_per_set);
   }

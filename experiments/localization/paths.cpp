@@ -73,7 +73,7 @@ class Measurement {
     const auto drawn = noise.as<float>();
     const std::vector<double> x(drawn.begin(), drawn.begin() + set_ * length);
     const auto anew = drawn.subspan(static_cast<std::size_t>(set_ * length));
-    const std::vector<FixedStatistics> fixed = statistics_of(network_, tensor_of(x));
+    const Held fixed = statistics_of(network_, tensor_of(x));
     const std::size_t norms = fixed.size();
     for (Sums& sums : sums_) sums.carried.resize(norms);
     sums_.back().alone.resize(norms);
@@ -122,12 +122,15 @@ class Measurement {
   DType dtype() const { return dtype_; }
 
  private:
+  // By norm: its statistics, or its own where it is free.
+  using Held = std::vector<NormHook::Layer>;
+
   Sums& at(std::int64_t first, std::size_t i) { return sums_[static_cast<std::size_t>(first) + i]; }
 
   // Frees one norm after the other; half of what each adds, as there is an order and its reverse.
   template <class Iterator>
   void add_in_order(Iterator norm, Iterator end, std::int64_t first, const Tensor& changed,
-                    std::vector<FixedStatistics> fixed, const std::vector<double>& whole) {
+                    Held fixed, const std::vector<double>& whole) {
     std::vector<double> before(whole.size());
     for (; norm != end; ++norm) {
       fixed[*norm] = {};
@@ -141,10 +144,10 @@ class Measurement {
   }
 
   // Of the whole change: each norm freed alone, and each held alone.
-  void add_ends(const Tensor& changed, const std::vector<FixedStatistics>& fixed, double whole) {
+  void add_ends(const Tensor& changed, const Held& fixed, double whole) {
     Sums& sums = sums_.back();
     for (std::size_t norm = 0; norm < fixed.size(); ++norm) {
-      std::vector<FixedStatistics> others = fixed, one(fixed.size());
+      Held others = fixed, one(fixed.size());
       others[norm] = {};
       one[norm] = fixed[norm];
       sums.alone[norm] += changes(changed, others)[0] * whole;
@@ -159,7 +162,7 @@ class Measurement {
   }
 
   // By how much the listener's output differs from that of the first set.
-  std::vector<double> changes(const Tensor& x, std::vector<FixedStatistics> fixed) {
+  std::vector<double> changes(const Tensor& x, Held fixed) {
     tape_.reset();
     const NoGrad frozen(tape_);
     NormHook hook{std::move(fixed)};

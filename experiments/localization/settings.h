@@ -27,8 +27,8 @@ struct LocalizationSettings : RunSettings {
           "what convolutions find beyond the ends; circular: the sequence once more, as in a ring",
           OneOf{padding_names()}, kPredicts);
   SETTING(std::string, norm, "instance", "the normalization", OneOf{norm_names()}, kPredicts);
-  SETTING(std::int64_t, groups, 1, "groups G of group norm", Whole{1, kMostChannels}, kPredicts,
-          OnlyWhen{"--norm group", &Self::has_groups});
+  SETTING(std::int64_t, groups, 1, "groups G of group norms", Whole{1, kMostChannels}, kPredicts,
+          OnlyWhen{"--norm group or group_population", &Self::has_groups});
   SETTING(std::int64_t, samples_per_set, 1, "samples that share batch norm's statistics",
           Whole{1, kMostBatch}, kPredicts, OnlyWhen{"--norm batch", &Self::has_sets});
   SETTING(std::string, initial_biases, "uniform",
@@ -78,12 +78,12 @@ struct LocalizationSettings : RunSettings {
   SETTING(double, p_threshold, 0.1, "Welch's test rejects below this p-value",
           Real{0, 1, false, false});
   SETTING(std::string, eval_statistics, "minibatch",
-          "of norm, for probes and map; population: the running ones of batch norm",
+          "of norm, for probes and map; population: the running ones of batch or group_population",
           OneOf{{"minibatch", "population"}}, kPredicts);
 
   // Not asked of the settings of probes: scripts that have them switch probes off with one flag
   // more.
-  bool has_groups() const { return norm == "group"; }
+  bool has_groups() const { return info_of(norm_kind_from(norm)).has_groups; }
   bool has_sets() const { return norm == "batch"; }
   bool has_period() const { return input == "periodic"; }
   bool has_rank() const { return input == "low-rank"; }

@@ -9,6 +9,8 @@
 // the sum of d, and the sum of d^2 for that correction:
 //
 //   mean = m + sum of d / n,  variance = (sum of d^2 - (sum of d)^2 / n) / n
+//
+// The mean of x^2 is variance + mean^2: terms that are positive, so nothing cancels.
 
 #include "kernels/cpu/norm_act.h"
 
@@ -188,12 +190,19 @@ void finish_statistics(const NormDims& dims, std::int64_t c0, std::int64_t c1,
     const auto sum_d = hn::LoadU(d, sum + c - c0);
     const auto correction = hn::Div(sum_d, hn::Set(d, count));  // exact in a constant set
     const auto m2 = hn::NegMulAdd(correction, sum_d, hn::LoadU(d, squares + c - c0));
-    const auto variance = simd::at_least(hn::Mul(m2, hn::Set(d, 1 / count)), hn::Zero(d));
+    auto variance = simd::at_least(hn::Mul(m2, hn::Set(d, 1 / count)), hn::Zero(d));
     const auto first = simd::load_double(d, s.mean + c);
     const auto whole = hn::Add(first, correction);
-    const auto near_zero = hn::Lt(hn::Mul(whole, whole), hn::Add(variance, variance));
-    const auto mean = simd::store_rounded(d, hn::IfThenZeroElse(near_zero, whole), s.mean + c);
-    simd::store_rounded(d, hn::Add(hn::Sub(first, mean), correction), s.mean_rest + c);
+    if (dims.centred) {
+      const auto near_zero = hn::Lt(hn::Mul(whole, whole), hn::Add(variance, variance));
+      const auto mean = simd::store_rounded(d, hn::IfThenZeroElse(near_zero, whole), s.mean + c);
+      simd::store_rounded(d, hn::Add(hn::Sub(first, mean), correction), s.mean_rest + c);
+    } else {
+      variance = simd::store_rounded(d, hn::MulAdd(whole, whole, variance), s.rstd + c);
+      variance = hn::Add(variance, hn::Sub(variance, variance));  // NaN beyond T's range
+      simd::store_rounded(d, hn::Zero(d), s.mean + c);
+      simd::store_rounded(d, hn::Zero(d), s.mean_rest + c);
+    }
     const auto root = hn::Sqrt(hn::Add(variance, hn::Set(d, dims.epsilon)));
     simd::store_rounded(d, hn::Div(hn::Set(d, 1.0), root), s.rstd + c);
   });
@@ -453,7 +462,8 @@ void backward_of_groups(CpuQueue& queue, const NormBackward<T>& call, double* pa
     add_to_bundle(dims, group, c0, c1, sum_dy, sum_dy_x_hat, partial);
     if (!call.dx.data) return;
     // dx = rstd * (gamma * dy - a - x_hat * b); a and b are the means over the set of gamma * dy
-    // and gamma * dy * x_hat.
+    // and gamma * dy * x_hat, by way of the mean and of the variance.
+    const bool through_mean = call.through_mean && dims.centred;
     thread_local simd::AlignedBuffer<double> means;
     thread_local simd::AlignedBuffer<T> constants;
     const auto [a, b] = two_arrays(means, c1 - c0);
@@ -467,9 +477,9 @@ void backward_of_groups(CpuQueue& queue, const NormBackward<T>& call, double* pa
     for (std::int64_t i = 0; i < c1 - c0; ++i) {
       const double rstd = s.rstd[c0 + i];
       const double rest = s.mean_rest[c0 + i];
-      const double steep = rstd * rstd * b[i] / count;
+      const double steep = call.through_variance ? rstd * rstd * b[i] / count : 0;
       slope[i] = static_cast<T>(steep);
-      shift[i] = static_cast<T>(rstd * a[i] / count - rest * steep);
+      shift[i] = static_cast<T>((through_mean ? rstd * a[i] / count : 0) - rest * steep);
     }
     apply_backward(call, dims, s, group, c0, c1, shift, slope);
   });

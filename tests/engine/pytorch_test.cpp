@@ -319,7 +319,7 @@ constexpr double kSinglePrecision = 1e-5;
 
 TEST(PyTorch, LoadsItsModels) {
   const Tensors answers = read("localizer_answers.safetensors");
-  for (const char* norm : norm_names()) {
+  for (const char* norm : {"none", "instance", "group", "layer", "position", "batch"}) {
     SCOPED_TRACE(norm);
     const Tensors answer = part(answers, std::string(norm) + ".");
     Localizer net(device(), DType::kF32, config_of(norm, answer.at("config")), 0);

@@ -2,7 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/harness/op_check.h"
+#include "engine/modules.h"
+#include "tests/harness/backends.h"
 
 namespace sidechannel {
 namespace {
@@ -166,6 +167,79 @@ TEST(Tape, RecordsNothingUnderNoGrad) {
   EXPECT_EQ(tape.mark().nodes, nodes);
   EXPECT_TRUE(tape.recording());
   EXPECT_TRUE(relu(x).requires_grad());
+}
+
+// What is recorded while parameters are held leads back to leaves alone.
+BACKEND_TEST(HoldParameters, GivesTheGradientsOfLeavesAlone) {
+  Backend::for_devices([](const Device& device, DType type) {
+    ParameterList list(device, type, 1);
+    const Conv1d first(list, "first", 3, 4, 3, 1), second(list, "second", 4, 2, 3, 1);
+    const NormAct norm(list, "norm", 4, {});
+    const auto tensor = [&](Shape shape, std::uint64_t seed) {
+      return Tensor::from(device,
+                          harness::array_of(Draw(seed).normals<double>(shape.size()), type, shape));
+    };
+    const Tensor x = tensor({2, 9, 3}, 1), dy = tensor({2, 9, 2}, 2);
+    struct Result {
+      Values gradient;
+      std::size_t nodes;
+      std::int64_t launches;  // of the way back
+    };
+    const auto launches = [&] {
+      return on(device, [](auto& queue) {
+        if constexpr (requires { queue.counters(); }) {
+          return static_cast<std::int64_t>(queue.counters().launches);
+        } else {
+          return std::int64_t{0};
+        }
+      });
+    };
+    const auto run = [&](bool hold) {
+      Tape tape(device, type);
+      std::optional<HoldParameters> held;
+      if (hold) held.emplace(tape);
+      const Var in = tape.leaf(x);
+      const Var y = second(norm(first(in), Statistics::kMinibatch));
+      const std::int64_t before = launches();
+      tape.backward(y, dy);
+      return Result{values_of(tape.gradient(in)), tape.mark().nodes, launches() - before};
+    };
+    for (Parameter& parameter : list.parameters()) parameter.grad.fill(7);
+    const Result held = run(true);
+    for (const Parameter& parameter : list.parameters()) {
+      for (const double value : values_of(parameter.grad)) EXPECT_EQ(value, 7) << parameter.name;
+    }
+    const Result whole = run(false);
+    EXPECT_EQ(held.gradient, whole.gradient);
+    EXPECT_EQ(held.nodes + 6, whole.nodes);
+    if (device.is_cuda()) {
+      EXPECT_LT(held.launches, whole.launches);
+    }
+    for (const Parameter& parameter : list.parameters()) {
+      EXPECT_NE(values_of(parameter.grad)[0], 7) << parameter.name;
+    }
+  });
+}
+
+TEST(Tape, HoldsParametersForAsLongAsAsked) {
+  Tape tape(device(), DType::kF64);
+  Affine f, before;
+  const Var kept = tape.parameter(before.w);
+  const Var x = tape.leaf(tensor_of({2}, {1, 1}));
+  {
+    const HoldParameters outer(tape);
+    { const HoldParameters inner(tape); }
+    EXPECT_TRUE(tape.holds_parameters());
+    EXPECT_FALSE(tape.parameter(f.w).requires_grad());
+    EXPECT_FALSE(tape.parameter(before.w).requires_grad());
+    EXPECT_TRUE(kept.requires_grad());  // as it came onto the tape
+    EXPECT_TRUE(f(x).requires_grad());
+    EXPECT_FALSE(f(tape.constant(x.value())).requires_grad());
+    const NoGrad no_grad(tape);
+    EXPECT_FALSE(f(x).requires_grad());
+  }
+  EXPECT_FALSE(tape.holds_parameters());
+  EXPECT_TRUE(tape.parameter(f.w).requires_grad());
 }
 
 // Many small backward passes behind one forward pass, as probes need them.

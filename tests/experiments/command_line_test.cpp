@@ -166,7 +166,8 @@ TEST_F(CommandLine, NamesOfAnyBytes) {
   expect_error({"predict", "--model", folder_ / "m\n\x1b[31m", "--input", "x", "--output", "y"}, 1,
                "cannot read " + (folder_ / "m\\x0a\\x1b[31m") + ": No such file or directory");
   expect_error({"train", "--norm", "a\nb", "--out", folder_ / "none"}, 2,
-               "--norm \"a\\x0ab\": expected none, instance, group, layer, position or batch");
+               "--norm \"a\\x0ab\": expected none, instance, group, group_population, layer, "
+               "position, rms or batch");
 }
 
 // What a model says of itself is compared with its tensors before anything is made of it.
@@ -198,7 +199,8 @@ TEST_F(CommandLine, ModelsThatSayWhatTheyAreNot) {
       {"channels", 5, " says channels 5, its tensors are of 4"},
       {"kernel_size", 4, ": kernel size 4: expected an odd number"},
       {"norm", "norm\n",
-       ": norm \"norm\\x0a\": expected none, instance, group, layer, position or batch"},
+       ": norm \"norm\\x0a\": expected none, instance, group, group_population, layer, position, "
+       "rms or batch"},
       {"groups", -1, ": \"groups\" is -1, expected a whole number of at least 1"},
       {"padding", "ones", ": padding ones: expected zeros or circular"},
       {"padding", "none", ": padding none: expected zeros or circular"},
@@ -344,6 +346,44 @@ TEST_F(CommandLine, AModelThatWasTrainedOnNoiseIsFedSomethingElse) {
   EXPECT_GT(spread("periodic"), 0);
 }
 
+// Norms without a kernel of their own train and are evaluated, and their files say what they are.
+TEST_F(CommandLine, EveryNormComesBackFromItsFile) {
+  for (const std::string norm : {"rms", "group_population"}) {
+    SCOPED_TRACE(norm);
+    const bool groups = norm == "group_population";
+    const TemporaryFolder folder;
+    const std::string model = folder / "run/model.safetensors";
+    const ProgramResult run = run_program(
+        "localization",
+        with(words("run --length 24 --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations "
+                   "100 --probe-width 16 --probe-batch 4 --probe-iterations 50 --map-samples 500 "
+                   "--device cpu"),
+             with({"--norm", norm, "--out", folder / "run"},
+                  words(groups ? "--groups 4 --eval-statistics population" : ""))));
+    EXPECT_EQ(run.code, 0) << run.err;
+    const Json summary = Json::parse(content_of(folder / "run/summary.json"));
+    EXPECT_EQ(summary["norm"], norm);
+    EXPECT_EQ(summary["eval_statistics"], groups ? "population" : "minibatch");
+    const Localizer network = load_model(model, Device::cpu(1));
+    EXPECT_EQ(name_of(network.config().norm), norm);
+    EXPECT_EQ(network.config().groups, groups ? 4 : 1);
+    write_npy(folder / "x.npy", HostArray(DType::kF32, {2, 24}));
+    const auto predict = [&](const std::string& flags) {
+      const std::string file = folder / "y.npy";
+      const ProgramResult result = run_program(
+          "localization", with(words("predict --device cpu " + flags),
+                               {"--model", model, "--input", folder / "x.npy", "--output", file}));
+      EXPECT_EQ(result.code, 0) << result.err;
+      return content_of(file);
+    };
+    const std::string own = predict("--norm " + norm);
+    EXPECT_EQ(predict(groups ? "--groups 4" : ""), own);
+    if (groups) {
+      EXPECT_NE(predict("--eval-statistics population"), own);
+    }
+  }
+}
+
 // A ring has no edges: a network that was trained on one localizes nothing, with any norm, though
 // one with statistics over positions hears everything. At the output every index then answers
 // alike.
@@ -399,7 +439,7 @@ TEST_F(Predict, RefusesFlagsThatContradictTheModel) {
   }
   EXPECT_EQ(error_of("--norm instance"), "");
   EXPECT_EQ(error_of("--groups 4"),
-            "localization: --groups 4: has no effect without --norm group\n");
+            "localization: --groups 4: has no effect without --norm group or group_population\n");
   EXPECT_EQ(error_of("--norm instance --groups -1"),
             "localization: --groups -1: expected a whole number from 1 to 16384\n");
   save_tiny(model, NormKind::kGroup, 8, 4);

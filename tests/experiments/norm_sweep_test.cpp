@@ -121,7 +121,8 @@ TEST(NormSweep, WhatMakesNoSenseIsRefusedInWords) {
   };
   EXPECT_EQ(crosstalk({{"samples_per_set", {1, 3}}}),
             "--batch 32: expected a multiple of --samples-per-set 3");
-  EXPECT_EQ(crosstalk({{"groups", 2}}), "--groups 2: has no effect without --norm group");
+  EXPECT_EQ(crosstalk({{"groups", 2}}),
+            "--groups 2: has no effect without --norm group or group_population");
   EXPECT_EQ(crosstalk({{"eval_statistics", "population"}}),
             "demo: eval_statistics is not for a sweep to set");
 }

@@ -22,8 +22,13 @@ using harness::values_of;
 using harness::with;
 using harness::words;
 
-const std::vector<NormKind> kKinds = {NormKind::kInstance, NormKind::kGroup,    NormKind::kLayer,
-                                      NormKind::kBatch,    NormKind::kPosition, NormKind::kNone};
+const std::vector<NormKind> kKinds = {
+    NormKind::kInstance, NormKind::kGroup, NormKind::kGroupPopulation,
+    NormKind::kLayer,    NormKind::kBatch, NormKind::kPosition,
+    NormKind::kRms,      NormKind::kNone};
+bool carries(NormKind norm) {
+  return norm != NormKind::kNone && norm != NormKind::kPosition && norm != NormKind::kRms;
+}
 
 LocalizerConfig config_of(NormKind norm) {
   return {
@@ -44,7 +49,7 @@ void check_frozen(const Device& device, DType dtype) {
       return Tensor::from(device, harness::array_of(values, dtype, shape));
     };
     NormHook hook{statistics_of(net, tensor())};
-    EXPECT_EQ(hook.fixed.size(), norm == NormKind::kNone ? 0u : 3u);
+    EXPECT_EQ(hook.layers.size(), norm == NormKind::kNone ? 0u : 3u);
     const auto answer = [&](NormHook* with) {
       Tape tape(device, dtype);
       return values_of(net(tape.constant(tensor()), Statistics::kMinibatch, nullptr, with).value());
@@ -62,18 +67,39 @@ void check_frozen(const Device& device, DType dtype) {
       ASSERT_EQ(other[at], fixed[at]) << i;
       carried = carried || live[at] != own[at];
     }
-    EXPECT_EQ(carried, norm != NormKind::kNone && norm != NormKind::kPosition);
-    // The gradient of an output, too, is 0 beyond the field, where nothing is filtered.
-    Tape tape(device, dtype);
-    const Var x = tape.leaf(tensor());
-    const Var y = net(x, Statistics::kMinibatch, nullptr, &hook);
-    std::vector<double> one(values.size());
-    one[11] = 1;
-    tape.backward(y, Tensor::from(device, harness::array_of(one, dtype, shape)));
-    const std::vector<double> gradient = values_of(tape.gradient(x));
-    for (std::int64_t i = 0; i < set * length; ++i) {
-      const bool inside = std::abs(i - 11) <= config.receptive_field();
-      ASSERT_TRUE(inside || gradient[static_cast<std::size_t>(i)] == 0) << i;
+    EXPECT_EQ(carried, carries(norm));
+    // The gradient of an output, too, is 0 beyond the field, where nothing is filtered. So it is
+    // where the norms take their own statistics and hold them on the way back; and it is the same.
+    values[2] -= 1;
+    const auto gradient_with = [&](NormHook* with) {
+      Tape tape(device, dtype);
+      const HoldParameters held(tape);
+      const Var x = tape.leaf(tensor());
+      const Var y = net(x, Statistics::kMinibatch, nullptr, with);
+      std::vector<double> one(values.size());
+      one[11] = 1;
+      tape.backward(y, Tensor::from(device, harness::array_of(one, dtype, shape)));
+      return values_of(tape.gradient(x));
+    };
+    NormHook back{std::vector<NormHook::Layer>(hook.layers.size(), {{}, false, false})};
+    NormHook mean = back, variance = back;
+    for (NormHook::Layer& layer : mean.layers) layer.through_mean = true;
+    for (NormHook::Layer& layer : variance.layers) layer.through_variance = true;
+    const auto of_fixed = gradient_with(&hook), of_held = gradient_with(&back);
+    for (const auto& gradient : {of_fixed, of_held}) {
+      for (std::int64_t i = 0; i < set * length; ++i) {
+        const bool inside = std::abs(i - 11) <= config.receptive_field();
+        ASSERT_TRUE(inside || gradient[static_cast<std::size_t>(i)] == 0) << i;
+      }
+    }
+    const auto far = [&](const std::vector<double>& gradient) { return gradient[22] != 0; };
+    EXPECT_EQ(far(gradient_with(nullptr)), carries(norm));
+    EXPECT_EQ(far(gradient_with(&mean)), carries(norm));
+    EXPECT_EQ(far(gradient_with(&variance)), carries(norm));
+    if (carries(norm)) {  // the others' fixed statistics are none, and their own are not held
+      EXPECT_LE(relative_difference(of_held, of_fixed), dtype == DType::kF64 ? 1e-12 : 1e-2);
+      EXPECT_GT(relative_difference(gradient_with(&mean), of_fixed), 1e-3);
+      EXPECT_GT(relative_difference(gradient_with(&variance), of_fixed), 1e-3);
     }
   }
 }
@@ -85,15 +111,9 @@ BACKEND_TEST(FrozenStatistics, AnswerTheSameAndHearNothing) {
 TEST(FrozenStatistics, AreOfOneSet) {
   const Localizer net(harness::device(), DType::kF64, config_of(NormKind::kBatch), 3);
   EXPECT_EQ(harness::error_of([&] {
-              statistics_of(net, Draw(1).tensor({3, 9, 1}));
+              statistics_of(net, Draw(1).tensor({4, 9, 1}));
             }),
-            "frozen statistics: expected the 2 sequences of one set, got 3");
-  Tape tape(harness::device(), DType::kF64);
-  NormHook hook{{{}, {}}};
-  EXPECT_EQ(harness::error_of([&] {
-              net(tape.constant(Draw(1).tensor({2, 9, 1})), Statistics::kMinibatch, nullptr, &hook);
-            }),
-            "norm_act: fixed statistics of 2 layers, where there are 3");
+            "frozen statistics: expected the 2 sequences of one set, got 4");
 }
 
 // --- Paths --------------------------------------------------------------------------------------
@@ -133,7 +153,7 @@ class Paths : public testing::Test {
 };
 
 TEST_F(Paths, AreNoneWithoutStatisticsOverPositions) {
-  for (const NormKind norm : {NormKind::kNone, NormKind::kPosition}) {
+  for (const NormKind norm : {NormKind::kNone, NormKind::kPosition, NormKind::kRms}) {
     const Localizer net(harness::device(), DType::kF32, config_of(norm), 3);
     const Json summary = measure(harness::device(), net, norm);
     EXPECT_EQ(summary["rms_change"], 0.0);
@@ -217,15 +237,14 @@ TEST_F(Paths, AgreeWithTheDefinition) {
       values_of(draws.normal({2, 25}, Stream{5}, Random(device, 0)).value());
   std::vector<double> x(drawn.begin(), drawn.begin() + 25), changed = x;
   for (std::size_t i = 7; i < 25; ++i) changed[i] = drawn[25 + i];  // beyond 2 + R
-  const auto answer = [&](const std::vector<double>& values, std::vector<FixedStatistics> fixed) {
+  using Held = std::vector<NormHook::Layer>;
+  const auto answer = [&](const std::vector<double>& values, Held fixed) {
     Tape tape(device, DType::kF64);
     NormHook hook{std::move(fixed)};
     const Var in = tape.constant(harness::tensor_of(values, {1, 25, 1}));
     return values_of(net(in, Statistics::kMinibatch, nullptr, &hook).value())[2];
   };
-  const auto delta = [&](const std::vector<FixedStatistics>& fixed) {
-    return answer(changed, fixed) - answer(x, fixed);
-  };
+  const auto delta = [&](const Held& fixed) { return answer(changed, fixed) - answer(x, fixed); };
   const auto fixed = statistics_of(net, harness::tensor_of(x, {1, 25, 1}));
   const double whole = delta({});
   EXPECT_NEAR(summary["rms_change"].get<double>(), std::abs(whole), 1e-12);
@@ -233,7 +252,7 @@ TEST_F(Paths, AgreeWithTheDefinition) {
   for (std::size_t l = 0; l < 2; ++l) {
     auto others = fixed;
     others[l] = {};
-    std::vector<FixedStatistics> one(2);
+    Held one(2);
     one[l] = fixed[l];
     const double alone = delta(others) / whole, lost = 1 - delta(one) / whole;
     EXPECT_NEAR(summary["carried_alone"][l].get<double>(), alone, 1e-9);

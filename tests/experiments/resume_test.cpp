@@ -29,9 +29,9 @@ Words tiny(const std::string& command, const std::string& norm, const std::strin
           " --length 20 --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations 50 "
           "--probe-iterations 20 --probe-width 8 --probe-batch 4 --map-samples 128 --log-every 7 "
           "--threads 1 --device cpu" +
-          (norm == "group"   ? " --groups 2"
-           : norm == "batch" ? " --samples-per-set 2"
-                             : ""),
+          (norm.starts_with("group") ? " --groups 2"
+           : norm == "batch"         ? " --samples-per-set 2"
+                                     : ""),
       {"--norm", norm, "--out", out});
   return with(arguments, more);
 }
@@ -76,7 +76,8 @@ TEST_P(Resume, StoppedInEveryPhaseGivesTheSameResults) {
                           "predictions_sample.npy"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Norms, Resume, testing::Values("none", "instance", "group", "batch"),
+INSTANTIATE_TEST_SUITE_P(Norms, Resume,
+                         testing::Values("none", "instance", "group", "group_population", "batch"),
                          [](const auto& norm) { return std::string(norm.param); });
 
 // A state that cannot be taken gives way to the one before it; but where the machine fails, both
@@ -252,15 +253,17 @@ TEST_F(ResumePolicy, AFolderHoldsOneRun) {
   refused({"--resume", "never"}, run + " already holds a run; choose another --out");
 }
 
-// One network with BatchNorm, evaluated with both kinds of statistics and trained once.
-TEST(OtherModel, IsKeptAndNotTrained) {
+// One network with running averages, evaluated with both kinds of statistics and trained once.
+class OtherModel : public testing::TestWithParam<const char*> {};
+
+TEST_P(OtherModel, IsKeptAndNotTrained) {
   const TemporaryFolder folder;
-  ASSERT_EQ(localization(tiny("run", "batch", folder / "minibatch")).code, 0);
+  ASSERT_EQ(localization(tiny("run", GetParam(), folder / "minibatch")).code, 0);
   const std::string model = folder / "minibatch/model.safetensors";
   const std::string out = folder / "population";
   const auto evaluate = [&](const std::string& weights) {
     return localization(
-        tiny("run", "batch", out, {"--eval-statistics", "population", "--model", weights}));
+        tiny("run", GetParam(), out, {"--eval-statistics", "population", "--model", weights}));
   };
   const ProgramResult result = evaluate(model);
   ASSERT_EQ(result.code, 0) << result.err;
@@ -271,11 +274,14 @@ TEST(OtherModel, IsKeptAndNotTrained) {
   EXPECT_NE(content_of(out + "/layer_mean.npy"), content_of(folder / "minibatch/layer_mean.npy"));
   EXPECT_EQ(evaluate(model).code, 0);
 
-  ASSERT_EQ(localization(tiny("train", "batch", folder / "other", {"--seed", "1"})).code, 0);
+  ASSERT_EQ(localization(tiny("train", GetParam(), folder / "other", {"--seed", "1"})).code, 0);
   const std::string other = folder / "other/model.safetensors";
   expect_refusal(evaluate(other), "localization", 2,
                  out + " holds a run of another model than " + other + "; choose another --out");
 }
+
+INSTANTIATE_TEST_SUITE_P(Norms, OtherModel, testing::Values("batch", "group_population"),
+                         [](const auto& norm) { return std::string(norm.param); });
 
 // The rows of a map are those of the probes that there are, and the output's.
 TEST(SomeProbes, AreThoseOfTheMap) {

@@ -210,7 +210,9 @@ TEST(SameBits, Normalization) {
                                                    {2, 17, 40, 40, 1, 1e-5, kNone},
                                                    {4, 15, 64, 1, 2, 1e-5, kRelu},
                                                    {4, 9, 3, 1, 4, 1e-5, kRelu},
-                                                   {2, 21, 20, 5, 1, 1e-5, kMish}}) {
+                                                   {2, 21, 20, 5, 1, 1e-5, kMish},
+                                                   {2, 33, 24, 6, 1, 1e-5, kRelu, 0, false},
+                                                   {3, 16, 40, 40, 1, 1e-5, kRelu, 1, false}}) {
       Numbers numbers;
       const auto x = numbers.draw<T>(d.batch * d.length * d.channels);
       const auto gamma = numbers.draw<T>(d.channels), beta = numbers.draw<T>(d.channels);
@@ -224,8 +226,9 @@ TEST(SameBits, Normalization) {
       run(queue, b.forward());
       run(queue, b.backward());
       const auto name = [&](const char* what) {
-        return fmt::format("norm_act/{}/{}/{}x{}x{}/{},{}", what, type, d.batch, d.length,
-                           d.channels, d.channels_per_set, d.samples_per_set);
+        return fmt::format("norm_act/{}/{}/{}x{}x{}/{},{}{}", what, type, d.batch, d.length,
+                           d.channels, d.channels_per_set, d.samples_per_set,
+                           d.centred ? "" : "/rms");
       };
       const auto digest = [](auto... buffers) {
         return Digest().add(harness::values_of_all({buffers...}));

@@ -98,7 +98,7 @@ TEST(Settings, FilesSayWhatIsWrong) {
   };
   EXPECT_EQ(
       kinds(R"({"instnace": {}})"),
-      R"(p.json: for_norm: norm "instnace": expected none, instance, group, layer, position or batch)");
+      R"(p.json: for_norm: norm "instnace": expected none, instance, group, group_population, layer, position, rms or batch)");
   EXPECT_EQ(kinds(R"({"group": {"grups": 4}})"),
             "p.json: for_norm group: there is no setting grups");
   EXPECT_EQ(kinds(R"({"group": {"groups": 0}})"),
@@ -125,8 +125,9 @@ TEST(Settings, ImpossibleValuesAreRefusedInWords) {
       {[](S& s) { s.kernel_size = 4; }, "--kernel-size 4: expected an odd number from 1 to 999"},
       {[](S& s) { s.length = 0; }, "--length 0: expected a whole number from 1 to 1000000"},
       {[](S& s) { s.depth = 1; }, "--depth 1: expected a whole number from 2 to 1000"},
-      {[](S& s) { s.norm = "rms"; },
-       "--norm rms: expected none, instance, group, layer, position or batch"},
+      {[](S& s) { s.norm = "bath"; },
+       "--norm bath: expected none, instance, group, group_population, layer, position, rms or "
+       "batch"},
       {[](S& s) { s.norm = "group", s.groups = 5; },
        "--groups 5: expected a divisor of --channels 32"},
       {[](S& s) { s.norm = "batch", s.samples_per_set = 3; },
@@ -242,7 +243,8 @@ TEST(Settings, WhatHasNoEffectIsRefusedWhereItIsGivenAndNotInAPreset) {
     flags.given = std::move(given);
     return usage_error([&] { resolve<LocalizationSettings>(flags); });
   };
-  EXPECT_EQ(error_of({{"groups", 4}}), "--groups 4: has no effect without --norm group");
+  EXPECT_EQ(error_of({{"groups", 4}}),
+            "--groups 4: has no effect without --norm group or group_population");
   EXPECT_EQ(error_of({{"norm", "group"}, {"groups", 4}}), "");
   EXPECT_EQ(error_of({{"samples_per_set", 2}}),
             "--samples-per-set 2: has no effect without --norm batch");

@@ -72,7 +72,7 @@ TEST_F(TrainingNotice, ALossOfAnyMagnitudeIsAFewDigits) {
 }
 
 TEST_F(TrainingNotice, EveryShapeOfFailureIsTold) {
-  for (const char* norm : {"instance", "group", "layer", "batch"}) {
+  for (const char* norm : {"instance", "group", "group_population", "layer", "batch"}) {
     settings_.norm = norm;
     EXPECT_NE(of(0.0860, 0.000), "") << "the plateau: the mean position everywhere";
     EXPECT_NE(of(0.0858, 0.300), "") << "the plateau with a slope out of noise";
@@ -94,7 +94,8 @@ TEST_F(TrainingNotice, OfThoseThatHearNothingTheEdgesAreAskedForAlone) {
   for (const auto& [norm, input] : {std::pair{"none", "noise"},
                                     {"instance", "constant"},
                                     {"none", "constant"},
-                                    {"position", "noise"}}) {
+                                    {"position", "noise"},
+                                    {"rms", "noise"}}) {
     settings_.norm = norm;
     settings_.input = input;
     EXPECT_EQ(of(0.0105, 0.000), "");

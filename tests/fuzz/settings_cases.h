@@ -146,7 +146,8 @@ class Cases {
     std::string text = json_object(names, 0);
     if (below(4) == 0 && text.size() > 2) {
       text.back() = ',';
-      text += "\"for_norm\": {\"" + pick({"none", "instance", "group", "batch", "bath", ""}) +
+      text += "\"for_norm\": {\"" +
+              pick({"none", "instance", "group", "group_population", "rms", "batch", "bath", ""}) +
               "\": " + json_object(names, 1) + "}}";
     }
     if (below(20) == 0) text.resize(below(text.size() + 1));

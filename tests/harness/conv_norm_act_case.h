@@ -25,17 +25,24 @@ struct RowCase {
   std::int64_t batch, length, channels, taps, padding, layers = 1;
   std::int64_t set_channels = 1, set_samples = 1;
   Normalized normalized = Normalized::kAll;
+  bool centred = true, through_mean = true, through_variance = true;
 
   std::string text() const {
-    return fmt::format("{} x N={} L={} C={} k={} padding={} set_channels={} set_samples={} norm={}",
-                       layers, batch, length, channels, taps, padding, set_channels, set_samples,
-                       static_cast<int>(normalized));
+    return fmt::format(
+        "{} x N={} L={} C={} k={} padding={} set_channels={} set_samples={} norm={}{} through {} "
+        "{}",
+        layers, batch, length, channels, taps, padding, set_channels, set_samples,
+        static_cast<int>(normalized), centred ? "" : " RMS", through_mean, through_variance);
   }
   bool has_norm(std::int64_t layer) const {
     return normalized == Normalized::kAll || (normalized == Normalized::kOdd && layer % 2 == 1);
   }
   NormOptions options() const {
-    return {.channels_per_set = set_channels, .samples_per_set = set_samples};
+    return {.channels_per_set = set_channels,
+            .samples_per_set = set_samples,
+            .centred = centred,
+            .through_mean = through_mean,
+            .through_variance = through_variance};
   }
   kernels::Conv1dDims conv(std::int64_t layer) const {
     const std::int64_t grows = 2 * padding - taps + 1;
@@ -49,35 +56,37 @@ struct RowCase {
             .channels_per_set = sets ? set_channels : 1,
             .samples_per_set = sets ? set_samples : 1,
             .epsilon = 1e-5,
-            .activation = kRelu};
+            .activation = kRelu,
+            .centred = centred || !sets};
   }
 };
 
 // Rows for the kernels. Chunks of 160, 64 and 32 positions at most; on the CPU slices of 64 tiles
-// of four positions.
+// of four positions. RMS is the CPU's alone.
 inline std::vector<RowCase> kernel_rows() {
   using enum Normalized;
   return {
-      {2, 173, 64, 5, 2},                 // instance; several chunks, the last one shorter
-      {3, 37, 64, 5, 2, 3},               // one chunk, or two
-      {2, 173, 32, 5, 2, 2, 4},           // group
-      {2, 60, 32, 5, 2, 2, 32},           // layer
-      {2, 40, 64, 5, 0, 3, 64},           // shorter from layer to layer
-      {4, 50, 32, 5, 2, 2, 1, 2},         // pack
-      {6, 33, 64, 5, 2, 2, 1, 3},         // batch in groups
-      {4, 35, 32, 5, 2, 3, 8, 2},         // channels and samples
-      {2, 173, 64, 3, 1, 1, 16},          // 3 taps
-      {2, 70, 32, 3, 0, 2, 4, 2},         //
-      {1, 173, 32, 3, 1, 2},              //
-      {2, 40, 64, 5, 2, 3, 1, 1, kNone},  // no normalization
-      {4, 40, 32, 5, 1, 3, 1, 1, kOdd},   // here and there; uneven padding
-      {4, 24, 64, 5, 2, 4, 1, 2, kOdd},   // where only some layers have sets of two samples
-      {3, 1, 64, 5, 2, 2},                // one position: no variance at all
-      {4, 1, 32, 5, 2, 2, 1, 4},          // yet a batch
-      {2, 5, 64, 5, 0},                   // one output position
-      {1, 9, 32, 3, 1, 33},               // more layers than a launch takes
-      {8, 64, 32, 5, 2, 2},               // the demo's; two slices
-      {8, 140, 32, 5, 0, 2, 1, 2},        //
+      {2, 173, 64, 5, 2},                       // instance; several chunks, the last one shorter
+      {3, 37, 64, 5, 2, 3},                     // one chunk, or two
+      {2, 173, 32, 5, 2, 2, 4},                 // group
+      {2, 60, 32, 5, 2, 2, 32},                 // layer
+      {2, 40, 64, 5, 0, 3, 64},                 // shorter from layer to layer
+      {4, 50, 32, 5, 2, 2, 1, 2},               // pack
+      {6, 33, 64, 5, 2, 2, 1, 3},               // batch in groups
+      {4, 35, 32, 5, 2, 3, 8, 2},               // channels and samples
+      {2, 173, 64, 3, 1, 1, 16},                // 3 taps
+      {2, 70, 32, 3, 0, 2, 4, 2},               //
+      {1, 173, 32, 3, 1, 2},                    //
+      {2, 40, 64, 5, 2, 3, 1, 1, kNone},        // no normalization
+      {4, 40, 32, 5, 1, 3, 1, 1, kOdd},         // here and there; uneven padding
+      {4, 24, 64, 5, 2, 4, 1, 2, kOdd},         // where only some layers have sets of two samples
+      {3, 1, 64, 5, 2, 2},                      // one position: no variance at all
+      {4, 1, 32, 5, 2, 2, 1, 4},                // yet a batch
+      {2, 5, 64, 5, 0},                         // one output position
+      {1, 9, 32, 3, 1, 33},                     // more layers than a launch takes
+      {8, 64, 32, 5, 2, 2},                     // the demo's; two slices
+      {8, 140, 32, 5, 0, 2, 1, 2},              //
+      {8, 40, 32, 5, 2, 2, 4, 1, kAll, false},  // RMS
   };
 }
 

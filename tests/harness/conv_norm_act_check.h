@@ -127,7 +127,8 @@ struct LayerCheck {
       const std::size_t set = at(set_of(i));
       const double own = norm.gamma[norm.channel_of(i)] * g[i] * rstd_of[i], r_i = rstd_of[i];
       dy.add(to, own);
-      if (fault != LayerFault::kNoMean) dy.add(to, -r_i * a.value[set], r_i * a.magnitude[set]);
+      if (fault != LayerFault::kNoMean && norm.dims.centred)
+        dy.add(to, -r_i * a.value[set], r_i * a.magnitude[set]);
       if (fault == LayerFault::kNoSlope) continue;
       dy.add(to, -r_i * x_hat[i] * b_.value[set], r_i * of_x_hat[i] * b_.magnitude[set]);
     }

@@ -10,9 +10,9 @@ using kernels::NormDims;
 
 std::string NormCase::text() const {
   return fmt::format(
-      "N={} L={} C={} channels_per_set={} samples_per_set={} positions_per_set={} activation={}",
+      "N={} L={} C={} channels_per_set={} samples_per_set={} positions_per_set={} activation={}{}",
       dims.batch, dims.length, dims.channels, dims.channels_per_set, dims.samples_per_set,
-      dims.positions_per_set, static_cast<int>(dims.activation));
+      dims.positions_per_set, static_cast<int>(dims.activation), dims.centred ? "" : " RMS");
 }
 
 std::size_t NormCase::statistic_of(std::size_t i) const {
@@ -125,6 +125,26 @@ std::vector<NormDims> all_norm_dims() {
   return all;
 }
 
+std::vector<NormDims> rms_dims(int count) {
+  std::vector<NormDims> all = norm_dims(count);
+  for (NormDims& dims : all) dims.centred = false;
+  return all;
+}
+
+std::vector<NormDims> large_rms_dims() {
+  constexpr double kEpsilon = 1e-5;
+  return {
+      {3, 130, 64, 64, 1, kEpsilon, kRelu, 1, false},  // RMSNorm of each position
+      {2, 40, 300, 300, 1, kEpsilon, kMish, 1, false},
+      {3, 257, 67, 1, 1, kEpsilon, kRelu, 0, false},
+      {2, 257, 12, 3, 1, kEpsilon, kNone, 0, false},
+      {4, 301, 32, 4, 2, kEpsilon, kRelu, 0, false},
+      {1, 4097, 8, 1, 1, kEpsilon, kRelu, 0, false},   // in chunks backward
+      {1, 600, 64, 64, 1, kEpsilon, kRelu, 0, false},  // in chunks
+      {8, 600, 16, 1, 8, kEpsilon, kMish, 0, false},   //
+  };
+}
+
 SetStatistics statistics_of(const NormCase& c) {
   const NormDims& d = c.dims;
   const auto size = static_cast<std::size_t>(d.groups() * d.channels);
@@ -140,14 +160,14 @@ SetStatistics statistics_of(const NormCase& c) {
     for (std::size_t i = 0; i < size; ++i) sums[i] = sums[set_of(i)];
   };
   for (std::size_t i = 0; i < c.x.size(); ++i) {
-    s.mean[set_of(c.statistic_of(i))] += c.x[i] / count;
+    if (d.centred) s.mean[set_of(c.statistic_of(i))] += c.x[i] / count;
     s.mean_magnitude[set_of(c.statistic_of(i))] += std::abs(c.x[i]) / count;
   }
   share(s.mean);
   share(s.mean_magnitude);
   // Far from zero, a long sum of x loses digits even in double; one of deviations does not.
   std::vector<double> rest(size);
-  for (std::size_t i = 0; i < c.x.size(); ++i) {
+  for (std::size_t i = 0; d.centred && i < c.x.size(); ++i) {
     const std::size_t set = set_of(c.statistic_of(i));
     rest[set] += (c.x[i] - s.mean[set]) / count;
   }

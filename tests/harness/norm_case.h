@@ -32,6 +32,9 @@ std::vector<kernels::NormDims> norm_dims(int count);
 // Larger ones: several tasks and vectors.
 std::vector<kernels::NormDims> large_norm_dims();
 std::vector<kernels::NormDims> all_norm_dims();  // 140 small ones and the large ones
+// Sets that are not centred, of the same kinds: so many small ones, and large ones.
+std::vector<kernels::NormDims> rms_dims(int count);
+std::vector<kernels::NormDims> large_rms_dims();
 
 // Random contents for these dims, rounded to T; each channel's beta is clear_of its values.
 template <class T>
@@ -40,7 +43,8 @@ NormCase make_norm_case(const kernels::NormDims& dims, std::uint64_t seed);
 template <class T>
 NormCase make_population(const kernels::NormDims& dims, std::uint64_t seed);
 
-// Mean and 1 / sqrt(variance + epsilon) of every set, per channel, straight from the definition.
+// Mean and 1 / sqrt(variance + epsilon) of every set, per channel, straight from the definition: of
+// sets that are not centred, 0 and the mean of x^2.
 struct SetStatistics {
   std::vector<double> mean, variance, rstd;  // [groups, channels]
   std::vector<double> mean_magnitude;        // of |x|

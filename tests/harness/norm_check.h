@@ -39,6 +39,10 @@ inline double pre_activation(const NormCase& c, const SetStatistics& s, std::siz
 //
 // Far from zero nothing but e and r grow, and these by u: up to |mean| = 10^6 deviations, e is 2
 // (CPU), r 0.06 of a deviation. ReLU makes no error larger.
+//
+// Of a set that is not centred, mean and r end as 0, and variance + mean^2 stands for the variance,
+// q = mean x^2: off by what the variance is, by 2 |mean| e_mean + e_mean^2, and by 4u q. All is
+// bounded by what is known about 0: |mean| <= mean|x|, mean|x - mean| <= 2 mean|x|, variance <= q.
 template <class T>
 struct NormBound {
   double mean, rstd;  // errors, absolute and relative
@@ -48,14 +52,17 @@ struct NormBound {
     const std::int64_t p = std::min(most, c.dims.set_size());
     const double u = kUnitRoundoff<T>;
     const double first = gamma_of<T>(p + 2) * s.mean_magnitude[set];
-    const double d = s.deviation_magnitude[set] + first;
+    const double most_mean = c.dims.centred ? std::abs(s.mean[set]) : s.mean_magnitude[set];
+    const double d =
+        s.deviation_magnitude[set] + first + (c.dims.centred ? 0 : s.mean_magnitude[set]);
     const double reference = gamma_of<double>(c.dims.set_size() + 2) * s.mean_magnitude[set];
-    mean = gamma_of<T>(p + 3) * d + 2 * u * u * std::abs(s.mean[set]) + reference;
-    const double variance =
-        gamma_of<T>(p + 4) * (s.variance[set] + first * first) + 2 * first * mean;
+    mean = gamma_of<T>(p + 3) * d + 2 * u * u * most_mean + reference;
+    double variance = gamma_of<T>(p + 4) * (s.variance[set] + first * first) + 2 * first * mean;
+    if (!c.dims.centred) variance += (2 * most_mean + mean) * mean + 4 * u * s.variance[set];
     rstd = variance / (s.variance[set] + c.dims.epsilon) + 4 * u;
     const bool near_zero = s.mean[set] * s.mean[set] <= 4 * s.variance[set];
     rest = (near_zero ? 1 : u) * std::abs(s.mean[set]) + mean;
+    if (!c.dims.centred) mean = rest = 0;
   }
   double y(const NormCase& c, const SetStatistics& s, std::size_t i) const {
     const double u = kUnitRoundoff<T>;
@@ -195,66 +202,123 @@ void expect_norm_gradients(auto& queue, auto& buffers, auto call, const Referenc
   backward({}, {}, {});
 }
 
-// Backward, given statistics rounded to T and a rest of the mean (so that only the rule's own sums
-// round).
-template <class Backend, class T>
-void check_norm_backward(auto& queue, const NormCase& c) {
-  SetStatistics s = statistics_of(c);
-  for (double& value : s.mean) value = static_cast<float>(value);  // so that mean + rest is exact
-  NormBuffers<Backend, T> b(c);
-  b.mean.set(narrowed<T>(s.mean));
-  b.rstd.set(narrowed<T>(s.rstd));
-  const auto mean_values = b.mean.values(), rstd_values = b.rstd.values();
-  std::vector<T> rests(s.mean.size());
-  for (std::size_t i = 0; i < rests.size(); ++i) {
-    rests[i] = static_cast<float>(s.mean[i] * 1e-4);  // larger than it ever is
-    s.mean[i] = static_cast<double>(mean_values[i]) + rests[i];
-    s.rstd[i] = rstd_values[i];
-  }
-  b.rest.set(rests);
+// Which statistics gradients go through; the others are held.
+struct Through {
+  bool mean = true, variance = true;
+};
+inline constexpr Through kAllThrough[] = {{}, {false, true}, {true, false}, {false, false}};
 
-  const auto size = static_cast<std::int64_t>(c.x.size());
-  Reference dx(size), dgamma(c.dims.channels), dbeta(c.dims.channels);
-  const auto count = static_cast<double>(c.dims.set_size());
-  const auto first_of_set = [&](std::size_t i) {
-    return c.statistic_of(i) - c.channel_of(i) % static_cast<std::size_t>(c.dims.channels_per_set);
-  };
-  Reference mean_dy(static_cast<std::int64_t>(s.mean.size())), mean_dy_x_hat = mean_dy;
-  std::vector<double> through(c.x.size()), through_magnitude(c.x.size()), x_hat(c.x.size());
-  for (std::size_t i = 0; i < c.x.size(); ++i) {
-    const std::size_t channel = c.channel_of(i);
-    const auto set = static_cast<std::int64_t>(first_of_set(i));
-    x_hat[i] = (c.x[i] - s.mean[c.statistic_of(i)]) * s.rstd[c.statistic_of(i)];
-    const double z = pre_activation(c, s, i);
-    const ActivationAt at = activation_at(c.dims.activation, z);
-    // What z is off by: four roundings of its terms, of which the rest of the mean is twice one.
-    const double rest = c.gamma[channel] * s.rstd[c.statistic_of(i)] * rests[c.statistic_of(i)];
-    const double terms =
-        std::abs(z - c.beta[channel]) + std::abs(c.beta[channel]) + 2 * std::abs(rest);
-    through[i] = at.slope * c.dy[i];
-    const double m = through_magnitude[i] = at.through(c.dy[i], terms);
-    const double gamma = c.gamma[channel], gamma_m = std::abs(gamma) * m / count;
-    dbeta.add(static_cast<std::int64_t>(channel), through[i], m);
-    dgamma.add(static_cast<std::int64_t>(channel), through[i] * x_hat[i], m * std::abs(x_hat[i]));
-    mean_dy.add(set, gamma * through[i] / count, gamma_m);
-    mean_dy_x_hat.add(set, gamma * through[i] * x_hat[i] / count, gamma_m * std::abs(x_hat[i]));
+// Backward, given statistics rounded to T and a rest of the mean (so that only the rule's own sums
+// round): what the definition gives, for the calls on the buffers.
+template <class Backend, class T>
+struct NormGradients {
+  const NormCase& c;
+  NormBuffers<Backend, T> buffers;
+  Reference dgamma, dbeta;
+
+  explicit NormGradients(const NormCase& of)
+      : c(of),
+        buffers(c),
+        dgamma(c.dims.channels),
+        dbeta(c.dims.channels),
+        s_(statistics_of(c)),
+        mean_dy_(static_cast<std::int64_t>(s_.mean.size())),
+        mean_dy_x_hat_(mean_dy_),
+        through_(c.x.size()),
+        magnitude_(c.x.size()),
+        x_hat_(c.x.size()) {
+    // So that mean + rest is exact.
+    for (double& value : s_.mean) value = static_cast<float>(value);
+    buffers.mean.set(narrowed<T>(s_.mean));
+    buffers.rstd.set(narrowed<T>(s_.rstd));
+    const auto mean_values = buffers.mean.values(), rstd_values = buffers.rstd.values();
+    std::vector<T> rests(s_.mean.size());
+    for (std::size_t i = 0; i < rests.size(); ++i) {
+      rests[i] = static_cast<float>(s_.mean[i] * 1e-4);  // larger than it ever is
+      s_.mean[i] = static_cast<double>(mean_values[i]) + rests[i];
+      s_.rstd[i] = rstd_values[i];
+    }
+    buffers.rest.set(rests);
+
+    const auto count = static_cast<double>(c.dims.set_size());
+    for (std::size_t i = 0; i < c.x.size(); ++i) {
+      const std::size_t channel = c.channel_of(i), statistic = c.statistic_of(i);
+      const auto set = static_cast<std::int64_t>(first_of_set(i));
+      x_hat_[i] = (c.x[i] - s_.mean[statistic]) * s_.rstd[statistic];
+      const double z = pre_activation(c, s_, i);
+      const ActivationAt at = activation_at(c.dims.activation, z);
+      // What z is off by: four roundings of its terms, of which the rest of the mean is twice one.
+      const double rest = c.gamma[channel] * s_.rstd[statistic] * rests[statistic];
+      const double terms =
+          std::abs(z - c.beta[channel]) + std::abs(c.beta[channel]) + 2 * std::abs(rest);
+      through_[i] = at.slope * c.dy[i];
+      const double m = magnitude_[i] = at.through(c.dy[i], terms);
+      const double gamma = c.gamma[channel], gamma_m = std::abs(gamma) * m / count;
+      dbeta.add(static_cast<std::int64_t>(channel), through_[i], m);
+      dgamma.add(static_cast<std::int64_t>(channel), through_[i] * x_hat_[i],
+                 m * std::abs(x_hat_[i]));
+      mean_dy_.add(set, gamma * through_[i] / count, gamma_m);
+      mean_dy_x_hat_.add(set, gamma * through_[i] * x_hat_[i] / count,
+                         gamma_m * std::abs(x_hat_[i]));
+    }
   }
-  for (std::size_t i = 0; i < c.x.size(); ++i) {
-    const std::size_t set = first_of_set(i);
-    const double r = s.rstd[c.statistic_of(i)];
-    const double own = r * c.gamma[c.channel_of(i)];
-    dx.value[i] =
-        own * through[i] - r * mean_dy.value[set] - r * x_hat[i] * mean_dy_x_hat.value[set];
-    dx.magnitude[i] = std::abs(own) * through_magnitude[i] + r * mean_dy.magnitude[set] +
-                      r * std::abs(x_hat[i]) * mean_dy_x_hat.magnitude[set];
+
+  Reference dx(Through through = {}) const {
+    Reference dx(static_cast<std::int64_t>(c.x.size()));
+    for (std::size_t i = 0; i < c.x.size(); ++i) {
+      const std::size_t set = first_of_set(i);
+      const auto at = static_cast<std::int64_t>(i);
+      const double r = s_.rstd[c.statistic_of(i)];
+      const double own = r * c.gamma[c.channel_of(i)];
+      dx.add(at, own * through_[i], std::abs(own) * magnitude_[i]);
+      if (through.mean && c.dims.centred) {
+        dx.add(at, -r * mean_dy_.value[set], r * mean_dy_.magnitude[set]);
+      }
+      if (!through.variance) continue;
+      dx.add(at, -r * x_hat_[i] * mean_dy_x_hat_.value[set],
+             r * std::abs(x_hat_[i]) * mean_dy_x_hat_.magnitude[set]);
+    }
+    return dx;
   }
 
   // Beside the sums: products by rstd (3), gamma, 1 / m (2), x - mean (2) and the last sum (3).
-  constexpr std::int64_t kProducts = 11;
-  const std::int64_t slope = activation_at(c.dims.activation, 0).roundings;
-  const std::int64_t values = c.dims.batch * c.dims.length + slope;
-  expect_norm_gradients<T>(queue, b, b.backward(), dx, c.dims.set_size() + slope + kProducts,
-                           dgamma, values + kProducts, dbeta, values);
+  static constexpr std::int64_t kProducts = 11;
+  std::int64_t of_slope() const { return activation_at(c.dims.activation, 0).roundings; }
+  std::int64_t of_dx() const { return c.dims.set_size() + of_slope() + kProducts; }
+
+  void expect_all(auto& queue) {
+    const std::int64_t values = c.dims.batch * c.dims.length + of_slope();
+    expect_norm_gradients<T>(queue, buffers, buffers.backward(), dx(), of_dx(), dgamma,
+                             values + kProducts, dbeta, values);
+  }
+  // dx of a call through `some`, as that through `those`.
+  void expect_dx(auto& queue, Through some, Through those) {
+    kernels::NormBackward<T> call = buffers.backward();
+    call.dgamma = call.dbeta = {};
+    call.through_mean = some.mean;
+    call.through_variance = some.variance;
+    run(queue, call);
+    expect_near<T>("dx", buffers.dx.values(), dx(those), of_dx());
+  }
+
+ private:
+  std::size_t first_of_set(std::size_t i) const {
+    return c.statistic_of(i) - c.channel_of(i) % static_cast<std::size_t>(c.dims.channels_per_set);
+  }
+
+  SetStatistics s_;
+  Reference mean_dy_, mean_dy_x_hat_;
+  std::vector<double> through_, magnitude_, x_hat_;
+};
+
+template <class Backend, class T>
+void check_norm_backward(auto& queue, const NormCase& c) {
+  NormGradients<Backend, T> gradients(c);
+  gradients.expect_all(queue);
+  for (const Through some : kAllThrough) {
+    SCOPED_TRACE(testing::Message() << "through " << some.mean << " " << some.variance);
+    gradients.expect_dx(queue, some, some);
+  }
 }
 
 // y = activation(x_hat gamma + beta) with a few roundings; gradients with those of their sums.

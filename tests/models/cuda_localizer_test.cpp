@@ -81,8 +81,9 @@ void expect_as_near(const std::string& what, const std::vector<double>& cuda,
 }
 
 TEST_F(CudaLocalizer, AnswersAsTheCpuDoesInFp32) {
-  for (const NormKind kind : {NormKind::kNone, NormKind::kInstance, NormKind::kGroup,
-                              NormKind::kLayer, NormKind::kPosition, NormKind::kBatch}) {
+  for (const NormKind kind :
+       {NormKind::kNone, NormKind::kInstance, NormKind::kGroup, NormKind::kGroupPopulation,
+        NormKind::kLayer, NormKind::kPosition, NormKind::kRms, NormKind::kBatch}) {
     for (const auto& [depth, channels, batch, length] :
          {std::tuple{5, 6, 4, 13}, {4, 32, 2, 24}, {3, 64, 2, 40}}) {
       SCOPED_TRACE(fmt::format("{} depth {} channels {}", name_of(kind), depth, channels));

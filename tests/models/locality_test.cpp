@@ -24,7 +24,7 @@ const std::vector<Size> kSizes = {{64, 8, 32, 5}, {61, 5, 7, 3},  {37, 4, 3, 5},
 constexpr Size kShortRing{3, 4, 8, 7};
 
 // The kinds whose statistics, if any, are those of one position.
-constexpr NormKind kApart[] = {NormKind::kNone, NormKind::kPosition};
+constexpr NormKind kApart[] = {NormKind::kNone, NormKind::kPosition, NormKind::kRms};
 
 LocalizerConfig config_of(const Size& size, NormKind norm, Padding padding) {
   return {.depth = size.depth,

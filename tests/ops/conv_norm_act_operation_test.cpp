@@ -26,6 +26,7 @@ const std::vector<RowCase> kRows = {
     {3, 20, 16, 3, 1, 2},
     {6, 64, 32, 5, 2, 1},
     {12, 40, 32, 5, 2, 4, 1, 2, kOdd},
+    {8, 64, 32, 5, 2, 3, 8, 1, kAll, false},
 };
 
 // In f32 the same bits, whatever the number of threads. In f64 the gradients of convolutions come
@@ -109,6 +110,31 @@ BACKEND_TEST(ConvNormActOperation, IsOneByOneWhereThatShows) {
     const auto of_first = first.gradients(shown.front());
     const auto of_part = part.gradients(one_by_one(one, std::span(part.in).first(5)));
     for (std::size_t i = 0; i < 6; ++i) EXPECT_EQ(of_first[i], of_part[i]) << i;
+  });
+}
+
+// What no device computes together: statistics that gradients do not pass through.
+BACKEND_TEST(ConvNormActOperation, IsOneByOneWhereStatisticsAreHeld) {
+  Backend::for_devices([](const Device& device, DType type) {
+    for (const auto& [mean, variance] :
+         {std::pair{false, true}, std::pair{true, false}, std::pair{false, false}}) {
+      const RowCase c{4, 64, 32, 5, 2, 2, 1, 1, kAll, true, mean, variance};
+      SCOPED_TRACE(c.text());
+      Pass pass(device, type, c), apart(device, type, c);
+      const Var z = together(c, pass.in);
+      EXPECT_EQ(pass.operations(), 4u);
+      EXPECT_EQ(pass.gradients(z), apart.gradients(one_by_one(c, apart.in)));
+    }
+  });
+}
+
+// By the mean of squares: together on the CPU, one by one on CUDA, the same bits in f32.
+BACKEND_TEST(ConvNormActOperation, TakesRmsStatistics) {
+  const RowCase c{4, 64, 32, 5, 2, 2, 8, 1, kAll, false};
+  Backend::for_devices([&](const Device& device, DType type) {
+    if (type != DType::kF32) return;
+    Pass pass(device, type, c), apart(device, type, c);
+    EXPECT_EQ(pass.gradients(together(c, pass.in)), apart.gradients(one_by_one(c, apart.in)));
   });
 }
 

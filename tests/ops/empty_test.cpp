@@ -85,7 +85,10 @@ void check_empty_operations(const Device& device, DType dtype) {
                                .activation = activation};
         check("norm_act", std::vector{x, of_channels, of_channels},
               [&](In in) { return norm_act(in[0], in[1], in[2], options); });
-        if (set_channels > 1) continue;
+        options.centred = false;
+        check("norm_act, RMS", std::vector{x, of_channels, of_channels},
+              [&](In in) { return norm_act(in[0], in[1], in[2], options); });
+        options.centred = true;
         RunningStatistics running{Tensor(device, dtype, of_channels),
                                   Tensor(device, dtype, of_channels)};
         running.mean.fill(3);

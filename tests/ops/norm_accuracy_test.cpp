@@ -159,6 +159,32 @@ BACKEND_TEST(NormAccuracy, ConstantSetsBecomeExactlyBeta) {
   }
 }
 
+// By their mean square constants are 1 or -1: far from zero, nothing cancels. A rounding of the
+// mean, of its square and of the sum; of rstd (3), of the product with gamma, and of y (2).
+BACKEND_TEST(NormAccuracy, ConstantSetsHaveTheirOwnMeanSquare) {
+  for (const double value : {1e4 / 3, 100 / 3.0, 1e6 / 7, -0.7, 1e15 / 3, 1e30 / 3}) {
+    for (const std::int64_t length : {1, 7, 600, 4096, 9001}) {
+      for (kernels::NormDims dims : accuracy_dims(length)) {
+        dims.centred = false;
+        NormCase c{dims, {}, {1, 1, 1, 1}, {0, 0, 0, 0}, {}};
+        const double x = static_cast<float>(value);
+        c.x.assign(static_cast<std::size_t>(dims.size()), x);
+        c.dy.assign(c.x.size(), 1);
+        SCOPED_TRACE(c.text() + " value=" + std::to_string(value));
+        const double expected = x / std::sqrt(x * x + dims.epsilon);
+        const NormResults actual = norm_in_f32<Backend>(c);
+        for (const double y : actual[0]) {
+          if (value > 1e20) {  // beyond the range of squares
+            ASSERT_TRUE(std::isnan(y));
+          } else {
+            ASSERT_NEAR(y, expected, 9 * kUnitRoundoff<float>);
+          }
+        }
+      }
+    }
+  }
+}
+
 // Beyond the range of squares: NaN, never a wrong number.
 BACKEND_TEST(NormAccuracy, BeyondTheRangeOfSquaresIsNaN) {
   for (const std::int64_t length : {4, 9001}) {

@@ -138,10 +138,12 @@ Expected run_directly(const NormDims& dims, const std::vector<std::vector<double
   const auto channels = static_cast<std::size_t>(dims.channels);
   const bool instance = dims.samples_per_set == 1;
   for (const std::vector<double>& x : batches) {
-    // Instance norm averages over the batch's sets, then moves once; batch norm moves for each set.
+    // Sets of one sample are averaged over the batch, then move once; batch norm moves for each
+    // set.
     for (std::int64_t first = 0; first < dims.batch;) {
       const std::int64_t samples = instance ? dims.batch : dims.samples_per_set;
       for (std::size_t c = 0; c < channels; ++c) {
+        const std::size_t together = static_cast<std::size_t>(dims.channels_per_set);
         double current_mean = 0;
         double current_variance = 0;
         const std::int64_t sets = samples / dims.samples_per_set;
@@ -149,7 +151,10 @@ Expected run_directly(const NormDims& dims, const std::vector<std::vector<double
           std::vector<double> values;
           for (std::int64_t i = 0; i < dims.samples_per_set * dims.length; ++i) {
             const std::int64_t row = (first + set * dims.samples_per_set) * dims.length + i;
-            values.push_back(x[static_cast<std::size_t>(row) * channels + c]);
+            const std::size_t at = static_cast<std::size_t>(row) * channels;
+            for (std::size_t k = 0; k < together; ++k) {
+              values.push_back(x[at + c / together * together + k]);
+            }
           }
           const auto n = static_cast<double>(values.size());
           const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
@@ -203,7 +208,10 @@ BACKEND_TEST(NormStatistics, RunningAveragesAgreeWithADirectComputation) {
     for (const NormDims& dims :
          {NormDims{4, 30, 7, 1, 1, 1e-5, kRelu}, NormDims{6, 21, 3, 1, 2, 1e-5, kRelu},
           NormDims{8, 5, 17, 1, 4, 1e-5, kRelu}, NormDims{8, 5, 65, 1, 4, 1e-5, kRelu},
-          NormDims{4, 9, 2, 1, 4, 1e-5, kRelu}, NormDims{1, 2, 1, 1, 1, 1e-5, kRelu}}) {
+          NormDims{4, 9, 2, 1, 4, 1e-5, kRelu}, NormDims{1, 2, 1, 1, 1, 1e-5, kRelu},
+          // GroupNorm, LayerNorm, and channels and samples
+          NormDims{4, 13, 12, 3, 1, 1e-5, kRelu}, NormDims{3, 21, 7, 7, 1, 1e-5, kRelu},
+          NormDims{1, 1, 2, 2, 1, 1e-5, kRelu}, NormDims{6, 5, 8, 4, 3, 1e-5, kRelu}}) {
       check_running<Backend, T>(queue, dims);
     }
   });
@@ -258,6 +266,28 @@ BACKEND_TEST(NormStatistics, RunningVarianceOfOneValueIsZero) {
   });
 }
 
+// The variance is unbiased by the size of the set, of all its channels: known-wrong sizes are off.
+TEST(NormStatistics, RunningAveragesOfOtherSetsAreWrong) {
+  const NormDims dims{2, 3, 4, 2, 1, 1e-5, kRelu};
+  const std::vector<double> x = Draw(2).normals<double>(dims.size(), 1, 2), zeros(4), ones(4, 1);
+  NormBuffers<harness::OnCpu, double> b(NormCase{dims, x, ones, zeros, {}});
+  run(harness::queue(), b.forward());
+  const auto variance = [&](const NormDims& as) {
+    std::vector<double> mean = zeros, moved = ones;
+    run(harness::queue(), kernels::NormUpdateRunning<double>{.dims = as,
+                                                             .momentum = 0.3,
+                                                             .statistics = b.statistics(),
+                                                             .running_mean = mean.data(),
+                                                             .running_variance = moved.data()});
+    return moved;
+  };
+  const Expected expected = run_directly(dims, {x}, 0.3, {zeros, ones});
+  EXPECT_LE(harness::relative_difference(variance(dims), expected.variance), 1e-14);
+  NormDims channel = dims;
+  channel.channels_per_set = 1;
+  EXPECT_GT(harness::relative_difference(variance(channel), expected.variance), 0.01);
+}
+
 TEST(NormStatistics, OnlyTrainingMovesThem) {
   ParameterList list(harness::device(), DType::kF64, 1);
   const NormAct norm(list, "norm", 3, {1, 2, 1e-5, kRelu}, true);
@@ -287,6 +317,8 @@ TEST(NormStatistics, TheModuleSaysWhenNoneWereTracked) {
   const Var x = tape.make({1, 4, 3});
   EXPECT_EQ(error_of([&] { norm(x, Statistics::kPopulation); }),
             "norm_act: population statistics were not tracked by this layer");
+  EXPECT_EQ(error_of([&] { NormAct(list, "rms", 3, {.centred = false}, true); }),
+            "norm_act: RMS statistics have no mean for running statistics to follow");
 }
 
 // --- Population statistics ----------------------------------------------------------------------

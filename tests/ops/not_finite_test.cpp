@@ -53,15 +53,17 @@ void check_not_finite(const Device& device, DType dtype) {
       const std::int64_t place = (length + 2) * channels + channels / 2;  // in the second sample
       for (const double value : {kNaN, kInfinity, -kInfinity}) {
         for (const kernels::Activation activation : {kNone, kRelu, kMish}) {
-          for (const bool layer : {false, true}) {
+          for (const auto& [layer, centred] :
+               {std::pair{false, true}, {true, true}, {true, false}}) {
             Tape tape(device, dtype);
             const Var x = tape.leaf(tensor(shape, 1, place, value));
             const Var gamma = tape.constant(tensor({channels}, 2));
             const Var beta = tape.constant(tensor({channels}, 3));
             const NormOptions options = {.channels_per_set = layer ? channels : 1,
-                                         .activation = activation};
-            const auto in_set = [&](std::int64_t i) {
-              return i / channels >= length && (layer || i % channels == place % channels);
+                                         .activation = activation,
+                                         .centred = centred};
+            const auto in_set = [&, whole = layer](std::int64_t i) {
+              return i / channels >= length && (whole || i % channels == place % channels);
             };
             check("norm_act", x, norm_act(x, gamma, beta, options), in_set, in_set);
           }

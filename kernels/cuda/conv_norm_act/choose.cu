@@ -38,7 +38,8 @@ bool alike(Layers layers) {
     const Conv1dDims &a = layer.conv, &b = layers[0].conv;
     return a.channels_in == b.channels_in && a.channels_out == b.channels_out &&
            a.kernel_size == b.kernel_size && a.padding == b.padding && a.stride == b.stride &&
-           layer.norm.activation == kLayerActivation && layer.norm.positions_per_set == 0;
+           layer.norm.activation == kLayerActivation && layer.norm.positions_per_set == 0 &&
+           layer.norm.centred;
   });
 }
 

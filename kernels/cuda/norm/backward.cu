@@ -4,7 +4,8 @@
 //   dx = rstd * (gamma * g - a - x_hat * b)                   a, b: the means over the set of
 //                                                             gamma * g and of gamma * g * x_hat
 //
-// (a = b = 0 where the statistics are a population's.) x, dy, dx [groups, positions, channels];
+// (a = b = 0 where the statistics are a population's; a = 0 where dx does not go through the mean,
+// b = 0 where not through the variance.) x, dy, dx [groups, positions, channels];
 // statistics [groups, channels]. The mask of the ReLU is computed again from x. Which of the two
 // ways a shape goes is told in plan.cuh; how threads map to elements, and the order of sums,
 // in device/tile.cuh.
@@ -119,8 +120,8 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
     if (!dx.data || !tile.inside(tiling)) return;
     Pack<kVec> a = {}, b = {};
     if constexpr (kPart == Part::kSets) {
-      a = sums.mine(0);
-      b = sums.mine(1);
+      if (norm.through_mean) a = sums.mine(0);
+      if (norm.through_variance) b = sums.mine(1);
     }
     const Correction<kVec> correction(a, b, constants);
     tile.each([&](int i, std::int64_t at) {
@@ -148,7 +149,9 @@ __global__ void merge_set(Tiling tiling, NormArguments norm, const float* gamma,
   }
   a = device::block_sum(a);
   b = device::block_sum(b);
-  if (threadIdx.x == 0) of_sets[blockIdx.x] = {{a / norm.set_size, b / norm.set_size}};
+  if (threadIdx.x != 0) return;
+  of_sets[blockIdx.x] = {{norm.through_mean ? a / norm.set_size : 0.0f,
+                          norm.through_variance ? b / norm.set_size : 0.0f}};
 }
 
 // Grid (groups * chunks, tiles of channels). dx, when a and b of the sets are known.
@@ -195,7 +198,9 @@ void run(CudaQueue& queue, const NormBackward<float>& call) {
   if (dims.size() == 0) return add_nothing(queue, dims.channels, dgamma, dbeta);
   const bool params = dgamma.data || dbeta.data;
   if (!dx.data && !params) return;
-  const NormArguments norm = arguments_of(dims);
+  NormArguments norm = arguments_of(dims);
+  norm.through_mean = call.through_mean && dims.centred;
+  norm.through_variance = call.through_variance;
   const GivenStatistics statistics{call.statistics.mean, call.statistics.mean_rest,
                                    call.statistics.rstd};
   const int vec = pack_size(dims.channels, {call.x, call.dy, dx.data});

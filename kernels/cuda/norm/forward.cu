@@ -11,6 +11,9 @@
 // however far x lies from zero, and corrects both results for what m is off:
 //
 //   mean = m + sum of d / n,  variance = (sum of d^2 - (sum of d)^2 / n) / n
+//
+// Sets that are not centred end with a mean of 0 and with variance + mean^2, the mean of x^2:
+// positive terms, so nothing cancels.
 
 #include <cuda_runtime.h>
 
@@ -58,16 +61,22 @@ __global__ void __launch_bounds__(kMaxTileThreads, 1)
       sum[1].v[j] = fmaf(d, d, sum[1].v[j]);
     }
   });
-  add_up(sums, sum, norm.set_channels, channels, Nothing(), [&](int, float(&total)[2]) {
+  add_up(sums, sum, norm.set_channels, channels, Nothing(), [&](int c, float(&total)[2]) {
     const float correction = total[0] / norm.set_size;
     const float squares = fmaf(-correction, total[0], total[1]);
+    float variance = squares / norm.set_size;
+    if (!norm.centred) {
+      // The channel's first mean still stands where this call will leave its own result.
+      const float mean = sums.result[0][c] + correction;
+      variance = fmaf(mean, mean, variance);
+    }
     total[0] = correction;
-    total[1] = device::rstd_of(squares / norm.set_size, norm.epsilon);
+    total[1] = device::rstd_of(variance, norm.epsilon);
   });
   if (!tile.inside(tiling)) return;
-  NormConstants<kVec> constants;
+  NormConstants<kVec> constants = {};
   constants.rstd = sums.mine(1);
-  constants.set_mean(near, sums.mine(0), norm.epsilon);
+  if (norm.centred) constants.set_mean(near, sums.mine(0), norm.epsilon);
   if (threadIdx.y == 0) constants.keep(statistics, first_statistic);
   constants.set_scale(gamma + tile.channel, beta + tile.channel);
   tile.each(
@@ -145,16 +154,18 @@ __global__ void merge_chunks(Tiling tiling, NormArguments norm, double epsilon,
     const double deviation = of_set[part].mean - set_mean;
     squares += of_set[part].m2 + positions_of(part) * deviation * deviation;
   }
-  const double variance = device::block_sum(squares) / m;
+  double variance = device::block_sum(squares) / m;
+  // Infinite, and so NaN, beyond the range of floats.
+  if (!norm.centred) variance = static_cast<float>(variance + set_mean * set_mean);
 
   const std::int64_t first = std::int64_t{blockIdx.x} * norm.set_channels;
   for (int c = static_cast<int>(threadIdx.x); c < norm.set_channels;
        c += static_cast<int>(blockDim.x)) {
     const double rstd = device::rstd_of(variance, epsilon);
-    const auto mean =
-        device::near_zero(set_mean, rstd, epsilon) ? 0.0f : static_cast<float>(set_mean);
+    const double centre = norm.centred ? set_mean : 0;
+    const auto mean = device::near_zero(centre, rstd, epsilon) ? 0.0f : static_cast<float>(centre);
     statistics.mean[first + c] = mean;
-    statistics.mean_rest[first + c] = static_cast<float>(set_mean - mean);
+    statistics.mean_rest[first + c] = static_cast<float>(centre - mean);
     statistics.rstd[first + c] = static_cast<float>(rstd);
   }
 }

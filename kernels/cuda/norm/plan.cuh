@@ -28,17 +28,24 @@ namespace sidechannel::kernels {
 // Statistics that a kernel reads.
 using GivenStatistics = NormStatistics<const float>;
 
-// What the device needs of NormDims.
+// What the device needs of NormDims, and of a way back.
 struct NormArguments {
   int set_channels;
   float set_size;
   float epsilon;
   Activation activation;
+  bool centred;
+  bool through_mean, through_variance;
 };
 
 inline NormArguments arguments_of(const NormDims& dims) {
-  return {narrow(dims.channels_per_set), static_cast<float>(dims.set_size()),
-          static_cast<float>(dims.epsilon), dims.activation};
+  return {narrow(dims.channels_per_set),
+          static_cast<float>(dims.set_size()),
+          static_cast<float>(dims.epsilon),
+          dims.activation,
+          dims.centred,
+          dims.centred,
+          true};
 }
 
 // Puts the tiles of whole sets into `plan`, with the fewest of `items` positions a thread that do.
