@@ -8,6 +8,7 @@ import math
 import sys
 import tempfile
 import unittest
+import warnings
 from pathlib import Path
 
 try:
@@ -32,7 +33,8 @@ def stack(norm, depth=2, channels=4, dims=1, k=3, c_in=2, c_out=2, act=nn.Tanh):
     """`depth` times convolution, norm, activation; and a last convolution of one tap."""
     layers = []
     for i in range(depth):
-        layers += [CONV[dims](channels if i else c_in, channels, k, padding=k // 2), norm(channels), act()]
+        layers += [CONV[dims](channels if i else c_in, channels, k, padding=k // 2), norm(channels),
+                   act()]
     return nn.Sequential(*layers, CONV[dims](channels, c_out, 1))
 
 
@@ -157,7 +159,8 @@ class Sinusoidal(nn.Module):
         self.half = dim // 2
 
     def forward(self, t):
-        frequencies = torch.exp(torch.arange(self.half, dtype=t.dtype) * -math.log(10000) / (self.half - 1))
+        step = -math.log(10000) / (self.half - 1)
+        frequencies = torch.exp(torch.arange(self.half, dtype=t.dtype) * step)
         return torch.cat([(t[:, None] * frequencies).sin(), (t[:, None] * frequencies).cos()], -1)
 
 
@@ -309,7 +312,7 @@ class Whole(LeakTest):
             self.close(report["receptive_field"]["inside"], 1 - float(far.double().mean()))
 
     def test_axes_apart(self):
-        net = nn.Sequential(nn.Conv2d(1, 3, (1, 5), padding=(0, 2), dilation=(1, 1)), nn.InstanceNorm2d(3),
+        net = nn.Sequential(nn.Conv2d(1, 3, (1, 5), padding=(0, 2)), nn.InstanceNorm2d(3),
                             nn.Conv2d(3, 1, (3, 1), padding=(2, 0), dilation=(2, 1)))
         report = measure(net, noise(1, 1, 9, 11), outputs=[4 * 11 + 5])
         self.assertEqual(report["receptive_field"], {"left": [2, 2], "right": [2, 2], "inside": 15 / 99})
@@ -369,10 +372,25 @@ class Whole(LeakTest):
         self.assertEqual((report["receptive_field"]["left"], report["frozen"]), ([2], NOTHING))
         self.assertEqual((report["layers"][0]["kind"], report.leaks), ("Whiten", True))
 
+    def test_statistics_that_are_changed_in_place(self):
+        class InPlaceNorm(nn.Module):
+            def forward(self, x):
+                variance, mean = torch.var_mean(x, dim=2, unbiased=False, keepdim=True)
+                variance += 1e-3
+                return x.sub(mean).div_(variance.sqrt_())
+        net, x = stack(lambda c: InPlaceNorm()).double(), noise(1, 2, 16)
+        report = measure(net, x, tile=8, halo=2)
+        self.close(report["live"], shares(whole_jacobian(net, x, report["asked"]),
+                                          beyond(report["asked"], 16, 2, 2)))
+        self.assertEqual(report["frozen"], NOTHING)
+        self.assertLess(report["tiles"]["padding"], 1e-13)
+        self.assertGreater(report["mean"]["l1"] * report["variance"]["l1"], 0)
+
     def test_norms_of_weights_are_no_norms(self):
         net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Conv1d(2, 4, 3, padding=1)),
                             nn.InstanceNorm1d(4)).eval()
-        self.assertEqual([layer["kind"] for layer in measure(net, noise(1, 2, 16))["layers"]], ["instance"])
+        report = measure(net, noise(1, 2, 16))
+        self.assertEqual([layer["kind"] for layer in report["layers"]], ["instance"])
 
     def test_single_precision(self):
         net, x = stack(lambda c: nn.GroupNorm(2, c), depth=3, channels=16, k=5), noise(1, 2, 64)
@@ -404,11 +422,13 @@ class Field(LeakTest):
         return leak._field(run, y, torch.tensor(asked), 1e-8, 5, lambda *_: None)[0].t()
 
     def test_strided_and_transposed_by_phase(self):
-        with torch.backends.mkldnn.flags(enabled=False):
+        with warnings.catch_warnings(), torch.backends.mkldnn.flags(enabled=False):
+            warnings.simplefilter("ignore")
             for net in (nn.Sequential(nn.Conv1d(2, 3, 3, 2, 1), nn.Tanh(), nn.Conv1d(3, 3, 3, padding=1),
                                       nn.ConvTranspose1d(3, 2, 4, 2, 1)),
                         nn.Sequential(nn.Conv1d(2, 3, 5, 3, 2), nn.ConvTranspose1d(3, 2, 3, 3)),
-                        nn.Sequential(nn.MaxPool1d(2), nn.Conv1d(2, 2, 3, padding=1), nn.Upsample(scale_factor=2)),
+                        nn.Sequential(nn.MaxPool1d(2), nn.Conv1d(2, 2, 3, padding=1),
+                                      nn.Upsample(scale_factor=2)),
                         nn.Conv1d(2, 2, 3, padding=4, dilation=4),
                         nn.Conv1d(2, 2, 3, padding=1, padding_mode="circular")):
                 net, x = net.double(), noise(1, 2, 24)
@@ -465,7 +485,8 @@ class Causality(LeakTest):
         self.assertEqual(report["future"]["frozen"], NOTHING)
         self.close(report["layers"][0]["future"], report["future"]["live"])
         self.assertTrue(report.leaks)
-        with self.assertRaisesRegex(AssertionError, r"^Sequential hears in its future: .* through 1 \(group\)"):
+        with self.assertRaisesRegex(AssertionError,
+                                    r"^Sequential hears in its future: .* through 1 \(group\)"):
             assert_causal(net, x)
 
         net = self.net(CumulativeNorm())
@@ -562,7 +583,8 @@ class TilesAndPads(LeakTest):
         report = measure(net, noise(1, 2, 8, 8), tile=4, halo=2, pad=2)
         self.assertLess(report["tiles"]["total"], 1e-13)  # nothing pools
         self.assertLess(report["tiles"]["norm"], 1e-13)
-        net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(1, 4), nn.ConvTranspose2d(4, 1, 2, 2))
+        net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(1, 4),
+                            nn.ConvTranspose2d(4, 1, 2, 2))
         report = measure(net, noise(1, 2, 8, 12), tile=(4, 6), halo=1)
         self.assertLess(report["tiles"]["padding"], 1e-13)
         self.close(report["tiles"]["total"], report["tiles"]["norm"], 1e-6)
