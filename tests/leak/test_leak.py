@@ -20,6 +20,7 @@ from torch import nn
 from torch.autograd.functional import jacobian
 import torch.nn.functional as F
 
+torch.set_num_threads(1)  # small tensors
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments" / "leak" / "pytorch"))
 
 import leak  # noqa: E402
@@ -99,6 +100,14 @@ class CumulativeNorm(nn.Module):
         mean = x.sum(1).cumsum(1) / count
         second = x.pow(2).sum(1).cumsum(1) / count
         return (x - mean[:, None]) / (second - mean ** 2 + 1e-5).sqrt()[:, None]
+
+
+class ChainedNorm(nn.Module):
+    """Per position, in two steps; the second sees nothing but the first's result."""
+
+    def forward(self, x):
+        pairs = x.reshape(len(x), 2, -1, x.shape[2])
+        return x / (pairs.pow(2).mean(2).mean(1, keepdim=True) + 1e-5).sqrt()
 
 
 class PositionNorm(nn.Module):
@@ -239,7 +248,8 @@ class Whole(LeakTest):
 
     def test_nothing_leaks_without_pooled_positions(self):
         for norm in (lambda c: nn.Identity(), lambda c: Tokens(nn.LayerNorm(c)), lambda c: PositionNorm(),
-                     lambda c: nn.BatchNorm1d(c).eval()):
+                     lambda c: ChainedNorm(), lambda c: nn.BatchNorm1d(c).eval(),
+                     lambda c: nn.InstanceNorm1d(c, track_running_stats=True).eval()):
             report = measure(stack(norm), noise(1, 2, 24))
             for key in ("live", "frozen", "mean", "variance"):
                 self.assertEqual(report[key], NOTHING)
@@ -375,22 +385,28 @@ class Whole(LeakTest):
     def test_statistics_that_are_changed_in_place(self):
         class InPlaceNorm(nn.Module):
             def forward(self, x):
-                variance, mean = torch.var_mean(x, dim=2, unbiased=False, keepdim=True)
+                variance, mean = torch.var_mean(x, **sets, unbiased=False)
                 variance += 1e-3
                 return x.sub(mean).div_(variance.sqrt_())
-        net, x = stack(lambda c: InPlaceNorm()).double(), noise(1, 2, 16)
-        report = measure(net, x, tile=8, halo=2)
-        self.close(report["live"], shares(whole_jacobian(net, x, report["asked"]),
-                                          beyond(report["asked"], 16, 2, 2)))
-        self.assertEqual(report["frozen"], NOTHING)
-        self.assertLess(report["tiles"]["padding"], 1e-13)
-        self.assertGreater(report["mean"]["l1"] * report["variance"]["l1"], 0)
+        for sets in ({"dim": 2, "keepdim": True}, {"dim": (0, 1, 2)}):
+            net, x = stack(lambda c: InPlaceNorm()).double(), noise(1, 2, 16)
+            report = measure(net, x, tile=8, halo=2)
+            self.close(report["live"], shares(whole_jacobian(net, x, report["asked"]),
+                                              beyond(report["asked"], 16, 2, 2)))
+            self.assertEqual(report["frozen"], NOTHING)
+            self.assertLess(report["tiles"]["padding"], 1e-13)
+            self.assertGreater(report["mean"]["l1"] * report["variance"]["l1"], 0)
 
     def test_norms_of_weights_are_no_norms(self):
         net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Conv1d(2, 4, 3, padding=1)),
                             nn.InstanceNorm1d(4)).eval()
         report = measure(net, noise(1, 2, 16))
         self.assertEqual([layer["kind"] for layer in report["layers"]], ["instance"])
+
+        class Cosine(nn.Conv1d):
+            def forward(self, x):
+                return F.conv1d(x, F.normalize(self.weight, dim=2))
+        self.assertEqual(measure(Cosine(2, 4, 3), noise(1, 2, 16))["layers"], [])
 
     def test_single_precision(self):
         net, x = stack(lambda c: nn.GroupNorm(2, c), depth=3, channels=16, k=5), noise(1, 2, 64)
@@ -399,6 +415,17 @@ class Whole(LeakTest):
         self.close(report["live"], exact["live"], 1e-3)
         for layer, other in zip(report["layers"], exact["layers"]):
             self.close(layer["alone"], other["alone"], 1e-3)
+
+
+class Branches(nn.Module):
+    """Channels that hear from differently far."""
+
+    def __init__(self):
+        super().__init__()
+        self.near, self.far = nn.Conv1d(2, 1, 1), nn.Conv1d(2, 1, 5, padding=2)
+
+    def forward(self, x):
+        return torch.cat([self.near(x), self.far(x)], 1)
 
 
 class Field(LeakTest):
@@ -429,7 +456,7 @@ class Field(LeakTest):
                         nn.Sequential(nn.Conv1d(2, 3, 5, 3, 2), nn.ConvTranspose1d(3, 2, 3, 3)),
                         nn.Sequential(nn.MaxPool1d(2), nn.Conv1d(2, 2, 3, padding=1),
                                       nn.Upsample(scale_factor=2)),
-                        nn.Conv1d(2, 2, 3, padding=4, dilation=4),
+                        nn.Conv1d(2, 2, 3, padding=4, dilation=4), Branches(),
                         nn.Conv1d(2, 2, 3, padding=1, padding_mode="circular")):
                 net, x = net.double(), noise(1, 2, 24)
                 asked = list(range(24))
@@ -442,6 +469,10 @@ class Field(LeakTest):
         for position, reach in ((4, ([0], [1])), (5, ([1], [0]))):
             field = measure(net, noise(1, 1, 12), outputs=[position])["receptive_field"]
             self.assertEqual((field["left"], field["right"], field["inside"]), (*reach, 2 / 12))
+        for net, reach in ((nn.Conv1d(1, 1, 2, 2), ([0], [1])),
+                           (nn.ConvTranspose1d(1, 1, 2, 2), ([0], [0]))):
+            field = measure(net, noise(1, 1, 12), outputs=[5])["receptive_field"]
+            self.assertEqual((field["left"], field["right"]), reach)
 
     def test_zero_weights_count_and_comparisons_do(self):
         conv = nn.Conv1d(1, 1, 5, padding=2)
@@ -451,9 +482,9 @@ class Field(LeakTest):
 
         class Sign(nn.Module):
             def forward(self, x):
-                return torch.where(x > 0, 1.0, -1.0).to(x.dtype)  # lets no NaN through
+                return torch.where(x > 100, 1.0, 0.0).to(x.dtype)  # lets no NaN through
         report = measure(nn.Sequential(Sign(), nn.Conv1d(1, 1, 3, padding=1)), noise(1, 1, 16))
-        self.assertEqual(report["receptive_field"]["left"], [1])
+        self.assertEqual(report["receptive_field"], {"left": [1], "right": [1], "inside": 46 / 256})
         self.assertEqual(report["live"], NOTHING)
 
     def test_attention_covers_everything(self):
@@ -470,6 +501,19 @@ class Field(LeakTest):
         self.assertEqual(report["receptive_field"]["inside"], 1)
         self.assertEqual((report["live"], report["difference"]), (NOTHING, 0))
         self.assertEqual(len(report["layers"]), 2)
+        report = measure(nn.Sequential(Attention().eval(), nn.GroupNorm(1, 4)), noise(1, 4, 10))
+        self.assertGreater(report["difference"], 0)
+        self.close(report["layers"][-1]["difference"], report["difference"])
+
+    def test_a_norm_per_position_of_channels_that_hear_differently_far(self):
+        """It hands the near ones what the far ones hear, and so is no norm that carries nothing."""
+        class Near(nn.Module):
+            def forward(self, x):
+                return x[:, :1]
+        net, x = nn.Sequential(Branches(), PositionNorm(), Near()), noise(1, 2, 16)
+        report = measure(net, x)
+        self.assertEqual((report["receptive_field"]["left"], report["frozen"]), ([0], NOTHING))
+        self.assertGreater(report["live"]["l1"], 0)
 
 
 class Causality(LeakTest):
@@ -654,6 +698,21 @@ class Use(LeakTest):
         self.assertTrue(quick.leaks)
         str(quick)
 
+    def test_what_else_the_network_takes(self):
+        """Conditions of as many samples as x, and all else, stay as they are."""
+        class Conditioned(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = stack(nn.InstanceNorm1d, c_in=3)
+
+            def forward(self, x, condition, scale):
+                return scale * self.body(torch.cat([x, condition], 1))
+        net, x, condition = Conditioned(), noise(1, 2, 16), torch.randn(1, 1, 16)
+        report = measure(net, x, condition, 2)
+        net.double()
+        full = whole_jacobian(lambda x: net(x, condition.double(), 2), x, report["asked"])
+        self.close(report["live"], shares(full, beyond(report["asked"], 16, 2, 2)))
+
     def test_outputs_that_are_not_positions(self):
         class Classifier(nn.Module):
             def __init__(self):
@@ -676,7 +735,7 @@ class Use(LeakTest):
             @staticmethod
             def backward(ctx, dy):
                 x, = ctx.saved_tensors
-                return dy * torch.from_numpy((3 * x ** 2).numpy()) if hasattr(dy, "numpy") else None
+                return torch.from_numpy(dy.numpy() * (3 * x ** 2).numpy())
 
         class Cubed(nn.Module):
             def forward(self, x):
@@ -688,7 +747,9 @@ class Use(LeakTest):
         x = noise(1, 2, 16)
         ours, plain = (stack(nn.InstanceNorm1d, act=act) for act in (Cubed, Plain))
         ours.load_state_dict(plain.state_dict())
-        self.close(measure(ours, x)["live"], measure(plain, x)["live"])
+        report, expected = measure(ours, x), measure(plain, x)
+        self.close(report["live"], expected["live"])
+        self.close(report["layers"][0]["alone"], expected["layers"][0]["alone"])
 
     def test_demo(self):
         out, arguments = io.StringIO(), sys.argv

@@ -436,7 +436,7 @@ def _rows(chunk, tick, values, inputs, what):
         options = dict(retain_graph=True, allow_unused=True)
         try:
             grads = torch.autograd.grad(values, inputs, seeds, is_grads_batched=True, **options)
-        except RuntimeError:  # an operation that has no batched derivative
+        except Exception:  # an operation that has no batched derivative: one by one, or the same again
             each = [torch.autograd.grad(values, inputs, seed, **options) for seed in seeds]
             grads = [None if same[0] is None else torch.stack(same) for same in zip(*each)]
         column = 0
@@ -453,7 +453,7 @@ def _field(run, y, asked, tolerance, chunk, tick):
     """By axis, whether the outputs asked depend on the input at a coordinate: [coordinates, asked]."""
     x, samples = run.x, len(run.x)
     noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=x.dtype)
-    changed = x[0] + 1000 * (x.abs().max() + 1) * noise.to(x.device)
+    noise = 1000 * (x.abs().max() + 1) * noise.to(x.device)
 
     def heard(axis, coordinates, how, content):
         result = torch.zeros(len(coordinates), len(asked), dtype=torch.bool)
@@ -471,10 +471,11 @@ def _field(run, y, asked, tolerance, chunk, tick):
     field = []
     for axis, size in enumerate(x.shape[2:]):
         coordinates = torch.arange(size)
-        few = coordinates[size // 8::max(1, size // 4)]
         found = heard(axis, coordinates, "probe", torch.full_like(x[0], torch.nan))
-        if (heard(axis, few, "replay", changed) & ~found[few]).any():  # NaNs do not get everywhere
-            found |= heard(axis, coordinates, "replay", changed)
+        for changed in (x[0] + noise, x[0] - noise):
+            few = coordinates[size // 8::max(1, size // 4)]
+            if (heard(axis, few, "replay", changed) & ~found[few]).any():  # NaNs do not get everywhere
+                found |= heard(axis, coordinates, "replay", changed)
         field.append(found)
     return field
 
