@@ -32,12 +32,13 @@ batch_norm, normalize), and where a module whose class name holds "Norm", or tha
 `norms=[...]`, reduces something itself (mean, sum, var, norm, cumsum ...). What is linear in that
 module's input counts as a mean, all else as a variance. A statistic that pools no positions (layer
 norm of a token) carries nothing and stays live; that, too, is seen from the NaNs. Where the field
-covers everything they show nothing: layer norm over one axis is then taken not to pool, others are.
+covers everything they show nothing: layer norm over one axis is then taken not to pool, others are. A
+norm that is not seen is an operation like others: it makes the field everything.
 
 The network is copied in the mode it is in: batch norm in training is live. Dropout is switched off;
 a network that is random otherwise is refused. Several samples are one set: asked are outputs of the
-first, and all others lie outside. Tiles and pads are cut where inputs are, so the statistics that are
-held are those of the whole.
+first, and all others lie outside. Tiled and padded, the network runs once with its own statistics and
+once with those of x: apart from each other, that is the norm's doing; apart from f(x), the padding's.
 """
 
 import argparse
