@@ -9,6 +9,7 @@
 
 #include "engine/ops.h"
 #include "engine/parameter.h"
+#include "engine/receptive_field.h"
 
 namespace sidechannel {
 
@@ -57,6 +58,10 @@ class Conv1d {
   Var operator()(const Var& x) const {
     return conv1d(x, weight(x.tape()), bias(x.tape()), padding_, options_);
   }
+  ReceptiveField operator()(const ReceptiveField& x) const {
+    return x.conv1d(parameters_.weight->value.shape()[0], padding_, options_.stride,
+                    options_.mode == PaddingMode::kCircular);
+  }
   Var weight(Tape& tape) const { return tape.parameter(*parameters_.weight); }
   Var bias(Tape& tape) const { return tape.parameter(*parameters_.bias); }
 
@@ -80,6 +85,9 @@ class ConvTranspose1d {
   Var operator()(const Var& x) const {
     return conv_transpose1d(x, x.tape().parameter(*parameters_.weight),
                             x.tape().parameter(*parameters_.bias), padding_, stride_);
+  }
+  ReceptiveField operator()(const ReceptiveField& x) const {
+    return x.conv_transpose1d(parameters_.weight->value.shape()[0], padding_, stride_);
   }
 
  private:
@@ -235,6 +243,10 @@ class ConvNormAct {
                             norm.updated(statistics)};
     }
     return conv_norm_act(x, layers, convs_.front().padding_, options_, hidden);
+  }
+  ReceptiveField operator()(ReceptiveField x) const {
+    for (const Conv1d& conv : convs_) x = conv(x);
+    return x;
   }
 
  private:

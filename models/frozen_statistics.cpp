@@ -52,7 +52,7 @@ std::vector<NormHook::Layer> statistics_of(const NormHook& seen) {
   return all;
 }
 
-std::vector<NormHook::Layer> statistics_of(const Localizer& network, const Tensor& x) {
+std::vector<NormHook::Layer> statistics_of(const Network& network, const Tensor& x) {
   Tape tape(x.device(), x.dtype());
   const NoGrad frozen(tape);
   NormHook hook;

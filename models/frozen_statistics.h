@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "models/localizer.h"
+#include "models/network.h"
 
 namespace sidechannel {
 
@@ -12,7 +12,7 @@ namespace sidechannel {
 // position alone hears nothing as it is, and none is held. Summed in f64 on the host; in the
 // network's type.
 std::vector<NormHook::Layer> statistics_of(const NormHook& seen);
-// Those of a network that is given x [N, L, 1].
-std::vector<NormHook::Layer> statistics_of(const Localizer& network, const Tensor& x);
+// Those of a network that is given x [N, L, C].
+std::vector<NormHook::Layer> statistics_of(const Network& network, const Tensor& x);
 
 }  // namespace sidechannel

@@ -122,4 +122,22 @@ Var Localizer::operator()(const Var& x, Statistics statistics, std::vector<Var>*
   return y;
 }
 
+ReceptiveField Localizer::receptive_field(std::int64_t length) const {
+  return conv_out_(blocks_(conv_in_(ReceptiveField(length))));
+}
+
+std::vector<Network::Norm> Localizer::norms() const {
+  std::vector<Norm> all;
+  if (config_.norm == NormKind::kNone) return all;
+  for (std::int64_t i = 0; i < config_.depth - 2; ++i) {
+    all.push_back({fmt::format("blocks.{}.norm", i), config_.norm, config_.norm_options()});
+  }
+  return all;
+}
+
+std::string Localizer::words() const {
+  return fmt::format("localizer of depth {}, {} channels, {} norm", config_.depth, config_.channels,
+                     name_of(config_.norm));
+}
+
 }  // namespace sidechannel

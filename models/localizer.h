@@ -7,6 +7,7 @@
 
 #include "engine/checked.h"
 #include "engine/modules.h"
+#include "models/network.h"
 #include "models/norm_kind.h"
 
 namespace sidechannel {
@@ -63,7 +64,7 @@ struct LocalizerConfig {
 //
 // or that of Section 3.2, whose batches are pairs, the two of a pair side by side.
 // Parameters: conv_in.*, blocks.{i}.conv.*, blocks.{i}.norm.* (i from 0), conv_out.*
-class Localizer {
+class Localizer : public Network {
  public:
   Localizer(const Device& device, DType dtype, const LocalizerConfig& config, std::uint64_t seed);
   // With a file's tensors, all of them. Error, before anything is made for it, where the file does
@@ -74,11 +75,18 @@ class Localizer {
   // [N, L, 1] -> [N, L, 1]; a packed one's [2 N, length(), 1] -> [2 N, 1, 1]. `hidden`, where
   // given, receives z(1) .. z(d-1), each [N, L, h]; `hook`, where given, its normalizations.
   Var operator()(const Var& x, Statistics statistics = Statistics::kTraining,
-                 std::vector<Var>* hidden = nullptr, NormHook* hook = nullptr) const;
+                 std::vector<Var>* hidden = nullptr, NormHook* hook = nullptr) const override;
 
+  ReceptiveField receptive_field(std::int64_t length) const override;
+  std::vector<Norm> norms() const override;
+  std::int64_t channels_in() const override { return 1; }
+  std::int64_t shortest() const override {
+    return config_.padding == Padding::kNone ? config_.length() : 1;
+  }
+  std::string words() const override;
+  const ParameterList& parameters() const override { return *parameters_; }
+  using Network::parameters;
   const LocalizerConfig& config() const { return config_; }
-  ParameterList& parameters() { return *parameters_; }
-  const ParameterList& parameters() const { return *parameters_; }
 
  private:
   Localizer(const LocalizerConfig& config, std::unique_ptr<ParameterList> parameters);

@@ -1,10 +1,14 @@
 #include "models/model_file.h"
 
+#include <algorithm>
 #include <tuple>
+#include <utility>
 
 #include "engine/finite.h"
 #include "engine/io/json.h"
+#include "engine/io/npy.h"
 #include "engine/io/safetensors.h"
+#include "models/unet_file.h"
 
 namespace sidechannel {
 namespace {
@@ -48,9 +52,7 @@ LocalizerConfig config_from_shapes(const std::map<std::string, Shape>& shapes) {
   return config;
 }
 
-}  // namespace
-
-void save_model(const std::filesystem::path& path, const Localizer& network) {
+SafetensorsFile localizer_file(const Localizer& network) {
   const LocalizerConfig& config = network.config();
   Json json;
   json["depth"] = config.depth;
@@ -66,21 +68,28 @@ void save_model(const std::filesystem::path& path, const Localizer& network) {
   SafetensorsFile file;
   network.parameters().save(file.tensors);
   file.metadata = {{"format", "pt"}, {packed ? kPackedNetwork : kNetwork, json_text(json)}};
-  write_safetensors(path, file);
+  return file;
 }
 
-Localizer load_model(const std::filesystem::path& path, const Device& device,
-                     const std::string& norm, std::int64_t groups, std::int64_t samples_per_set,
-                     Padding padding) {
-  const std::string source = path.string();
-  LocalizerConfig config, found;
-  const SafetensorsFile file = read_safetensors(
-      path, [&](const SafetensorsHeader& header) { found = config_from_shapes(header.shapes); });
-  require(
-      !file.metadata.contains(kPackedNetwork),
-      fmt::format("{}: a network of the program overlap (norm pack), not of localization", source));
+}  // namespace
+
+void save_model(const std::filesystem::path& path, const Network& network) {
+  const auto* unet = dynamic_cast<const TemporalUnet*>(&network);
+  write_safetensors(
+      path, unet ? unet_file(*unet) : localizer_file(dynamic_cast<const Localizer&>(network)));
+}
+
+namespace {
+
+// Of a localizer's file, `found` by its shapes.
+LocalizerConfig config_of(const SafetensorsFile& file, const std::string& source,
+                          const LocalizerConfig& found, const ModelHints& hints) {
+  LocalizerConfig config = found;
   const auto described = file.metadata.find(kNetwork);
-  if (described != file.metadata.end()) {
+  if (const auto packed = file.metadata.find(kPackedNetwork); packed != file.metadata.end()) {
+    config = LocalizerConfig::packed(found.depth, found.channels, found.kernel_size);
+    in_context(source, [&] { config.check(); });
+  } else if (described != file.metadata.end()) {
     config = config_from_metadata(described->second, source);
     for (const auto& [what, said, there] :
          {std::tuple{"depth", config.depth, found.depth},
@@ -90,21 +99,63 @@ Localizer load_model(const std::filesystem::path& path, const Device& device,
                what, said, there);
     }
   } else {
-    config = found;
-    if (!norm.empty()) {
-      config.norm = norm_kind_from(norm);
+    if (!hints.norm.empty()) {
+      config.norm = norm_kind_from(hints.norm);
     } else if (file.tensors.contains("blocks.0.norm.weight")) {
       throw UsageError(fmt::format("{}: does not say which normalization; give --norm", source));
     } else {
       config.norm = NormKind::kNone;
     }
-    config.groups = groups;
-    config.samples_per_set = samples_per_set;
-    config.padding = padding;
+    config.groups = std::max<std::int64_t>(hints.groups, 1);
+    config.samples_per_set = hints.samples_per_set;
+    config.padding = hints.padding;
     in_context(source, [&] { config.check(); });
   }
   check_finite(file.tensors, source);
+  return config;
+}
+
+}  // namespace
+
+Localizer load_model(const std::filesystem::path& path, const Device& device,
+                     const std::string& norm, std::int64_t groups, std::int64_t samples_per_set,
+                     Padding padding) {
+  const std::string source = path.string();
+  LocalizerConfig found;
+  const SafetensorsFile file = read_safetensors(
+      path, [&](const SafetensorsHeader& header) { found = config_from_shapes(header.shapes); });
+  require(
+      !file.metadata.contains(kPackedNetwork),
+      fmt::format("{}: a network of the program overlap (norm pack), not of localization", source));
+  const LocalizerConfig config =
+      config_of(file, source, found, {norm, groups, samples_per_set, padding});
   return {device, DType::kF32, config, file.tensors, source};
+}
+
+std::unique_ptr<Network> load_network(const std::filesystem::path& path, const Device& device,
+                                      DType dtype, const ModelHints& hints) {
+  const std::string source = path.string();
+  bool unet = false;
+  LocalizerConfig found;
+  SafetensorsFile file = read_safetensors(path, [&](const SafetensorsHeader& header) {
+    unet = is_unet(header.shapes);
+    if (!unet) found = config_from_shapes(header.shapes);
+  });
+  const auto in_type = [&] {
+    for (auto& [name, array] : file.tensors) {
+      if (array.dtype == DType::kF32 || array.dtype == DType::kF64) array = converted(array, dtype);
+    }
+  };
+  if (unet) {
+    in_context(source, [&] { file = with_unet_names(std::move(file)); });
+    const TemporalUnetConfig config = unet_config_of(file, source, hints.norm, hints.groups);
+    check_finite(file.tensors, source);
+    in_type();
+    return std::make_unique<TemporalUnet>(device, dtype, config, file.tensors, source);
+  }
+  const LocalizerConfig config = config_of(file, source, found, hints);
+  in_type();
+  return std::make_unique<Localizer>(device, dtype, config, file.tensors, source);
 }
 
 }  // namespace sidechannel

@@ -4,6 +4,7 @@
 
 #include "engine/modules.h"
 #include "models/frozen_statistics.h"
+#include "models/localizer.h"
 #include "tests/harness/backends.h"
 
 namespace sidechannel {

@@ -3,12 +3,15 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <tuple>
 
 #include "engine/io/npy.h"
 #include "engine/io/safetensors.h"
 #include "engine/optim/adam.h"
+#include "engine/sinusoidal_table.h"
 #include "models/localizer.h"
 #include "models/model_file.h"
+#include "models/temporal_unet.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 
@@ -118,6 +121,64 @@ TEST(PyTorch, CircularConv1d) {
               return conv1d(in[0], in[1], in[2], number(c.at("padding")), {PaddingMode::kCircular});
             });
   }
+}
+
+TEST(PyTorch, StridedConv1d) {
+  const Tensors all = read("more_operations.safetensors");
+  for (const char* name : {"half", "odd", "gaps"}) {
+    SCOPED_TRACE(name);
+    const Tensors c = part(all, fmt::format("strided.{}.", name));
+    const HostArray& geometry = c.at("geometry");
+    compare(c, {{"x", transposed}, {"w", reverse_axes}, {"b", same}}, transposed,
+            [&](std::span<const Var> in) {
+              return conv1d(in[0], in[1], in[2], number(geometry, 0),
+                            {.stride = number(geometry, 1)});
+            });
+  }
+}
+
+// PyTorch's weight is [C_in, C_out, k], ours [k, C_out, C_in].
+TEST(PyTorch, ConvTranspose1d) {
+  const Tensors all = read("more_operations.safetensors");
+  for (const char* name : {"double", "odd", "plain"}) {
+    SCOPED_TRACE(name);
+    const Tensors c = part(all, fmt::format("transposed.{}.", name));
+    const HostArray& geometry = c.at("geometry");
+    compare(c, {{"x", transposed}, {"w", reverse_axes}, {"b", same}}, transposed,
+            [&](std::span<const Var> in) {
+              return conv_transpose1d(in[0], in[1], in[2], number(geometry, 0),
+                                      number(geometry, 1));
+            });
+  }
+}
+
+TEST(PyTorch, RmsNorm) {
+  const NormOptions options{
+      .channels_per_set = 6, .activation = kMish, .positions_per_set = 1, .centred = false};
+  compare(part(read("more_operations.safetensors"), "rms."),
+          {{"x", transposed}, {"gamma", same}, {"beta", same}}, transposed,
+          [&](std::span<const Var> in) { return norm_act(in[0], in[1], in[2], options); });
+}
+
+// Its detach(), of a mean, of a variance, of both.
+TEST(PyTorch, StatisticsThatAreHeld) {
+  const Tensors all = read("more_operations.safetensors");
+  for (const auto& [name, mean, variance] :
+       {std::tuple{"mean", true, false}, {"variance", false, true}, {"both", true, true}}) {
+    SCOPED_TRACE(name);
+    NormOptions options{.channels_per_set = 2, .activation = kNone};
+    options.through_mean = !mean;
+    options.through_variance = !variance;
+    compare(part(all, fmt::format("held.{}.", name)),
+            {{"x", transposed}, {"gamma", same}, {"beta", same}}, transposed,
+            [&](std::span<const Var> in) { return norm_act(in[0], in[1], in[2], options); });
+  }
+}
+
+TEST(PyTorch, Sinusoids) {
+  const Tensor table = sinusoidal_table(device(), DType::kF64, 50, 8);
+  const auto expected = values_of(read("more_operations.safetensors").at("sinusoids"));
+  EXPECT_LE(relative_difference(values_of(table), expected), kSame);
 }
 
 TEST(PyTorch, Norms) {
@@ -376,6 +437,61 @@ TEST(PyTorch, PackedLocalizer) {
     if (parameter.layout == Layout::kConv1dWeight) ours = reverse_axes(ours);
     EXPECT_LE(relative_difference(values_of(ours), values_of(gradients.at(parameter.name))), kSame)
         << parameter.name;
+  }
+}
+
+// The temporal U-Net: what it predicts, the gradients of all parameters, and 20 steps of Adam with
+// a weighted loss and a target for each trajectory.
+TEST(PyTorch, TemporalUnet) {
+  for (const char* name : {"group", "position", "none"}) {
+    SCOPED_TRACE(name);
+    const Tensors fixture = read(fmt::format("unet_{}.safetensors", name));
+    const HostArray& numbers = fixture.at("config");
+    TemporalUnetConfig config{.transition = number(numbers, 0),
+                              .dim = number(numbers, 1),
+                              .multipliers = {},
+                              .kernel_size = number(numbers, 2),
+                              .steps = 50,
+                              .norm = norm_kind_from(name),
+                              .groups = number(numbers, 3)};
+    const auto multipliers = fixture.at("multipliers").as<std::int64_t>();
+    config.multipliers.assign(multipliers.begin(), multipliers.end());
+    TemporalUnet net(device(), DType::kF64, config, 0);
+    net.parameters().load(part(fixture, "initial."), name);
+    const Tensor weights = Tensor::from(device(), fixture.at("weights"));
+    Adam adam(net.parameters(), {LearningRate{2e-4}});
+    Tape tape(device(), DType::kF64);
+    std::vector<double> losses;
+    for (int step = 0; step < kSteps; ++step) {
+      tape.reset();
+      const auto tensor = [&](const char* what) {
+        return Tensor::from(device(), fixture.at(fmt::format("{}.{:02}", what, step)));
+      };
+      const Var y =
+          net(tape.constant(tensor("x")), tape.constant(tensor("steps")), Statistics::kTraining);
+      const Var loss = mse(y, tensor("target"), weights);
+      losses.push_back(loss.value().item());
+      tape.backward(loss);
+      if (step == 0) {
+        EXPECT_LE(relative_difference(values_of(y.value()), values_of(fixture.at("y"))), kSame);
+        for (const Parameter& parameter : net.parameters().parameters()) {
+          HostArray ours = parameter.grad.to_host();
+          if (parameter.layout == Layout::kConv1dWeight) ours = reverse_axes(ours);
+          EXPECT_LE(
+              relative_difference(values_of(ours), values_of(fixture.at("grad." + parameter.name))),
+              1e-11)
+              << parameter.name;
+        }
+      }
+      adam.step(loss.value());
+    }
+    EXPECT_LE(relative_difference(losses, values_of(fixture.at("losses"))), 1e-10);
+    EXPECT_LT(losses.back(), losses.front());
+    for (const auto& [tensor, array] : harness::saved(net.parameters())) {
+      EXPECT_LE(relative_difference(values_of(array), values_of(fixture.at("final." + tensor))),
+                1e-9)
+          << tensor;
+    }
   }
 }
 

@@ -18,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "bench" / "pytorch"))
 from localizer import GroupedBatchNorm1d, Localizer, PackedLocalizer, make_norm  # noqa: E402
 from safetensors_io import save  # noqa: E402
+from temporal_unet import Sinusoids, TemporalUnet  # noqa: E402
 
 # "NAME.x" and so on; sizes that fill no vector, and more outputs than inputs.
 CONVOLUTIONS = {  # batch, length, C_in, C_out, k, padding
@@ -34,6 +35,21 @@ RINGS = {  # the same, circular; PyTorch goes around once at most
     "around": (3, 3, 3, 2, 7, 3),
     "first": (2, 11, 1, 7, 5, 2),
     "last": (2, 11, 7, 1, 5, 2),
+}
+STRIDED = {  # the same with a stride
+    "half": (2, 12, 3, 5, 3, 1, 2),
+    "odd": (2, 13, 4, 3, 5, 2, 3),
+    "gaps": (1, 9, 2, 3, 2, 0, 4),
+}
+TRANSPOSED = {  # likewise
+    "double": (2, 6, 3, 5, 4, 1, 2),
+    "odd": (2, 5, 4, 3, 5, 2, 3),
+    "plain": (1, 9, 2, 3, 3, 0, 1),
+}
+UNETS = {  # transition, dim, multipliers, k, norm, groups
+    "group": (3, 4, (1, 2, 4), 5, "group", 2),
+    "position": (2, 4, (1, 2), 3, "position", 1),
+    "none": (2, 4, (1, 2), 3, "none", 1),
 }
 NORMS = {  # kind, batch, length, channels, groups, samples per set
     "instance": ("instance", 3, 11, 5, 1, 1),
@@ -171,6 +187,87 @@ def training(norm, dtype):
     return {name: tensor for name, tensor in out.items() if "num_batches" not in name}
 
 
+def strided():
+    out = {}
+    for kind, shapes, function in (("strided", STRIDED, functional.conv1d),
+                                   ("transposed", TRANSPOSED, functional.conv_transpose1d)):
+        for name, (batch, length, c_in, c_out, k, padding, stride) in shapes.items():
+            out[f"{kind}.{name}.geometry"] = torch.tensor([padding, stride])
+            weight = (c_out, c_in, k) if kind == "strided" else (c_in, c_out, k)
+            with_gradients(out, f"{kind}.{name}",
+                           lambda x, w, b: function(x, w, b, stride=stride, padding=padding),
+                           {"x": normal(batch, c_in, length), "w": normal(*weight),
+                            "b": normal(c_out)})
+    return out
+
+
+def rms():
+    """RMS norm over the channels of each position, by its definition; with Mish."""
+    out = {}
+    with_gradients(out, "rms",
+                   lambda x, gamma, beta: functional.mish(
+                       x / torch.sqrt(x.square().mean(dim=1, keepdim=True) + 1e-5)
+                       * gamma[:, None] + beta[:, None]),
+                   {"x": normal(3, 6, 7) + 1, "gamma": normal(6), "beta": normal(6)})
+    return out
+
+
+def held():
+    """Norms on whose way back the mean, the variance, or both are constants."""
+    out = {}
+    for name, mean_held, variance_held in (("mean", True, False), ("variance", False, True),
+                                           ("both", True, True)):
+        def apply(x, gamma, beta):  # groups of two channels
+            sets = x.reshape(3, 3, -1)
+            mean = sets.mean(dim=2, keepdim=True)
+            variance = sets.var(dim=2, unbiased=False, keepdim=True)
+            mean = mean.detach() if mean_held else mean
+            variance = variance.detach() if variance_held else variance
+            y = ((sets - mean) / torch.sqrt(variance + 1e-5)).reshape(x.shape)
+            return y * gamma[:, None] + beta[:, None]
+        with_gradients(out, f"held.{name}", apply,
+                       {"x": normal(3, 6, 7) + 1, "gamma": normal(6), "beta": normal(6)})
+    return out
+
+
+def unet(name, dtype):
+    """What a temporal U-Net predicts, the gradients of a loss, and its first steps of Adam."""
+    transition, dim, multipliers, k, norm, groups = UNETS[name]
+    torch.manual_seed(7)
+    model = TemporalUnet(transition, dim, multipliers, k, norm, groups)
+    with torch.no_grad():
+        for parameter_name, tensor in model.state_dict().items():
+            if ".block.2." in parameter_name:
+                tensor.add_(0.3 * torch.randn_like(tensor).clamp(-2, 2))
+    model.to(dtype)
+    batch, length = 3, 16
+    out = {"config": torch.tensor([transition, dim, k, groups]),
+           "multipliers": torch.tensor(multipliers)}
+    out.update({f"initial.{key}": tensor.clone() for key, tensor in model.state_dict().items()})
+    weights = 0.5 + torch.rand(length, transition, dtype=torch.float64)
+    out["weights"] = weights.to(dtype)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
+    losses = []
+    for step in range(STEPS):
+        x, target = normal(batch, length, transition), normal(batch, length, transition)
+        steps = torch.randint(0, 50, (batch,))
+        out.update({f"x.{step:02d}": x.to(dtype), f"target.{step:02d}": target.to(dtype),
+                    f"steps.{step:02d}": steps.to(dtype)})
+        y = model(x.to(dtype), steps)
+        loss = (weights.to(dtype) * (y - target.to(dtype)).square()).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        if step == 0:
+            out["y"] = y
+            out.update({f"grad.{key}": tensor.grad.clone()
+                        for key, tensor in model.named_parameters()})
+        optimizer.step()
+        losses.append(loss.detach())
+    out["losses"] = torch.stack(losses)
+    out.update({f"final.{key}": tensor for key, tensor in model.state_dict().items()})
+    return out
+
+
 def packed():
     """A packed localizer, pairs that overlap, what it predicts and the gradients of its loss."""
     torch.manual_seed(3)
@@ -223,6 +320,12 @@ def main():
     answers.update({"circular.x": x.float(), "circular.y": model(x)})
     save(folder / "localizer_answers.safetensors", answers)
     save(folder / "packed_localizer.safetensors", packed())
+    torch.manual_seed(4)
+    more = {**strided(), **rms(), **held()}
+    more["sinusoids"] = Sinusoids(8)(torch.arange(50), torch.float64)
+    save(folder / "more_operations.safetensors", more)
+    for name in UNETS:
+        save(folder / f"unet_{name}.safetensors", unet(name, torch.float64))
 
 
 if __name__ == "__main__":
