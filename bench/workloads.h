@@ -43,7 +43,7 @@ struct Sizes {
   LocalizerConfig network;
 };
 inline Sizes sizes_of(const experiments::LocalizationSettings& s) {
-  return {s.batch, s.length, s.network()};
+  return {s.batch, s.length, s.localizer()};
 }
 inline Sizes sizes_of(const experiments::OverlapSettings& s) {
   return {2 * s.batch, s.length(), s.network()};

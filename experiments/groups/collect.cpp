@@ -193,7 +193,7 @@ Json collect(const fs::path& path, const NormSweep& plan) {
 
   return {{"preset", plan.preset},
           {"settings", plan.settings},
-          {"receptive_field", plan.settings_of(0).network().receptive_field()},
+          {"receptive_field", plan.settings_of(0).radius()},
           {"planned", plan.cells.size()},
           {"finished", finished},
           {"cells", std::move(cells)},

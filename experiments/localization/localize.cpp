@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <optional>
 
 #include "engine/io/safetensors.h"
 #include "engine/say.h"
@@ -22,7 +21,7 @@ void expect(const RunFolder& folder, const char* file, const char* instead) {
 
 }  // namespace
 
-void keep_model(const RunFolder& folder, const Localizer& network, const std::string& source) {
+void keep_model(const RunFolder& folder, const Network& network, const std::string& source) {
   const std::filesystem::path kept = folder.file(kModelFile);
   if (!folder.has(kModelFile)) save_model(kept, network);
   const auto theirs = read_safetensors(kept).tensors;
@@ -35,31 +34,49 @@ void keep_model(const RunFolder& folder, const Localizer& network, const std::st
                             folder.path().string(), source));
 }
 
-Localizer given_model(const LocalizationSettings& settings, const Device& device,
-                      const std::string& path) {
-  Localizer network = load_model(path, device, settings.norm, settings.groups,
-                                 settings.samples_per_set, padding_from(settings.padding));
-  const LocalizerConfig& found = network.config();
-  const LocalizerConfig asked = settings.network();
+std::unique_ptr<Network> given_model(const LocalizationSettings& settings, const Device& device,
+                                     const std::string& path) {
+  std::unique_ptr<Network> network = load_network(
+      path, device, DType::kF32,
+      {settings.norm, settings.groups, settings.samples_per_set, padding_from(settings.padding)});
   const auto same = [&](const char* name, const auto& theirs, const auto& mine) {
     require(theirs == mine, fmt::format("{}: a network with {} {}, where the run has {} {}", path,
                                         flag_of(name), theirs, flag_of(name), mine));
   };
-  same("norm", name_of(found.norm), settings.norm);
-  same("padding", name_of(found.padding), settings.padding);
-  same("depth", found.depth, asked.depth);
-  same("channels", found.channels, asked.channels);
-  same("kernel_size", found.kernel_size, asked.kernel_size);
-  if (info_of(found.norm).has_groups) same("groups", found.groups, asked.groups);
-  if (found.norm == NormKind::kBatch) {
-    same("samples_per_set", found.samples_per_set, asked.samples_per_set);
+  // What a localizer and a U-Net have in common.
+  const auto same_norm = [&](const auto& found) {
+    same("norm", name_of(found.norm), settings.norm);
+    same("kernel_size", found.kernel_size, settings.kernel_size);
+    if (settings.has_groups()) same("groups", found.groups, settings.groups);
+    if (settings.has_sets()) {
+      same("samples_per_set", found.samples_per_set, settings.samples_per_set);
+    }
+  };
+  const auto* localizer = dynamic_cast<const Localizer*>(network.get());
+  require(
+      localizer == nullptr || localizer->config().norm != NormKind::kPack,
+      fmt::format("{}: a network of the program overlap (norm pack), not of localization", path));
+  same("network", std::string(localizer ? "localizer" : "unet"), settings.network);
+  if (localizer) {
+    const LocalizerConfig& found = localizer->config();
+    same_norm(found);
+    same("padding", name_of(found.padding), settings.padding);
+    same("depth", found.depth, settings.depth);
+    same("channels", found.channels, settings.channels);
+  } else {
+    const TemporalUnetConfig& found = dynamic_cast<const TemporalUnet&>(*network).config();
+    same_norm(found);
+    require(found.transition == 1,
+            fmt::format("{}: a U-Net of {} channels, expected 1", path, found.transition));
+    same("channels", found.dim, settings.channels);
+    same("multipliers", fmt::format("{}", fmt::join(found.multipliers, ",")), settings.multipliers);
   }
   return network;
 }
 
 Json run_localization(const LocalizationSettings& settings, RunFolder& folder, const Device& device,
                       Phases phases, const std::string& model) {
-  std::optional<Localizer> network;
+  std::unique_ptr<Network> network;
   // A run whose model was given goes on with it, named again or not.
   const bool given = folder.config().contains(kGivenModel);
   const std::string where = folder.path().string();
@@ -82,7 +99,7 @@ Json run_localization(const LocalizationSettings& settings, RunFolder& folder, c
   double seconds = 0;
   std::string notice;
   if (!network && (phases == Phases::kTrain || phases == Phases::kAll)) {
-    network.emplace(device, DType::kF32, settings.network(), settings.random_seed());
+    network = settings.make_network(device);
     const TrainingResult result = train(settings, *network, folder);
     seconds += result.seconds;
     notice = result.notice;

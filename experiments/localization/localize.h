@@ -1,10 +1,11 @@
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "experiments/localization/settings.h"
 #include "experiments/run/run_folder.h"
-#include "models/localizer.h"
+#include "models/network.h"
 
 namespace sidechannel::experiments {
 
@@ -15,12 +16,12 @@ inline constexpr const char* kGivenModel = "model";  // in config.json, of a run
 
 // The network in a file, which must be the one that the settings describe: UsageError that names
 // what differs.
-Localizer given_model(const LocalizationSettings& settings, const Device& device,
-                      const std::string& path);
+std::unique_ptr<Network> given_model(const LocalizationSettings& settings, const Device& device,
+                                     const std::string& path);
 
 // Keeps the weights that a run's results are of, which come from `source`. UsageError where the
 // folder holds other ones.
-void keep_model(const RunFolder& folder, const Localizer& network, const std::string& source);
+void keep_model(const RunFolder& folder, const Network& network, const std::string& source);
 
 // Carries out a localization run in `folder`: trains the network, trains probes on its layers, maps
 // which indices each layer can tell apart and writes summary.json, which it returns. Or only one of

@@ -82,7 +82,8 @@ int paths(const Arguments& arguments) {
           : arguments.run.out;
   const MemoryNeed memory = memory_of_paths(settings, device.is_cuda());
   require_memory(memory, device);
-  const Localizer network = given_model(settings, device, arguments.model);
+  const std::unique_ptr<Network> given = given_model(settings, device, arguments.model);
+  const auto& network = dynamic_cast<const Localizer&>(*given);
   const Json described = to_json(PathsSettings::flags(), settings);
   if (arguments.run.check) {
     require_folder_for(out, described, arguments.run.resume_policy());

@@ -14,6 +14,10 @@ double parameters_of_probe(double h, double width) {
   return h * width + width + width * width + width + width + 1;
 }
 
+// Of a network's pass over `batch` sequences of length l; a U-Net's gradients lie beside its
+// activations, as its skips wait for theirs.
+double activations(const LocalizationSettings& s, double batch, double l, bool gradients);
+
 // Activations of a step over `batch` sequences of length l: what convolutions and norms make, three
 // statistics of each set, and where gradients come, three of a layer's at a time.
 double activations(const LocalizerConfig& network, double batch, double l, bool gradients) {
@@ -27,15 +31,21 @@ double activations(const LocalizerConfig& network, double batch, double l, bool 
          padded * (1 + h * (1 + layers) + (gradients ? h : 0)) + 3 * batch * sets * h * layers;
 }
 
+double activations(const LocalizationSettings& s, double batch, double l, bool gradients) {
+  if (s.is_localizer()) return activations(s.localizer(), batch, l, gradients);
+  return batch * (2 * l + unet_size(s.unet(), l).activations * (gradients ? 2 : 1));
+}
+
 }  // namespace
 
 MemoryNeed memory_of(const LocalizationSettings& s, LocalizationPhases phases) {
   const double h = d(s.channels);
-  const LocalizerConfig network = s.network();
+  const LocalizerConfig network = s.localizer();
   const double norm = network.norm == NormKind::kNone       ? 0
                       : network.has_population_statistics() ? 4
                                                             : 2;
-  const double parameters = stack_parameters(d(s.depth), h, d(s.kernel_size), norm);
+  const double parameters = s.is_unet() ? unet_size(s.unet(), d(s.length)).parameters
+                                        : stack_parameters(d(s.depth), h, d(s.kernel_size), norm);
   const double longest =
       s.curriculum_iterations > 0 ? std::max(d(s.length), d(s.curriculum_length)) : d(s.length);
   const bool all = phases == LocalizationPhases::kAll;
@@ -44,13 +54,13 @@ MemoryNeed memory_of(const LocalizationSettings& s, LocalizationPhases phases) {
     need.push_back({trained_parameters("the network's weights in training", kNetwork, parameters),
                     arena_memory("the activations of a training step",
                                  "--batch, --length, --channels or --depth",
-                                 activations(network, d(s.batch), longest, true))});
+                                 activations(s, d(s.batch), longest, true))});
   }
   const double probes = s.probes == "all" ? d(s.depth) - 1 : s.probes == "last" ? 1 : 0;
   const double probe = parameters_of_probe(h, d(s.probe_width));
   if (probes > 0 && phases != LocalizationPhases::kTrain) {
     const double positions = d(s.probe_batch) * d(s.length);
-    const double network_alone = activations(network, d(s.probe_batch), d(s.length), false);
+    const double network_alone = activations(s, d(s.probe_batch), d(s.length), false);
     // A GPU may compute all probes at once, and keeps a hidden layer and two masks of each: memory
     // that is set aside for it elsewhere, too.
     MemoryPart step = arena_memory("the activations of a step of the probes' training",
@@ -74,7 +84,7 @@ MemoryNeed memory_of(const LocalizationSettings& s, LocalizationPhases phases) {
                          probes * probe),
          arena_memory("the activations of a step of the map",
                       "--length, --channels, --depth or --probe-width",
-                      activations(network, batch, d(s.length), false) +
+                      activations(s, batch, d(s.length), false) +
                           batch * d(s.length) * (probes > 0 ? 2 * d(s.probe_width) + 1 : 0)),
          {"the map", "--length or --depth", 2 * kDouble * rows, 0,
           6 * kDouble * rows + 2 * kMapBatch * kFloat * d(s.length)}});

@@ -208,7 +208,7 @@ void PathsSettings::check() const {
 }
 
 MemoryNeed memory_of_paths(const PathsSettings& settings, bool on_gpu) {
-  const LocalizerConfig network = settings.network();
+  const LocalizerConfig network = settings.localizer();
   const double sets = static_cast<double>(kAtOnce + 1);
   // In f64, where it is, each number is two.
   MemoryNeed need =

@@ -19,7 +19,7 @@ constexpr std::int64_t kSamplePredictions = 32;  // predictions kept for the fig
 // One forward pass of the frozen network feeds all probes.
 class ProbeStep : public TrainingStep {
  public:
-  ProbeStep(const LocalizationSettings& settings, const Localizer& network, Probes& probes)
+  ProbeStep(const LocalizationSettings& settings, const Network& network, Probes& probes)
       : TrainingStep(probes.parameters(), settings.probe_rate(), settings.random_seed(),
                      {&network.parameters()}),
         settings_(settings),
@@ -72,7 +72,7 @@ class ProbeStep : public TrainingStep {
   }
 
   const LocalizationSettings& settings_;
-  const Localizer& network_;
+  const Network& network_;
   Probes& probes_;
   InputSource input_;
   Tensor target_;
@@ -83,20 +83,19 @@ class ProbeStep : public TrainingStep {
 
 // Sequences in a batch of the map: whole sets of those that share statistics.
 std::int64_t map_batch(const LocalizationSettings& settings) {
-  const LocalizerConfig config = settings.network();
-  const std::int64_t per_set = config.norm == NormKind::kBatch ? config.samples_per_set : 1;
+  const std::int64_t per_set = settings.samples_of_set();
   return (kMapBatch + per_set - 1) / per_set * per_set;
 }
 
 // Streams the moments of every layer's predictions: of the probed z(i), then of the output.
 class Map : public EvaluationLoop {
  public:
-  Map(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
+  Map(const LocalizationSettings& settings, const Network& network, Probes& probes,
       RunFolder& folder)
       : EvaluationLoop(settings, folder, "map", "map_checkpoint.safetensors",
                        {.samples = settings.map_samples,
                         .batch = map_batch(settings),
-                        .looked = settings.depth + static_cast<std::int64_t>(probes.size()),
+                        .looked = settings.activations() + static_cast<std::int64_t>(probes.size()),
                         .frozen = {&network.parameters(), &probes.parameters()}}),
         settings_(settings),
         network_(network),
@@ -108,7 +107,7 @@ class Map : public EvaluationLoop {
     for (const std::int64_t layer : settings.probed_layers()) {
       add_moments(fmt::format("layers.{}", layer), settings.length);
     }
-    add_moments(fmt::format("layers.{}", settings.depth), settings.length);
+    add_moments(fmt::format("layers.{}", settings.output_layer()), settings.length);
   }
 
   // The map, from the moments of all samples.
@@ -186,7 +185,7 @@ class Map : public EvaluationLoop {
   }
 
   const LocalizationSettings& settings_;
-  const Localizer& network_;
+  const Network& network_;
   Probes& probes_;
   InputSource input_;
   Tensor predictions_;  // the network's, of the last batch
@@ -243,7 +242,7 @@ Var Probes::answers(std::size_t first, const std::vector<Var>& hidden) const {
   return Probe::answers(std::span(probes_).subspan(first), inputs);
 }
 
-double train_probes(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
+double train_probes(const LocalizationSettings& settings, const Network& network, Probes& probes,
                     RunFolder& folder) {
   TrainingLoop loop(settings, folder,
                     {.phase = "probe",
@@ -261,7 +260,7 @@ double train_probes(const LocalizationSettings& settings, const Localizer& netwo
   return seconds;
 }
 
-double make_map(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
+double make_map(const LocalizationSettings& settings, const Network& network, Probes& probes,
                 RunFolder& folder) {
   Map map(settings, network, probes, folder);
   const double seconds = map.run();
@@ -273,13 +272,12 @@ Json summarize(const LocalizationSettings& settings, RunFolder& folder, double s
   const HostArray localized = read_npy(folder.file("localized.npy"));
   const HostArray mean = read_npy(folder.file("predictions_mean.npy"));
   const HostArray variance = read_npy(folder.file("layer_variance.npy"));
-  const LocalizerConfig config = settings.network();
   const std::int64_t length = settings.length;
-  const std::int64_t radius = config.receptive_field();
+  const std::int64_t radius = settings.radius();
   const auto target = target_positions(length);
   std::vector<std::int64_t> rows = settings.probed_layers();  // the layer of each row
   const auto output = static_cast<std::int64_t>(rows.size());
-  rows.push_back(config.depth);
+  rows.push_back(settings.output_layer());
 
   // E (f - y)^2 = (E f - y)^2 + Var f, averaged over the positions.
   double loss = 0;
@@ -297,7 +295,8 @@ Json summarize(const LocalizationSettings& settings, RunFolder& folder, double s
   Json distances = Json::array();
   Json unbroken = Json::array();
   for (std::int64_t row = 0; row <= output; ++row) {
-    const std::int64_t cone = config.receptive_field(rows[static_cast<std::size_t>(row)]);
+    const std::int64_t layer = rows[static_cast<std::size_t>(row)];
+    const std::int64_t cone = row == output ? radius : settings.localizer().receptive_field(layer);
     layers.push_back(fraction(localized, row, 0));
     interior.push_back(fraction(localized, row, radius));
     outside_cone.push_back(fraction(localized, row, cone));
@@ -309,8 +308,9 @@ Json summarize(const LocalizationSettings& settings, RunFolder& folder, double s
           {"padding", settings.padding},
           {"input", settings.input},
           {"length", length},
-          {"depth", config.depth},
-          {"channels", config.channels},
+          {"network", settings.network},
+          {"depth", settings.output_layer()},
+          {"channels", settings.channels},
           {"receptive_field", radius},
           {"seed", settings.seed},
           {"eval_statistics", settings.eval_statistics},

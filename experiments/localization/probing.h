@@ -5,7 +5,7 @@
 
 #include "experiments/localization/settings.h"
 #include "experiments/run/run_folder.h"
-#include "models/localizer.h"
+#include "models/network.h"
 #include "models/probe.h"
 
 namespace sidechannel::experiments {
@@ -30,7 +30,7 @@ class Probes {
 // Trains all probes on the activations of the frozen network (Section 2.1, Appendix E): one
 // forward pass feeds them all. Writes probes.safetensors; continues where an earlier call stopped.
 // Returns the seconds taken.
-double train_probes(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
+double train_probes(const LocalizationSettings& settings, const Network& network, Probes& probes,
                     RunFolder& folder);
 
 // Draws fresh sequences, and for every layer and index decides whether it is localized (Definition
@@ -39,7 +39,7 @@ double train_probes(const LocalizationSettings& settings, const Localizer& netwo
 // layer_mean.npy and layer_variance.npy [d, l] (what they were computed from), predictions_mean.npy
 // [l] and predictions_sample.npy [n, l] of the network's output. Layers without a probe have no
 // row. Returns the seconds taken.
-double make_map(const LocalizationSettings& settings, const Localizer& network, Probes& probes,
+double make_map(const LocalizationSettings& settings, const Network& network, Probes& probes,
                 RunFolder& folder);
 
 // summary.json from a finished map.

@@ -2,6 +2,8 @@
 
 #include <tuple>
 
+#include "experiments/run/unet_settings.h"
+
 namespace sidechannel::experiments {
 
 void LocalizationSettings::check() const {
@@ -19,7 +21,15 @@ void LocalizationSettings::check() const {
     require(!chosen || value <= length,
             fmt::format("{} {}: expected at most --length {}", flag, value, length));
   }
-  if (has_groups()) {
+  if (is_unet()) {
+    unet().check();
+    require(length % unet().stride() == 0,
+            fmt::format("--length {}: expected a multiple of {} for --multipliers {}", length,
+                        unet().stride(), multipliers));
+    require(probes == "none", "--network unet: its layers take no probes; give --probes none");
+    require(padding == "zeros" && initial_biases == "uniform",
+            "--network unet: its convolutions have --padding zeros and --initial-biases uniform");
+  } else if (has_groups()) {
     require(channels % groups == 0,
             fmt::format("--groups {}: expected a divisor of --channels {}", groups, channels));
   }
@@ -36,7 +46,7 @@ void LocalizationSettings::check() const {
   evaluation_statistics();
 }
 
-LocalizerConfig LocalizationSettings::network() const {
+LocalizerConfig LocalizationSettings::localizer() const {
   LocalizerConfig config;
   config.depth = depth;
   config.channels = channels;
@@ -49,9 +59,32 @@ LocalizerConfig LocalizationSettings::network() const {
   return config;
 }
 
+TemporalUnetConfig LocalizationSettings::unet() const {
+  return {.transition = 1,
+          .dim = channels,
+          .multipliers = multipliers_from(multipliers),
+          .kernel_size = kernel_size,
+          .steps = 1,
+          .norm = norm_kind_from(norm),
+          .groups = groups,
+          .samples_per_set = samples_per_set};
+}
+
+std::unique_ptr<Network> LocalizationSettings::make_network(const Device& on_device) const {
+  if (is_unet()) {
+    return std::make_unique<TemporalUnet>(on_device, DType::kF32, unet(), random_seed());
+  }
+  return std::make_unique<Localizer>(on_device, DType::kF32, localizer(), random_seed());
+}
+
+std::int64_t LocalizationSettings::radius() const {
+  if (is_localizer()) return localizer().receptive_field();
+  return TemporalUnet(Device::cpu(1), DType::kF32, unet(), 0).reach().further();
+}
+
 Statistics LocalizationSettings::evaluation_statistics() const {
   if (eval_statistics == "minibatch") return Statistics::kMinibatch;
-  require(network().has_population_statistics(),
+  require(info_of(norm_kind_from(norm)).has_running_statistics,
           fmt::format("--eval-statistics population: {} norm has no running statistics", norm));
   return Statistics::kPopulation;
 }

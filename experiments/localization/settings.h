@@ -1,12 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "experiments/localization/input.h"
 #include "experiments/run/settings.h"
 #include "models/localizer.h"
+#include "models/temporal_unet.h"
 
 namespace sidechannel::experiments {
 
@@ -17,10 +19,18 @@ struct LocalizationSettings : RunSettings {
   using Self = LocalizationSettings;
   static constexpr const char* kExperiment = "localization";
 
-  // The network (Equation 1) and the task (Problem 2.1).
+  // The network (Equation 1, or the temporal U-Net) and the task (Problem 2.1).
+  SETTING(
+      std::string, network, "localizer",
+      "that of Equation 1; or the temporal U-Net of Janner et al., with --channels in its first "
+      "level",
+      OneOf{{"localizer", "unet"}});
+  SETTING(std::string, multipliers, "1,2", "of a U-Net's channels, for each level",
+          Text{"whole numbers with commas between, such as 1,4,8"},
+          OnlyWhen{"--network unet", &Self::is_unet});
   SETTING(std::int64_t, length, 64, "sequence length l", Whole{1, kMostLength});
   SETTING(std::int64_t, depth, 8, "convolutions d in all, first and last included",
-          Whole{2, kMostDepth});
+          Whole{2, kMostDepth}, OnlyWhen{"--network localizer", &Self::is_localizer});
   SETTING(std::int64_t, channels, 32, "hidden channels h", Whole{1, kMostChannels});
   SETTING(std::int64_t, kernel_size, 5, "kernel size k", Whole{1, kMostKernelSize, true});
   SETTING(std::string, padding, "zeros",
@@ -83,6 +93,8 @@ struct LocalizationSettings : RunSettings {
 
   // Not asked of the settings of probes: scripts that have them switch probes off with one flag
   // more.
+  bool is_unet() const { return network == "unet"; }
+  bool is_localizer() const { return !is_unet(); }
   bool has_groups() const { return info_of(norm_kind_from(norm)).has_groups; }
   bool has_sets() const { return norm == "batch"; }
   bool has_period() const { return input == "periodic"; }
@@ -92,7 +104,18 @@ struct LocalizationSettings : RunSettings {
   // UsageError for values that make no sense, alone or together.
   void check() const;
 
-  LocalizerConfig network() const;
+  LocalizerConfig localizer() const;
+  TemporalUnetConfig unet() const;
+  // With its initial weights.
+  std::unique_ptr<Network> make_network(const Device& on_device) const;
+  // How far the network hears, the side further off: positions nearer to an end see it.
+  std::int64_t radius() const;
+  // What the network gives: hidden activations and its output, which is the last layer; a U-Net's
+  // hidden ones are not counted as layers.
+  std::int64_t activations() const { return is_unet() ? 4 * unet().levels() + 1 : depth; }
+  std::int64_t output_layer() const { return is_unet() ? 1 : depth; }
+  // Samples whose statistics belong together.
+  std::int64_t samples_of_set() const { return has_sets() ? samples_per_set : 1; }
   InputOptions input_options() const { return {input, period, rank}; }
   // How the learning rate moves: over the first stage, the training proper, the probes' training.
   LearningRate curriculum_rate() const { return {.base = curriculum_learning_rate}; }

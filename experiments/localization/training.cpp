@@ -47,7 +47,7 @@ double interior_slope(const HostArray& mean, std::int64_t radius) {
   return products / squares;
 }
 
-LocalizationStep::LocalizationStep(Localizer& network, const LearningRate& rate, std::int64_t batch,
+LocalizationStep::LocalizationStep(Network& network, const LearningRate& rate, std::int64_t batch,
                                    std::int64_t length, std::uint64_t seed,
                                    const InputOptions& input)
     : RegressionStep(
@@ -57,7 +57,7 @@ LocalizationStep::LocalizationStep(Localizer& network, const LearningRate& rate,
                InputSource(network.parameters().device(), input, batch, length, Stream::kNoise)](
               Tape& tape, const Random& random) { return network(source(tape, random, batch)); },
           rate, seed),
-      radius_(network.config().receptive_field()) {}
+      radius_(network.reach().further()) {}
 
 std::vector<double> LocalizationStep::measures() const {
   return {interior_slope(outputs().mean(), radius_), mean_spread(outputs()), loss()};
@@ -80,11 +80,10 @@ std::string LocalizationStep::words(const std::vector<double>& measures) const {
 std::string training_notice(const LocalizationSettings& settings, double loss, double slope) {
   constexpr double kSomething = 0.05;  // of what there is to gain
   constexpr double kNoSlope = 0.05;
-  const LocalizerConfig network = settings.network();
-  const std::int64_t radius = network.receptive_field();
-  const bool ring = network.padding == Padding::kCircular;  // where no position is another's better
-  const bool carries = network.norm != NormKind::kNone && settings.depth > 2 &&
-                       network.norm_options().positions_per_set == 0;
+  const std::int64_t radius = settings.radius();
+  const bool ring = settings.padding == "circular";  // where no position is another's better
+  const bool carries = settings.norm != "none" && (settings.is_unet() || settings.depth > 2) &&
+                       settings.localizer().norm_options().positions_per_set == 0;
   const bool hears = carries && !ring && settings.input == "noise" && radius > 0;
   const HostArray target = target_positions(settings.length);
   double mean_answer = 0;  // the loss of the mean position everywhere
@@ -110,7 +109,7 @@ std::string training_notice(const LocalizationSettings& settings, double loss, d
       what, settings.seed == INT64_MAX ? 0 : settings.seed + 1, settings.learning_rate / 2);
 }
 
-TrainingResult train(const LocalizationSettings& settings, Localizer& network, RunFolder& folder) {
+TrainingResult train(const LocalizationSettings& settings, Network& network, RunFolder& folder) {
   TrainingLoop loop(
       settings, folder,
       {.phase = "train",

@@ -22,7 +22,7 @@ double interior_slope(const HostArray& mean, std::int64_t radius);
 // A step of training for Problem 2.1: `network` is taught to answer target_positions(length).
 class LocalizationStep : public RegressionStep {
  public:
-  LocalizationStep(Localizer& network, const LearningRate& rate, std::int64_t batch,
+  LocalizationStep(Network& network, const LearningRate& rate, std::int64_t batch,
                    std::int64_t length, std::uint64_t seed, const InputOptions& input = {});
 
   // The interior slope of the mean output, the outputs' mean deviation between samples, the loss.
@@ -43,7 +43,7 @@ struct TrainingResult {
 
 // Trains `network` as `settings` say, in `folder`: metrics.jsonl, checkpoint.safetensors and, at
 // the end, model.safetensors. Continues where an earlier call stopped.
-TrainingResult train(const LocalizationSettings& settings, Localizer& network, RunFolder& folder);
+TrainingResult train(const LocalizationSettings& settings, Network& network, RunFolder& folder);
 
 // Words about a network that has learned nothing, of whatever shape the failure is: a loss hardly
 // below that of answering the mean position everywhere, measured by what there is to gain: all of

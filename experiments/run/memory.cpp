@@ -95,6 +95,57 @@ class Demand {
 
 }  // namespace
 
+UnetSize unet_size(const TemporalUnetConfig& config, double l) {
+  UnetSize size;
+  const double k = d(config.kernel_size), dim = d(config.dim);
+  const auto conv = [&](double in, double out, double taps, double length) {
+    size.parameters += in * out * taps + out;
+    size.activations += length * out;
+  };
+  // A convolution, a norm where there is one, and Mish.
+  const auto conv_block = [&](std::int64_t in, std::int64_t out, double length) {
+    conv(d(in), d(out), k, length);
+    size.activations += length * d(out);
+    if (config.norm == NormKind::kNone) return;
+    size.parameters += (config.has_population_statistics() ? 4 : 2) * d(out);
+    const bool by_position = config.norm_options(out).positions_per_set != 0;
+    size.activations += 3 * d(out) * (by_position ? length : 1);
+  };
+  const auto residual_block = [&](std::int64_t in, std::int64_t out, double length) {
+    conv_block(in, out, length);
+    conv_block(out, out, length);
+    conv(dim, d(out), 1, 1);                  // the time
+    size.activations += 2 * length * d(out);  // two sums
+    if (in != out) conv(d(in), d(out), 1, length);
+  };
+  conv(dim, 4 * dim, 1, 1);
+  conv(4 * dim, dim, 1, 1);
+  std::int64_t before = config.transition;
+  double length = l;
+  for (std::int64_t level = 0; level < config.levels(); ++level) {
+    const std::int64_t channels = config.channels(level);
+    residual_block(before, channels, length);
+    residual_block(channels, channels, length);
+    before = channels;
+    if (level + 1 == config.levels()) continue;
+    length /= 2;
+    conv(d(channels), d(channels), 3, length);
+  }
+  for (int i = 0; i < 2; ++i) residual_block(before, before, length);
+  for (std::int64_t level = config.levels() - 2; level >= 0; --level) {
+    const std::int64_t channels = config.channels(level);
+    size.activations += 2 * length * d(before);  // both, side by side
+    residual_block(2 * before, channels, length);
+    residual_block(channels, channels, length);
+    length *= 2;
+    conv(d(channels), d(channels), 4, length);
+    before = channels;
+  }
+  conv_block(config.dim, config.dim, length);
+  conv(dim, d(config.transition), 1, length);
+  return size;
+}
+
 double stack_parameters(double depth, double h, double k, double norm) {
   return (k * h + h) + (depth - 2) * (k * h * h + h + norm * h) + (k * h + 1);
 }

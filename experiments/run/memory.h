@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/device.h"
+#include "models/temporal_unet.h"
 
 namespace sidechannel::experiments {
 
@@ -28,6 +29,13 @@ using MemoryNeed = std::vector<MemoryPhase>;
 inline double d(std::int64_t setting) {
   return static_cast<double>(setting);
 }
+
+// A temporal U-Net's parameters, and the numbers that a pass over a sequence of length l makes.
+struct UnetSize {
+  double parameters = 0;
+  double activations = 0;
+};
+UnetSize unet_size(const TemporalUnetConfig& config, double l);
 
 // Parameters of a stack of `depth` convolutions from one channel over h to one, with kernels of k
 // and `norm` parameters a channel between them.

@@ -32,6 +32,7 @@ void TrainingLoop::step(std::int64_t step) {
   }
   (*step_)();
   const std::int64_t done = step + 1;
+  if (plan_.after) plan_.after(done);
   if (done % log_every_ != 0 && done != steps()) return;
   const AdamState adam = look();
   shown_ = step_->measures();

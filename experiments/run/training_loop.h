@@ -22,6 +22,9 @@ struct TrainingPlan {
   std::int64_t second_stage = 0;  // its first step, where a training has two (a curriculum)
   // What makes the steps of the stage that begins with step `first`.
   std::function<std::unique_ptr<TrainingStep>(std::int64_t first)> make_step;
+  // Called after each step, with how many have been made; may be empty. A step that is made again
+  // after an interruption is followed by it again.
+  std::function<void(std::int64_t done)> after = {};
 };
 
 // The loop of a training: steps that follow each other, a line of metrics.jsonl every `log_every`

@@ -41,6 +41,7 @@ void TrainingStep::save(TensorMap& tensors) const {
   parameters_.save(tensors);
   adam_.save(tensors, "adam");
   for (const Averages& averages : averages_) averages.moments->save(tensors, averages.name);
+  save_more(tensors);
 }
 
 void TrainingStep::load(const TensorMap& tensors, const std::string& source, std::int64_t steps,
@@ -50,6 +51,7 @@ void TrainingStep::load(const TensorMap& tensors, const std::string& source, std
   for (const Averages& averages : averages_) {
     averages.moments->load(tensors, source, averages.name, windowed * averages.rows);
   }
+  load_more(tensors, source);
 }
 
 RegressionStep::RegressionStep(ParameterList& parameters, const HostArray& target,

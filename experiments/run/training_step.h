@@ -70,6 +70,9 @@ class TrainingStep {
  private:
   // From the draw to the averages, at the beginning of the tape; steps `adam`, too.
   virtual void compute(Tape& tape, const Random& random, Adam& adam) = 0;
+  // State beside that of every step.
+  virtual void save_more(TensorMap& /*tensors*/) const {}
+  virtual void load_more(const TensorMap& /*tensors*/, const std::string& /*source*/) {}
   void run();
 
   ParameterList& parameters_;

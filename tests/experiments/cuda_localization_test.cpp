@@ -115,7 +115,7 @@ TEST_F(CudaLocalization, ProbesAreFewLaunches) {
       settings.probe_batch = 2;
       settings.probe_iterations = count;
       settings.map_samples = 32 * count;
-      const Localizer network(device, DType::kF32, settings.network(), 1);
+      const Localizer network(device, DType::kF32, settings.localizer(), 1);
       Probes probes(settings, device);
       RunFolder run(folder / "run", Json::object(), device, Resume::kAuto);
       training.push_back(launches([&] { train_probes(settings, network, probes, run); }));

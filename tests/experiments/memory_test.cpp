@@ -43,7 +43,7 @@ TEST(Memory, TheArenaOfATrainingStepIsWhatIsEstimated) {
                            R"({"length": 1000, "depth": 20, "channels": 8, "batch": 3,
                                "norm": "group"})"}) {
     const auto settings = sized<LocalizationSettings>(json);
-    Localizer network(device, DType::kF32, settings.network(), 0);
+    Localizer network(device, DType::kF32, settings.localizer(), 0);
     LocalizationStep step(network, settings.training_rate(), settings.batch, settings.length, 0);
     for (int i = 0; i < 3; ++i) step();
     const auto taken = static_cast<double>(step.arena_bytes());

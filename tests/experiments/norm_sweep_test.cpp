@@ -71,7 +71,7 @@ TEST(NormSweep, ThePaperPresetIsAppendixDAndE) {
   expect_settings(to_json(settings), R"({"length": 600, "channels": 64, "iterations": 100000,
       "batch": 32, "schedule": "constant", "probe_width": 256, "probe_iterations": 5000,
       "map_samples": 3200000, "seed": 4, "groups": 64})");
-  EXPECT_EQ(settings.network().receptive_field(), 64);
+  EXPECT_EQ(settings.radius(), 64);
 }
 
 TEST(NormSweep, CellsAreOrderedAndNamedByWhatTheyAre) {

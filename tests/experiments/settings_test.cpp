@@ -1,3 +1,5 @@
+#include "experiments/diffusion/settings.h"
+#include "experiments/leak/settings.h"
 #include "experiments/localization/settings.h"
 
 #include <gtest/gtest.h>
@@ -32,7 +34,7 @@ TEST(Settings, ThePaperPresetIsAppendixE) {
   expect_settings(to_json(paper), R"({"length": 600, "channels": 64, "iterations": 100000,
       "batch": 32, "learning_rate": 1e-4, "probe_width": 256, "probe_iterations": 5000,
       "map_samples": 3200000, "p_threshold": 0.1})");
-  EXPECT_EQ(paper.network().receptive_field(), 64);
+  EXPECT_EQ(paper.localizer().receptive_field(), 64);
   EXPECT_EQ(paper.probe_rate().base, 1e-3);
   EXPECT_EQ(paper.probe_rate().schedule, kernels::LearningRate::Schedule::kConstant);
   expect_settings(to_json(settings_from_preset<LocalizationSettings>("paper", "batch")),
@@ -50,9 +52,9 @@ TEST(Settings, TheOtherReadingsOfAppendixEAreFlags) {
   const auto deeper = resolve<LocalizationSettings>(flags);
   ASSERT_EQ(deeper.probed_layers().size(), 32u);
   EXPECT_EQ(deeper.probed_layers().back(), 32);
-  EXPECT_EQ(deeper.network().receptive_field(32), 64);
-  EXPECT_EQ(deeper.network().receptive_field(), 66);
-  const Localizer network(Device::cpu(1), DType::kF32, deeper.network(), 0);
+  EXPECT_EQ(deeper.localizer().receptive_field(32), 64);
+  EXPECT_EQ(deeper.localizer().receptive_field(), 66);
+  const Localizer network(Device::cpu(1), DType::kF32, deeper.localizer(), 0);
   std::vector<Var> hidden;
   Tape tape(Device::cpu(1));
   network(tape.constant(Tensor::zeros(Device::cpu(1), DType::kF32, {1, 9, 1})),
@@ -285,7 +287,8 @@ TEST(Settings, TheDocumentIsWhatTheListSays) {
       "by\n"
       "`SIDECHANNEL_WRITE_DOCS=1 build/cpu/bin/sidechannel_tests "
       "--gtest_filter=Settings.TheDocument*`.\n"
-      "`localization settings` and `overlap settings` print what a preset and flags come to.\n\n" +
+      "`localization settings`, `overlap settings` and `diffusion settings` print what a preset "
+      "and flags\ncome to.\n\n" +
       table<LocalizationSettings>() + "\n" + table<OverlapSettings>() +
       fmt::format(
           "\n`groups` takes localization's, and `--groups`, `--learning-rates` (lists) and "
@@ -294,7 +297,7 @@ TEST(Settings, TheDocumentIsWhatTheListSays) {
           kMostCells) +
       "\n`localization paths` takes those of localization's that describe a network, `--seed`, "
       "and\n\n" +
-      rows(paths);
+      rows(paths) + "\n" + table<DiffusionSettings>() + "\n" + table<LeakSettings>();
   const std::filesystem::path file = harness::test_data("../docs/settings.md");
   if (std::getenv("SIDECHANNEL_WRITE_DOCS") != nullptr) std::ofstream(file) << text;
   EXPECT_EQ(harness::content_of(file), text);

@@ -128,7 +128,7 @@ TEST_F(TrainingNotice, OfRingsNothingIsAsked) {
 // The network of a preset, with InstanceNorm.
 Localizer network_of(const char* preset, const Device& device) {
   return {device, DType::kF32,
-          settings_from_preset<LocalizationSettings>(preset, "instance").network(), 1};
+          settings_from_preset<LocalizationSettings>(preset, "instance").localizer(), 1};
 }
 
 LocalizationStep demo_step(Localizer& network) {

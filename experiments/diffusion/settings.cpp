@@ -1,0 +1,68 @@
+#include "experiments/diffusion/settings.h"
+
+#include "experiments/run/unet_settings.h"
+
+namespace sidechannel::experiments {
+
+void DiffusionSettings::check() const {
+  check_domains(all_settings<DiffusionSettings>(), *this);
+  world().check();
+  const TemporalUnetConfig unet = network();
+  unet.check();
+  require(horizon() % unet.stride() == 0,
+          fmt::format("--corridors {}, --steps-per-corridor {}: plans of {} positions, expected a "
+                      "multiple of {} for --multipliers {}",
+                      corridors, steps_per_corridor, horizon(), unet.stride(), multipliers));
+  evaluation_statistics();
+}
+
+CorridorsConfig DiffusionSettings::world() const {
+  return {.side = side,
+          .corridors = corridors,
+          .steps_per_corridor = steps_per_corridor,
+          .walks = walks,
+          .walk_corridors = walk_corridors,
+          .held_out = held_out};
+}
+
+TemporalUnetConfig DiffusionSettings::network() const {
+  TemporalUnetConfig config;
+  config.transition = 2;
+  config.dim = dim;
+  config.multipliers = multipliers_from(multipliers);
+  config.kernel_size = kernel_size;
+  config.steps = steps;
+  config.norm = norm_kind_from(norm);
+  config.groups = groups;
+  return config;
+}
+
+Statistics DiffusionSettings::evaluation_statistics() const {
+  if (eval_statistics == "minibatch") return Statistics::kMinibatch;
+  require(network().has_population_statistics(),
+          fmt::format("--eval-statistics population: {} norm has no running statistics", norm));
+  return Statistics::kPopulation;
+}
+
+MemoryNeed memory_of(const DiffusionSettings& s) {
+  constexpr double kFloat = 4;
+  constexpr const char* kNetwork = "--dim, --multipliers or --kernel-size";
+  const double l = d(s.horizon());
+  const UnetSize size = unet_size(s.network(), l);
+  const double walks = d(s.walks) * d(s.walk_corridors) * d(s.steps_per_corridor);
+  // x and y, and the number of each window.
+  const MemoryPart data = {"the walks", "--walks or --walk-corridors", 3 * kFloat * walks, 0,
+                           (2 * kFloat + 8) * walks};
+  const double plans = 2 * d(s.pairs) * d(s.plans);
+  return {{trained_parameters("the network's weights in training", kNetwork, size.parameters),
+           kept_parameters("the average of the weights", kNetwork, size.parameters),
+           arena_memory("the activations of a training step", "--batch or --corridors, or those",
+                        d(s.batch) * (2 * size.activations + 10 * l)),
+           data},
+          {kept_parameters("the network's weights", kNetwork, size.parameters),
+           arena_memory("the activations of all plans", "--pairs or --plans",
+                        plans * (size.activations + 10 * l)),
+           data}};
+}
+
+}  // namespace sidechannel::experiments

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "experiments/diffusion/corridors.h"
+#include "experiments/run/memory.h"
+#include "experiments/run/settings.h"
+#include "models/temporal_unet.h"
+
+namespace sidechannel::experiments {
+
+// Everything that a diffusion run depends on. The defaults: where a preset says nothing.
+struct DiffusionSettings : RunSettings {
+  using Self = DiffusionSettings;
+  static constexpr const char* kExperiment = "diffusion";
+
+  // The corridors and the plans (see Corridors).
+  SETTING(std::int64_t, side, 4, "junctions along a side of the town", Whole{2, 64});
+  SETTING(std::int64_t, corridors, 8, "corridors of a plan", Whole{1, 256});
+  SETTING(std::int64_t, steps_per_corridor, 8, "positions of a plan in each", Whole{1, 1024});
+  SETTING(std::int64_t, walks, 256, "walks of training data", Whole{1, kMostBatch});
+  SETTING(std::int64_t, walk_corridors, 64, "corridors of each", Whole{2, 4096});
+  SETTING(double, held_out, 0.25, "share of the pairs of start and goal that training never sees",
+          Real{0, 1, true, false});
+
+  // The temporal U-Net.
+  SETTING(std::int64_t, dim, 16, "channels of its first level", Whole{4, kMostChannels});
+  SETTING(std::string, multipliers, "1,2", "of them, for each level",
+          Text{"whole numbers with commas between, such as 1,4,8"});
+  SETTING(std::int64_t, kernel_size, 3, "kernel size of its blocks",
+          Whole{1, kMostKernelSize, true});
+  SETTING(std::string, norm, "group", "the normalization", OneOf{norm_names()});
+  SETTING(std::int64_t, groups, 4, "groups G of group norm", Whole{1, kMostChannels},
+          OnlyWhen{"--norm group", &Self::has_groups});
+
+  // The diffusion, and its training.
+  SETTING(std::int64_t, steps, 20, "steps T of the diffusion", Whole{1, kMostDiffusionSteps});
+  SETTING(std::int64_t, batch, 32, "plans in a training step", Whole{1, kMostBatch});
+  SETTING(double, learning_rate, 1e-3, "Adam's base learning rate",
+          Real{kLowestRate, kHighestRate, true});
+  SETTING(std::string, schedule, "tail", "how it moves; tail: 70 % constant, then linear to 5 %",
+          OneOf{{"constant", "tail"}});
+  SETTING(std::int64_t, warmup, 0, "steps of linear warm-up", Whole{0, kMostSteps});
+  SETTING(std::int64_t, iterations, 4000, "training steps", Whole{1, kMostSteps});
+  SETTING(double, ema_decay, 0.995, "of the average of the weights, which plans", Real{0, 1, true});
+  SETTING(std::int64_t, ema_every, 10, "training steps between its updates", Whole{1, kMostSteps});
+  SETTING(std::int64_t, ema_from, 500, "training steps until it begins", Whole{0, kMostSteps});
+
+  // The evaluation.
+  SETTING(std::int64_t, pairs, 32, "pairs of each kind that are planned for", Whole{1, 4096});
+  SETTING(std::int64_t, plans, 8, "plans for each", Whole{1, kMostBatch});
+  SETTING(std::string, eval_statistics, "minibatch",
+          "of norm, for plans; population: the running ones", OneOf{{"minibatch", "population"}});
+  SETTING(std::int64_t, leak_outputs, 8, "output positions that the leak is asked at",
+          Whole{1, kMostLength});
+  SETTING(std::int64_t, leak_inputs, 4, "plans that it is measured on", Whole{1, 4096});
+
+  bool has_groups() const { return info_of(norm_kind_from(norm)).has_groups; }
+
+  // UsageError for values that make no sense, alone or together.
+  void check() const;
+
+  std::int64_t horizon() const { return corridors * steps_per_corridor; }
+  CorridorsConfig world() const;
+  TemporalUnetConfig network() const;
+  LearningRate training_rate() const {
+    return learning_rate_from(learning_rate, schedule, warmup, iterations);
+  }
+  Statistics evaluation_statistics() const;
+};
+
+MemoryNeed memory_of(const DiffusionSettings& settings);
+
+}  // namespace sidechannel::experiments
