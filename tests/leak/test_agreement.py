@@ -59,7 +59,8 @@ class Agreement(unittest.TestCase):
         self.assertAlmostEqual(ours["receptive_field"]["inside"], theirs["receptive_field"]["inside"])
         for key in ("live", "frozen", "mean", "variance"):
             for part in ("l1", "squared"):
-                self.assertAlmostEqual(ours[key][part], theirs[key][part], delta=SAME, msg=f"{key} {part}")
+                self.assertAlmostEqual(ours[key][part], theirs[key][part], delta=SAME,
+                                       msg=f"{key} {part}")
         self.assertAlmostEqual(ours["difference"], theirs["difference"], delta=SAME)
         self.assertEqual(len(ours["layers"]), len(theirs["layers"]))
         for mine, other in zip(ours["layers"], theirs["layers"]):
