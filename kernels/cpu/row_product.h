@@ -125,7 +125,8 @@ template <int kRows, int kVectors, class T, class Finish>
 void multiply_tiles(CpuQueue& queue, const RowProduct<T>& p, const Finish& finish) {
   const Full<T> d;
   constexpr std::int64_t panel = kVectors * kLanes<Full<T>>;
-  const std::int64_t tiles = (p.phase(0).length_out + kRows - 1) / kRows;  // the others: no more
+  // The first phase has the most rows.
+  const std::int64_t tiles = (p.phase(0).length_out + kRows - 1) / kRows;
   queue.parallel_for(p.batch * tiles, 1, [&](std::int64_t begin, std::int64_t end) {
     thread_local std::vector<T> buffer;
     thread_local simd::AlignedBuffer<T> flipped;
@@ -156,24 +157,27 @@ void multiply_tiles(CpuQueue& queue, const RowProduct<T>& p, const Finish& finis
 template <class T, class Finish>
 void multiply_single_column(CpuQueue& queue, const RowProduct<T>& p, const Finish& finish) {
   using Sum = simd::FixedSum<T>;
-  const std::int64_t rows = p.phase(0).length_out;  // the other phases have no more
+  const std::int64_t rows = p.phase(0).length_out;  // no other phase has more
   queue.parallel_for(p.batch * rows, 16, [&](std::int64_t begin, std::int64_t end) {
     thread_local std::vector<T> buffer;
     thread_local simd::AlignedBuffer<T> flipped;
     for (std::int64_t r = 0; r < p.phases(); ++r) {
       const RowProduct<T> phase = p.phase(r);
       const T* w = right_matrix(phase, flipped);
-      for (std::int64_t index = begin; index < end; ++index) {
-        const std::int64_t n = index / rows, l = index % rows;
+      const std::int64_t depth = phase.depth();
+      std::int64_t n = begin / rows, l = begin % rows;
+      for (std::int64_t index = begin; index < end; ++index, ++l) {
+        if (l == rows) {
+          l = 0;
+          ++n;
+        }
         if (l >= phase.length_out) continue;
         const T* x = rows_of<1>(phase, n, l, buffer);
         Sum products;
         std::int64_t k = 0;
-        for (; k + Sum::kTerms <= phase.depth(); k += Sum::kTerms) {
-          products.add_products(x + k, w + k);
-        }
+        for (; k + Sum::kTerms <= depth; k += Sum::kTerms) products.add_products(x + k, w + k);
         T sum = products.total();
-        for (; k < phase.depth(); ++k) sum += x[k] * w[k];
+        for (; k < depth; ++k) sum += x[k] * w[k];
         T& y = phase.y[n * p.length_out + l * p.spread];
         const T before = p.bias ? p.bias[0] : p.write == Write::kAccumulate ? y : T(0);
         y = before + sum;
