@@ -12,7 +12,7 @@ constexpr std::size_t kAtOnce = 16;  // copies on the tape, for their activation
 
 Tensor copies_of(const Tensor& x, std::int64_t count) {
   const Shape& shape = x.shape();
-  const Tensor all(x.device(), x.dtype(), {count * shape[0], shape[1], shape[2]});
+  Tensor all(x.device(), x.dtype(), {count * shape[0], shape[1], shape[2]});
   for (std::int64_t i = 0; i < count; ++i) {
     all.slice(i * x.size(), x.size()).copy_from(x.reshape({x.size()}));
   }

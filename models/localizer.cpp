@@ -117,7 +117,7 @@ Var Localizer::operator()(const Var& x, Statistics statistics, std::vector<Var>*
   if (hook) hook->begin();
   const Var z = conv_in_(x);
   if (hidden) hidden->push_back(z);
-  const Var y = conv_out_(blocks_(z, statistics, hidden, hook));
+  Var y = conv_out_(blocks_(z, statistics, hidden, hook));
   if (hook) hook->end();
   return y;
 }

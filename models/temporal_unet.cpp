@@ -106,7 +106,7 @@ UnetResidualBlock::UnetResidualBlock(ParameterList& list, const std::string& nam
 template <class Sequence, class Pass>
 Sequence UnetResidualBlock::operator()(const Sequence& x, const Pass& pass) const {
   const Sequence y = second_(with_time(first_(x, pass), time_, pass), pass);
-  const Sequence z = add(y, skip_ ? (*skip_)(x) : x);
+  Sequence z = add(y, skip_ ? (*skip_)(x) : x);
   show(z, pass);
   return z;
 }
@@ -205,8 +205,7 @@ Var TemporalUnet::operator()(const Var& x, const Var& steps, Statistics statisti
   const Var embedded = gather(sinusoids_, steps);
   const Var time = time_second_(time_first_(embedded, Activation::kMish));
   if (hook) hook->begin();
-  const Var y =
-      pass_through(x, UnetPass{activate(time, Activation::kMish), statistics, hidden, hook});
+  Var y = pass_through(x, UnetPass{activate(time, Activation::kMish), statistics, hidden, hook});
   if (hook) hook->end();
   return y;
 }

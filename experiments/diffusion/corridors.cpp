@@ -131,7 +131,8 @@ double Corridors::corridor() const {
 
 void Corridors::place_of(std::int64_t junction, float* x, float* y) const {
   *x = static_cast<float>(static_cast<double>(junction % config_.side) * corridor() - 1);
-  *y = static_cast<float>(static_cast<double>(junction / config_.side) * corridor() - 1);
+  const std::int64_t row = junction / config_.side;
+  *y = static_cast<float>(static_cast<double>(row) * corridor() - 1);
 }
 
 std::int64_t Corridors::nearest(const float* position) const {

@@ -137,7 +137,7 @@ HostArray sample_plans(const TemporalUnet& network, const NoiseSchedule& schedul
   Tape tape(device);
   const NoGrad no_grad(tape);
   const auto filled = [&](double value) {
-    const Var all = tape.make({count});
+    Var all = tape.make({count});
     all.value().fill(value);
     return all;
   };

@@ -35,7 +35,7 @@ struct Mixed {
     constexpr Statistics kOwn = Statistics::kMinibatch;
     if (hook) hook->begin();
     const Var z = third(second(between(first(in(x), kOwn, hook)), kOwn, hook), kOwn, hook);
-    const Var y = rows(z, kOwn, nullptr, hook);
+    Var y = rows(z, kOwn, nullptr, hook);
     if (hook) hook->end();
     return y;
   }
