@@ -7,6 +7,7 @@
 #include "experiments/diffusion/corridors.h"
 #include "experiments/run/memory.h"
 #include "experiments/run/settings.h"
+#include "experiments/run/unet_settings.h"
 #include "models/temporal_unet.h"
 
 namespace sidechannel::experiments {
@@ -27,8 +28,7 @@ struct DiffusionSettings : RunSettings {
 
   // The temporal U-Net.
   SETTING(std::int64_t, dim, 16, "channels of its first level", Whole{4, kMostChannels});
-  SETTING(std::string, multipliers, "1,2", "of them, for each level",
-          Text{"whole numbers with commas between, such as 1,4,8"});
+  SETTING(std::string, multipliers, "1,2", "of them, for each level", kMultipliers);
   SETTING(std::int64_t, kernel_size, 3, "kernel size of its blocks",
           Whole{1, kMostKernelSize, true});
   SETTING(std::string, norm, "group", "the normalization", OneOf{norm_names()});

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "experiments/run/settings.h"
+#include "experiments/run/unet_settings.h"
 #include "models/model_file.h"
 #include "models/temporal_unet.h"
 
@@ -41,8 +42,7 @@ struct LeakSettings : RunSettings {
           OneOf{padding_names()});
   SETTING(std::int64_t, transition, 6, "channels of a U-Net's trajectory", Whole{1, kMostChannels});
   SETTING(std::int64_t, dim, 32, "channels of its first level", Whole{4, kMostChannels});
-  SETTING(std::string, multipliers, "1,4,8", "of them, for each level",
-          Text{"whole numbers with commas between, such as 1,4,8"});
+  SETTING(std::string, multipliers, "1,4,8", "of them, for each level", kMultipliers);
   SETTING(std::int64_t, kernel_size, 5, "of its blocks", Whole{1, kMostKernelSize, true});
 
   bool has_tiles() const { return tile > 0; }

@@ -7,6 +7,7 @@
 
 #include "experiments/localization/input.h"
 #include "experiments/run/settings.h"
+#include "experiments/run/unet_settings.h"
 #include "models/localizer.h"
 #include "models/temporal_unet.h"
 
@@ -25,8 +26,7 @@ struct LocalizationSettings : RunSettings {
       "that of Equation 1; or the temporal U-Net of Janner et al., with --channels in its first "
       "level",
       OneOf{{"localizer", "unet"}});
-  SETTING(std::string, multipliers, "1,2", "of a U-Net's channels, for each level",
-          Text{"whole numbers with commas between, such as 1,4,8"},
+  SETTING(std::string, multipliers, "1,2", "of a U-Net's channels, for each level", kMultipliers,
           OnlyWhen{"--network unet", &Self::is_unet});
   SETTING(std::int64_t, length, 64, "sequence length l", Whole{1, kMostLength});
   SETTING(std::int64_t, depth, 8, "convolutions d in all, first and last included",

@@ -6,15 +6,28 @@
 
 namespace sidechannel::experiments {
 
-std::vector<std::int64_t> multipliers_from(const std::string& text) {
+namespace {
+
+// Empty: not of this form.
+std::vector<std::int64_t> read(const std::string& text) {
   std::vector<std::int64_t> all;
   for (const std::string& part : split(text, ',')) {
     const std::optional<std::int64_t> number = whole_number(part);
-    require(number && *number >= 1 && *number <= kMostChannels,
-            fmt::format("--multipliers {}: expected whole numbers from 1 to {} with commas between",
-                        shown(text), kMostChannels));
+    if (!number || *number < 1 || *number > kMostChannels) return {};
     all.push_back(*number);
   }
+  return all;
+}
+
+}  // namespace
+
+bool are_multipliers(const std::string& text) {
+  return !read(text).empty();
+}
+
+std::vector<std::int64_t> multipliers_from(const std::string& text) {
+  std::vector<std::int64_t> all = read(text);
+  require(!all.empty(), fmt::format("multipliers {}: expected {}", shown(text), kMultipliers.form));
   return all;
 }
 

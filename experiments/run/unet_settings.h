@@ -4,9 +4,15 @@
 #include <string>
 #include <vector>
 
+#include "experiments/run/domain.h"
+
 namespace sidechannel::experiments {
 
-// "1,4,8": the multipliers of a temporal U-Net's levels; UsageError for anything else.
-std::vector<std::int64_t> multipliers_from(const std::string& text);
+// "1,4,8": the multipliers of a temporal U-Net's levels.
+bool are_multipliers(const std::string& text);
+std::vector<std::int64_t> multipliers_from(const std::string& text);  // std::invalid_argument
+
+inline const Text kMultipliers{"whole numbers from 1 to 16384 with commas between, such as 1,4,8",
+                               are_multipliers};
 
 }  // namespace sidechannel::experiments
