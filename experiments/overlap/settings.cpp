@@ -1,9 +1,32 @@
 #include "experiments/overlap/settings.h"
 
+#include <algorithm>
 #include <optional>
 #include <set>
 
 namespace sidechannel::experiments {
+namespace {
+
+// The numbers of each part between commas; empty where the text is of another form.
+std::vector<std::vector<std::int64_t>> read(const std::string& text) {
+  std::vector<std::vector<std::int64_t>> parts;
+  for (const std::string& part : split(text, ',')) {
+    parts.emplace_back();
+    for (const std::string& of_range : split(part, ':')) {
+      const std::optional<std::int64_t> number = whole_number(of_range);
+      if (!number || *number < 0) return {};
+      parts.back().push_back(*number);
+    }
+    if (parts.back().size() > 3) return {};
+  }
+  return parts;
+}
+
+}  // namespace
+
+bool are_overlaps(const std::string& text) {
+  return !read(text).empty();
+}
 
 void OverlapSettings::check() const {
   check_domains(all_settings<OverlapSettings>(), *this);
@@ -16,23 +39,18 @@ void OverlapSettings::check() const {
 std::vector<std::int64_t> OverlapSettings::overlap_list() const {
   constexpr std::size_t kMost = 1000;  // a network each
   const std::string flag = "--overlaps " + shown(overlaps);
+  const std::vector<std::vector<std::int64_t>> parts = read(overlaps);
+  require(!parts.empty(), fmt::format("{}: expected {}", flag, kOverlaps.form));
   std::set<std::int64_t> all;
-  for (const std::string& part : split(overlaps, ',')) {
-    std::vector<std::int64_t> numbers;
-    for (const std::string& text : split(part, ':')) {
-      const std::optional<std::int64_t> number = whole_number(text);
-      require(number && *number >= 0,
-              fmt::format("{}: expected a list of numbers and of FIRST:LAST:STEP, as in 0:32:4,33",
-                          flag));
-      require(*number <= length() || numbers.size() == 2,  // a step may be anything
-              fmt::format("{}: {}, but the sequences are {} long", flag, *number, length()));
-      numbers.push_back(*number);
+  for (const std::vector<std::int64_t>& numbers : parts) {
+    const std::string part = fmt::format("{}", fmt::join(numbers, ":"));
+    for (std::size_t i = 0; i < std::min<std::size_t>(numbers.size(), 2); ++i) {
+      require(numbers[i] <= length(),
+              fmt::format("{}: {}, but the sequences are {} long", flag, numbers[i], length()));
     }
-    require(numbers.size() <= 3, fmt::format("{}: {} is no FIRST:LAST:STEP", flag, shown(part)));
     const std::int64_t last = numbers.size() > 1 ? numbers[1] : numbers[0];
     const std::int64_t step = numbers.size() > 2 ? numbers[2] : 1;
-    require(step > 0 && numbers[0] <= last,
-            fmt::format("{}: {} is an empty range", flag, shown(part)));
+    require(step > 0 && numbers[0] <= last, fmt::format("{}: {} is an empty range", flag, part));
     for (std::int64_t o = numbers[0];; o += step) {
       all.insert(o);
       require(all.size() <= kMost, fmt::format("{}: more than {} overlaps", flag, kMost));

@@ -10,6 +10,12 @@
 
 namespace sidechannel::experiments {
 
+// "0:32:4,33": overlaps and ranges of them, whichever there may be.
+bool are_overlaps(const std::string& text);
+
+inline const Text kOverlaps{"a list of numbers and of FIRST:LAST:STEP, as in 0:32:4,33",
+                            are_overlaps};
+
 // Everything that the overlap experiment depends on. The defaults: where a preset says nothing.
 struct OverlapSettings : RunSettings {
   using Self = OverlapSettings;
@@ -35,8 +41,7 @@ struct OverlapSettings : RunSettings {
 
   // Which overlaps, and how many networks at once: a folder may be given more of them, and others
   // of these.
-  SETTING(std::string, overlaps, "0:32:4,33", "which overlaps: a list",
-          Text{"overlaps and ranges FIRST:LAST:STEP, as in 0:32:4,33"}, kHow);
+  SETTING(std::string, overlaps, "0:32:4,33", "which overlaps", kOverlaps, kHow);
   SETTING(std::int64_t, jobs, 0, "networks at once, 0 for what is fastest", Whole{0, kMostThreads},
           kHow);
 

@@ -51,16 +51,30 @@ std::string suggestion(const CLI::App& command, const std::string& flag) {
   return best.empty() ? best : fmt::format(", did you mean {}?", best);
 }
 
-// The words that no option of the command takes, as a message about the first of them.
+// The option of a word of the command line that is a flag, NAME or NAME=VALUE; null for other ones.
+const CLI::Option* option_of(const CLI::App& command, const std::string& word) {
+  return word.starts_with("--") ? command.get_option_no_throw(word.substr(0, word.find('=')))
+                                : nullptr;
+}
+
+// Whether its value is the word behind it.
+bool takes_next(const CLI::Option& option, const std::string& word) {
+  return option.get_expected_max() > 0 && word.find('=') == std::string::npos;
+}
+
+// The first word that no option of the command takes, as a message. CLI11 keeps no order, and a
+// word may be another flag's value, too.
 std::string unexpected(const CLI::App& command, int argc, char** argv) {
-  const std::vector<std::string> extra = command.remaining(true);
-  std::string first = extra.empty() ? "" : extra.front();
-  for (int i = 1; i < argc; ++i) {  // CLI11 keeps no order
-    if (std::find(extra.begin(), extra.end(), argv[i]) != extra.end()) {
+  std::string first;
+  for (int i = 2; i < argc && first.empty(); ++i) {
+    const CLI::Option* option = option_of(command, argv[i]);
+    if (option == nullptr) {
       first = argv[i];
-      break;
+    } else if (takes_next(*option, argv[i])) {
+      ++i;
     }
   }
+  if (first.empty()) first = command.remaining(true).front();
   if (!first.starts_with('-')) return fmt::format("{}: not expected here", shown(first));
   const std::string flag = first.substr(0, first.find('='));
   return fmt::format("there is no flag {}{}", shown(flag), suggestion(command, flag));
@@ -71,11 +85,11 @@ void require_values(const CLI::App& command, int argc, char** argv) {
   for (int i = 2; i < argc; ++i) {
     const std::string word = argv[i];
     require(word != "--", "--: not expected here (see --help)");
+    const CLI::Option* option = option_of(command, word);
+    if (option == nullptr || option->get_expected_max() == 0) continue;
     const std::size_t equals = word.find('=');
     const std::string flag = word.substr(0, equals);
-    const CLI::Option* option = command.get_option_no_throw(flag);
-    if (!flag.starts_with("--") || option == nullptr || option->get_expected_max() == 0) continue;
-    const bool apart = equals == std::string::npos;
+    const bool apart = takes_next(*option, word);
     if (apart) ++i;
     const std::string value = !apart ? word.substr(equals + 1) : i < argc ? argv[i] : "";
     require(!value.empty(), fmt::format("{}: expected a value, got {} (see --help)", flag,

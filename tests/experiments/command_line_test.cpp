@@ -81,6 +81,8 @@ TEST_F(CommandLine, BadUsageIsOneLineAndExitCode2) {
   using Cases = std::vector<std::pair<const char*, const char*>>;
   Cases cases = {
       {"--speed 9", "there is no flag --speed, did you mean --seed? (see --help)"},
+      {"--length 9 --speed 9", "there is no flag --speed, did you mean --seed? (see --help)"},
+      {"--length=9 --check 9 --length 9", "9: not expected here (see --help)"},
       {"--length", "--length: expected a value, got none (see --help)"},
       {"--length long", "--length long: expected a whole number from 1 to 1000000"},
       {"--preset huge", "--preset huge: expected demo, small, paper or a .json file"},
