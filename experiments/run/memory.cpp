@@ -146,6 +146,31 @@ UnetSize unet_size(const TemporalUnetConfig& config, double l) {
   return size;
 }
 
+// What convolutions and norms make, three statistics of each set; of gradients, three of a layer's.
+double activations(const LocalizerConfig& network, double batch, double l, bool gradients) {
+  const double h = d(network.channels), layers = d(network.depth) - 2;
+  const std::int64_t positions = network.norm_options().positions_per_set;
+  const double sets = positions == 0 ? 1 : l / d(positions);
+  // What circular convolutions read lies there once more, and is longer.
+  const bool circular = network.padding == Padding::kCircular && network.kernel_size > 1;
+  const double padded = circular ? batch * (l + 2 * d(network.kernel_size / 2)) : 0;
+  return batch * l * (2 + h * (1 + 2 * layers) + (gradients ? 3 * h : 0)) +
+         padded * (1 + h * (1 + layers) + (gradients ? h : 0)) + 3 * batch * sets * h * layers;
+}
+
+// Gradients lie beside all activations, as the skips wait for theirs.
+double activations(const TemporalUnetConfig& network, double batch, double l, bool gradients) {
+  const double of_one = unet_size(network, l).activations;
+  return batch * (2 * l * d(network.transition) + of_one * (gradients ? 2 : 1));
+}
+
+double parameters_of(const LocalizerConfig& network) {
+  const double norm = network.norm == NormKind::kNone       ? 0
+                      : network.has_population_statistics() ? 4
+                                                            : 2;
+  return stack_parameters(d(network.depth), d(network.channels), d(network.kernel_size), norm);
+}
+
 double stack_parameters(double depth, double h, double k, double norm) {
   return (k * h + h) + (depth - 2) * (k * h * h + h + norm * h) + (k * h + 1);
 }

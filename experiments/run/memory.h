@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/device.h"
+#include "models/localizer.h"
 #include "models/temporal_unet.h"
 
 namespace sidechannel::experiments {
@@ -37,6 +38,12 @@ struct UnetSize {
 };
 UnetSize unet_size(const TemporalUnetConfig& config, double l);
 
+// What a network's pass over `batch` sequences of length l makes: its activations, its input counted,
+// and where `gradients` come, those that lie beside them at a time.
+double activations(const LocalizerConfig& network, double batch, double l, bool gradients);
+double activations(const TemporalUnetConfig& network, double batch, double l, bool gradients);
+
+double parameters_of(const LocalizerConfig& network);
 // Parameters of a stack of `depth` convolutions from one channel over h to one, with kernels of k
 // and `norm` parameters a channel between them.
 double stack_parameters(double depth, double h, double k, double norm);
