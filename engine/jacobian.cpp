@@ -8,8 +8,6 @@
 namespace sidechannel {
 namespace {
 
-constexpr std::size_t kAtOnce = 16;  // copies on the tape, for their activations' sake
-
 Tensor copies_of(const Tensor& x, std::int64_t count) {
   const Shape& shape = x.shape();
   Tensor all(x.device(), x.dtype(), {count * shape[0], shape[1], shape[2]});
@@ -27,7 +25,7 @@ void jacobian_rows(const Tensor& x, const std::function<Var(const Var&)>& f,
   SC_CHECK(x.shape().rank() == 3, "jacobian: expected x of shape [S, L, C], got {}",
            x.shape().str());
   if (outputs.empty()) return;
-  const std::size_t count = std::min(kAtOnce, outputs.size());
+  const std::size_t count = std::min<std::size_t>(kJacobianRowsAtOnce, outputs.size());
   Tape tape(x.device(), x.dtype());
   const HoldParameters hold(tape);
   const Var copies = tape.leaf(copies_of(x, static_cast<std::int64_t>(count)));

@@ -8,6 +8,9 @@
 
 namespace sidechannel {
 
+// Copies of x on the tape: so many rows come of one pass back, and their activations lie there.
+inline constexpr std::int64_t kJacobianRowsAtOnce = 16;
+
 // Rows of the Jacobian of y = f(x) at x [S, L, C]: for each of `outputs`, a place in y as it lies
 // in memory, the derivatives with respect to all of x, which `visit` is given in order, in f64.
 //

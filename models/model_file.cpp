@@ -15,6 +15,7 @@ namespace {
 
 constexpr const char* kNetwork = "sidechannel.network";
 constexpr const char* kPackedNetwork = "sidechannel.packed_network";  // Section 3.2's
+constexpr const char* kFirst = "conv_in.weight";
 
 LocalizerConfig config_from_metadata(const std::string& text, const std::string& source) {
   const std::string where = fmt::format("{}: metadata {}", source, kNetwork);
@@ -39,7 +40,7 @@ LocalizerConfig config_from_metadata(const std::string& text, const std::string&
 
 // Depth, channels and kernel size by the tensors' shapes.
 LocalizerConfig config_from_shapes(const std::map<std::string, Shape>& shapes) {
-  const auto first = shapes.find("conv_in.weight");
+  const auto first = shapes.find(kFirst);
   SC_CHECK(first != shapes.end() && first->second.rank() == 3,
            "has no conv_in.weight of shape [h, 1, k], so it is no localizer");
   LocalizerConfig config;
@@ -139,6 +140,8 @@ std::unique_ptr<Network> load_network(const std::filesystem::path& path, const D
   LocalizerConfig found;
   SafetensorsFile file = read_safetensors(path, [&](const SafetensorsHeader& header) {
     unet = is_unet(header.shapes);
+    SC_CHECK(unet || header.shapes.contains(kFirst),
+             "has no {} of a localizer, and no {} of a temporal U-Net", kFirst, kUnetFirst);
     if (!unet) found = config_from_shapes(header.shapes);
   });
   const auto in_type = [&] {

@@ -10,7 +10,6 @@ namespace sidechannel {
 namespace {
 
 constexpr const char* kNetwork = "sidechannel.temporal_unet";
-constexpr const char* kFirst = "downs.0.0.blocks.0.block.0.weight";  // [dim, transition, k]
 constexpr const char* kDiffusersFirst = "down_blocks.0.resnets.0.conv_in.conv1d.weight";
 
 // From names of diffusers, and of the first version of jannerm/diffuser, to the names here.
@@ -57,7 +56,7 @@ Shape shape_in(const SafetensorsFile& file, const std::string& source, const std
 // By the tensors' shapes.
 TemporalUnetConfig config_from_shapes(const SafetensorsFile& file, const std::string& source) {
   TemporalUnetConfig config;
-  const Shape first = shape_in(file, source, kFirst);
+  const Shape first = shape_in(file, source, kUnetFirst);
   config.dim = first[0];
   config.transition = first[1];
   config.kernel_size = first[2];
@@ -94,7 +93,7 @@ SafetensorsFile unet_file(const TemporalUnet& network) {
 }
 
 bool is_unet(const std::map<std::string, Shape>& shapes) {
-  return shapes.contains(kFirst) || shapes.contains(kDiffusersFirst);
+  return shapes.contains(kUnetFirst) || shapes.contains(kDiffusersFirst);
 }
 
 SafetensorsFile with_unet_names(SafetensorsFile file) {

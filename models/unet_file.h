@@ -15,6 +15,9 @@ namespace sidechannel {
 // As the networks of models/ are saved (see save_model).
 SafetensorsFile unet_file(const TemporalUnet& network);
 
+// Its first convolution, [dim, transition, k].
+inline constexpr const char* kUnetFirst = "downs.0.0.blocks.0.block.0.weight";
+
 // Whether tensors of these names are one's.
 bool is_unet(const std::map<std::string, Shape>& shapes);
 

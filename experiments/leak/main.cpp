@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <tuple>
 
 #include "engine/finite.h"
 #include "engine/io/npy.h"
 #include "engine/io/output_file.h"
 #include "engine/say.h"
 #include "experiments/leak/measure.h"
+#include "experiments/leak/memory.h"
 #include "experiments/leak/settings.h"
 #include "experiments/run/flags.h"
 #include "experiments/run/program.h"
@@ -29,7 +31,70 @@ struct Arguments {
   bool no_layers = false;
   bool causal = false;
   bool insist = false;
+  bool check = false;
 };
+
+// That what flags say of the network is what the file holds.
+void check_described(const Arguments& arguments, const Network& network, LeakSettings& settings) {
+  const Json& given = arguments.given;
+  const auto same = [&](const char* name, const Json& theirs) {
+    require_same(given, name, theirs, arguments.model);
+  };
+  const auto same_norm = [&](const auto& config) {
+    same("norm", name_of(config.norm));
+    if (info_of(config.norm).localizes) settings.norm = name_of(config.norm);
+    check_effects(given, settings);
+    same("groups", config.groups);
+    same("samples_per_set", config.samples_per_set);
+  };
+  const auto refuse = [&](const char* name, const char* what) {
+    require(!given.contains(name),
+            fmt::format("{} {}: {} holds no {}", flag_of(name),
+                        flag_text(given.value(name, Json())), arguments.model, what));
+  };
+  if (const auto* unet = dynamic_cast<const TemporalUnet*>(&network)) {
+    refuse("padding", "localizer");
+    same_norm(unet->config());
+    require(settings.step < unet->config().steps,
+            fmt::format("--step {}: {} is of a diffusion with steps from 0 to {}", settings.step,
+                        arguments.model, unet->config().steps - 1));
+    return;
+  }
+  refuse("step", "temporal U-Net");
+  const LocalizerConfig& config = dynamic_cast<const Localizer&>(network).config();
+  same("padding", name_of(config.padding));
+  same_norm(config);
+}
+
+// The network in the file of --model.
+std::unique_ptr<Network> given_network(const Arguments& arguments, LeakSettings& settings,
+                                       const Device& device, DType dtype) {
+  const Json& given = arguments.given;
+  for (const char* name : {"transition", "dim", "multipliers", "kernel_size"}) {
+    require(!given.contains(name), fmt::format("{} {}: the file of --model says it", flag_of(name),
+                                               flag_text(given.value(name, Json()))));
+  }
+  std::unique_ptr<Network> network = load_network(arguments.model, device, dtype,
+                                                  {.norm = given.value("norm", ""),
+                                                   .groups = given.value("groups", std::int64_t{0}),
+                                                   .samples_per_set = settings.samples_per_set,
+                                                   .padding = padding_from(settings.padding)});
+  check_described(arguments, *network, settings);
+  return network;
+}
+
+// A temporal U-Net that hears as far as that of the settings, with as few channels as there can be:
+// for what has to be known before there is memory for the other.
+std::unique_ptr<Network> thin_network(const LeakSettings& settings) {
+  TemporalUnetConfig config = settings.unet();
+  config.check();
+  config.transition = 1;
+  config.dim = 4;
+  std::ranges::fill(config.multipliers, 1);
+  config.steps = 1;
+  config.groups = 1;
+  return std::make_unique<TemporalUnet>(Device::cpu(1), DType::kF32, config, 0);
+}
 
 // The samples whose statistics belong together.
 std::int64_t samples_of_set(const Network& network) {
@@ -40,93 +105,144 @@ std::int64_t samples_of_set(const Network& network) {
   return most;
 }
 
-std::unique_ptr<Network> network_of(const Arguments& arguments, const LeakSettings& settings,
-                                    const Device& device, DType dtype) {
-  const Json& given = arguments.given;
-  if (arguments.model.empty()) {
-    auto unet =
-        std::make_unique<TemporalUnet>(device, dtype, settings.unet(), settings.random_seed());
-    unet->set_step(settings.step);
-    return unet;
+// What a network expects of a length that it does not take; empty where it takes it.
+std::string objection(const Network& network, std::int64_t length) {
+  if (network.shortest() > network.stride()) {  // of one length alone
+    return length == network.shortest() ? "" : fmt::format("expected {}", network.shortest());
   }
-  for (const char* name : {"transition", "dim", "multipliers", "kernel_size"}) {
-    require(!given.contains(name), fmt::format("{}: the file of --model says it", flag_of(name)));
-  }
-  std::unique_ptr<Network> network = load_network(arguments.model, device, dtype,
-                                                  {.norm = given.value("norm", ""),
-                                                   .groups = given.value("groups", std::int64_t{0}),
-                                                   .samples_per_set = settings.samples_per_set,
-                                                   .padding = padding_from(settings.padding)});
-  if (auto* unet = dynamic_cast<TemporalUnet*>(network.get())) {
-    unet->set_step(settings.step);
-  } else {
-    require(!given.contains("step"),
-            fmt::format("--step: {} holds no temporal U-Net", arguments.model));
-  }
-  return network;
+  return length % network.stride() == 0
+             ? ""
+             : fmt::format("expected a multiple of {}, the network's stride", network.stride());
 }
 
 // Twice what the network hears, cut to what its layers take.
 std::int64_t length_of(const Network& network, const LeakSettings& settings) {
-  if (settings.length > 0) return settings.length;
-  if (network.shortest() > network.stride()) return network.shortest();  // of one length alone
+  if (settings.length > 0) {
+    const std::string wrong = objection(network, settings.length);
+    require(wrong.empty(), fmt::format("--length {}: {}", settings.length, wrong));
+    return settings.length;
+  }
+  if (network.shortest() > network.stride()) return network.shortest();
   const Network::Reach reach = network.reach();
   const std::int64_t stride = network.stride();
   return (2 * (reach.left + reach.right + 1) + stride - 1) / stride * stride;
 }
 
+// What is measured: the sizes of the file's sequences, or of noise. `channels` of the network.
+LeakSize size_from(const Arguments& arguments, const LeakSettings& settings, const Network& network,
+                   std::int64_t channels, DType dtype) {
+  LeakSize size{.dtype = dtype,
+                .samples = samples_of_set(network),
+                .channels = channels,
+                .given_model = !arguments.model.empty(),
+                .given_inputs = !arguments.input.empty()};
+  if (size.given_inputs) {
+    for (const char* name : {"length", "inputs"}) {
+      require(!arguments.given.contains(name),
+              fmt::format("{} {}: has no effect with --input", flag_of(name),
+                          flag_text(arguments.given.value(name, Json()))));
+    }
+    const Shape shape = npy_header(arguments.input).shape;
+    const bool flat = shape.rank() == 2 && channels == 1;  // [n, l], as `localization predict`
+    SC_CHECK(shape.size() > 0 && (flat || (shape.rank() == 3 && shape[2] == channels)),
+             "{}: expected an array [n, l, {}] of n sequences, got shape {}", arguments.input,
+             channels, shape.str());
+    SC_CHECK(shape[0] % size.samples == 0,
+             "{}: {} sequences, expected a multiple of the {} that share their statistics",
+             arguments.input, shape[0], size.samples);
+    const std::string wrong = objection(network, shape[1]);
+    SC_CHECK(wrong.empty(), "{}: sequences of {} positions, {}", arguments.input, shape[1], wrong);
+    size.inputs = shape[0] / size.samples;
+    size.length = shape[1];
+  } else {
+    size.inputs = settings.inputs;
+    size.length = length_of(network, settings);
+  }
+  const std::int64_t positions = network.receptive_field(size.length).length();
+  size.rows = std::min(settings.outputs, positions) * channels;
+  if (!arguments.no_layers) size.norms = std::ssize(network.norms());
+  if (settings.tile > 0 || settings.pad > 0) size.longest = size.length + settings.pad;
+  return size;
+}
+
+// What can be known to make no sense before anything is measured.
+void check_parts(const LeakSettings& settings, const Network& network) {
+  for (const auto& [flag, value] :
+       {std::tuple{"--tile", settings.tile}, {"--halo", settings.halo}, {"--pad", settings.pad}}) {
+    if (value == 0) continue;
+    require(samples_of_set(network) == 1,
+            fmt::format("{} {}: of a network whose statistics hold one sample", flag, value));
+    require(value % network.stride() == 0,
+            fmt::format("{} {}: expected a multiple of {}, the network's stride", flag, value,
+                        network.stride()));
+  }
+}
+
+// Of a network that hears everything there is, --assert would say nothing.
+void check_beyond(const Arguments& arguments, const LeakSize& size, const Network& network,
+                  const std::vector<std::int64_t>& asked) {
+  if (!arguments.insist || arguments.causal || size.samples > 1) return;
+  const ReceptiveField field = network.receptive_field(size.length);
+  const bool any = std::ranges::any_of(asked, [&](std::int64_t position) {
+    const auto holds = [&](std::int64_t input) { return field.holds(position, input); };
+    return !holds(0) || !holds(size.length - 1);
+  });
+  require(any,
+          fmt::format("--assert: of {} positions all lie within the receptive field, nothing "
+                      "is beyond; give {}",
+                      size.length, size.given_inputs ? "longer sequences" : "a larger --length"));
+}
+
 // Sets of samples, of noise or of a file's numbers.
 std::vector<Tensor> inputs_of(const Arguments& arguments, const LeakSettings& settings,
-                              const Network& network, DType dtype) {
-  const std::int64_t samples = samples_of_set(network), channels = network.channels_in();
-  const Device& device = network.parameters().device();
+                              const LeakSize& size, const Device& device) {
   std::vector<Tensor> inputs;
-  if (!arguments.input.empty()) {
-    const HostArray array = converted(read_npy(arguments.input), dtype);
-    const Shape& shape = array.shape;
-    const bool flat = shape.rank() == 2 && channels == 1;  // [n, l], as `localization predict`
-    SC_CHECK(shape.size() > 0 && (flat || (shape.rank() == 3 && shape[2] == channels)) &&
-                 shape[0] % samples == 0,
-             "{}: expected an array [n, l, {}] of sequences, n a multiple of {}, got shape {}",
-             arguments.input, channels, samples, shape.str());
-    SC_CHECK(first_not_finite(array).empty(), "{}: holds {}", arguments.input,
-             first_not_finite(array));
+  const Shape shape{size.samples, size.length, size.channels};
+  if (size.given_inputs) {
+    const HostArray array = converted(read_npy(arguments.input), size.dtype);
+    const std::string wrong = first_not_finite(array);
+    SC_CHECK(wrong.empty(), "{}: holds {}", arguments.input, wrong);
     const Tensor all = Tensor::from(device, array);
-    const std::int64_t size = samples * shape[1] * channels;
-    for (std::int64_t first = 0; first < all.size(); first += size) {
-      inputs.push_back(all.slice(first, size).reshape({samples, shape[1], channels}));
+    for (std::int64_t i = 0; i < size.inputs; ++i) {
+      inputs.push_back(all.slice(i * shape.size(), shape.size()).reshape(shape));
     }
     return inputs;
   }
-  const std::int64_t length = length_of(network, settings);
   Random random(device, settings.random_seed());
-  for (std::int64_t i = 0; i < settings.inputs; ++i) {
-    Tape tape(device, dtype);
+  for (std::int64_t i = 0; i < size.inputs; ++i) {
+    Tape tape(device, size.dtype);
     // Channels of a position are neighbouring samples of the generator's sequences.
-    const Tensor noise = tape.normal({samples, length * channels}, kLeakNoise, random).value();
-    const Tensor kept(device, dtype, {samples, length, channels});
-    kept.copy_from(noise.reshape(kept.shape()));
+    const Var noise = tape.normal({size.samples, size.length * size.channels}, kLeakNoise, random);
+    const Tensor kept(device, size.dtype, shape);
+    kept.copy_from(noise.value().reshape(shape));
     inputs.push_back(kept);
-    random.advance(0, static_cast<std::uint32_t>(samples));
+    random.advance(0, static_cast<std::uint32_t>(size.samples));
   }
   return inputs;
 }
 
+// With three decimals; but what is exactly 0 is 0, as nothing else is.
+std::string exact_text(double value) {
+  return value == 0 ? "0" : number_text(value, 3);
+}
+
 std::string shares(const Json& share) {
-  return fmt::format("{} of |J|, {} of J^2", share_text(share["l1"].get<double>()),
-                     share_text(share["squared"].get<double>()));
+  const auto of_mass = share["l1"].get<double>(), of_squares = share["squared"].get<double>();
+  if (of_mass == 0 && of_squares == 0) return "nothing";
+  return fmt::format("{} of |J|, {} of J^2", exact_text(of_mass), exact_text(of_squares));
 }
 
 void say_report(const Json& report) {
   const Json& field = report["receptive_field"];
-  say("{}: hears {} positions to the left and {} to the right; {} of all pairs lie within\n",
+  const auto inside = field["inside"].get<double>();
+  say("{}: hears {} positions to the left and {} to the right; {} pairs lie within\n",
       report["network"].get<std::string>(), field["left"][0].get<std::int64_t>(),
-      field["right"][0].get<std::int64_t>(), share_text(field["inside"].get<double>()));
+      field["right"][0].get<std::int64_t>(), inside == 1 ? "all" : exact_text(inside) + " of all");
   say("from beyond, statistics live   {}\n", shares(report["live"]));
   say("            held at this input {}\n", shares(report["frozen"]));
   say("            means alone live   {}\n", shares(report["mean"]));
   say("            variances alone    {}\n", shares(report["variance"]));
-  say("|J - J held|^2 / |J|^2         {}\n", number_text(report["difference"].get<double>(), 3));
+  say("|J - J held|^2 / |J|^2         {}\n", exact_text(report["difference"].get<double>()));
   if (!report["layers"].empty()) {
     const auto most = std::ranges::max_element(report["layers"], {}, [](const Json& layer) {
       return layer["alone"]["squared"].template get<double>();
@@ -137,36 +253,62 @@ void say_report(const Json& report) {
   for (const char* what : {"tiles", "pads"}) {
     if (!report.contains(what)) continue;
     const Json& part = report[what];
-    say("{}                          changed by {}: norm {}, padding {}\n", what,
-        number_text(part["total"].get<double>(), 3), number_text(part["norm"].get<double>(), 3),
-        number_text(part["padding"].get<double>(), 3));
+    const auto text = [&](const char* of) { return exact_text(part[of].get<double>()); };
+    say("{:<30} changed by {}: norm {}, padding {}\n", what, text("total"), text("norm"),
+        text("padding"));
   }
+}
+
+MemoryNeed memory_of(const Network* network, const LeakSettings& settings, const LeakSize& size) {
+  if (network == nullptr) return memory_of(settings.unet(), size);
+  const auto* unet = dynamic_cast<const TemporalUnet*>(network);
+  return unet ? memory_of(unet->config(), size)
+              : memory_of(dynamic_cast<const Localizer&>(*network).config(), size);
 }
 
 int measure(const Arguments& arguments) {
   LeakSettings settings;
   apply(arguments.given, "", settings);
   settings.check();
-  check_effects(arguments.given, settings);
-  const Device device = without_shortcuts(choose_device(settings));
+  require_apart("--out", arguments.out, {arguments.model, arguments.input});
+  const Device device = without_shortcuts(choose_device(settings, arguments.check));
   const DType dtype = settings.dtype == "f64"   ? DType::kF64
                       : settings.dtype == "f32" ? DType::kF32
                       : device.is_cuda()        ? DType::kF32
                                                 : DType::kF64;
   require(dtype == DType::kF32 || !device.is_cuda(), "--dtype f64: the CPU alone computes in it");
-  const std::unique_ptr<Network> network = network_of(arguments, settings, device, dtype);
-  const std::vector<Tensor> inputs = inputs_of(arguments, settings, *network, dtype);
-  const std::int64_t length = inputs.front().shape()[1];
+  std::unique_ptr<Network> network;
+  if (!arguments.model.empty()) {
+    network = given_network(arguments, settings, device, dtype);
+  } else {
+    check_effects(arguments.given, settings);
+    require(!arguments.given.contains("padding"),
+            fmt::format("--padding {}: has no effect without --model", settings.padding));
+  }
+  const std::unique_ptr<Network> thin = network ? nullptr : thin_network(settings);
+  const Network& geometry = network ? *network : *thin;
+  check_parts(settings, geometry);
+  const LeakSize size = size_from(arguments, settings, geometry,
+                                  network ? network->channels_in() : settings.transition, dtype);
   LeakOptions options;
   options.layers = !arguments.no_layers;
   options.causal = arguments.causal;
-  options.asked = evenly_spaced(network->receptive_field(length).length(), settings.outputs);
+  options.asked = evenly_spaced(geometry.receptive_field(size.length).length(), settings.outputs);
+  check_beyond(arguments, size, geometry, options.asked);
+  const MemoryNeed need = memory_of(network.get(), settings, size);
+  require_memory(need, device);
+  if (arguments.check) {
+    say("{}\n", checked_memory(need, device.is_cuda()));
+    return 0;
+  }
+  if (!network) {
+    network =
+        std::make_unique<TemporalUnet>(device, dtype, settings.unet(), settings.random_seed());
+  }
+  if (auto* unet = dynamic_cast<TemporalUnet*>(network.get())) unet->set_step(settings.step);
+  const std::vector<Tensor> inputs = inputs_of(arguments, settings, size, device);
   Json report = measure_leak(*network, inputs, options);
   const Tensor& first = inputs.front();
-  if (settings.tile > 0 || settings.pad > 0) {
-    require(first.shape()[0] == 1,
-            "--tile and --pad: of networks whose statistics hold one sample");
-  }
   if (settings.tile > 0) {
     report["tiles"] = measure_tiles(*network, first, settings.tile, settings.halo);
   }
@@ -195,6 +337,7 @@ int main_program(int argc, char** argv) {
   measured->add_flag("--no-layers", arguments.no_layers, "of the network alone, not by norm");
   measured->add_flag("--causal", arguments.causal, "what counts is hearing the future");
   measured->add_flag("--assert", arguments.insist, "exit code 1 where anything is heard");
+  add_check_flag(*measured, arguments.check);
   add_setting_flags(*measured, settings_that<LeakSettings>([](const Setting& setting) {
     const std::string name = setting.name;
     return name != "log_every" && name != "checkpoint_every" && name != "stop_after";

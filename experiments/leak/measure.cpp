@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 
+#include "engine/finite.h"
 #include "engine/io/npy.h"
 #include "engine/jacobian.h"
 #include "models/frozen_statistics.h"
@@ -29,6 +30,16 @@ class Share {
  private:
   double part_[2] = {}, all_[2] = {};
 };
+
+// What became of what x gave in the network, where that was not finite; with what went wrong first.
+Error not_finite(const Network& network, const Tensor& x, const std::string& what) {
+  Tape tape(x.device(), x.dtype());
+  const NoGrad no_grad(tape);
+  const std::string first = first_not_finite(
+      tape, {&network.parameters()}, [&] { network(tape.constant(x), Statistics::kMinibatch); });
+  return Error(
+      fmt::format("{}: {}{}", network.words(), what, first.empty() ? "" : "; first " + first));
+}
 
 // Which statistics of a norm are held.
 struct Held {
@@ -141,6 +152,12 @@ class Meter {
     };
     jacobian_rows(x, answer, outputs, [&](std::size_t row, std::span<const double> values) {
       const std::int64_t position = outputs[row] / output_[2], place = place_of(position);
+      for (const double value : values) {
+        if (std::isfinite(value * value)) continue;
+        throw not_finite(network_, x,
+                         fmt::format("a derivative of output position {} is {}", position,
+                                     std::isnan(value) ? "nan" : fmt::format("{:.3g}", value)));
+      }
       for (std::size_t i = 0; i < values.size(); ++i) {
         const auto at = static_cast<std::int64_t>(i) / channels;
         const std::int64_t sample = at / length, input = at % length;
@@ -194,7 +211,7 @@ Json profile_of(const Meter& meter, const LeakOptions& options, const Reading& r
   return profile;
 }
 
-// a - b in terms of a's deviation.
+// a - b in terms of a's deviation, where it has one.
 double distance(std::span<const double> a, std::span<const double> b) {
   double mean = 0, deviation = 0, difference = 0;
   for (const double value : a) mean += value / static_cast<double>(a.size());
@@ -202,7 +219,7 @@ double distance(std::span<const double> a, std::span<const double> b) {
     deviation += (a[i] - mean) * (a[i] - mean);
     difference += (a[i] - b[i]) * (a[i] - b[i]);
   }
-  return deviation > 0 ? std::sqrt(difference / deviation) : 0;
+  return std::sqrt(deviation > 0 ? difference / deviation : difference);
 }
 
 // The network's answer to values [L, C] as one sequence, by its own statistics or by these.
@@ -218,6 +235,8 @@ std::vector<double> answer(const Network& network, const Tensor& like,
   const Var x = tape.constant(Tensor::from(like.device(), converted(array, like.dtype())));
   const Var y = network(x, Statistics::kMinibatch, nullptr, &hook);
   const HostArray answered = converted(y.value().to_host(), DType::kF64);
+  const std::string wrong = first_not_finite(answered);
+  if (!wrong.empty()) throw not_finite(network, x.value(), "the answer is " + wrong);
   return {answered.as<double>().begin(), answered.as<double>().end()};
 }
 

@@ -31,7 +31,8 @@ struct LeakOptions {
 //                     others held), its mean's and its variance's
 //   profile           the mean of |J| by how far the input lies behind the output
 //
-// In the network's type, on its device (see without_shortcuts).
+// In the network's type, on its device (see without_shortcuts). Error, which says what was first,
+// where a derivative is not finite or its square is not: shares of it would be nothing.
 Json measure_leak(const Network& network, std::span<const Tensor> inputs,
                   const LeakOptions& options);
 
@@ -45,7 +46,8 @@ std::vector<std::int64_t> evenly_spaced(std::int64_t positions, std::int64_t cou
 // What cutting x [1, L, C] costs: the network's answer to all of x beside the answers to tiles of
 // `tile` positions, each with `halo` more at both ends of which nothing is kept. `norm` is what the
 // tiles' own statistics do to it, `padding` the rest, with statistics held at those of all of x;
-// each in terms of the answer's deviation, |a - b| / |a - mean of a|.
+// each in terms of the answer's deviation, |a - b| / |a - mean of a|, where it has one. Error where
+// an answer is not finite.
 Json measure_tiles(const Network& network, const Tensor& x, std::int64_t tile, std::int64_t halo);
 
 // The same of x beside x with so many zeros behind it, as batches of sequences are padded.

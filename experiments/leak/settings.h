@@ -25,7 +25,7 @@ struct LeakSettings : RunSettings {
   SETTING(std::string, dtype, "auto", "of all numbers; auto: f64 on the CPU, f32 on a GPU",
           OneOf{{"auto", "f32", "f64"}});
   SETTING(std::int64_t, step, 0, "of the diffusion, that a temporal U-Net is asked at",
-          Whole{0, kMostSteps});
+          Whole{0, kMostDiffusionSteps - 1});
   SETTING(std::int64_t, tile, 0, "positions of a tile, to be compared with the whole; 0: not asked",
           Whole{0, kMostLength});
   SETTING(std::int64_t, halo, 0, "positions beyond each end of a tile that are heard, not kept",
@@ -35,9 +35,10 @@ struct LeakSettings : RunSettings {
 
   // What a file from PyTorch does not say; or a temporal U-Net with its initial weights.
   SETTING(std::string, norm, "group", "the normalization", OneOf{norm_names()});
-  SETTING(std::int64_t, groups, 8, "groups of group norm", Whole{1, kMostChannels});
+  SETTING(std::int64_t, groups, 8, "groups of group norm", Whole{1, kMostChannels},
+          OnlyWhen{"--norm group or group_population", &Self::has_groups});
   SETTING(std::int64_t, samples_per_set, 1, "samples that share batch norm's statistics",
-          Whole{1, kMostBatch});
+          Whole{1, kMostBatch}, OnlyWhen{"--norm batch", &Self::has_sets});
   SETTING(std::string, padding, "zeros", "what a localizer's convolutions find beyond the ends",
           OneOf{padding_names()});
   SETTING(std::int64_t, transition, 6, "channels of a U-Net's trajectory", Whole{1, kMostChannels});
@@ -46,6 +47,8 @@ struct LeakSettings : RunSettings {
   SETTING(std::int64_t, kernel_size, 5, "of its blocks", Whole{1, kMostKernelSize, true});
 
   bool has_tiles() const { return tile > 0; }
+  bool has_groups() const { return info_of(norm_kind_from(norm)).has_groups; }
+  bool has_sets() const { return norm == "batch"; }
   TemporalUnetConfig unet() const;
   // UsageError for settings that make no sense.
   void check() const;

@@ -125,11 +125,8 @@ Localizer described_model(const Arguments& arguments, const Device& device,
   Localizer network = load_model(arguments.model, device, given.value("norm", ""), settings.groups,
                                  settings.samples_per_set, padding_from(settings.padding));
   const LocalizerConfig& config = network.config();
-  const auto same = [&](const char* name, const auto& theirs) {
-    require(
-        !given.contains(name) || given[name] == theirs,
-        fmt::format("{} {}: {} holds a network with {} {}", flag_of(name),
-                    flag_text(given.value(name, Json())), arguments.model, flag_of(name), theirs));
+  const auto same = [&](const char* name, const Json& theirs) {
+    require_same(given, name, theirs, arguments.model);
   };
   settings.norm = name_of(config.norm);
   same("norm", settings.norm);
@@ -146,13 +143,7 @@ int predict(const Arguments& arguments) {
   const Device device = choose_device(settings);
   const Localizer network = described_model(arguments, device, settings);
   const Statistics statistics = settings.evaluation_statistics();
-  for (const std::string* read : {&arguments.model, &arguments.input}) {
-    std::error_code error;  // of an output that is not there yet
-    require(!std::filesystem::equivalent(arguments.output, *read, error) &&
-                std::filesystem::weakly_canonical(arguments.output, error) !=
-                    std::filesystem::weakly_canonical(*read, error),
-            fmt::format("--output {}: is what is read, {}", arguments.output, *read));
-  }
+  require_apart("--output", arguments.output, {arguments.model, arguments.input});
   const Shape shape = npy_header(arguments.input).shape;  // the rest may be larger than the memory
   SC_CHECK(shape.rank() == 2 && shape.size() > 0,
            "{}: expected an array [n, l] of n sequences, got shape {}", arguments.input,

@@ -158,6 +158,25 @@ void add_run_flags(CLI::App& app, const std::vector<Setting>& settings,
   add_setting_flags(app, settings, flags.given);
 }
 
+void require_same(const Json& given, const char* name, const Json& theirs,
+                  const std::string& file) {
+  const Json mine = given.value(name, theirs);
+  require(mine == theirs, fmt::format("{} {}: {} holds a network with {} {}", flag_of(name),
+                                      flag_text(mine), file, flag_of(name), flag_text(theirs)));
+}
+
+void require_apart(const char* flag, const std::string& written,
+                   const std::vector<std::string>& read) {
+  for (const std::string& file : read) {
+    if (written.empty() || file.empty()) continue;
+    std::error_code error;  // of one that is not there yet
+    require(!std::filesystem::equivalent(written, file, error) &&
+                std::filesystem::weakly_canonical(written, error) !=
+                    std::filesystem::weakly_canonical(file, error),
+            fmt::format("{} {}: is what is read, {}", flag, written, file));
+  }
+}
+
 std::string three_digits(const Json& number) {
   return number.is_number() ? share_text(number.get<double>()) : "none";
 }

@@ -69,6 +69,13 @@ S resolve(const RunFlags& flags) {
   return settings;
 }
 
+// UsageError where a setting in `given` is another one than the network in `file` has.
+void require_same(const Json& given, const char* name, const Json& theirs, const std::string& file);
+
+// UsageError where the file that `flag` says to write is one of those that are read.
+void require_apart(const char* flag, const std::string& written,
+                   const std::vector<std::string>& read);
+
 // Prints what resolve() gives, as JSON, for scripts to read.
 template <class S>
 int print_settings(const RunFlags& flags) {
