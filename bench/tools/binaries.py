@@ -12,7 +12,8 @@ from machine import library_folders, nvcc
 from processes import ROOT
 
 BUNDLE = ROOT / "build" / "bundle"
-PROGRAMS = ["localization", "overlap", "groups", "sidechannel_tests", "bench_cuda", "bench_step"]
+PROGRAMS = ["localization", "overlap", "groups", "leak", "diffusion", "sidechannel_tests", "bench_cuda",
+            "bench_step"]
 
 
 def source_digest():

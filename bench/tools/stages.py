@@ -373,12 +373,12 @@ OF_FLOATS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 2, "lp": 2, "pb": 2}]
 def keep_run(run, folder):
     """Packs a run into a folder, if any, such that take_runs can go on with it: 7 MB at the paper's
     scale, 3 of a finished one. Left out are what a run makes again in a minute (probes and their
-    state, 40 MB) and the states of a finished one."""
+    state, 40 MB; the initial weights) and the states of a finished one."""
     if not folder or not (run / "config.json").exists():
         return
     finished = (run / "summary.json").exists()
     files = [file for file in run.iterdir() if re.search(r"\.(jsonl?|npy|safetensors)$", file.name) and
-             not re.search("^probes|checkpoint" if finished else "^probes", file.name)]
+             not re.search("^probes|initial|checkpoint" if finished else "^probes|initial", file.name)]
     # metrics.jsonl may grow meanwhile; the states say how long it was, so it comes last.
     files.sort(key=lambda file: (file.name == "metrics.jsonl", file.suffix != ".safetensors", file.name))
     archive = folder / f"paper-{run.name}.tar.xz"

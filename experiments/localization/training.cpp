@@ -110,6 +110,8 @@ std::string training_notice(const LocalizationSettings& settings, double loss, d
 }
 
 TrainingResult train(const LocalizationSettings& settings, Network& network, RunFolder& folder) {
+  // Before the loop takes a state that is there: a run that goes on finds it, or makes it again.
+  if (!folder.has(kInitialModelFile)) save_model(folder.file(kInitialModelFile), network);
   TrainingLoop loop(
       settings, folder,
       {.phase = "train",

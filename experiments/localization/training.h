@@ -41,7 +41,8 @@ struct TrainingResult {
   std::string notice;
 };
 
-// Trains `network` as `settings` say, in `folder`: metrics.jsonl, checkpoint.safetensors and, at
+// Trains `network`, which has its initial weights, as `settings` say, in `folder`:
+// model-initial.safetensors before the first step, metrics.jsonl, checkpoint.safetensors and, at
 // the end, model.safetensors. Continues where an earlier call stopped.
 TrainingResult train(const LocalizationSettings& settings, Network& network, RunFolder& folder);
 

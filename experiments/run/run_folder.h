@@ -27,6 +27,7 @@ void write_json(const std::filesystem::path& path, const Json& json);
 
 inline constexpr const char* kConfigFile = "config.json";  // of a run
 inline constexpr const char* kModelFile = "model.safetensors";
+inline constexpr const char* kInitialModelFile = "model-initial.safetensors";
 inline constexpr const char* kPlanFile = "plan.json";       // of a sweep
 inline constexpr const char* kLogFile = "log.txt";          // of a sweep's worker
 inline constexpr const char* kFailureFile = "failure.txt";  // why a sweep gave a run up

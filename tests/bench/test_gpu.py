@@ -249,6 +249,7 @@ esac
                     ("config.json", b"{}"), ("checkpoint.safetensors", floats),
                     ("checkpoint.safetensors.previous", floats),
                     ("model.safetensors", floats[:2_494_000]),
+                    ("model-initial.safetensors", os.urandom(2_494_000)),
                     ("probes.safetensors", floats), ("probes_checkpoint.safetensors", floats),
                     ("map_checkpoint.safetensors", os.urandom(392_000)), (".lock", b""),
                     ("metrics.jsonl", b'{"phase":"train"}\n{"phase":"probe"}\n'),

@@ -10,6 +10,8 @@
 #include "engine/io/checkpoint.h"
 #include "engine/io/npy.h"
 #include "experiments/run/interrupt.h"
+#include "models/model_file.h"
+#include "models/temporal_unet.h"
 #include "tests/harness/program.h"
 
 namespace sidechannel::harness {
@@ -39,7 +41,7 @@ Words tiny(const std::string& command, const std::string& norm, const std::strin
 // What must be equal, byte by byte, however often a run was stopped. The state's metadata holds
 // the time that it took, so of the checkpoint the tensors count.
 void expect_same_training(const std::string& a, const std::string& b) {
-  expect_same_files(a, b, {"model.safetensors", "metrics.jsonl"});
+  expect_same_files(a, b, {"model-initial.safetensors", "model.safetensors", "metrics.jsonl"});
   const SafetensorsFile x = read_safetensors(a + "/checkpoint.safetensors");
   const SafetensorsFile y = read_safetensors(b + "/checkpoint.safetensors");
   ASSERT_EQ(x.tensors.size(), y.tensors.size());
@@ -71,7 +73,8 @@ TEST_P(Resume, StoppedInEveryPhaseGivesTheSameResults) {
   const auto arguments = tiny("run", GetParam(), folder / "parts", {"--stop-after", "3"});
   EXPECT_GT(runs_until_done("localization", arguments), 20);
   expect_same_files(folder / "whole", folder / "parts",
-                    words("metrics.jsonl model.safetensors probes.safetensors localized.npy "
+                    words("metrics.jsonl model-initial.safetensors model.safetensors "
+                          "probes.safetensors localized.npy "
                           "p_max.npy layer_mean.npy layer_variance.npy predictions_mean.npy "
                           "predictions_sample.npy"));
 }
@@ -79,6 +82,56 @@ TEST_P(Resume, StoppedInEveryPhaseGivesTheSameResults) {
 INSTANTIATE_TEST_SUITE_P(Norms, Resume,
                          testing::Values("none", "instance", "group", "group_population", "batch"),
                          [](const auto& norm) { return std::string(norm.param); });
+
+// The network before its first step, which the trained one is compared with: it depends on the seed
+// alone, and stays as it is however often a run is stopped.
+TEST(InitialModel, IsTheNetworkBeforeItsFirstStep) {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run", initial = out + "/model-initial.safetensors";
+  save_model(folder / "expected", Localizer(Device::cpu(1), DType::kF32,
+                                            {.depth = 4,
+                                             .channels = 8,
+                                             .kernel_size = 3,
+                                             .norm = NormKind::kBatch,
+                                             .samples_per_set = 2},
+                                            5));
+  const std::string expected = content_of(folder / "expected");
+  const Words arguments = tiny("run", "batch", out, {"--seed", "5"});
+  const auto stopped = [&](int steps) {
+    return localization(with(arguments, {"--stop-after", std::to_string(steps)})).code;
+  };
+  ASSERT_EQ(stopped(3), kInterrupted);
+  EXPECT_EQ(content_of(initial), expected);
+  const auto written = std::filesystem::last_write_time(initial);
+  ASSERT_EQ(stopped(9), kInterrupted);
+  EXPECT_EQ(std::filesystem::last_write_time(initial), written);  // kept, not made again
+  std::filesystem::remove(initial);  // as a run of an earlier version has none
+  ASSERT_EQ(localization(arguments).code, 0);
+  EXPECT_EQ(content_of(initial), expected);
+  EXPECT_NE(content_of(out + "/model.safetensors"), expected);
+
+  // Of a network that was given, nobody knows it.
+  ASSERT_EQ(localization(tiny("run", "batch", folder / "given", {"--model", initial})).code, 0);
+  EXPECT_FALSE(std::filesystem::exists(folder / "given/model-initial.safetensors"));
+  EXPECT_EQ(content_of(folder / "given/model.safetensors"), expected);
+
+  save_model(folder / "expected", TemporalUnet(Device::cpu(1), DType::kF32,
+                                               {.transition = 1,
+                                                .dim = 8,
+                                                .multipliers = {1, 2},
+                                                .kernel_size = 3,
+                                                .steps = 1,
+                                                .norm = NormKind::kGroup,
+                                                .groups = 2},
+                                               5));
+  const ProgramResult unet = localization(
+      words("train --network unet --probes none --norm group --groups 2 --channels 8 --multipliers "
+            "1,2 --kernel-size 3 --length 20 --batch 2 --iterations 2 --device cpu --threads 1 "
+            "--seed 5 --out",
+            {folder / "unet"}));
+  ASSERT_EQ(unet.code, 0) << unet.err;
+  EXPECT_EQ(content_of(folder / "unet/model-initial.safetensors"), content_of(folder / "expected"));
+}
 
 // A state that cannot be taken gives way to the one before it; but where the machine fails, both
 // are as good as they were.

@@ -185,20 +185,35 @@ TEST(Settings, NumbersAreDecimalAndNothingElse) {
   EXPECT_EQ(real_number("-1E2"), -100);
 }
 
-// No value of any setting is taken beyond its domain, by any way in.
-TEST(Settings, EveryDomainHoldsForFlagsAndFiles) {
-  const LocalizationSettings defaults;
-  for (const Setting& setting : all_settings<LocalizationSettings>()) {
+// No value of any setting is taken beyond its domain, by any way in. (Those of `groups` are
+// localization's, and lists of them: NormSweep.*)
+template <class S>
+class EveryDomain : public testing::Test {};
+using AllSettings = testing::Types<LocalizationSettings, PathsSettings, OverlapSettings,
+                                   DiffusionSettings, LeakSettings>;
+TYPED_TEST_SUITE(EveryDomain, AllSettings);
+
+TYPED_TEST(EveryDomain, HoldsForFlagsAndFiles) {
+  using S = TypeParam;
+  const S defaults;
+  for (const Setting& setting : all_settings<S>()) {
     setting.visit([&]<class T>(const auto& domain, T RunSettings::*member) {
       EXPECT_TRUE(domain.holds(defaults.*member)) << setting.name;
       const auto refused = [&](const std::string& text, const Json& json) {
         const std::string said = usage_error([&] { read_flag(setting, "--x", text); });
         EXPECT_TRUE(said.starts_with("--x ") && said.ends_with(": expected " + domain.words()))
-            << setting.name << ": " << said;
-        LocalizationSettings settings;
+            << setting.name << " " << text << ": " << said;
+        S settings;
         Json one;
         one[setting.name] = json;
-        EXPECT_NE(usage_error([&] { apply(one, "p.json", settings); }), "") << setting.name << text;
+        EXPECT_NE(usage_error([&] { apply(one, "p.json", settings); }), "")
+            << setting.name << " " << text;
+        // And where a member is set by hand.
+        if (const auto value = value_of<T>(json)) {
+          settings.*member = *value;
+          EXPECT_NE(usage_error([&] { check_domains(all_settings<S>(), settings); }), "")
+              << setting.name << " " << text;
+        }
       };
       if constexpr (std::is_same_v<T, std::int64_t>) {
         refused(std::to_string(domain.least - 1), domain.least - 1);
@@ -210,7 +225,8 @@ TEST(Settings, EveryDomainHoldsForFlagsAndFiles) {
         refused("1e31", 1e31);
         refused("nan", Json());
       } else {
-        refused("nothing of it", 3);
+        refused("nothing of it", "nothing of it");
+        refused(" ", 3);
       }
     });
   }

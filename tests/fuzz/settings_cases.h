@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "experiments/diffusion/settings.h"
+#include "experiments/leak/settings.h"
 #include "experiments/localization/settings.h"
 #include "experiments/overlap/settings.h"
 #include "experiments/run/flags.h"
@@ -31,23 +33,32 @@ class Cases {
   Cases(std::uint64_t seed, std::string file) : random_(seed), file_(std::move(file)) {}
 
   Case next() {
-    const std::size_t program = below(3);
+    const std::size_t program = below(5);
     Case result;
     std::vector<std::string> flags;
     if (program == 0) {
-      result = {"localization", {pick({"run", "train", "probe", "map", "predict", "paths"})}};
+      result = {"localization",
+                {pick({"run", "train", "probe", "map", "predict", "paths", "settings"})}};
       flags = names_of<experiments::LocalizationSettings>();
       flags.insert(flags.end(), {"model", "input", "output", "index", "sequences"});
     } else if (program == 1) {
-      result = {"overlap", {"run"}};
+      result = {"overlap", {pick({"run", "plan", "status", "collect", "settings"})}};
       flags = names_of<experiments::OverlapSettings>();
       flags.emplace_back("overlap");
+    } else if (program == 2) {
+      result = {"diffusion", {pick({"run", "settings"})}};
+      flags = names_of<experiments::DiffusionSettings>();
+    } else if (program == 3) {
+      result = {"leak", {"measure"}};
+      flags = names_of<experiments::LeakSettings>();
+      flags.insert(flags.end(), {"model", "input", "assert", "causal", "no_layers"});
     } else {
       result = {"groups", {pick({"plan", "run", "status", "collect"})}};
       flags = names_of<experiments::LocalizationSettings>();
       flags.insert(flags.end(), {"learning_rates", "seeds", "jobs", "cell", "over"});
     }
     flags.insert(flags.end(), {"preset", "resume", "lenght"});
+    const bool has_presets = result.program != "leak";
     if (below(40) == 0) result.arguments[0] = value();
     for (std::size_t i = below(4); i > 0; --i) {
       const std::string flag = experiments::flag_of(flags[below(flags.size())]);
@@ -57,10 +68,11 @@ class Cases {
         result.arguments.insert(result.arguments.end(), {flag, value()});
       }
     }
-    if (below(2) == 0) {
+    if (has_presets && below(2) == 0) {
       write_preset(flags);
       result.arguments.insert(result.arguments.end(), {"--preset", file_});
     }
+    if (result.arguments[0] == "settings") return result;  // which is all that it takes
     if (result.arguments[0] != "predict" && result.arguments[0] != "status" &&
         result.arguments[0] != "collect") {
       result.arguments.emplace_back("--check");
@@ -89,8 +101,10 @@ class Cases {
         "5. inf -inf nan true null none instance group layer batch noise constant tail all last "
         "minibatch population cpu cuda cuda:0 cuda:00 cuda:-1 cuda:9999999999 auto fp32 tf32 demo "
         "small paper 0:32:4,33 1:4:9223372036854775807 0:9223372036854775807 , : :: 1,2,4 1,1 "
-        "1e-3,2e-3 {} {cell} %s%n --help -- - -x \x1b[31m \xff\xfe é ../.. /dev/zero / [1,2] \" '",
-        {"", " ", " 5", "5 ", "\n", "a\nb"});
+        "1e-3,2e-3 1,4,8 2,4 1,16384 {} {cell} %s%n --help -- - -x \x1b[31m \xff\xfe é ../.. "
+        "/dev/zero / [1,2] \" '",
+        {"", " ", " 5", "5 ", "\n", "a\nb", harness::test_data("golden/localizer_none.safetensors"),
+         harness::test_data("golden/welch.npy")});
     switch (below(8)) {
       case 0:
         return std::to_string(static_cast<std::int64_t>(random_()));

@@ -18,6 +18,8 @@
 int localization_main(int argc, char** argv);
 int overlap_main(int argc, char** argv);
 int groups_main(int argc, char** argv);
+int leak_main(int argc, char** argv);
+int diffusion_main(int argc, char** argv);
 
 namespace sidechannel::fuzz {
 namespace {
@@ -70,8 +72,11 @@ std::string objection(const std::string& program, int code, const std::string& o
 }
 
 int run(std::int64_t count, std::uint64_t seed) {
-  const std::map<std::string, int (*)(int, char**)> mains = {
-      {"localization", localization_main}, {"overlap", overlap_main}, {"groups", groups_main}};
+  const std::map<std::string, int (*)(int, char**)> mains = {{"localization", localization_main},
+                                                             {"overlap", overlap_main},
+                                                             {"groups", groups_main},
+                                                             {"leak", leak_main},
+                                                             {"diffusion", diffusion_main}};
   const harness::TemporaryFolder folder;
   Cases cases(seed, folder / "preset.json");
   std::map<int, std::int64_t> codes;
