@@ -30,16 +30,55 @@ class PositionNorm(nn.LayerNorm):
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
 
+class RmsNorm(nn.Module):
+    """The same without a mean: by the root of the mean square; with a bias. x [N, C, L]."""
+
+    def __init__(self, channels, eps=1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x):
+        y = x / torch.sqrt(x.square().mean(dim=1, keepdim=True) + self.eps)
+        return y * self.weight[:, None] + self.bias[:, None]
+
+
+class PopulationGroupNorm(nn.GroupNorm):
+    """Group norm that tracks running statistics, as InstanceNorm does with track_running_stats: those
+    of a group, averaged over the batch, are those of each of its channels. Evaluated with them."""
+
+    def __init__(self, groups, channels, momentum=0.1):
+        super().__init__(groups, channels)
+        self.momentum = momentum
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x):
+        if not self.training:
+            return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight,
+                                            self.bias, training=False, eps=self.eps)
+        with torch.no_grad():
+            groups = x.reshape(len(x), self.num_groups, -1)
+            for running, now in ((self.running_mean, groups.mean(dim=2)),
+                                 (self.running_var, groups.var(dim=2, unbiased=True))):
+                now = now.mean(dim=0).repeat_interleave(self.num_channels // self.num_groups)
+                running.lerp_(now, self.momentum)
+        return super().forward(x)
+
+
 def make_norm(kind, channels, groups=1, samples_per_set=1):
     """The layer for one of our norm kinds; None for "none"."""
     kinds = {"none": lambda: None,
              "instance": lambda: nn.InstanceNorm1d(channels, affine=True),
              "group": lambda: nn.GroupNorm(groups, channels),
+             "group_population": lambda: PopulationGroupNorm(groups, channels),
              "layer": lambda: nn.GroupNorm(1, channels),  # over channels and positions
              "position": lambda: PositionNorm(channels),
+             "rms": lambda: RmsNorm(channels),
              "batch": lambda: GroupedBatchNorm1d(channels, samples_per_set)}
     if kind not in kinds:
-        raise ValueError(f"norm {kind}: expected none, instance, group, layer, position or batch")
+        raise ValueError(f"norm {kind}: expected {', '.join(kinds)}")
     return kinds[kind]()
 
 

@@ -28,11 +28,13 @@ MemoryNeed memory_of(const LocalizationSettings& s, LocalizationPhases phases) {
   const double longest =
       s.curriculum_iterations > 0 ? std::max(d(s.length), d(s.curriculum_length)) : d(s.length);
   const bool all = phases == LocalizationPhases::kAll;
-  MemoryNeed need = {{kept_parameters(kWeights, kNetwork, parameters)}};
+  const char* smaller = s.is_unet() ? "--channels, --multipliers or --kernel-size" : kNetwork;
+  MemoryNeed need = {{kept_parameters(kWeights, smaller, parameters)}};
   if (all || phases == LocalizationPhases::kTrain) {
-    need.push_back({trained_parameters("the network's weights in training", kNetwork, parameters),
+    need.push_back({trained_parameters("the network's weights in training", smaller, parameters),
                     arena_memory("the activations of a training step",
-                                 "--batch, --length, --channels or --depth",
+                                 s.is_unet() ? "--batch, --length, --channels or --multipliers"
+                                             : "--batch, --length, --channels or --depth",
                                  pass_of(s, d(s.batch), longest, true))});
   }
   const double probes = s.probes == "all" ? d(s.depth) - 1 : s.probes == "last" ? 1 : 0;
@@ -48,7 +50,7 @@ MemoryNeed memory_of(const LocalizationSettings& s, LocalizationPhases phases) {
     const double at_once =
         network_alone + probes * (positions + 128) * (d(s.probe_width) * (1 + 2.0 / 32) + 3);
     step.reserve = std::max(step.reserve, 2 * kFloat * at_once - step.device);
-    need.push_back({kept_parameters(kWeights, kNetwork, parameters),
+    need.push_back({kept_parameters(kWeights, smaller, parameters),
                     trained_parameters("the probes' weights in training",
                                        "--probe-width, --channels or --depth", probes * probe),
                     step});
@@ -58,7 +60,7 @@ MemoryNeed memory_of(const LocalizationSettings& s, LocalizationPhases phases) {
     const double batch = s.norm == "batch" ? kMapBatch + d(s.samples_per_set) : kMapBatch;
     const double rows = (probes + 1) * d(s.length);
     need.push_back(
-        {kept_parameters(kWeights, kNetwork, parameters),
+        {kept_parameters(kWeights, smaller, parameters),
          kept_parameters("the probes' weights", "--probe-width, --channels or --depth",
                          probes * probe),
          arena_memory("the activations of a step of the map",

@@ -379,10 +379,12 @@ LocalizerConfig config_of(const std::string& norm, const HostArray& numbers) {
 constexpr double kSinglePrecision = 1e-5;
 
 TEST(PyTorch, LoadsItsModels) {
-  const Tensors answers = read("localizer_answers.safetensors");
-  for (const char* norm : {"none", "instance", "group", "layer", "position", "batch"}) {
+  Tensors answers = read("localizer_answers.safetensors");
+  answers.merge(read("more_localizer_answers.safetensors"));
+  int populations = 0;
+  for (const std::string norm : norm_names()) {
     SCOPED_TRACE(norm);
-    const Tensors answer = part(answers, std::string(norm) + ".");
+    const Tensors answer = part(answers, norm + ".");
     Localizer net(device(), DType::kF32, config_of(norm, answer.at("config")), 0);
     net.parameters().load(read(fmt::format("localizer_{}.safetensors", norm)), norm);
     Tape tape(device(), DType::kF32);
@@ -393,8 +395,20 @@ TEST(PyTorch, LoadsItsModels) {
       const auto population = values_of(net(x, Statistics::kPopulation).value());
       EXPECT_LE(relative_difference(population, values_of(answer.at("population"))),
                 kSinglePrecision);
+      EXPECT_GT(relative_difference(population, y), 0.01);
+      ++populations;
+    }
+    if (norm != "group_population") continue;
+    net(x, Statistics::kTraining);
+    const TensorMap now = harness::saved(net.parameters());
+    const Tensors moved = part(answer, "moved.");
+    EXPECT_EQ(moved.size(), 4u);
+    for (const auto& [name, array] : moved) {
+      EXPECT_LE(relative_difference(values_of(now.at(name)), values_of(array)), kSinglePrecision)
+          << name;
     }
   }
+  EXPECT_EQ(populations, 2);
 }
 
 // A file of PyTorch's does not say that its network is one of rings; who loads it must.
@@ -517,29 +531,35 @@ int check_model(const harness::TemporaryFolder& folder, const std::string& optio
 
 TEST(PyTorch, LoadsOurModels) {
   const harness::TemporaryFolder folder;
-  const LocalizerConfig config{
-      .depth = 5, .channels = 8, .norm = NormKind::kBatch, .samples_per_set = 2};
-  Localizer net(device(), DType::kF32, config, 1);
-  Tape tape(device(), DType::kF32);
-  const Var x = tape.normal({6, 40, 1}, Stream{4}, Random(device(), 1));
-  net(x, Statistics::kTraining);  // so that the running statistics are something
-  SafetensorsFile file;
-  net.parameters().save(file.tensors);
-  write_safetensors(folder / "model.safetensors", file);
-  write_npy(folder / "x.npy", x.value().to_host());
+  for (const auto& [norm, flags] :
+       {std::pair{NormKind::kBatch, "--norm batch --samples-per-set 2"},
+        {NormKind::kGroupPopulation, "--norm group_population --groups 2"},
+        {NormKind::kRms, "--norm rms"}}) {
+    SCOPED_TRACE(flags);
+    const LocalizerConfig config{
+        .depth = 5, .channels = 8, .norm = norm, .groups = 2, .samples_per_set = 2};
+    Localizer net(device(), DType::kF32, config, 1);
+    Tape tape(device(), DType::kF32);
+    const Var x = tape.normal({6, 40, 1}, Stream{4}, Random(device(), 1));
+    net(x, Statistics::kTraining);  // so that the running statistics are something
+    SafetensorsFile file;
+    net.parameters().save(file.tensors);
+    write_safetensors(folder / "model.safetensors", file);
+    write_npy(folder / "x.npy", x.value().to_host());
 
-  const std::string options = "--norm batch --samples-per-set 2";
-  const auto check = [&](Statistics predicted, const std::string& more) {
-    write_npy(folder / "y.npy", net(x, predicted).value().to_host());
-    return check_model(folder, options + more);
-  };
-  const int code = check(Statistics::kMinibatch, "");
-  if (code == 77) GTEST_SKIP() << "not run: no Python with PyTorch (PYTHON may name one)";
-  EXPECT_EQ(code, 0) << harness::content_of(folder / "log");
-  EXPECT_EQ(check(Statistics::kPopulation, " --statistics population"), 0)
-      << harness::content_of(folder / "log");
-  // Wrong predictions are told from right ones.
-  EXPECT_EQ(check(Statistics::kMinibatch, " --statistics population"), 1);
+    const auto check = [&, flags = flags](Statistics predicted, const std::string& more) {
+      write_npy(folder / "y.npy", net(x, predicted).value().to_host());
+      return check_model(folder, flags + more);
+    };
+    const int code = check(Statistics::kMinibatch, "");
+    if (code == 77) GTEST_SKIP() << "not run: no Python with PyTorch (PYTHON may name one)";
+    EXPECT_EQ(code, 0) << harness::content_of(folder / "log");
+    if (!config.has_population_statistics()) continue;
+    EXPECT_EQ(check(Statistics::kPopulation, " --statistics population"), 0)
+        << harness::content_of(folder / "log");
+    // Wrong predictions are told from right ones.
+    EXPECT_EQ(check(Statistics::kMinibatch, " --statistics population"), 1);
+  }
 }
 
 }  // namespace

@@ -8,6 +8,10 @@
 
 #include <fstream>
 
+#include "engine/io/npy.h"
+#include "experiments/diffusion/settings.h"
+#include "experiments/leak/memory.h"
+#include "experiments/leak/settings.h"
 #include "experiments/localization/localize.h"
 #include "experiments/localization/training.h"
 #include "experiments/overlap/settings.h"
@@ -41,10 +45,17 @@ TEST(Memory, TheArenaOfATrainingStepIsWhatIsEstimated) {
                            R"({"length": 64, "depth": 8, "channels": 32, "batch": 8,
                                "padding": "circular"})",
                            R"({"length": 1000, "depth": 20, "channels": 8, "batch": 3,
-                               "norm": "group"})"}) {
+                               "norm": "group"})",
+                           R"({"network": "unet", "probes": "none", "length": 128, "channels": 16,
+                               "batch": 4, "norm": "group", "groups": 4})",
+                           R"({"network": "unet", "probes": "none", "length": 64, "channels": 8,
+                               "multipliers": "1,4,8", "kernel_size": 3, "batch": 8,
+                               "norm": "none"})",
+                           R"({"network": "unet", "probes": "none", "length": 512, "channels": 4,
+                               "multipliers": "1", "batch": 3, "norm": "position"})"}) {
     const auto settings = sized<LocalizationSettings>(json);
-    Localizer network(device, DType::kF32, settings.localizer(), 0);
-    LocalizationStep step(network, settings.training_rate(), settings.batch, settings.length, 0);
+    const std::unique_ptr<Network> network = settings.make_network(device);
+    LocalizationStep step(*network, settings.training_rate(), settings.batch, settings.length, 0);
     for (int i = 0; i < 3; ++i) step();
     const auto taken = static_cast<double>(step.arena_bytes());
     const MemoryPart arena = memory_of(settings, LocalizationPhases::kTrain).at(1).at(1);
@@ -61,31 +72,40 @@ double estimated(const MemoryNeed& need) {
   return peak.device + peak.host + kProgram;
 }
 
+// The most that a program of this build took, from its start to its end.
+double taken_by(const std::string& program, const Words& arguments) {
+  const int pid = harness::start_program(
+      program, harness::with(arguments, {"--threads", "1", "--device", "cpu"}));
+  int status = 0;
+  struct rusage usage {};
+  EXPECT_EQ(wait4(pid, &status, 0, &usage), pid);
+  EXPECT_EQ(status, 0);
+  return static_cast<double>(usage.ru_maxrss) * 1024;
+}
+
+void expect_taken(double taken, const MemoryNeed& need, const std::string& of) {
+  const double expected = estimated(need);
+  EXPECT_LE(taken, 1.25 * expected) << of;
+  EXPECT_GE(taken, 0.5 * expected) << of;
+}
+
 // Of a run with these settings, which are told to the program, and more flags.
 template <class S>
 void expect_peak(const std::string& command, const std::string& json, const std::string& more,
                  const std::function<MemoryNeed(const S&)>& estimate) {
   const TemporaryFolder folder;
-  Words arguments = words(command + " --threads 1 --device cpu " + more);
+  Words arguments = words(command + " " + more, {"--out", folder / "run"});
   const Json settings = parse_json(json, "sized");
   for (const auto& [name, value] : settings.items()) {
     arguments = harness::with(arguments, {flag_of(name), flag_text(value)});
   }
-  const int pid =
-      harness::start_program(S::kExperiment, harness::with(arguments, {"--out", folder / "run"}));
-  int status = 0;
-  struct rusage usage {};
-  ASSERT_EQ(wait4(pid, &status, 0, &usage), pid);
-  ASSERT_EQ(status, 0);
-  const double taken = static_cast<double>(usage.ru_maxrss) * 1024;
-  const double expected = estimated(estimate(sized<S>(json)));
-  EXPECT_LE(taken, 1.25 * expected) << json;
-  EXPECT_GE(taken, 0.5 * expected) << json;
+  expect_taken(taken_by(S::kExperiment, arguments), estimate(sized<S>(json)), json);
 }
 
 TEST(Memory, RunsTakeWhatIsEstimated) {
   using S = LocalizationSettings;
   const auto train = [](const S& s) { return memory_of(s, LocalizationPhases::kTrain); };
+  const auto all = [](const S& s) { return memory_of(s, LocalizationPhases::kAll); };
   expect_peak<S>("train", R"({"length": 600, "batch": 32})", "--iterations 2", train);
   expect_peak<S>("train",
                  R"({"norm": "none", "length": 16, "depth": 4, "channels": 512, "batch": 1})",
@@ -93,11 +113,107 @@ TEST(Memory, RunsTakeWhatIsEstimated) {
   expect_peak<S>("run",
                  R"({"length": 16, "depth": 3, "channels": 8, "batch": 2, "probe_width": 2048,
                      "probe_batch": 2, "map_samples": 32})",
-                 "--iterations 2 --probe-iterations 1",
-                 [](const S& s) { return memory_of(s, LocalizationPhases::kAll); });
+                 "--iterations 2 --probe-iterations 1", all);
   expect_peak<OverlapSettings>("run", R"({"batch": 128, "channels": 128})",
                                "--iterations 2 --test-pairs 2 --overlaps 3,5",
                                [](const OverlapSettings& s) { return memory_of(s); });
+}
+
+TEST(Memory, UnetsTakeWhatIsEstimated) {
+  using S = LocalizationSettings;
+  const auto train = [](const S& s) { return memory_of(s, LocalizationPhases::kTrain); };
+  // Most of it for activations, for weights, and for the map.
+  expect_peak<S>("train",
+                 R"({"network": "unet", "probes": "none", "length": 256, "channels": 32,
+                     "norm": "group", "groups": 4, "batch": 16})",
+                 "--iterations 2", train);
+  expect_peak<S>("train",
+                 R"({"network": "unet", "probes": "none", "length": 8, "channels": 64,
+                     "multipliers": "1,8", "norm": "none", "batch": 1})",
+                 "--iterations 1", train);
+  expect_peak<S>("run",
+                 R"({"network": "unet", "probes": "none", "length": 512, "channels": 32,
+                     "multipliers": "1", "norm": "position", "batch": 1, "map_samples": 64})",
+                 "--iterations 1",
+                 [](const S& s) { return memory_of(s, LocalizationPhases::kAll); });
+}
+
+TEST(Memory, PlannersTakeWhatIsEstimated) {
+  using S = DiffusionSettings;
+  const auto estimate = [](const S& s) { return memory_of(s); };
+  const std::string little = "--iterations 2 --steps 2 --leak-outputs 1 --leak-inputs 1 ";
+  // Most of it for a training step, for plans, for the data, and for the leak's rows.
+  expect_peak<S>("run",
+                 R"({"side": 3, "corridors": 4, "steps_per_corridor": 64, "walks": 4,
+                     "walk_corridors": 12, "dim": 32, "batch": 32, "pairs": 1, "plans": 1})",
+                 little, estimate);
+  expect_peak<S>("run",
+                 R"({"side": 3, "corridors": 4, "steps_per_corridor": 16, "walks": 4,
+                     "walk_corridors": 12, "dim": 16, "batch": 1, "pairs": 32, "plans": 8})",
+                 little, estimate);
+  expect_peak<S>("run",
+                 R"({"side": 4, "corridors": 2, "steps_per_corridor": 4, "walks": 500,
+                     "walk_corridors": 1000, "dim": 4, "groups": 1, "batch": 1, "pairs": 1,
+                     "plans": 1})",
+                 little, estimate);
+  expect_peak<S>("run",
+                 R"({"side": 3, "corridors": 4, "steps_per_corridor": 32, "walks": 4,
+                     "walk_corridors": 12, "dim": 32, "batch": 1, "pairs": 1, "plans": 1,
+                     "leak_outputs": 8})",
+                 "--iterations 2 --steps 1 --leak-inputs 1", estimate);
+}
+
+TEST(Memory, MeasuresTakeWhatIsEstimated) {
+  using S = LeakSettings;
+  const auto estimate = [](LeakSize size) {
+    return [size](const S& s) mutable {
+      size.length = s.length;
+      size.channels = s.transition;
+      size.rows = s.outputs * s.transition;
+      size.samples = s.norm == "batch" ? s.samples_per_set : 1;
+      size.dtype = s.dtype == "f32" ? DType::kF32 : DType::kF64;
+      if (s.pad > 0) size.longest = s.length + s.pad;
+      return memory_of(s.unet(), size);
+    };
+  };
+  // Most of it for activations, in both types; for the Jacobian; for weights; for what is padded.
+  expect_peak<S>("measure",
+                 R"({"length": 512, "dim": 16, "multipliers": "1,2", "transition": 2,
+                     "outputs": 8})",
+                 "--inputs 1 --no-layers", estimate({}));
+  expect_peak<S>("measure",
+                 R"({"length": 256, "dim": 16, "multipliers": "1,2", "transition": 2,
+                     "outputs": 4, "norm": "batch", "samples_per_set": 3, "dtype": "f32"})",
+                 "--inputs 1 --no-layers", estimate({}));
+  expect_peak<S>("measure",
+                 R"({"length": 256, "dim": 4, "multipliers": "1", "kernel_size": 1,
+                     "transition": 32, "outputs": 32, "norm": "none"})",
+                 "--inputs 1", estimate({}));
+  expect_peak<S>("measure",
+                 R"({"length": 8, "dim": 64, "multipliers": "1,8", "kernel_size": 3,
+                     "transition": 1, "outputs": 1, "norm": "none"})",
+                 "--inputs 1", estimate({}));
+  expect_peak<S>("measure",
+                 R"({"length": 64, "dim": 8, "multipliers": "1,2", "kernel_size": 3,
+                     "transition": 1, "outputs": 1, "pad": 50000})",
+                 "--inputs 1 --no-layers", estimate({}));
+
+  // A model of somebody's, and long input.
+  const TemporaryFolder folder;
+  const LocalizerConfig network{.depth = 8, .channels = 32, .norm = NormKind::kInstance};
+  save_model(folder / "m", Localizer(Device::cpu(1), DType::kF32, network, 0));
+  HostArray x(DType::kF32, {2, 20'000});
+  for (std::size_t i = 0; i < x.as<float>().size(); ++i) {
+    x.as<float>()[i] = static_cast<float>(i * i % 101) / 50 - 1;
+  }
+  write_npy(folder / "x.npy", x);
+  expect_taken(
+      taken_by("leak", words("measure --no-layers --outputs 1 --model",
+                             {folder / "m", "--input", folder / "x.npy"})),
+      memory_of(
+          network,
+          {.inputs = 2, .length = 20'000, .rows = 1, .given_model = true, .given_inputs = true}),
+      "a localizer");
 }
 
 TEST(Memory, ALimitOnAddressSpaceIsRefusedInWordsBeforeAnythingIsMade) {
@@ -142,7 +258,24 @@ TEST(Memory, WhatNoMachineHasIsRefusedWithTheFlagsToLower) {
           "--channels, --depth or --kernel-size");
   refusal("groups", "run --batch 1000000 --length 1000000 --jobs 2",
           "the activations of a training step", "--jobs, --batch, --length, --channels or --depth");
+  refusal("localization", "run --network unet --probes none --batch 1000000 --length 1000000",
+          "the activations of a training step", "--batch, --length, --channels or --multipliers");
+  refusal("localization", "train --network unet --probes none --channels 16384 --multipliers 1,64",
+          "the network's weights", "--channels, --multipliers or --kernel-size");
+  refusal("diffusion", "run --walks 1000000 --walk-corridors 4096 --steps-per-corridor 1024",
+          "the walks", "--walks or --walk-corridors");
+  refusal("leak", "measure --length 1000000 --outputs 1000000", "the Jacobian",
+          "--outputs or --length");
+  refusal("leak", "measure --length 1000000 --dim 512", "the activations of the Jacobian's rows",
+          "--length, --samples-per-set, --dim or --multipliers");
+  refusal("leak", "measure --length 1024 --norm batch --samples-per-set 1000000",
+          "the activations of the Jacobian's rows",
+          "--length, --samples-per-set, --dim or --multipliers");
+  refusal("leak", "measure --dim 16384", "the network's weights",
+          "--dim, --multipliers or --kernel-size");
+  refusal("leak", "measure --length 100000 --inputs 1000000", "the inputs", "--inputs or --length");
   EXPECT_FALSE(std::filesystem::exists(folder / "run" + "/config.json"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "run"));
 }
 
 void write(const std::filesystem::path& file, const std::string& text) {

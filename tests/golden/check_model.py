@@ -29,7 +29,8 @@ def main():
     parser.add_argument("x", help="inputs, .npy")
     parser.add_argument("y", help="predictions, .npy")
     parser.add_argument("--norm", required=True,
-                        choices=["none", "instance", "group", "layer", "position", "batch"])
+                        choices=["none", "instance", "group", "group_population", "layer", "position",
+                                 "rms", "batch"])
     parser.add_argument("--groups", type=int, default=1)
     parser.add_argument("--samples-per-set", type=int, default=1)
     parser.add_argument("--padding", choices=["zeros", "circular"], default="zeros")

@@ -66,6 +66,10 @@ LOCALIZERS = {  # depth, channels, k, norm, groups, samples per set
     "batch": (4, 6, 5, "batch", 1, 2),
     "position": (4, 6, 5, "position", 1, 1),
 }
+MORE_LOCALIZERS = {  # likewise, in a file of answers of their own
+    "rms": (4, 6, 5, "rms", 1, 1),
+    "group_population": (4, 6, 3, "group_population", 3, 1),
+}
 STEPS = 20
 
 
@@ -287,18 +291,10 @@ def packed():
     return out
 
 
-def main():
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
-    torch.set_num_threads(1)
-    torch.manual_seed(1)
-    save(folder / "operations.safetensors", operations())
-    for norm in ("instance", "batch"):
-        for name, dtype in (("f64", torch.float64), ("f32", torch.float32)):
-            save(folder / f"training_{norm}_{name}.safetensors", training(norm, dtype))
-    # Models as a user of PyTorch would hand them over, and what they answer.
-    torch.manual_seed(2)
+def localizers(folder, configs):
+    """Models as a user of PyTorch would hand them over; what they answer."""
     answers = {}
-    for name, (depth, channels, k, norm, groups, samples) in LOCALIZERS.items():
+    for name, (depth, channels, k, norm, groups, samples) in configs.items():
         model = Localizer(depth, channels, k, norm, groups, samples)
         scatter_norms(model)
         save(folder / f"localizer_{name}.safetensors", model.state_dict())
@@ -307,10 +303,26 @@ def main():
         x = normal(4, 15, 1)
         answers[f"{name}.x"] = x.float()
         model.eval()
-        if norm == "batch":
+        if norm in ("batch", "group_population"):
             answers[f"{name}.population"] = model(x)
         model.train()
         answers[f"{name}.y"] = model(x)
+        if norm == "group_population":  # where its running statistics have gone
+            answers.update({f"{name}.moved.{key}": tensor for key, tensor in model.state_dict().items()
+                            if ".running_" in key})
+    return answers
+
+
+def main():
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    save(folder / "operations.safetensors", operations())
+    for norm in ("instance", "batch"):
+        for name, dtype in (("f64", torch.float64), ("f32", torch.float32)):
+            save(folder / f"training_{norm}_{name}.safetensors", training(norm, dtype))
+    torch.manual_seed(2)
+    answers = localizers(folder, LOCALIZERS)
     # The same network with another padding: its own, as a ring.
     model = Localizer(4, 6, 5, "instance", padding_mode="circular")
     scatter_norms(model)
@@ -326,6 +338,8 @@ def main():
     save(folder / "more_operations.safetensors", more)
     for name in UNETS:
         save(folder / f"unet_{name}.safetensors", unet(name, torch.float64))
+    torch.manual_seed(6)
+    save(folder / "more_localizer_answers.safetensors", localizers(folder, MORE_LOCALIZERS))
 
 
 if __name__ == "__main__":
