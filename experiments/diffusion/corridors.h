@@ -61,7 +61,7 @@ class Corridors {
   double distance_to_training(const float* plan) const;
 
   static constexpr double kOffset = 0.1;      // of a walker, at most, in corridors
-  static constexpr double kHalfWidth = 0.15;  // of a corridor, in corridors
+  static constexpr double kHalfWidth = 0.25;  // of a corridor, so that blocks are as wide
   static constexpr double kLongestStep = 2;
 
  private:

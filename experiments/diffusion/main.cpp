@@ -119,9 +119,11 @@ int run(const RunFlags& flags) {
   const Json plans = evaluate_plans(settings, corridors, planner, folder);
   const Json leaks = measured_leaks(settings, corridors, folder, without_shortcuts(device));
   folder.write_json(kLeak, {{"lines", leaks}});
+  const Network::Reach reach = planner.reach();
   const Json summary = {{"norm", settings.norm},
                         {"seed", settings.seed},
                         {"horizon", settings.horizon()},
+                        {"reach", {{"left", reach.left}, {"right", reach.right}}},
                         {"multipliers", settings.multipliers},
                         {"kernel_size", settings.kernel_size},
                         {"held_out_pairs", corridors.held_out().size()},
@@ -138,9 +140,8 @@ int run(const RunFlags& flags) {
 int main_program(int argc, char** argv) {
   RunFlags flags;
   CLI::App app{
-      "Trains a temporal U-Net to plan by diffusion on corridors, and measures how it plans and "
-      "how "
-      "much it hears\nfrom beyond its receptive field."};
+      "Trains a temporal U-Net to plan by diffusion on corridors, and measures how it plans and\n"
+      "how much it hears from beyond its receptive field."};
   app.require_subcommand(1);
   const std::vector<Setting>& settings = all_settings<DiffusionSettings>();
   CLI::App* run_command = app.add_subcommand("run", "train, plan and measure");

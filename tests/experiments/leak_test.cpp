@@ -41,9 +41,11 @@ double l1(const Json& share) {
 }
 
 // What every report must say of a network that cannot leak, or one that does.
-void expect_report(const Network& network, const std::vector<Tensor>& inputs, bool leaks) {
+void expect_report(const Network& network, const std::vector<Tensor>& inputs, bool leaks,
+                   bool layers) {
   LeakOptions options;
-  options.asked = evenly_spaced(inputs[0].shape()[1], 5);
+  options.asked = evenly_spaced(inputs[0].shape()[1], 2);
+  options.layers = layers;
   const Json report = measure_leak(network, inputs, options);
   SCOPED_TRACE(report["network"].get<std::string>());
   EXPECT_EQ(l1(report["frozen"]), 0);  // to the bit
@@ -57,7 +59,8 @@ void expect_report(const Network& network, const std::vector<Tensor>& inputs, bo
   }
 }
 
-constexpr std::int64_t kLength = 64;
+// Small: the emulator runs each kernel in three orders.
+constexpr std::int64_t kLength = 24;
 
 BACKEND_TEST(Leak, IsExactlyZeroWhereNothingCanBeHeard) {
   Backend::for_devices([](const Device& given, DType dtype) {
@@ -79,7 +82,7 @@ BACKEND_TEST(Leak, IsExactlyZeroWhereNothingCanBeHeard) {
                   0);
         continue;
       }
-      expect_report(network, noise(device, dtype, {samples, kLength, 1}), leaks);
+      expect_report(network, noise(device, dtype, {samples, kLength, 1}), leaks, true);
     }
     for (const auto& [norm, leaks] : std::map<NormKind, bool>{
              {NormKind::kNone, false}, {NormKind::kPosition, false}, {NormKind::kGroup, true}}) {
@@ -92,7 +95,7 @@ BACKEND_TEST(Leak, IsExactlyZeroWhereNothingCanBeHeard) {
                                   .norm = norm,
                                   .groups = 2},
                                  1);
-      expect_report(network, noise(device, dtype, {1, 96, 2}), leaks);
+      expect_report(network, noise(device, dtype, {1, 64, 2}), leaks, false);
     }
   });
 }
