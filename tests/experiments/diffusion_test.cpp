@@ -118,7 +118,7 @@ TEST(Corridors, JudgesPlans) {
   EXPECT_TRUE(verdict().valid());
   plan[9] = -0.5F;                   // in the middle of a block
   EXPECT_EQ(verdict().inside, 1.0);  // x = 0: on a street all the same
-  plan[11] = -0.5F;
+  plan[13] = -0.5F;                  // x = 0.5, and it is none
   EXPECT_LT(verdict().inside, 1.0);
   EXPECT_FALSE(verdict().valid());
 }
@@ -308,7 +308,7 @@ TEST(DiffusionProgram, RefusesWhatMakesNoSense) {
             "diffusion: multipliers 2,4: expected 1 first, and at most 16 of them\n");
   EXPECT_EQ(error(" --multipliers 1,x"),
             "diffusion: --multipliers 1,x: expected whole numbers from 1 to 16384 with commas "
-            "between\n");
+            "between, such as 1,4,8\n");
   EXPECT_EQ(error(" --eval-statistics population"),
             "diffusion: --eval-statistics population: group norm has no running statistics\n");
 }
