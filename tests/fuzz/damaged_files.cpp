@@ -124,6 +124,20 @@ class Files {
     fs::copy(done / "summary.json", cell / "summary.json");
     targets_.push_back({cell / "summary.json", [=] { collect(sweep, plan); }});
 
+    const fs::path planner = folder_.path() / "planner" / "model.safetensors";
+    fs::create_directories(planner.parent_path());
+    save_model(planner, TemporalUnet(device_, DType::kF32,
+                                     {.transition = 1,
+                                      .dim = 4,
+                                      .multipliers = {1, 2},
+                                      .kernel_size = 3,
+                                      .steps = 2,
+                                      .norm = NormKind::kGroupPopulation,
+                                      .groups = 2},
+                                     0));
+    // As `leak` reads it.
+    targets_.push_back({planner, [=, this] { load_network(planner, device_, DType::kF64); }});
+
     const fs::path preset = folder_.path() / "preset.json";
     std::ofstream(preset) << R"({"length": 16, "norm": "group", "groups": 2, "channels": 4,
         "learning_rate": 1e-3, "for_norm": {"none": {"iterations": 10}}})";
