@@ -31,14 +31,14 @@ class Share {
   double part_[2] = {}, all_[2] = {};
 };
 
-// What became of what x gave in the network, where that was not finite; with what went wrong first.
-Error not_finite(const Network& network, const Tensor& x, const std::string& what) {
+// What of the network's pass over x was first NaN or infinite: derivatives may well be 0 there, or
+// finite.
+void check_pass(const Network& network, const Tensor& x) {
   Tape tape(x.device(), x.dtype());
   const NoGrad no_grad(tape);
   const std::string first = first_not_finite(
       tape, {&network.parameters()}, [&] { network(tape.constant(x), Statistics::kMinibatch); });
-  return Error(
-      fmt::format("{}: {}{}", network.words(), what, first.empty() ? "" : "; first " + first));
+  SC_CHECK(first.empty(), "{}: {}", network.words(), first);
 }
 
 // Which statistics of a norm are held.
@@ -111,6 +111,7 @@ class Meter {
   }
 
   void add(const Tensor& x) {
+    check_pass(network_, x);
     std::vector<std::vector<double>> frozen;
     const auto keep = [&](std::size_t, std::span<const double> row) {
       frozen.emplace_back(row.begin(), row.end());
@@ -153,10 +154,8 @@ class Meter {
     jacobian_rows(x, answer, outputs, [&](std::size_t row, std::span<const double> values) {
       const std::int64_t position = outputs[row] / output_[2], place = place_of(position);
       for (const double value : values) {
-        if (std::isfinite(value * value)) continue;
-        throw not_finite(network_, x,
-                         fmt::format("a derivative of output position {} is {}", position,
-                                     std::isnan(value) ? "nan" : fmt::format("{:.3g}", value)));
+        SC_CHECK(std::isfinite(value * value), "{}: a derivative of output position {} is {:.3g}",
+                 network_.words(), position, value);
       }
       for (std::size_t i = 0; i < values.size(); ++i) {
         const auto at = static_cast<std::int64_t>(i) / channels;
@@ -236,7 +235,7 @@ std::vector<double> answer(const Network& network, const Tensor& like,
   const Var y = network(x, Statistics::kMinibatch, nullptr, &hook);
   const HostArray answered = converted(y.value().to_host(), DType::kF64);
   const std::string wrong = first_not_finite(answered);
-  if (!wrong.empty()) throw not_finite(network, x.value(), "the answer is " + wrong);
+  SC_CHECK(wrong.empty(), "{}: the answer is {}", network.words(), wrong);
   return {answered.as<double>().begin(), answered.as<double>().end()};
 }
 

@@ -31,8 +31,8 @@ struct LeakOptions {
 //                     others held), its mean's and its variance's
 //   profile           the mean of |J| by how far the input lies behind the output
 //
-// In the network's type, on its device (see without_shortcuts). Error, which says what was first,
-// where a derivative is not finite or its square is not: shares of it would be nothing.
+// In the network's type, on its device (see without_shortcuts). Error where anything on the way to
+// the output is not finite, a derivative or its square: a share of that would be nothing.
 Json measure_leak(const Network& network, std::span<const Tensor> inputs,
                   const LeakOptions& options);
 

@@ -159,7 +159,7 @@ TEST_F(LeakProgram, NothingIsCalledNothing) {
       has(leak(std::string(kUnet) + "--length 32 --norm none").out, "; all pairs lie within\n"));
   const std::string model = save("m.safetensors", small_localizer(NormKind::kInstance));
   EXPECT_TRUE(has(leak(std::string(kAnyModel) + "--model", {model}).out,
-                  "\nmost through                   blocks.1.norm: "));
+                  "\nmost through                   blocks."));
 }
 
 TEST_F(LeakProgram, ChecksWithoutMeasuring) {
@@ -360,34 +360,27 @@ TEST_F(LeakProgram, NumbersThatAreNotFiniteAreNeverAMeasure) {
   refused(words(std::string(kAnyModel) + "--assert --model", {model}), 1,
           model + ": conv_out.weight is nan at [0, 0, 2]");
 
-  const auto fails = [&](const std::string& path, const std::string& flags,
-                         const std::string& part) {
-    const ProgramResult result = leak(kAnyModel + flags + " --assert --model", {path});
+  const auto fails = [&](const std::string& flags, const std::string& part) {
+    const ProgramResult result = leak(kAnyModel + flags + " --assert --model", {model});
     EXPECT_EQ(result.code, 1);
-    EXPECT_TRUE(has(result.err, "leak: localizer of depth 4, 4 channels, none norm: " + part));
+    EXPECT_TRUE(begins(result.err, "leak: localizer of depth 4, 4 channels, none norm: " + part));
     EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
     EXPECT_EQ(result.out, "");
-    return result.err;
   };
   // In f32 the second convolution overflows.
   save_filled("m.safetensors", config, 1e28F);
-  EXPECT_TRUE(has(fails(model, "--dtype f32", "a derivative of output position "),
-                  "; first blocks.0.conv gave "));
+  fails("--dtype f32", "blocks.0.conv gave ");
   EXPECT_EQ(leak(std::string(kAnyModel) + "--dtype f64 --assert --model", {model}).code, 0);
   // In f64 all is finite but the square of a derivative.
   save_filled("m.safetensors", config, 3e38F);
-  EXPECT_FALSE(has(fails(model, "--dtype f64", "a derivative of output position "), "first"));
-  // What is heard is finite, what is answered is not: tiles cannot be compared.
+  fails("--dtype f64", "a derivative of output position ");
+  // All derivatives are finite, what is answered is not.
   SafetensorsFile biased = read_safetensors(save_filled("m.safetensors", config, 1));
   for (auto& [name, array] : biased.tensors) {
     if (name.ends_with("bias")) std::ranges::fill(array.as<float>(), 3e38F);
   }
   write_safetensors(model, biased);
-  const ProgramResult tiles =
-      leak(std::string(kAnyModel) + "--dtype f32 --length 20 --tile 10 --model", {model});
-  EXPECT_EQ(tiles.code, 1);
-  EXPECT_TRUE(begins(tiles.err,
-                     "leak: localizer of depth 4, 4 channels, none norm: the answer is inf at "));
+  fails("--dtype f32", "blocks.0.conv gave inf at [0, 0, 0]");
 }
 
 }  // namespace

@@ -215,5 +215,27 @@ TEST(Leak, TilesAndPaddingAreTheNormsOrTheEdges) {
   }
 }
 
+// What is not finite is named: neither a share nor a difference of it would be one.
+TEST(Leak, NothingThatIsNotFiniteIsMeasured) {
+  const Device device = Device::cpu(1);
+  Localizer network(device, DType::kF32, config_of(NormKind::kNone), 2);
+  const Tensor x = noise(device, DType::kF32, {1, 20, 1})[0];
+  const auto message = [&](const auto& measure) { return harness::error_of(measure); };
+  EXPECT_EQ(message([&] { measure_tiles(network, x, 10, 0); }), "");
+  for (Parameter& parameter : network.parameters().parameters()) {
+    if (parameter.name.ends_with("bias")) parameter.value.fill(3e38);
+    if (parameter.name.ends_with("weight")) parameter.value.fill(1);
+  }
+  const std::string words = "localizer of depth 4, 8 channels, none norm: ";
+  EXPECT_EQ(message([&] { measure_tiles(network, x, 10, 0); }),
+            words + "the answer is inf at [0, 0, 0]");
+  EXPECT_EQ(message([&] { measure_padding(network, x, 4); }),
+            words + "the answer is inf at [0, 0, 0]");
+  LeakOptions options;
+  options.asked = {9};
+  EXPECT_EQ(message([&] { measure_leak(network, std::vector{x}, options); }),
+            words + "blocks.0.conv gave inf at [0, 0, 0]");
+}
+
 }  // namespace
 }  // namespace sidechannel::experiments
