@@ -66,13 +66,13 @@ std::vector<JunctionPair> joined_pairs(const CorridorsConfig& config) {
 }  // namespace
 
 void CorridorsConfig::check() const {
-  require(side >= 2, fmt::format("side {}: expected at least 2 junctions", side));
+  require(side >= 2, fmt::format("--side {}: expected at least 2 junctions", side));
   require(corridors >= 1 && steps_per_corridor >= 1 && walks >= 1,
-          "corridors: expected at least 1 corridor, step and walk");
+          "--corridors, --steps-per-corridor, --walks: expected at least 1");
   require(walk_corridors > corridors,
-          fmt::format("walk corridors {}: expected more than the {} of a plan", walk_corridors,
+          fmt::format("--walk-corridors {}: expected more than --corridors {}", walk_corridors,
                       corridors));
-  require(held_out >= 0 && held_out < 1, "held out: expected a share below 1");
+  require(held_out >= 0 && held_out < 1, "--held-out: expected a share below 1");
 }
 
 Corridors::Corridors(const CorridorsConfig& config, std::uint64_t seed) : config_(config) {
@@ -122,7 +122,7 @@ Corridors::Corridors(const CorridorsConfig& config, std::uint64_t seed) : config
       }
     }
   }
-  require(!windows_.empty(), "corridors: no training plan is left; hold out fewer pairs");
+  require(!windows_.empty(), "--held-out: no training plan is left; hold out fewer pairs");
 }
 
 double Corridors::corridor() const {

@@ -1,5 +1,6 @@
 #include "experiments/diffusion/settings.h"
 
+#include "experiments/leak/memory.h"
 #include "experiments/run/unet_settings.h"
 
 namespace sidechannel::experiments {
@@ -53,16 +54,29 @@ MemoryNeed memory_of(const DiffusionSettings& s) {
   // x and y, and the number of each window.
   const MemoryPart data = {"the walks", "--walks or --walk-corridors", 3 * kFloat * walks, 0,
                            (2 * kFloat + 8) * walks};
+  const MemoryPart steps = {"the embedding of the diffusion's steps", "--steps or --dim",
+                            kFloat * d(s.steps) * d(s.dim), 0, 3 * kFloat * d(s.steps) * d(s.dim)};
   const double plans = 2 * d(s.pairs) * d(s.plans);
-  return {{trained_parameters("the network's weights in training", kNetwork, size.parameters),
-           kept_parameters("the average of the weights", kNetwork, size.parameters),
-           arena_memory("the activations of a training step", "--batch or --corridors, or those",
-                        d(s.batch) * (2 * size.activations + 10 * l)),
-           data},
-          {kept_parameters("the network's weights", kNetwork, size.parameters),
-           arena_memory("the activations of all plans", "--pairs or --plans",
-                        plans * (size.activations + 10 * l)),
-           data}};
+  // The longest horizon that the leak is asked at, without attributing it to norms.
+  const LeakSize asked = {.dtype = DType::kF32,
+                          .inputs = s.leak_inputs,
+                          .length = 2 * s.horizon(),
+                          .channels = 2,
+                          .rows = 2 * s.leak_outputs,
+                          .given_model = true};
+  MemoryNeed need = memory_of(s.network(), asked);
+  for (std::vector<MemoryPart>& phase : need) phase.push_back(data);
+  need.push_back(
+      {trained_parameters("the network's weights in training", kNetwork, size.parameters),
+       kept_parameters("the average of the weights", kNetwork, size.parameters),
+       arena_memory("the activations of a training step", "--batch or --corridors",
+                    d(s.batch) * (2 * size.activations + 10 * l)),
+       steps, data});
+  need.push_back({kept_parameters("the network's weights", kNetwork, size.parameters),
+                  arena_memory("the activations of all plans", "--pairs or --plans",
+                               plans * (size.activations + 10 * l)),
+                  steps, data});
+  return need;
 }
 
 }  // namespace sidechannel::experiments

@@ -18,8 +18,8 @@ struct DiffusionSettings : RunSettings {
   static constexpr const char* kExperiment = "diffusion";
 
   // The corridors and the plans (see Corridors).
-  SETTING(std::int64_t, side, 4, "junctions along a side of the town", Whole{2, 64});
-  SETTING(std::int64_t, corridors, 8, "corridors of a plan", Whole{1, 256});
+  SETTING(std::int64_t, side, 4, "junctions along a side of the town", Whole{2, 16});
+  SETTING(std::int64_t, corridors, 8, "corridors of a plan", Whole{1, 64});
   SETTING(std::int64_t, steps_per_corridor, 8, "positions of a plan in each", Whole{1, 1024});
   SETTING(std::int64_t, walks, 256, "walks of training data", Whole{1, kMostBatch});
   SETTING(std::int64_t, walk_corridors, 64, "corridors of each", Whole{2, 4096});
@@ -33,7 +33,7 @@ struct DiffusionSettings : RunSettings {
           Whole{1, kMostKernelSize, true});
   SETTING(std::string, norm, "group", "the normalization", OneOf{norm_names()});
   SETTING(std::int64_t, groups, 4, "groups G of group norm", Whole{1, kMostChannels},
-          OnlyWhen{"--norm group", &Self::has_groups});
+          OnlyWhen{"--norm group or group_population", &Self::has_groups});
 
   // The diffusion, and its training.
   SETTING(std::int64_t, steps, 20, "steps T of the diffusion", Whole{1, kMostDiffusionSteps});

@@ -145,8 +145,8 @@ TEST(Corridors, RefusesWhatThereCannotBe) {
   };
   EXPECT_EQ(error([](auto& c) { c.side = 1; }), "side 1: expected at least 2 junctions");
   EXPECT_EQ(error([](auto& c) { c.walk_corridors = 4; }),
-            "walk corridors 4: expected more than the 4 of a plan");
-  EXPECT_EQ(error([](auto& c) { c.held_out = 1; }), "held out: expected a share below 1");
+            "--walk-corridors 4: expected more than --corridors 4");
+  EXPECT_EQ(error([](auto& c) { c.held_out = 1; }), "--held-out: expected a share below 1");
 }
 
 // --- Training and planning ----------------------------------------------------------------------
