@@ -20,7 +20,7 @@ OTHERS = {"commit", "modified", "compiler", "flags", "version", "machine", "proc
 
 def results(build, folder, demo):
     bin_folder = Path(build) / "bin"
-    subprocess.run([sys.executable, ROOT / "experiments/figures/figures.py", "--preset",
+    subprocess.run([sys.executable, ROOT / "experiments/figures/figures.py", "all", "leak", "--preset",
                     ROOT / "tests/figures/tiny", "--device", "cpu", "--bin", bin_folder, "--out",
                     folder], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for norm in ("instance", "none") if demo else ():

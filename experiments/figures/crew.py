@@ -92,8 +92,8 @@ def usable_cores():
 
 @dataclass
 class Job:
-    """A run: command lines, one after the other. One that is `alone` has all places, since it shares
-    them itself."""
+    """A run: command lines, one after the other; none where it is done already. One that is `alone` has
+    all places, since it shares them itself."""
 
     name: str
     lines: list
@@ -150,7 +150,7 @@ class Crew:
             time.sleep(self.LOOK)
 
     def begin_some(self, waiting, on_start):
-        """Takes out of `waiting` what may begin now, and returns what cannot begin at all."""
+        """Takes out of `waiting` what may begin now, and returns what has ended without a beginning."""
         over = []
         for job in list(waiting):
             if job.needs in self.failures:
@@ -164,12 +164,15 @@ class Crew:
             else:
                 continue
             waiting.remove(job)
-            if job.name in self.failures:
+            if job.name in self.failures or job.name in self.done:
                 over.append(job)
         return over
 
     def begin(self, job):
         """Its next command line."""
+        if not job.lines:
+            self.done.add(job.name)
+            return
         together = self.places > 1 and not job.alone
         line = job.lines.pop(0)
         try:

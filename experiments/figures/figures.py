@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every figure of the paper: runs what is missing, draws it, and writes one page about all of it.
+"""Every figure: runs what is missing, draws it, and writes one page about all of it.
 
 This is what ./run figures calls. A figure is a few commands, each with a folder of its own that it
 continues or finds finished, and a script that draws what is there; FIGURES lists them.
@@ -17,7 +17,7 @@ interrupt.catch(__name__)
 import fcntl  # noqa: E402
 import shlex  # noqa: E402
 import subprocess  # noqa: E402
-from dataclasses import dataclass, replace  # noqa: E402
+from dataclasses import dataclass, field, replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import crew  # noqa: E402
@@ -30,7 +30,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 # How many seeds, from 0, each figure is made of. Sweeps over seeds have their presets' own.
 SEEDS = {"demo": 1, "small": 3, "paper": 1}
+MORE_SEEDS = {**SEEDS, "small": 5}
 PRESETS = tuple(SEEDS)
+PRESET_FILES = os.path.relpath(ROOT / "experiments" / "presets")
+# The words that ask for many figures at once, and what stands above them on the page.
+HEADINGS = {"all": "", "leak": "Beyond the paper: the temporal U-Net"}
 
 # --- What there is to run -------------------------------------------------------------------------
 
@@ -40,7 +44,7 @@ class Command:
     """One run of one of the experiments' programs."""
 
     program: str
-    folder: str            # below that of the preset, or of the seed
+    folder: str            # below that of the preset, or of the seed; of a report, its file
     arguments: tuple = ()
     before: tuple = ()     # a subcommand
     after: tuple = ()      # subcommands to call on the folder when the run is finished
@@ -49,6 +53,8 @@ class Command:
     has_seeds: bool = False  # a sweep over them, too
     needs: object = None   # another command, whose results this one takes
     preset: str = ""       # the name of its file in a folder of presets, where not the program's
+    is_file: bool = False  # of such a preset the program knows no name
+    is_report: bool = False  # a file, by a program that takes no preset, beside what the run left
 
     def with_seed(self, seed):
         if seed == 0 or self.has_seeds:
@@ -64,6 +70,14 @@ class Command:
         """The arguments, with the folder of the runs that they name, in a preset's."""
         folder = folder / results.place_of(self.seed)
         return [argument.format(folder=folder) for argument in self.arguments]
+
+    def preset_words(self, source):
+        """What says the preset: a name, or a file in our folders or in that of a user."""
+        if self.is_report:
+            return []
+        if source not in PRESETS:
+            return ["--preset", f"{Path(source) / (self.preset or self.program)}.json"]
+        return ["--preset", f"{PRESET_FILES}/{self.preset}/{source}.json" if self.is_file else source]
 
 
 def localization(folder, *arguments, **how):
@@ -86,6 +100,32 @@ GROUPS = Command("groups", "groups", before=("run",), after=("collect",), is_swe
                  has_seeds=True)
 CROSSTALK = Command("groups", "crosstalk", before=("run", "--over", "samples_per_set"),
                     after=("collect",), is_sweep=True, has_seeds=True, preset="crosstalk")
+UNETS = tuple(
+    localization(f"unet-{norm}", "--network", "unet", "--probes", "none", "--norm", norm, *more,
+                 preset="unet", is_file=True)
+    for norm, more in (("group", ()), ("group_population", ("--eval-statistics", "population")),
+                       ("position", ()), ("none", ())))
+
+
+def leak(run, when, model):
+    """What a localizer hears from beyond its receptive field, in a report beside it."""
+    return Command("leak", f"{run.folder}/leak-{when}.json", (
+        "--model", f"{{folder}}/{run.folder}/{model}.safetensors", "--no-layers"),
+        before=("measure",), needs=run, is_report=True)
+
+
+LOCALIZERS = (WITH_NORM, PER_POSITION, PLAIN)
+LEAKS = tuple(leak(run, when, model) for run in LOCALIZERS
+              for when, model in (("initial", "model-initial"), ("trained", "model")))
+# Planners differ in how far their layers hear, and in their norm alone.
+REACHES = {"short": ("--kernel-size", "3", "--multipliers", "1"),
+           "long": ("--kernel-size", "5", "--multipliers", "1")}
+PLANNERS = {(reach, norm): Command("diffusion", f"planner-{reach}-{norm}",
+                                   ("--norm", norm, *more, *size), before=("run",))
+            for reach, size in REACHES.items()
+            for norm, more in (("group", ()), ("group_population", ("--eval-statistics", "population")),
+                               ("position", ()), ("rms", ()), ("none", ()))}
+LEARNERS = tuple(PLANNERS["short", norm] for norm in ("group", "position", "none"))
 
 # The controls of figures 4 and 5 have the size of the networks there, which need not be that of figure
 # 1's, and their own learning rate and number of iterations. A network that cannot learn more than its
@@ -114,6 +154,8 @@ class Figure:
     script: str
     note: str = ""        # for the page: what departs from the paper
     together: bool = False  # all seeds in one picture
+    group: str = "all"    # one of HEADINGS
+    seeds: dict = field(default_factory=lambda: SEEDS)  # how many, by preset
 
     def runs(self, preset, seeds):
         """The commands for a preset, of these seeds."""
@@ -152,6 +194,15 @@ FIGURES = {figure.key: figure for figure in (
     Figure("crosstalk", "Crosstalk: the more samples share statistics, the less BatchNorm carries",
            (CROSSTALK,), "figure_crosstalk.py", "Not a figure of the paper, which says it at the end of "
            "Section 3.3.", together=True),
+    Figure("unet", "The U-Net knows where it is", UNETS, "figure_unet.py",
+           "Problem 2.1 on the network that the paper's introduction takes up: Janner et al.'s temporal "
+           "U-Net.", group="leak"),
+    Figure("learning", "The leak while it learns", (*LOCALIZERS, *LEAKS, *LEARNERS),
+           "figure_learning.py", "How much networks hear from beyond their receptive fields, before, "
+           "while and after they learn.", together=True, group="leak", seeds=MORE_SEEDS),
+    Figure("stitching", "Stitching with the norm alone changed", tuple(PLANNERS.values()),
+           "figure_stitching.py", "Whether a planner by diffusion puts pieces together better with a "
+           "norm that cannot leak.", together=True, group="leak", seeds=MORE_SEEDS),
 )}
 
 # --- Running it -----------------------------------------------------------------------------------
@@ -187,8 +238,18 @@ class Preset:
             output.note(f"{self.folder}: this file system has no locks ({error.strerror}): nothing "
                         "keeps a second ./run figures from drawing here at the same time")
 
+    def seeds(self, figure):
+        """How many a figure is made of."""
+        return self.options.seeds or figure.seeds.get(self.source, 1)
+
     def path(self, command):
         return self.folder / command.name
+
+    def lines(self, command, places):
+        """The command lines; none where all is there that they would make."""
+        if command.is_report and self.path(command).exists():  # it is written at once
+            return []
+        return [self.line(command, None, places), *(self.line(command, verb) for verb in command.after)]
 
     def line(self, command, verb=None, places=1):
         """The command line; of a subcommand in `after` where `verb` is given."""
@@ -196,11 +257,7 @@ class Preset:
                 "--out", str(self.path(command))]
         if verb:
             return line
-        preset = self.source
-        if preset not in PRESETS:
-            preset = str(Path(preset) / f"{command.preset or command.program}.json")
-        line += ["--preset", preset]
-        line += command.words(self.folder)
+        line += [*command.preset_words(self.source), *command.words(self.folder)]
         if self.options.device is not None:
             line += ["--device", self.options.device]
         if command.is_sweep and self.options.jobs is not None:
@@ -224,7 +281,8 @@ class Preset:
 
     def check(self, commands):
         """What one program does not understand, no other will: that is said once, before any begins."""
-        for command in {command.program: command for command in reversed(commands)}.values():
+        for command in {command.program: command for command in reversed(commands)
+                        if not command.is_report}.values():
             line = [*self.line(command), "--check"]
             try:
                 with crew.child_of(line, self.lock, stdout=subprocess.DEVNULL,
@@ -239,7 +297,8 @@ class Preset:
     def draw(self, figure, seed, runs):
         """Draws a figure from the folders of its runs; an Error says what is missing."""
         picture, data = figure.files(self.folder, seed)
-        line = [sys.executable, str(HERE / figure.script), *(str(self.path(run)) for run in runs),
+        folders = [str(self.path(run)) for run in runs if not run.is_report]
+        line = [sys.executable, str(HERE / figure.script), *folders,
                 "--out", str(picture), "--summary", str(data)]
         with crew.child_of(line, self.lock, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
             out, err = (text.decode(errors="backslashreplace") for text in child.communicate())
@@ -250,44 +309,44 @@ class Preset:
 
 def work(preset, figures):
     """Runs and draws the figures; returns what failed, in words."""
-    seeds = preset.options.seeds
-    todo = {(figure, seed): figure.runs(preset.name, of) for figure in figures
-            for seed, of in figure.drawings(seeds).items()}
+    todo = {(figure.key, seed): (figure, figure.runs(preset.name, of)) for figure in figures
+            for seed, of in figure.drawings(preset.seeds(figure)).items()}
     # Of each run all seeds, one after the other: the longest ones come first.
     commands = list(dict.fromkeys(
-        command for figure in figures for command in figure.runs(preset.name, range(seeds))))
+        command for figure in figures
+        for command in figure.runs(preset.name, range(preset.seeds(figure)))))
     places = preset.places(sum(not command.is_sweep for command in commands))
     preset.check(commands)
     failures, left_out = {}, []
 
     def on_start(job):
         begun.append(job)
-        print(f"[{len(begun)}/{len(jobs)}] {shlex.join(job.lines[0])}", flush=True)
+        what = shlex.join(job.lines[0]) if job.lines else f"{preset.folder / job.name}: done already"
+        print(f"[{len(begun)}/{len(jobs)}] {what}", flush=True)
 
     def on_end(job, error):
-        for (figure, seed), runs in list(todo.items()):
+        for (key, seed), (figure, runs) in list(todo.items()):
             mine = [jobs[command] for command in runs]
             if job not in mine or (not error and any(m.name not in team.done for m in mine)):
                 continue
-            del todo[figure, seed]
+            del todo[key, seed]
             try:
                 if error:
                     raise error
                 for line in preset.draw(figure, seed, runs):
-                    several = len(figure.drawings(seeds)) > 1
+                    several = len(figure.drawings(preset.seeds(figure))) > 1
                     team.say(f"  {line}" + (f" [seed {seed}]" if several else ""))
             except Error as failure:
-                failures.setdefault(figure.key, failure)
-            left_out[:] = results.write_page(preset.options.out, FIGURES, PRESETS)
+                failures.setdefault(key, failure)
+            left_out[:] = results.write_page(preset.options.out, FIGURES, PRESETS, HEADINGS)
 
     spent = results.seconds_in(preset.folder)
     team = crew.Crew(places, preset.lock, spent,
                      lambda: style.write_json(preset.folder / results.SECONDS, spent))
     begun = []
     jobs = {command: crew.Job(command.name,
-                              [preset.line(command, None, places),
-                               *(preset.line(command, verb) for verb in command.after)],
-                              command.is_sweep, command.needs and command.needs.name)
+                              preset.lines(command, places), command.is_sweep,
+                              command.needs and command.needs.name)
             for command in commands}
     team.run(jobs.values(), on_start, on_end)
     if failures:
@@ -301,13 +360,13 @@ def work(preset, figures):
 
 
 def chosen(keys):
-    """Figures by their keys, in the order of FIGURES."""
-    if not keys or "all" in keys:
-        return list(FIGURES.values())
+    """Figures by their keys and by the words for many, in the order of FIGURES."""
+    keys = keys or ["all"]
     for key in keys:
-        if key not in FIGURES:
-            raise UsageError(f"there is no figure {key}: expected {', '.join(FIGURES)} or all")
-    return [figure for figure in FIGURES.values() if figure.key in keys]
+        if key not in FIGURES and key not in HEADINGS:
+            *names, last = *FIGURES, *HEADINGS
+            raise UsageError(f"there is no figure {key}: expected {', '.join(names)} or {last}")
+    return [figure for figure in FIGURES.values() if figure.key in keys or figure.group in keys]
 
 
 MOST_SEEDS, MOST_JOBS = 100, 512
@@ -321,14 +380,16 @@ def whole_number(flag, text, least, most):
 
 def main(arguments):
     parser = style.ArgumentParser(
-        prog="./run figures", description="Runs what the figures of the paper need, as far as it is "
-        "not there yet, draws them, and writes one page about all of them.")
+        prog="./run figures", description="Runs what the figures of the paper, and those beyond it, "
+        "need, as far as it is not there yet, draws them, and writes one page about all of them.")
     parser.add_argument("figures", nargs="*", metavar="FIGURE",
-                        help=f"{', '.join(FIGURES)}, or all (the default)")
+                        help=f"{', '.join(FIGURES)}; all: those of the paper (the default); leak: the "
+                        "last three, about the temporal U-Net")
     parser.add_argument("--preset", default="demo", help="demo (the default), small, paper, or a "
-                        "folder with localization.json, overlap.json, groups.json and crosstalk.json")
-    parser.add_argument("--seeds", help="of how many seeds, from 0, a figure is made (small: 3, else 1); "
-                        "of sweeps over seeds their presets say it")
+                        "folder with localization.json, overlap.json, groups.json and crosstalk.json; "
+                        "for leak also unet.json and diffusion.json")
+    parser.add_argument("--seeds", help="of how many seeds, from 0, a figure is made (small: 3, but 5 "
+                        "for learning and stitching; else 1); of sweeps over seeds their presets say it")
     parser.add_argument("--device", help="auto, cpu or cuda[:N]")
     parser.add_argument("--jobs", help="runs at once, 0 for one for each core, or one on a GPU; they "
                         "share --threads")
@@ -338,8 +399,8 @@ def main(arguments):
     parser.add_argument("--bin", default="build/cpu/bin", help="folder of the programs")
     options = parser.parse_args(arguments)
     figures = chosen(options.figures)
-    options.seeds = SEEDS.get(options.preset, 1) if options.seeds is None \
-        else whole_number("--seeds", options.seeds, 1, MOST_SEEDS)
+    if options.seeds is not None:
+        options.seeds = whole_number("--seeds", options.seeds, 1, MOST_SEEDS)
     if options.jobs is not None:
         whole_number("--jobs", options.jobs, 0, MOST_JOBS)
     if options.preset not in PRESETS and not Path(options.preset).is_dir():

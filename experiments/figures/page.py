@@ -42,6 +42,7 @@ class Section:
     title: str
     note: str
     results: list
+    heading: str = ""   # of the group that it belongs to
 
 
 def number(value):
@@ -149,7 +150,7 @@ def image(drawn, text):
 def result_block(title, result):
     made = dict.fromkeys(made_by(config) for config in result.provenance)
     runs = "".join(
-        tag("li", tag("code", say(f"{command} --preset {result.preset}")) + " "
+        tag("li", tag("code", say(command)) + " "
             + say(f"({size_of(config)}; {duration(seconds)})"))
         for command, config, seconds in zip(result.commands, result.provenance, result.seconds))
     total = sum(seconds or 0 for seconds in result.seconds)
@@ -175,11 +176,20 @@ def result_block(title, result):
             + tag("p", f"The numbers behind the picture{'s' if others else ''}: {links}"))])
 
 
+def with_headings(sections):
+    """Each section with the heading that stands above it; empty where it is the last one's, too."""
+    above = ["", *(section.heading for section in sections)]
+    return [(section, section.heading if section.heading != last else "")
+            for section, last in zip(sections, above)]
+
+
 def overview(sections, presets):
     """The claims that pass, by figure and preset."""
     head = tag("th", "") + "".join(tag("th", say(name)) for name in presets)
     rows = []
-    for section in sections:
+    for section, heading in with_headings(sections):
+        if heading:
+            rows.append(tag("tr", tag("th", say(heading), colspan=1 + len(presets))))
         cells = [tag("td", tag("a", say(section.title), href=f"#figure-{section.key}"))]
         for name in presets:
             result = next((r for r in section.results if r.preset == name), None)
@@ -197,7 +207,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --pass: #4fd1a5; --miss: #ff9d5c; --soft: #a0a0a0; } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { line-height: 1.2; } h2 { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; }
-h3 { font-weight: 600; color: var(--soft); }
+h3 { font-weight: 600; color: var(--soft); } h1.group { margin-top: 4rem; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; display: block;
       max-height: 34rem; margin: 0 auto; }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .92em; }
@@ -214,13 +224,16 @@ INTRODUCTION = """Figures of “Spooky Action at a Distance: Normalization Layer
 Spatial Communication” (Pfrommer, Ma, Huang, Sojoudi), made anew with sidechannel. Under each stands
 what the paper claims, the criterion that we hold it to, and what we measured. The presets “demo” and
 “small” are the same experiments with smaller networks: they test what is claimed, not the paper's
-numbers. Figure 2 is a drawing of the mechanism, without data."""
+numbers. Figure 2 is a drawing of the mechanism, without data. The last figures are not the paper's: they
+ask of the planner that its introduction names what it says of normalization."""
 
 
 def render(sections, presets):
     """The whole page; `presets` in the order of their columns."""
     blocks = []
-    for section in sections:
+    for section, heading in with_headings(sections):
+        if heading:
+            blocks.append(tag("h1", say(heading), class_="group"))
         shown = "".join(result_block(section.title, result) for result in section.results)
         note = tag("p", say(section.note), class_="note") if section.note else ""
         blocks.append(tag("section", tag("h2", say(section.title)) + note

@@ -49,7 +49,9 @@ def seconds_of(folder):
 
 
 def provenance(folder):
-    """Who made a run: its config.json, or, of a sweep, that of a cell."""
+    """Who made a run: its config.json, or, of a sweep, that of a cell; of a report, that of the run
+    beside it."""
+    folder = folder if folder.suffix != ".json" else folder.parent
     for config in [folder / "config.json", *sorted(folder.glob("cells/*/config.json"))]:
         if config.exists():
             made = style.read_json(config)
@@ -87,11 +89,12 @@ def result(figure, preset, folder, seeds):
         said += [f"Seed {seed}: {notice}" if len(seeds) > 1 else notice
                  for notice in notices(style.read_json(data))]
     runs = [run for run in figure.runs(preset, seeds_in(folder) if figure.together else seeds)
-            if run.seed in seeds or (folder / run.name).is_dir()]
+            if run.seed in seeds or (folder / run.name).exists()]
     return page.Result(
         preset=preset, drawn=drawn, claims=claims_of(figure, folder, seeds), notices=said,
         provenance=[provenance(folder / run.name) for run in runs],
-        commands=[shlex.join([run.program, *run.before, *run.words(folder)]) for run in runs],
+        commands=[shlex.join([run.program, *run.before, *run.words(folder),
+                              *run.preset_words(preset)]) for run in runs],
         seconds=[times.get(run.name, seconds_of(folder / run.name)) for run in runs])
 
 
@@ -104,9 +107,9 @@ def presets_in(out, known):
     return [name for name in reversed(known) if name in names] + sorted(names - set(known))
 
 
-def write_page(out, figures, presets):
+def write_page(out, figures, presets, headings):
     """Returns what is not on it, for files that make no sense, in words. Of `presets` the first is the
-    smallest."""
+    smallest; of each group of figures `headings` has the heading."""
     out = Path(out)
     presets = presets_in(out, presets)
     sections, left_out = [], {}
@@ -119,7 +122,8 @@ def write_page(out, figures, presets):
                     shown.append(result(figure, name, out / name, seeds))
             except Error as error:  # of a file that several figures may share
                 left_out[f"not on the page: {error}"] = None
-        sections.append(page.Section(figure.key, figure.title, figure.note, shown))
+        sections.append(page.Section(figure.key, figure.title, figure.note, shown,
+                                     headings[figure.group]))
     text = page.render(sections, presets)
     style.write_file(out / "index.html", text.encode(errors="backslashreplace"))
     return list(left_out)

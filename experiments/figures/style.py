@@ -9,6 +9,7 @@ import logging
 import os
 import stat
 import sys
+import textwrap
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -410,6 +411,11 @@ def percent(share):
 def fixed(value):
     """Three decimals, without "-0.000"."""
     return f"{round(value, 3) + 0.0:.3f}"
+
+
+def wrapped(text, width):
+    """The lines of it; none begins with a percent sign."""
+    return textwrap.wrap(text.replace(" %", "\u00a0%"), width)
 
 
 # --- Looks ----------------------------------------------------------------------------------------

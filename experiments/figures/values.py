@@ -86,6 +86,12 @@ def one_of(names):
     return (lambda value: isinstance(value, str) and value in names), f"one of {', '.join(names)}"
 
 
+def need_shares(path, values, key):
+    """A part of |J| and of J², as the leak meter has it."""
+    shares = need(path, values, key, is_object, "an object")
+    return {part: need(f"{path}: {key}", shares, part, *number(0, 1)) for part in ("l1", "squared")}
+
+
 # --- Files ----------------------------------------------------------------------------------------
 
 files_read = []  # of which no output may be one

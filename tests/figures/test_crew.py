@@ -87,6 +87,15 @@ class CrewTest(FigureTest):
         self.assertEqual(ends, {"a": "/nowhere/program: No such file or directory", "b": "done",
                                 "c": "/nowhere/program: No such file or directory"})
 
+    def test_what_is_done_already_takes_no_time(self):
+        done = crew.Job("a", [], needs="b")
+        _, _, ends = self.run_jobs(1, done, self.job("b", f"touch {self.folder}/b"),
+                                   self.job("c", f"cat {self.folder}/b", needs="a"))
+        self.assertEqual(ends, {"a": "done", "b": "done", "c": "done"})
+        self.assertEqual(self.events, ["b", "a", "c"])
+        _, _, ends = self.run_jobs(2, crew.Job("a", [], needs="b"), self.job("b", "exit 1"))
+        self.assertEqual(ends["a"], "a needs b, which failed")
+
     def test_misuse_stops_all(self):
         begin = time.monotonic()
         with self.assertRaisesRegex(UsageError, "exit code 2$"):

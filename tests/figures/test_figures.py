@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import unittest
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import style
 BIN = os.environ.get("SIDECHANNEL_BIN")
 TINY = Path(__file__).resolve().parent / "tiny"
 ALL = list(figures.FIGURES)
+PAPER = [key for key, figure in figures.FIGURES.items() if figure.group == "all"]
 VOID = {"img", "meta"}
 
 
@@ -114,7 +116,7 @@ class AllFigures(FigureTest):
     def test_all_of_them_killed_anywhere_and_continued(self):
         whole, killed = self.folder / "whole", self.folder / "killed"
         begin = time.monotonic()
-        code, out, err = run(whole, "--seeds", 2, "--jobs", 2)
+        code, out, err = run(whole, "all", "leak", "--seeds", 2, "--jobs", 2)
         seconds = time.monotonic() - begin
         self.assertEqual(code, 0, err)
         reader = self.check_page(whole, ALL, 2)
@@ -131,19 +133,20 @@ class AllFigures(FigureTest):
         # As good as one that nobody killed, wherever that was.
         draw = random.Random(0)
         for _ in range(4):
-            child = start(killed, "--seeds", 2, "--jobs", 2)
+            child = start(killed, "all", "leak", "--seeds", 2, "--jobs", 2)
             time.sleep(draw.uniform(0, 0.7) * seconds)
             child.kill()
             child.communicate()
-        code, out, err = run(killed, "--seeds", 2, "--jobs", 2)
+        code, out, err = run(killed, "all", "leak", "--seeds", 2, "--jobs", 2)
         self.assertEqual(code, 0, err)
         self.assertEqual(results_in(killed), results_in(whole))
         self.check_page(killed, ALL, 2)
 
         # A finished one costs nothing, and changes nothing but the page; nor does it matter to the
         # results how many there were at once.
-        files = {path: path.stat().st_mtime_ns for path in killed.rglob("summary.json")}
-        self.assertEqual(run(killed, "--seeds", 2, "--jobs", 1)[0], 0)
+        files = {path: path.stat().st_mtime_ns for name in ("summary.json", "leak-*.json")
+                 for path in killed.rglob(name)}
+        self.assertEqual(run(killed, "all", "leak", "--seeds", 2, "--jobs", 1)[0], 0)
         self.assertEqual({path: path.stat().st_mtime_ns for path in files}, files)
         self.assertEqual(results_in(killed), results_in(whole))
 
@@ -284,8 +287,9 @@ class Misuse(FigureTest):
         return child.returncode, child.stdout.splitlines(), child.stderr.splitlines()
 
     def test_one_line_each(self):
-        self.fails(2, "there is no figure 7: expected 1, 2, multihop, 3, constant, 4, 5, 6, crosstalk "
-                   "or all", "7")
+        for keys in (["7"], ["all", "7"], ["leak", "7"]):
+            self.fails(2, "there is no figure 7: expected 1, 2, multihop, 3, constant, 4, 5, 6, "
+                       "crosstalk, unet, learning, stitching, all or leak", *keys)
         self.fails(2, "preset huge: expected demo, small, paper or a folder", "--preset", "huge")
         self.fails(2, "unrecognized arguments: --speed 9", "1", "--speed", "9")
         self.fails(2, "--out: expected the name of a folder", "1", "--out", "")
@@ -303,6 +307,66 @@ class Misuse(FigureTest):
         self.assertIn("nowhere/overlap: No such file or directory", err[-1])
 
 
+class WhatThereIsToRun(unittest.TestCase):
+    def preset(self, source="small", seeds=None):
+        """Without a folder of its own."""
+        preset = object.__new__(figures.Preset)
+        preset.options = types.SimpleNamespace(seeds=seeds, bin="bin", device=None, jobs=None,
+                                               threads=None)
+        preset.source, preset.name, preset.folder = source, Path(source).name, Path("out")
+        return preset
+
+    def line(self, key, number=0, seed=0, source="small"):
+        figure = figures.FIGURES[key]
+        run = figure.runs(Path(source).name, [seed])[number]
+        return " ".join(self.preset(source).line(run)).replace(str(figures.PRESET_FILES), "presets")
+
+    def test_groups_of_figures(self):
+        beyond = ["unet", "learning", "stitching"]
+        for keys, chosen in (([], PAPER), (["all"], PAPER), (["leak"], beyond), (["leak", "all"], ALL),
+                             (["stitching", "1"], ["1", "stitching"]),
+                             (["leak", "3", "unet"], ["3", *beyond])):
+            self.assertEqual([figure.key for figure in figures.chosen(keys)], chosen)
+        self.assertEqual(ALL, PAPER + beyond)
+
+    def test_how_many_seeds(self):
+        for source, seeds, counts in (("small", None, (3, 3, 5, 5)), ("demo", None, (1, 1, 1, 1)),
+                                      ("paper", None, (1, 1, 1, 1)), ("some/folder", None, (1, 1, 1, 1)),
+                                      ("small", 2, (2, 2, 2, 2))):
+            preset = self.preset(source, seeds)
+            self.assertEqual(tuple(preset.seeds(figures.FIGURES[key]) for key in
+                                   ("1", "unet", "learning", "stitching")), counts)
+
+    def test_command_lines(self):
+        self.assertEqual(self.line("unet", 1, 2), (
+            "bin/localization run --out out/seed-2/unet-group_population --preset "
+            "presets/unet/small.json --network unet --probes none --norm group_population "
+            "--eval-statistics population --seed 2"))
+        self.assertEqual(self.line("unet", source="a/tiny").split("--preset ")[1].split()[0],
+                         "a/tiny/unet.json")
+        self.assertEqual(self.line("crosstalk").split("--preset ")[1].split()[0], "small")
+        # A report stands beside the run that it is of, and takes no preset.
+        self.assertEqual(self.line("learning", 3, 1), (
+            "bin/leak measure --out out/seed-1/instance/leak-initial.json --model "
+            "out/seed-1/instance/model-initial.safetensors --no-layers --seed 1"))
+        self.assertEqual(self.line("stitching"), (
+            "bin/diffusion run --out out/planner-short-group --preset small --norm group --kernel-size 3 "
+            "--multipliers 1"))
+        for key in ("learning", "stitching"):
+            runs = figures.FIGURES[key].runs("small", range(5))
+            self.assertEqual(len({run.name for run in runs}), len(runs))
+            self.assertTrue({run.needs.name for run in runs if run.needs} <= {run.name for run in runs})
+
+    def test_our_files_of_presets_are_there(self):
+        for figure in figures.FIGURES.values():
+            for preset in figures.PRESETS:
+                for command in figure.commands:
+                    if command.is_file:
+                        self.assertTrue(Path(command.preset_words(preset)[1]).is_file())
+                    file = Path(f"{command.preset or command.program}.json")
+                    self.assertTrue(command.is_report or (TINY / file).is_file(), file)
+
+
 class PageTest(FigureTest):
     def result(self, preset, *passes, **how):
         claims = {str(i): {"paper": f"says <{i}>", "criterion": f"share > {i}", "pass": verdict,
@@ -310,8 +374,11 @@ class PageTest(FigureTest):
                   for i, verdict in enumerate(passes)}
         drawn = [page.Drawn(seed, b"\x89PNG", b"{}", "d.json") for seed in range(how.pop("seeds", 1))]
         return page.Result(preset=preset, claims=claims, drawn=drawn,
-                           **{"provenance": [{}], "commands": ["localization run"],
+                           **{"provenance": [{}], "commands": ["localization run --preset small"],
                               "seconds": [None], "notices": [], **how})
+
+    def write_page(self):
+        return results.write_page(self.folder, figures.FIGURES, figures.PRESETS, figures.HEADINGS)
 
     def test_verdicts(self):
         reader = Reader(page.render([
@@ -367,6 +434,16 @@ class PageTest(FigureTest):
         self.assertIn("Preset small, 3 seeds; the picture is of seed 0", reader.text)
         self.assertIn("numbers behind the pictures: seed 0, seed 1, seed 2", reader.text)
 
+    def test_headings_of_groups(self):
+        text = page.render([page.Section("1", "One", "", []), *(page.Section(
+            key, key.upper(), "", [], "Beyond") for key in "ab")], ["small"])
+        Reader(text)
+        self.assertEqual(text.count("Beyond"), 2)  # in the overview, and where they stand
+        overview, blocks = text.split("</table>")
+        for part in (overview, blocks):
+            self.assertTrue(part.index("One") < part.index("Beyond") < part.rindex(">A<")
+                            < part.rindex(">B<"))
+
     def test_departures_and_provenance(self):
         config = {"commit": "0123456789abcdef", "modified": True, "compiler": "GNU 12",
                   "device": "cpu", "machine": "Xeon",
@@ -399,7 +476,7 @@ class PageTest(FigureTest):
         config, summary = (folder / "overlap" / f"{name}.json" for name in ("config", "summary"))
         style.write_json(config, {"settings": {"length": 3}, "commit": "\ud800"})
         style.write_json(summary, {"seconds": 3})
-        self.assertEqual(results.write_page(self.folder, figures.FIGURES, figures.PRESETS), [])
+        self.assertEqual(self.write_page(), [])
         whole = Reader((self.folder / "index.html").read_text()).text
         self.assertEqual(whole.count("1 of 1"), len(ALL))
         for file, content, left in (
@@ -412,7 +489,7 @@ class PageTest(FigureTest):
             with self.subTest(file=file.name, content=content):
                 before = file.read_bytes() if file.exists() else b"{}"
                 style.write_json(file, content)
-                said, = results.write_page(self.folder, figures.FIGURES, figures.PRESETS)  # once
+                said, = self.write_page()  # once
                 self.assertRegex(said, f"^not on the page: {file}: ")
                 text = Reader((self.folder / "index.html").read_text()).text
                 self.assertEqual(text.count("1 of 1"), len(ALL) - left)

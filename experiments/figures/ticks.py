@@ -1,0 +1,24 @@
+"""Round numbers along axes, none beyond their ends."""
+
+import math
+
+from matplotlib.ticker import MaxNLocator
+
+
+def between(least, most, count=4):
+    """At most so many and one more."""
+    return [float(tick) for tick in MaxNLocator(count).tick_values(least, most) if least <= tick <= most]
+
+
+def decades(least, most, count=4):
+    """Powers of ten, likewise."""
+    first, last = math.ceil(math.log10(least)), math.floor(math.log10(most))
+    return [10.0**i for i in range(first, last + 1, max(1, math.ceil((last - first) / count)))]
+
+
+def shares(axes, top, side="y", sign=" %", count=4):
+    """An axis of shares, from 0, which lies on the frame, to `top`, or to all where that is 0."""
+    top = top if top > 0 else 1
+    at = between(0, top, count)
+    axes.set(**{f"{side}lim": (0, top), f"{side}ticks": at,
+                f"{side}ticklabels": [f"{100 * tick:g}{sign}" for tick in at]})
