@@ -114,7 +114,7 @@ Corridors::Corridors(const CorridorsConfig& config, std::uint64_t seed) : config
   }
   const std::int64_t horizon = config_.horizon(), starts = length - horizon + 1;
   for (std::int64_t walk = 0; walk < config_.walks; ++walk) {
-    for (std::int64_t start = 0; start < starts; ++start) {
+    for (std::int64_t start = 0; start < starts; start += steps) {
       const float* first = &values[static_cast<std::size_t>((walk * length + start) * 2)];
       const JunctionPair pair = {nearest(first), nearest(first + 2 * (horizon - 1))};
       if (std::ranges::find(held_out_, pair) == held_out_.end()) {

@@ -10,19 +10,19 @@ namespace sidechannel::experiments {
 // A town of streets: junctions on a square lattice, neighbouring ones joined by corridors. Walkers
 // go from junction to junction without turning back, at one speed, and a little off the middle.
 //
-// A plan begins at a junction and its last position lies at another, so many corridors on. Some
-// pairs of the two are held out: no training plan has them, though each corridor of theirs is
-// walked in others. To find a way between these a planner has to put together pieces of what it
-// knows.
+// A plan begins at a junction and ends at another, so many corridors on. Some pairs of the two are
+// held out: no training plan has them, though each corridor of theirs is walked in others. To find
+// a way between these a planner has to put together pieces of what it knows.
 struct CorridorsConfig {
   std::int64_t side = 4;       // junctions along a side
-  std::int64_t corridors = 8;  // of a plan
-  std::int64_t steps_per_corridor = 8;
+  std::int64_t corridors = 5;  // of a plan
+  std::int64_t steps_per_corridor = 7;
   std::int64_t walks = 256;          // of training data
   std::int64_t walk_corridors = 64;  // each
   double held_out = 0.25;            // share of the pairs
 
-  std::int64_t horizon() const { return corridors * steps_per_corridor; }
+  // Positions of a plan, both junctions included.
+  std::int64_t horizon() const { return corridors * steps_per_corridor + 1; }
   // UsageError for what there cannot be.
   void check() const;
 };
@@ -41,8 +41,8 @@ class Corridors {
   const CorridorsConfig& config() const { return config_; }
   // [walks, length, 2] in f32: x and y from -1 to 1.
   const HostArray& walks() const { return walks_; }
-  // The windows of horizon() positions that training may see, counted as gather() counts them;
-  // where a walker stands between junctions, the nearest one decides about the pair.
+  // The windows of horizon() positions, from a junction to a junction, that training may see;
+  // counted as gather_windows() counts them.
   const std::vector<std::int64_t>& windows() const { return windows_; }
   const std::vector<JunctionPair>& held_out() const { return held_out_; }
   const std::vector<JunctionPair>& trained() const { return trained_; }
@@ -65,8 +65,8 @@ class Corridors {
   static constexpr double kLongestStep = 2;
 
  private:
-  double corridor() const;  // its length, in the coordinates of walks()
-  std::int64_t nearest(const float* position) const;
+  double corridor() const;                            // its length, in the coordinates of walks()
+  std::int64_t nearest(const float* position) const;  // junction
 
   CorridorsConfig config_;
   HostArray walks_;

@@ -67,13 +67,20 @@ Json evaluate_plans(const DiffusionSettings& settings, const Corridors& corridor
   const std::int64_t held_out = std::ssize(task.ends) / 4;
   task.add(corridors, corridors.trained(), settings.pairs, settings.plans);
   const std::int64_t count = std::ssize(task.ends) / 4;
-  const HostArray plans = sample_plans(
-      network, NoiseSchedule(settings.steps), HostArray::from<float>(task.ends, {count, 4}),
-      settings.horizon(), settings.evaluation_statistics(), settings.random_seed());
-  write_npy(folder.file("plans.npy"), plans);
   write_npy(folder.file("pairs.npy"), HostArray::from<std::int64_t>(task.pairs, {count, 2}));
-  return {{"held_out", judged(corridors, plans, 0, held_out, settings.plans)},
-          {"trained", judged(corridors, plans, held_out, count, settings.plans)}};
+  const auto planned = [&](const char* name, Statistics statistics) -> Json {
+    const HostArray plans = sample_plans(network, NoiseSchedule(settings.steps),
+                                         HostArray::from<float>(task.ends, {count, 4}),
+                                         settings.horizon(), statistics, settings.random_seed());
+    write_npy(folder.file(name), plans);
+    return {{"held_out", judged(corridors, plans, 0, held_out, settings.plans)},
+            {"trained", judged(corridors, plans, held_out, count, settings.plans)}};
+  };
+  Json result = planned("plans.npy", Statistics::kMinibatch);
+  if (network.config().has_population_statistics()) {
+    result["population"] = planned("plans-population.npy", Statistics::kPopulation);
+  }
+  return result;
 }
 
 Json leak_of(const DiffusionSettings& settings, const Corridors& corridors, TemporalUnet& network) {

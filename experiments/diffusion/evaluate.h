@@ -9,8 +9,9 @@ namespace sidechannel::experiments {
 // them: for pairs that training has seen and for those that it has not, "inside" (share of
 // positions within a corridor), "valid" (share of plans that stay in the corridors without a jump),
 // "solved" (share of pairs with a valid plan) and "distance" (of a plan to the nearest training
-// window, root mean square, in lengths of a corridor). Writes plans.npy [n, horizon, 2], the pairs
-// held out first, and pairs.npy [n, 2].
+// window, root mean square, in lengths of a corridor). Where the norm has running statistics, the
+// same network plans once more with these: "population". Writes plans.npy [n, horizon, 2], the
+// pairs held out first, plans-population.npy likewise, and pairs.npy [n, 2].
 Json evaluate_plans(const DiffusionSettings& settings, const Corridors& corridors,
                     const TemporalUnet& network, const RunFolder& folder);
 

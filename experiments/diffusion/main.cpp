@@ -120,17 +120,16 @@ int run(const RunFlags& flags) {
   const Json leaks = measured_leaks(settings, corridors, folder, without_shortcuts(device));
   folder.write_json(kLeak, {{"lines", leaks}});
   const Network::Reach reach = planner.reach();
-  const Json summary = {{"norm", settings.norm},
-                        {"seed", settings.seed},
-                        {"horizon", settings.horizon()},
-                        {"reach", {{"left", reach.left}, {"right", reach.right}}},
-                        {"multipliers", settings.multipliers},
-                        {"kernel_size", settings.kernel_size},
-                        {"held_out_pairs", corridors.held_out().size()},
-                        {"trained_pairs", corridors.trained().size()},
-                        {"held_out", plans["held_out"]},
-                        {"trained", plans["trained"]},
-                        {"seconds", std::round(seconds * 1000) / 1000}};
+  Json summary = {{"norm", settings.norm},
+                  {"seed", settings.seed},
+                  {"horizon", settings.horizon()},
+                  {"reach", {{"left", reach.left}, {"right", reach.right}}},
+                  {"multipliers", settings.multipliers},
+                  {"kernel_size", settings.kernel_size},
+                  {"held_out_pairs", corridors.held_out().size()},
+                  {"trained_pairs", corridors.trained().size()},
+                  {"seconds", std::round(seconds * 1000) / 1000}};
+  summary.update(plans);
   folder.write_json(kSummary, summary);
   say("{}: norm {}; pairs held out: {}; pairs trained: {}\n", out.string(), settings.norm,
       words(plans["held_out"]), words(plans["trained"]));

@@ -14,7 +14,6 @@ void DiffusionSettings::check() const {
           fmt::format("--corridors {}, --steps-per-corridor {}: plans of {} positions, expected a "
                       "multiple of {} for --multipliers {}",
                       corridors, steps_per_corridor, horizon(), unet.stride(), multipliers));
-  evaluation_statistics();
 }
 
 CorridorsConfig DiffusionSettings::world() const {
@@ -36,13 +35,6 @@ TemporalUnetConfig DiffusionSettings::network() const {
   config.norm = norm_kind_from(norm);
   config.groups = groups;
   return config;
-}
-
-Statistics DiffusionSettings::evaluation_statistics() const {
-  if (eval_statistics == "minibatch") return Statistics::kMinibatch;
-  require(network().has_population_statistics(),
-          fmt::format("--eval-statistics population: {} norm has no running statistics", norm));
-  return Statistics::kPopulation;
 }
 
 MemoryNeed memory_of(const DiffusionSettings& s) {

@@ -19,8 +19,8 @@ struct DiffusionSettings : RunSettings {
 
   // The corridors and the plans (see Corridors).
   SETTING(std::int64_t, side, 4, "junctions along a side of the town", Whole{2, 16});
-  SETTING(std::int64_t, corridors, 8, "corridors of a plan", Whole{1, 64});
-  SETTING(std::int64_t, steps_per_corridor, 8, "positions of a plan in each", Whole{1, 1024});
+  SETTING(std::int64_t, corridors, 5, "corridors of a plan", Whole{1, 64});
+  SETTING(std::int64_t, steps_per_corridor, 7, "steps of a walker in each", Whole{1, 1024});
   SETTING(std::int64_t, walks, 256, "walks of training data", Whole{1, kMostBatch});
   SETTING(std::int64_t, walk_corridors, 64, "corridors of each", Whole{2, 4096});
   SETTING(double, held_out, 0.25, "share of the pairs of start and goal that training never sees",
@@ -51,8 +51,6 @@ struct DiffusionSettings : RunSettings {
   // The evaluation.
   SETTING(std::int64_t, pairs, 32, "pairs of each kind that are planned for", Whole{1, 4096});
   SETTING(std::int64_t, plans, 8, "plans for each", Whole{1, kMostBatch});
-  SETTING(std::string, eval_statistics, "minibatch",
-          "of norm, for plans; population: the running ones", OneOf{{"minibatch", "population"}});
   SETTING(std::int64_t, leak_outputs, 8, "output positions that the leak is asked at",
           Whole{1, kMostLength});
   SETTING(std::int64_t, leak_inputs, 4, "plans that it is measured on", Whole{1, 4096});
@@ -62,13 +60,12 @@ struct DiffusionSettings : RunSettings {
   // UsageError for values that make no sense, alone or together.
   void check() const;
 
-  std::int64_t horizon() const { return corridors * steps_per_corridor; }
+  std::int64_t horizon() const { return world().horizon(); }
   CorridorsConfig world() const;
   TemporalUnetConfig network() const;
   LearningRate training_rate() const {
     return learning_rate_from(learning_rate, schedule, warmup, iterations);
   }
-  Statistics evaluation_statistics() const;
 };
 
 MemoryNeed memory_of(const DiffusionSettings& settings);

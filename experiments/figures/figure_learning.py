@@ -73,7 +73,8 @@ def load(folders):
         raise UsageError(f"planners of {len(sizes)} reaches were given, expected one")
     if "instance" not in localizers:
         raise UsageError("no localizer with norm instance was given")
-    return localizers, next(iter(sizes.values()))
+    return localizers, {norm: of for norm, of in next(iter(sizes.values())).items()
+                        if norm != "group_population"}  # the same networks
 
 
 # --- What is to be seen ---------------------------------------------------------------------------

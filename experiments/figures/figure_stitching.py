@@ -85,9 +85,10 @@ def claims(by_reach):
         of = [{norm: seeds[seed] for norm, seeds in by_norm.items()} for by_norm in by_reach.values()]
         best = [max((planner.plans("trained", "valid") for planner in by_norm.values()
                      if planner.summary["trained"]), default=None) for by_norm in of]
-        group = [by_norm["group"].leak(step=by_norm["group"].trained) for by_norm in of]
-        hears_all = any(by_norm["group"].most() is None for by_norm in of)
-        cannot = [by_norm[norm].most() for by_norm in of for norm in by_norm if norm in CANNOT_LEAK]
+        # Where the fields hold everything there is nothing beyond.
+        of_some = [by_norm for by_norm in of if by_norm["group"].most() is not None]
+        group = [by_norm["group"].leak(step=by_norm["group"].trained) for by_norm in of_some]
+        cannot = [by_norm[norm].most() for by_norm in of_some for norm in by_norm if norm in CANNOT_LEAK]
         return {
             "plans": style.claim(
                 "the planner plans at all (ours)", "valid plans between pairs that training has seen, by "
@@ -96,12 +97,12 @@ def claims(by_reach):
             "group": style.claim(
                 "GroupNorm propagates information beyond the receptive field (Section 1)",
                 "GroupNorm, trained: share of |J| from beyond, at the reach with the least of it, > 0",
-                None if hears_all else min(group), lambda v: v > 0),
+                min(group, default=None), lambda v: v > 0),
             "cannot": style.claim(
                 "norms that take no statistics over positions carry nothing over them (Section 1)",
                 f"{norms.in_words([norm for norm in CANNOT_LEAK if norm in of[0]])}: largest share of "
                 "|J| and of J² from beyond, at every step, noise level and horizon, = 0",
-                None if None in cannot or hears_all else max(cannot, default=None), lambda v: v == 0)}
+                max(cannot, default=None), lambda v: v == 0)}
 
     seeds = set.intersection(*(set(by_norm["group"]) for by_norm in by_reach.values()))
     return style.claims_over_seeds({seed: of_seed(seed) for seed in sorted(seeds)})
@@ -137,9 +138,8 @@ def values_of(seeds, pairs, key):
 
 
 def leaks_of(seeds):
-    """Trained, at the plans' horizon; not of norms that plan with other statistics than the meter's."""
-    return [planner.leak(step=planner.trained) for planner in seeds.values()
-            if planner.settings.get("eval_statistics") != "population"]
+    """Trained, at the plans' horizon; not of those that plan with other statistics than the meter's."""
+    return [planner.leak(step=planner.trained) for planner in seeds.values() if planner.lines]
 
 
 def cell(values, form):

@@ -117,15 +117,15 @@ def leak(run, when, model):
 LOCALIZERS = (WITH_NORM, PER_POSITION, PLAIN)
 LEAKS = tuple(leak(run, when, model) for run in LOCALIZERS
               for when, model in (("initial", "model-initial"), ("trained", "model")))
-# Planners differ in how far their layers hear, and in their norm alone.
+# Planners differ in how far their layers hear, and in their norm alone. GroupNorm with running statistics
+# learns as GroupNorm does, and plans once with each.
 REACHES = {"short": ("--kernel-size", "3", "--multipliers", "1"),
-           "long": ("--kernel-size", "5", "--multipliers", "1")}
-PLANNERS = {(reach, norm): Command("diffusion", f"planner-{reach}-{norm}",
-                                   ("--norm", norm, *more, *size), before=("run",))
-            for reach, size in REACHES.items()
-            for norm, more in (("group", ()), ("group_population", ("--eval-statistics", "population")),
-                               ("position", ()), ("rms", ()), ("none", ()))}
-LEARNERS = tuple(PLANNERS["short", norm] for norm in ("group", "position", "none"))
+           "long": ("--kernel-size", "5", "--multipliers", "1"),
+           "all": ("--kernel-size", "5", "--multipliers", "1,1")}
+PLANNERS = {(reach, norm): Command("diffusion", f"planner-{reach}-{norm}", ("--norm", norm, *size),
+                                   before=("run",))
+            for reach, size in REACHES.items() for norm in ("group_population", "position", "rms", "none")}
+LEARNERS = tuple(PLANNERS["short", norm] for norm in ("group_population", "position", "none"))
 
 # The controls of figures 4 and 5 have the size of the networks there, which need not be that of figure
 # 1's, and their own learning rate and number of iterations. A network that cannot learn more than its
@@ -199,7 +199,7 @@ FIGURES = {figure.key: figure for figure in (
            "U-Net.", group="leak"),
     Figure("learning", "The leak while it learns", (*LOCALIZERS, *LEAKS, *LEARNERS),
            "figure_learning.py", "How much networks hear from beyond their receptive fields, before, "
-           "while and after they learn.", together=True, group="leak", seeds=MORE_SEEDS),
+           "while and after they learn.", together=True, group="leak"),
     Figure("stitching", "Stitching with the norm alone changed", tuple(PLANNERS.values()),
            "figure_stitching.py", "Whether a planner by diffusion puts pieces together better with a "
            "norm that cannot leak.", together=True, group="leak", seeds=MORE_SEEDS),

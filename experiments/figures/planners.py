@@ -2,7 +2,7 @@
 hear from beyond their receptive fields while they learn."""
 
 import style
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from values import (
     UsageError, is_object, need, need_objects, need_shares, number, one_of, results_in, whole)
@@ -11,7 +11,7 @@ import norms
 
 PLANS = ("inside", "valid", "solved", "distance")
 # The settings that may tell the planners of one figure apart, or that no result depends on.
-MAY_DIFFER = {"preset", "norm", "eval_statistics", "kernel_size", "multipliers", "seed", "threads",
+MAY_DIFFER = {"preset", "norm", "kernel_size", "multipliers", "seed", "threads",
               "device", "precision", "log_every", "checkpoint_every", "stop_after"}
 
 
@@ -21,8 +21,8 @@ class Planner:
     settings: dict  # config.json
     summary: dict
     lines: list     # of leak.json
+    norm: str       # that of the summary; of one with running statistics: group, as it has them live
 
-    norm = property(lambda planner: planner.summary["norm"])
     seed = property(lambda planner: planner.summary["seed"])
     horizon = property(lambda planner: planner.summary["horizon"])
     reach = property(lambda planner: (planner.summary["reach"]["left"],
@@ -75,11 +75,23 @@ def load(folder):
         need(file, summary, key, *fits)
     for side in ("left", "right"):
         need(f"{file}: reach", summary["reach"], side, *whole(0))
-    for pairs in ("held_out", "trained"):
-        for key in PLANS if summary[pairs] is not None else ():
-            need(f"{file}: {pairs}", summary[pairs], key,
-                 *(number(0) if key == "distance" else number(0, 1)))
-    return Planner(path, settings, summary, leak_lines(path / "leak.json", summary["horizon"]))
+    need(file, {"population": {}, **summary}, "population", is_object, "an object")
+    for name, judged in (("", summary), ("population: ", summary.get("population", {}))):
+        for pairs in ("held_out", "trained"):
+            for key in PLANS if judged.get(pairs) is not None else ():
+                need(f"{file}: {name}{pairs}", judged[pairs], key,
+                     *(number(0) if key == "distance" else number(0, 1)))
+    norm = "group" if summary["norm"] == "group_population" else summary["norm"]
+    return Planner(path, settings, summary, leak_lines(path / "leak.json", summary["horizon"]), norm)
+
+
+def with_population(planner):
+    """The planner and, where its norm has running statistics, the same network with these."""
+    yield planner
+    population = planner.summary.get("population")
+    if population is not None:
+        yield replace(planner, norm="group_population", summary={**planner.summary, **population},
+                      lines=[])
 
 
 def leak_lines(file, horizon):
@@ -99,8 +111,7 @@ def leak_lines(file, horizon):
 def load_all(folders):
     """Of several norms, and perhaps reaches, the same seeds of each. By reach, norm and seed."""
     first, found = None, {}
-    for folder in folders:
-        planner = load(folder)
+    for planner in (planner for folder in folders for planner in with_population(load(folder))):
         first = first or planner
         for key in sorted((first.settings.keys() | planner.settings.keys()) - MAY_DIFFER):
             if first.settings.get(key) != planner.settings.get(key):
@@ -108,7 +119,7 @@ def load_all(folders):
                                  f"{first.settings.get(key)} and {planner.settings.get(key)}")
         asked = [sorted({(line["step"], line["noise_step"], line["horizon"]) for line in of.lines})
                  for of in (first, planner)]
-        if asked[0] != asked[1]:
+        if planner.lines and asked[0] != asked[1]:
             raise UsageError(f"{first.path} and {planner.path} were measured at different steps")
         seeds = found.setdefault((planner.reach, planner.size), {}).setdefault(planner.norm, {})
         if planner.seed in seeds:

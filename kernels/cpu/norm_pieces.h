@@ -12,25 +12,43 @@ inline bool sets_are_pieces(const NormDims& dims) {
   return dims.rows() == 1;
 }
 
-// A sum in double over a piece of memory, eight terms side by side whatever a vector's width.
-struct SumOfPiece {
-  double part[8] = {};
-  double total() const {
-    double half[4];
-    for (int j = 0; j < 4; ++j) half[j] = part[j] + part[j + 4];
-    return (half[0] + half[2]) + (half[1] + half[3]);
+// Sums in double over a piece of n values: term(d, i) gives the terms of the values from i on, as
+// many as d has lanes. Eight stand side by side, whatever a vector's width.
+template <std::size_t kCount, class Term>
+HWY_INLINE std::array<double, kCount> sums_of_piece(std::int64_t n, const Term& term) {
+  constexpr std::size_t kParts = 8;
+  using D = simd::Capped<double, kParts>;
+  constexpr auto lanes = static_cast<std::size_t>(kLanes<D>);
+  const D d;
+  simd::Vec<D> sums[kCount][kParts / lanes];
+  for (auto& of_one : sums) {
+    for (auto& sum : of_one) sum = hn::Zero(d);
   }
-};
-
-// f(i, part) for all i below n, in order.
-template <class F>
-HWY_INLINE void each_of_piece(std::int64_t n, const F& f) {
   std::int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
+  for (; i + static_cast<std::int64_t>(kParts) <= n; i += kParts) {
 #pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) f(i + j, j);
+    for (std::size_t v = 0; v < kParts / lanes; ++v) {
+      const auto terms = term(d, i + static_cast<std::int64_t>(v * lanes));
+      for (std::size_t k = 0; k < kCount; ++k) sums[k][v] = hn::Add(sums[k][v], terms[k]);
+    }
   }
-  for (int j = 0; i + j < n; ++j) f(i + j, j);
+  double parts[kCount][kParts];
+  for (std::size_t k = 0; k < kCount; ++k) {
+    for (std::size_t v = 0; v < kParts / lanes; ++v) {
+      hn::StoreU(sums[k][v], d, parts[k] + v * lanes);
+    }
+  }
+  const simd::Capped<double, 1> one;
+  for (std::size_t j = 0; i < n; ++i, ++j) {
+    const auto terms = term(one, i);
+    for (std::size_t k = 0; k < kCount; ++k) parts[k][j] += hn::GetLane(terms[k]);
+  }
+  std::array<double, kCount> totals;
+  for (std::size_t k = 0; k < kCount; ++k) {
+    const double* p = parts[k];
+    totals[k] = ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]));
+  }
+  return totals;
 }
 
 // Of the one position of a group, x [channels].
@@ -39,17 +57,18 @@ void statistics_of_pieces(const NormDims& dims, const T* x, std::int64_t c0, std
                           const NormStatistics<T>& s) {
   const std::int64_t n = dims.channels_per_set;
   for (std::int64_t c = c0; c < c1; c += n) {
-    SumOfPiece sum, of_d, squares;
-    each_of_piece(n, [&](std::int64_t i, int j) { sum.part[j] += static_cast<double>(x[c + i]); });
-    const auto first = static_cast<T>(sum.total() / static_cast<double>(n));
-    each_of_piece(n, [&](std::int64_t i, int j) {
-      const auto d = static_cast<double>(x[c + i] - first);
-      of_d.part[j] += d;
-      squares.part[j] += d * d;
+    const auto [sum] = sums_of_piece<1>(
+        n, [&](auto d, std::int64_t i) { return std::array{simd::load_double(d, x + c + i)}; });
+    const auto first = static_cast<T>(sum / static_cast<double>(n));
+    const auto [of_d, squares] = sums_of_piece<2>(n, [&](auto d, std::int64_t i) {
+      // Off by T's rounding, as the kernels compute it.
+      const hn::Rebind<T, decltype(d)> narrow;
+      const auto centred = hn::Sub(hn::LoadU(narrow, x + c + i), hn::Set(narrow, first));
+      const auto wide = simd::widened(d, centred);
+      return std::array{wide, hn::Mul(wide, wide)};
     });
     s.mean[c] = first;
-    const double of_d_total = of_d.total(), squares_total = squares.total();
-    finish_statistics(dims, c, c + 1, s, &of_d_total, &squares_total);
+    finish_statistics(dims, c, c + 1, s, &of_d, &squares);
     for (T* kept : {s.mean, s.mean_rest, s.rstd}) std::fill_n(kept + c + 1, n - 1, kept[c]);
   }
 }
@@ -74,18 +93,18 @@ void backward_of_pieces(const NormBackward<T>& call, const NormStatistics<T>& s,
   for (std::int64_t c = c0; c < c1; c += n) {
     const std::int64_t at = c - c0;
     const double rest = s.mean_rest[c], rstd = s.rstd[c];
-    SumOfPiece a, b;  // of shift_and_slope
-    each_of_piece(n, [&](std::int64_t i, int j) {
-      const auto dy = static_cast<double>(g[at + i]);
-      const double dy_x_hat = dy * ((static_cast<double>(centred[at + i]) - rest) * rstd);
-      const auto gamma = static_cast<double>(call.gamma[c + i]);
-      sum_dy[at + i] = dy;
-      sum_dy_x_hat[at + i] = dy_x_hat;
-      a.part[j] += gamma * dy;
-      b.part[j] += gamma * dy_x_hat;
+    const auto [a, b] = sums_of_piece<2>(n, [&](auto d, std::int64_t i) {  // of shift_and_slope
+      const auto dy = simd::load_double(d, g + at + i);
+      const auto x_hat = hn::Mul(hn::Sub(simd::load_double(d, centred + at + i), hn::Set(d, rest)),
+                                 hn::Set(d, rstd));
+      const auto dy_x_hat = hn::Mul(dy, x_hat);
+      hn::StoreU(dy, d, sum_dy + at + i);
+      hn::StoreU(dy_x_hat, d, sum_dy_x_hat + at + i);
+      const auto gamma = simd::load_double(d, call.gamma + c + i);
+      return std::array{hn::Mul(gamma, dy), hn::Mul(gamma, dy_x_hat)};
     });
     if (!call.dx.data) continue;
-    const auto [shift, slope] = shift_and_slope(call, rest, rstd, a.total(), b.total());
+    const auto [shift, slope] = shift_and_slope(call, rest, rstd, a, b);
     simd::for_vectors<T>(0, n, [&](auto d, std::int64_t i) {
       const auto scale = hn::Mul(hn::Set(d, s.rstd[c]), hn::LoadU(d, call.gamma + c + i));
       const auto straight = hn::MulSub(hn::LoadU(d, g + at + i), scale, hn::Set(d, shift));

@@ -84,13 +84,17 @@ HWY_INLINE V at_least(V value, V floor) {
 #endif
 }
 
-// Numbers of T as doubles, for a tag of doubles.
+// Numbers as doubles, for a tag of doubles.
+template <class D, class V>
+HWY_INLINE Vec<D> widened(D d, V value) {
+  if constexpr (sizeof(hn::TFromV<V>) == sizeof(double))
+    return value;
+  else
+    return hn::PromoteTo(d, value);
+}
 template <class D, class T>
 HWY_INLINE Vec<D> load_double(D d, const T* from) {
-  if constexpr (sizeof(T) == sizeof(double))
-    return hn::LoadU(d, from);
-  else
-    return hn::PromoteTo(d, hn::LoadU(hn::Rebind<T, D>(), from));
+  return widened(d, hn::LoadU(hn::Rebind<T, D>(), from));
 }
 // Doubles rounded to T; returns what was stored.
 template <class D, class T>

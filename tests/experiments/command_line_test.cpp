@@ -490,7 +490,7 @@ TEST_F(CommandLine, FoldersOfOtherProgramsAreRefused) {
       {"overlap", network + " --overlaps 3 --test-pairs 2"},
       {"groups", localization_flags + " --groups 1"},
       {"diffusion",
-       " --corridors 2 --steps-per-corridor 4 --walks 4 --walk-corridors 6 --dim 4 --groups 1 "
+       " --corridors 3 --steps-per-corridor 3 --walks 4 --walk-corridors 6 --dim 4 --groups 1 "
        "--steps 2 --pairs 1 --plans 1 --leak-outputs 1 --leak-inputs 1"}};
   const auto run = [&](const std::string& program, const std::string& out) {
     return run_program(program,

@@ -144,20 +144,20 @@ TEST(Memory, PlannersTakeWhatIsEstimated) {
   const std::string little = "--iterations 2 --steps 2 --leak-outputs 1 --leak-inputs 1 ";
   // Most of it for a training step, for plans, for the data, and for the leak's rows.
   expect_peak<S>("run",
-                 R"({"side": 3, "corridors": 4, "steps_per_corridor": 64, "walks": 4,
+                 R"({"side": 3, "corridors": 5, "steps_per_corridor": 51, "walks": 4,
                      "walk_corridors": 12, "dim": 32, "batch": 32, "pairs": 1, "plans": 1})",
                  little, estimate);
   expect_peak<S>("run",
-                 R"({"side": 3, "corridors": 4, "steps_per_corridor": 16, "walks": 4,
+                 R"({"side": 3, "corridors": 5, "steps_per_corridor": 13, "walks": 4,
                      "walk_corridors": 12, "dim": 16, "batch": 1, "pairs": 32, "plans": 8})",
                  little, estimate);
   expect_peak<S>("run",
-                 R"({"side": 4, "corridors": 2, "steps_per_corridor": 4, "walks": 500,
+                 R"({"side": 4, "corridors": 3, "steps_per_corridor": 3, "walks": 500,
                      "walk_corridors": 1000, "dim": 4, "groups": 1, "batch": 1, "pairs": 1,
                      "plans": 1})",
                  little, estimate);
   expect_peak<S>("run",
-                 R"({"side": 3, "corridors": 4, "steps_per_corridor": 32, "walks": 4,
+                 R"({"side": 3, "corridors": 5, "steps_per_corridor": 25, "walks": 4,
                      "walk_corridors": 12, "dim": 32, "batch": 1, "pairs": 1, "plans": 1,
                      "leak_outputs": 8})",
                  "--iterations 2 --steps 1 --leak-inputs 1", estimate);

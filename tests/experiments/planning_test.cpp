@@ -170,7 +170,7 @@ TEST(SamplePlans, AreSampledAsTheDefinitionSays) {
 // --- The program --------------------------------------------------------------------------------
 
 const char* kTiny =
-    "run --preset demo --device cpu --threads 1 --side 3 --corridors 4 --steps-per-corridor 4 "
+    "run --preset demo --device cpu --threads 1 --side 3 --corridors 5 --steps-per-corridor 3 "
     "--walks 6 --walk-corridors 12 --dim 8 --multipliers 1,2 --groups 2 --steps 3 --batch 4 "
     "--iterations 12 --ema-every 2 --ema-from 4 --log-every 5 --pairs 1 --plans 2 --leak-outputs 1 "
     "--leak-inputs 1 --out ";
@@ -262,8 +262,8 @@ TEST_F(DiffusionRuns, BadUsageIsOneLineAndExitCode2) {
            {"--held-out 1", "--held-out 1: expected a number of at least 0 and below 1"},
            {"--ema-decay 2", "--ema-decay 2: expected a number of at least 0 and at most 1"},
            {"--kernel-size 4", "--kernel-size 4: expected an odd number from 1 to 999"},
-           {"--corridors 3 --steps-per-corridor 3",
-            "--corridors 3, --steps-per-corridor 3: plans of 9 positions, expected a multiple of 2 "
+           {"--corridors 3 --steps-per-corridor 2",
+            "--corridors 3, --steps-per-corridor 2: plans of 7 positions, expected a multiple of 2 "
             "for --multipliers 1,2"},
            {"--resume only", path("run") + " holds no run to resume"},
            {"--precision tf32", "precision tf32: the CPU computes in fp32"}}) {

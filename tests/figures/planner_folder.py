@@ -22,7 +22,7 @@ def line(step, noise_step, horizon, l1, reach=18):
 
 def leak_of(norm, step, noise_step, horizon):
     """A share that depends on all of it, where the norm can leak."""
-    if norm not in ("group", "group_population"):
+    if norm != "group":
         return 0.0
     return 0.02 + 0.0004 * step + 0.002 * noise_step + 0.0001 * horizon
 
@@ -32,15 +32,21 @@ def judged(valid, **how):
             "distance": 1 - valid, **how}
 
 
-def make_planner(path, norm, seed=0, valid=0.5, trained=0.8, kernel_size=3, leak=leak_of, **summary):
+def make_planner(path, norm, seed=0, valid=0.5, trained=0.8, kernel_size=3, leak=leak_of,
+                 population=None, **summary):
+    """`population`: the share of valid plans with these statistics, of a norm that has them."""
     reach = 6 * (kernel_size // 2) + kernel_size // 2
     path.mkdir(parents=True)
-    statistics = "population" if norm == "group_population" else "minibatch"
+    named = norm
+    if population is not None:
+        named = "group_population"
+        summary["population"] = {"held_out": judged(population), "trained": judged(trained),
+                                 **{key: summary[key] for key in ("held_out",) if key in summary}}
     (path / "config.json").write_text(json.dumps({"commit": "0", "settings": {
-        "preset": "demo", "norm": norm, "eval_statistics": statistics, "seed": seed, "iterations": 100,
+        "preset": "demo", "norm": named, "seed": seed, "iterations": 100,
         "kernel_size": kernel_size, "multipliers": "1", "threads": 1}}))
     (path / "summary.json").write_text(json.dumps({
-        "norm": norm, "seed": seed, "horizon": HORIZON, "multipliers": "1", "kernel_size": kernel_size,
+        "norm": named, "seed": seed, "horizon": HORIZON, "multipliers": "1", "kernel_size": kernel_size,
         "reach": {"left": reach, "right": reach}, "held_out_pairs": 20, "trained_pairs": 60,
         "held_out": judged(valid), "trained": judged(trained), "seconds": 3.5, **summary}))
     (path / "leak.json").write_text(json.dumps({"lines": [

@@ -24,7 +24,8 @@ class FigureLearningTest(FigureTest):
             *(make_localizer(place / f"{norm}-{seed}", norm, *shares, seed)
               for norm, shares in {**SHARES, **(localizers or {})}.items() for seed in range(seeds)),
             *(make_planner(place / f"planner-{norm}-{seed}", norm, seed,
-                           leak=lambda *of: (1 + seed) * leak(*of))
+                           leak=lambda *of: (1 + seed) * leak(*of),
+                           population=0.3 if norm == "group" else None)
               for norm in PLANNERS for seed in range(seeds))]
 
     def change(self, folder, name, change):

@@ -330,7 +330,7 @@ class WhatThereIsToRun(unittest.TestCase):
         self.assertEqual(ALL, PAPER + beyond)
 
     def test_how_many_seeds(self):
-        for source, seeds, counts in (("small", None, (3, 3, 5, 5)), ("demo", None, (1, 1, 1, 1)),
+        for source, seeds, counts in (("small", None, (3, 3, 3, 5)), ("demo", None, (1, 1, 1, 1)),
                                       ("paper", None, (1, 1, 1, 1)), ("some/folder", None, (1, 1, 1, 1)),
                                       ("small", 2, (2, 2, 2, 2))):
             preset = self.preset(source, seeds)
@@ -350,8 +350,8 @@ class WhatThereIsToRun(unittest.TestCase):
             "bin/leak measure --out out/seed-1/instance/leak-initial.json --model "
             "out/seed-1/instance/model-initial.safetensors --no-layers --seed 1"))
         self.assertEqual(self.line("stitching"), (
-            "bin/diffusion run --out out/planner-short-group --preset small --norm group --kernel-size 3 "
-            "--multipliers 1"))
+            "bin/diffusion run --out out/planner-short-group_population --preset small --norm "
+            "group_population --kernel-size 3 --multipliers 1"))
         for key in ("learning", "stitching"):
             runs = figures.FIGURES[key].runs("small", range(5))
             self.assertEqual(len({run.name for run in runs}), len(runs))
