@@ -46,6 +46,15 @@ def check_comparable(a, *others):
                                  f"{a.summary[key]} and {b.summary[key]}")
 
 
+def check_same_network(a, b):
+    """Of runs that differ in their statistics."""
+    files = [run.path / "model.safetensors" for run in (a, b)]
+    of_a, of_b = [style.read_bytes(file) if file.exists() else None for file in files]
+    if of_a != of_b:
+        raise UsageError(f"{a.path} and {b.path} hold different networks; expected the same one, with "
+                         "other statistics")
+
+
 def check_position(run):
     if run.norm != "position":
         raise UsageError(f"{run.path}: has norm {run.norm}, expected position")

@@ -13,20 +13,12 @@ interrupt.catch(__name__)
 import figure1  # noqa: E402
 import style  # noqa: E402
 from figure5 import localizes, nothing, require  # noqa: E402
-from style import UsageError  # noqa: E402
-
-
-def weights(run):
-    file = run.path / "model.safetensors"
-    return style.read_bytes(file) if file.exists() else None
 
 
 def claims(a, b):
     require(a, "batch", "minibatch", "a run with norm batch and minibatch statistics")
     require(b, "batch", "population", "a run with norm batch and population statistics")
-    if weights(a) != weights(b):
-        raise UsageError(f"{a.path} and {b.path} hold different networks; expected the same one, with "
-                         "other statistics")
+    figure1.check_same_network(a, b)
     return {"minibatch": localizes(a), "population": nothing(
         b, "population statistics end the communication (Appendix D)")}
 

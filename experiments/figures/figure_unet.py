@@ -23,7 +23,8 @@ import numpy as np  # noqa: E402
 from matplotlib.colors import ListedColormap  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 
-# In the order in which the folders are given.
+# In the order in which the folders are given; the second is the first's network. One of norm group learns
+# as one of norm group_population does.
 KINDS = (("group", "minibatch"), ("group_population", "population"), ("position", "minibatch"),
          ("none", "minibatch"))
 # Width, dashes and height: the last three may lie on each other, and show.
@@ -44,13 +45,15 @@ def check(runs):
     for run, (norm, statistics) in zip(runs, KINDS):
         if run.settings.get("network") != "unet":
             raise UsageError(f"{run.path}: not a run of --network unet")
-        if (run.norm, run.statistics) != (norm, statistics):
+        learns_as = "group_population" if norm == "group" else norm
+        if run.norm not in (norm, learns_as) or run.statistics != statistics:
             raise UsageError(f"{run.path}: has norm {run.norm} and {run.statistics} statistics, "
                              f"expected {norm} and {statistics}")
         if run.length % stride(run) != 0 or stride(run) != stride(runs[0]):
             raise UsageError(f"{run.path}: has multipliers {run.settings['multipliers']}, which do not "
                              f"go with length {run.length}, or with {runs[0].path}")
     figure1.check_comparable(*runs)
+    figure1.check_same_network(*runs[:2])
 
 
 def phases(run):

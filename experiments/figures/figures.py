@@ -100,11 +100,18 @@ GROUPS = Command("groups", "groups", before=("run",), after=("collect",), is_swe
                  has_seeds=True)
 CROSSTALK = Command("groups", "crosstalk", before=("run", "--over", "samples_per_set"),
                     after=("collect",), is_sweep=True, has_seeds=True, preset="crosstalk")
-UNETS = tuple(
-    localization(f"unet-{norm}", "--network", "unet", "--probes", "none", "--norm", norm, *more,
-                 preset="unet", is_file=True)
-    for norm, more in (("group", ()), ("group_population", ("--eval-statistics", "population")),
-                       ("position", ()), ("none", ())))
+
+
+def unet(folder, norm, *arguments, **how):
+    return localization(folder, "--network", "unet", "--probes", "none", "--norm", norm, *arguments,
+                        preset="unet", is_file=True, **how)
+
+
+# GroupNorm with running statistics learns as GroupNorm does.
+UNET = unet("unet-group", "group_population")
+UNETS = (UNET, unet("unet-population", "group_population", "--eval-statistics", "population", "--model",
+                    f"{{folder}}/{UNET.folder}/model.safetensors", needs=UNET),
+         unet("unet-position", "position"), unet("unet-none", "none"))
 
 
 def leak(run, when, model):
@@ -124,7 +131,8 @@ REACHES = {"short": ("--kernel-size", "3", "--multipliers", "1"),
            "all": ("--kernel-size", "5", "--multipliers", "1,1")}
 PLANNERS = {(reach, norm): Command("diffusion", f"planner-{reach}-{norm}", ("--norm", norm, *size),
                                    before=("run",))
-            for reach, size in REACHES.items() for norm in ("group_population", "position", "rms", "none")}
+            for reach, size in REACHES.items()
+            for norm in ("group_population", "position", "rms", "none")}
 LEARNERS = tuple(PLANNERS["short", norm] for norm in ("group_population", "position", "none"))
 
 # The controls of figures 4 and 5 have the size of the networks there, which need not be that of figure

@@ -33,10 +33,11 @@ MemoryNeed need(const Config& network, double parameters, double table, const Le
   const char* smaller = s.given_inputs  ? kInput
                         : s.given_model ? "--length"
                                         : "--length, --samples-per-set, --dim or --multipliers";
-  // The copies of x, and what was asked of each and comes back.
+  // The copies of x, and what was asked of each and comes back. Layer by layer, as statistics are
+  // held, each activation has a gradient beside it.
   const MemoryPart tape =
       arena_memory("the activations of the Jacobian's rows", smaller,
-                   floats * (activations(network, copies * d(s.samples), d(s.length), true) +
+                   floats * (2 * activations(network, copies * d(s.samples), d(s.length), false) +
                              3 * copies * of_input));
   const double profiles = 2 * d(s.length) * kDouble * (4 + 4 * d(s.norms));
   constexpr double kReport = 400;  // bytes a position: its numbers, and their text

@@ -55,7 +55,7 @@ int run(const Arguments& arguments, Phases phases) {
   RunFolder folder(out, to_json(settings), device, arguments.run.resume_policy(), do_not_matter(),
                    origin);
   if (phases == Phases::kAll && arguments.model.empty() && folder.has("summary.json") &&
-      fault_of_localization(folder.path()).empty()) {
+      folder.has(kInitialModelFile) && fault_of_localization(folder.path()).empty()) {
     say("{}: done already, see summary.json\n", where);
     return 0;
   }

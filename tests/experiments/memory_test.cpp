@@ -143,24 +143,28 @@ TEST(Memory, PlannersTakeWhatIsEstimated) {
   const auto estimate = [](const S& s) { return memory_of(s); };
   const std::string little = "--iterations 2 --steps 2 --leak-outputs 1 --leak-inputs 1 ";
   // Most of it for a training step, for plans, for the data, and for the leak's rows.
-  expect_peak<S>("run",
-                 R"({"side": 3, "corridors": 5, "steps_per_corridor": 51, "walks": 4,
-                     "walk_corridors": 12, "dim": 32, "batch": 32, "pairs": 1, "plans": 1})",
-                 little, estimate);
-  expect_peak<S>("run",
-                 R"({"side": 3, "corridors": 5, "steps_per_corridor": 13, "walks": 4,
-                     "walk_corridors": 12, "dim": 16, "batch": 1, "pairs": 32, "plans": 8})",
-                 little, estimate);
-  expect_peak<S>("run",
-                 R"({"side": 4, "corridors": 3, "steps_per_corridor": 3, "walks": 500,
+  expect_peak<S>(
+      "run",
+      R"({"multipliers": "1,2", "kernel_size": 3, "side": 3, "corridors": 5, "steps_per_corridor": 51, "walks": 4,
+                     "walk_corridors": 12, "dim": 32, "groups": 4, "batch": 32, "pairs": 1, "plans": 1})",
+      little, estimate);
+  expect_peak<S>(
+      "run",
+      R"({"multipliers": "1,2", "kernel_size": 3, "side": 3, "corridors": 5, "steps_per_corridor": 13, "walks": 4,
+                     "walk_corridors": 12, "dim": 16, "groups": 4, "batch": 1, "pairs": 32, "plans": 8})",
+      little, estimate);
+  expect_peak<S>(
+      "run",
+      R"({"multipliers": "1,2", "kernel_size": 3, "side": 4, "corridors": 3, "steps_per_corridor": 3, "walks": 500,
                      "walk_corridors": 1000, "dim": 4, "groups": 1, "batch": 1, "pairs": 1,
                      "plans": 1})",
-                 little, estimate);
-  expect_peak<S>("run",
-                 R"({"side": 3, "corridors": 5, "steps_per_corridor": 25, "walks": 4,
-                     "walk_corridors": 12, "dim": 32, "batch": 1, "pairs": 1, "plans": 1,
-                     "leak_outputs": 8})",
-                 "--iterations 2 --steps 1 --leak-inputs 1", estimate);
+      little, estimate);
+  expect_peak<S>(
+      "run",
+      R"({"multipliers": "1,2", "kernel_size": 3, "side": 3, "corridors": 5, "steps_per_corridor": 25, "walks": 4,
+                     "walk_corridors": 12, "dim": 32, "groups": 4, "batch": 1, "pairs": 1, "plans": 1,
+                     "leak_outputs": 16})",
+      "--iterations 2 --steps 1 --leak-inputs 1", estimate);
 }
 
 TEST(Memory, MeasuresTakeWhatIsEstimated) {
@@ -183,7 +187,7 @@ TEST(Memory, MeasuresTakeWhatIsEstimated) {
                  "--inputs 1 --no-layers", estimate({}));
   expect_peak<S>("measure",
                  R"({"length": 256, "dim": 16, "multipliers": "1,2", "transition": 2,
-                     "outputs": 4, "norm": "batch", "samples_per_set": 3, "dtype": "f32"})",
+                     "outputs": 8, "norm": "batch", "samples_per_set": 3, "dtype": "f32"})",
                  "--inputs 1 --no-layers", estimate({}));
   expect_peak<S>("measure",
                  R"({"length": 256, "dim": 4, "multipliers": "1", "kernel_size": 1,

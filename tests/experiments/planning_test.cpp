@@ -257,7 +257,6 @@ TEST_F(DiffusionRuns, BadUsageIsOneLineAndExitCode2) {
                           "expected a command: run or settings (see --help)");
   for (const auto& [flags, message] : std::vector<std::pair<const char*, std::string>>{
            {"--model x", "there is no flag --model (see --help)"},
-           {"--preset huge", "--preset huge: expected demo, small, paper or a .json file"},
            {"--steps 0", "--steps 0: expected a whole number from 1 to 65536"},
            {"--held-out 1", "--held-out 1: expected a number of at least 0 and below 1"},
            {"--ema-decay 2", "--ema-decay 2: expected a number of at least 0 and at most 1"},

@@ -59,6 +59,14 @@ class FigureUnetTest(FigureTest):
                                                  "phases": [1.0 if run.name == "group" else 0.0] * 2})
         self.assertEqual([claim["pass"] for claim in summary["claims"].values()], [True] * 4)
 
+    def test_population_statistics_are_of_the_same_network(self):
+        runs = self.make()
+        for run, weights in zip(runs, (b"a", b"b", b"c", b"d")):
+            (run / "model.safetensors").write_bytes(weights)
+        self.refuses(2, "hold different networks", *runs)
+        (runs[1] / "model.safetensors").write_bytes(b"a")
+        self.summarizes(*runs)
+
     def test_each_claim_fails_where_it_should(self):
         def all_but(phase, share):
             def change(row):

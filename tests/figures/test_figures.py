@@ -301,9 +301,9 @@ class WhatThereIsToRun(unittest.TestCase):
 
     def test_command_lines(self):
         self.assertEqual(self.line("unet", 1, 2), (
-            "bin/localization run --out out/seed-2/unet-group_population --preset "
-            "presets/unet/small.json --network unet --probes none --norm group_population "
-            "--eval-statistics population --seed 2"))
+            "bin/localization run --out out/seed-2/unet-population --preset presets/unet/small.json "
+            "--network unet --probes none --norm group_population --eval-statistics population --model "
+            "out/seed-2/unet-group/model.safetensors --seed 2"))
         self.assertEqual(self.line("unet", source="a/tiny").split("--preset ")[1].split()[0],
                          "a/tiny/unet.json")
         self.assertEqual(self.line("crosstalk").split("--preset ")[1].split()[0], "small")
