@@ -43,9 +43,11 @@ MemoryNeed memory_of(const DiffusionSettings& s) {
   const double l = d(s.horizon());
   const UnetSize size = unet_size(s.network(), l);
   const double walks = d(s.walks) * d(s.walk_corridors) * d(s.steps_per_corridor);
-  // x and y, and the number of each window.
-  const MemoryPart data = {"the walks", "--walks or --walk-corridors", 3 * kFloat * walks, 0,
-                           (2 * kFloat + 8) * walks};
+  // x and y, and the numbers of the windows, one from each junction.
+  const double windows = d(s.walks) * d(s.walk_corridors);
+  const MemoryPart data = {"the walks", "--walks or --walk-corridors",
+                           kFloat * (2 * walks + windows), 0,
+                           2 * kFloat * walks + (8 + kFloat) * windows};
   const MemoryPart steps = {"the embedding of the diffusion's steps", "--steps or --dim",
                             kFloat * d(s.steps) * d(s.dim), 0, 3 * kFloat * d(s.steps) * d(s.dim)};
   const double plans = 2 * d(s.pairs) * d(s.plans);

@@ -186,7 +186,7 @@ TEST(Memory, MeasuresTakeWhatIsEstimated) {
                      "outputs": 8})",
                  "--inputs 1 --no-layers", estimate({}));
   expect_peak<S>("measure",
-                 R"({"length": 256, "dim": 16, "multipliers": "1,2", "transition": 2,
+                 R"({"length": 512, "dim": 16, "multipliers": "1,2", "transition": 2,
                      "outputs": 8, "norm": "batch", "samples_per_set": 3, "dtype": "f32"})",
                  "--inputs 1 --no-layers", estimate({}));
   expect_peak<S>("measure",
