@@ -161,7 +161,7 @@ TEST(Memory, PlannersTakeWhatIsEstimated) {
       little, estimate);
   expect_peak<S>(
       "run",
-      R"({"multipliers": "1,2", "kernel_size": 3, "side": 3, "corridors": 5, "steps_per_corridor": 25, "walks": 4,
+      R"({"multipliers": "1,2", "kernel_size": 3, "side": 3, "corridors": 5, "steps_per_corridor": 51, "walks": 4,
                      "walk_corridors": 12, "dim": 32, "groups": 4, "batch": 1, "pairs": 1, "plans": 1,
                      "leak_outputs": 16})",
       "--iterations 2 --steps 1 --leak-inputs 1", estimate);
