@@ -81,7 +81,8 @@ void backward_of_pieces(const NormBackward<T>& call, const NormStatistics<T>& s,
   const NormDims& dims = call.dims;
   const std::int64_t n = dims.channels_per_set, row = group * dims.channels;
   thread_local simd::AlignedBuffer<T> memory;
-  const auto [centred, g] = two_arrays(memory, c1 - c0);
+  const std::array<T*, 2> arrays = two_arrays(memory, c1 - c0);
+  T *centred = arrays[0], *g = arrays[1];
   for_activated_rows<T>(dims, c0, c1, [&](auto d, auto width, auto activation, std::int64_t c) {
     using R = Row<decltype(width)::value, decltype(d)>;
     const RowConstants<decltype(width)::value, decltype(d), T> k(d, call, s, c);
@@ -104,11 +105,11 @@ void backward_of_pieces(const NormBackward<T>& call, const NormStatistics<T>& s,
       return std::array{hn::Mul(gamma, dy), hn::Mul(gamma, dy_x_hat)};
     });
     if (!call.dx.data) continue;
-    const auto [shift, slope] = shift_and_slope(call, rest, rstd, a, b);
+    const ShiftAndSlope<T> k = shift_and_slope(call, rest, rstd, a, b);
     simd::for_vectors<T>(0, n, [&](auto d, std::int64_t i) {
       const auto scale = hn::Mul(hn::Set(d, s.rstd[c]), hn::LoadU(d, call.gamma + c + i));
-      const auto straight = hn::MulSub(hn::LoadU(d, g + at + i), scale, hn::Set(d, shift));
-      auto dx = hn::NegMulAdd(hn::LoadU(d, centred + at + i), hn::Set(d, slope), straight);
+      const auto straight = hn::MulSub(hn::LoadU(d, g + at + i), scale, hn::Set(d, k.shift));
+      auto dx = hn::NegMulAdd(hn::LoadU(d, centred + at + i), hn::Set(d, k.slope), straight);
       T* to = call.dx.data + row + c + i;
       if (call.dx.write == Write::kAccumulate) dx = hn::Add(dx, hn::LoadU(d, to));
       hn::StoreU(dx, d, to);

@@ -72,8 +72,9 @@ std::int64_t junction_at(const CorridorsConfig& config, const Point& p) {
   std::int64_t nearest = 0;
   double least = std::numeric_limits<double>::infinity();
   for (std::int64_t junction = 0; junction < config.side * config.side; ++junction) {
-    const double distance = std::hypot(p.x - static_cast<double>(junction % config.side),
-                                       p.y - static_cast<double>(junction / config.side));
+    const std::int64_t column = junction % config.side, row = junction / config.side;
+    const double distance =
+        std::hypot(p.x - static_cast<double>(column), p.y - static_cast<double>(row));
     if (distance < least) least = distance, nearest = junction;
   }
   return nearest;

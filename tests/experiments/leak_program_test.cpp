@@ -33,13 +33,13 @@ class LeakProgram : public FolderTest {
 
   // A localizer's file.
   std::string save(const std::string& name, const LocalizerConfig& config) {
-    const std::string path = folder_ / name;
+    std::string path = folder_ / name;
     save_model(path, Localizer(Device::cpu(1), DType::kF32, config, 1));
     return path;
   }
   // The same, all weights but the biases being `value`.
   std::string save_filled(const std::string& name, const LocalizerConfig& config, float value) {
-    const std::string path = save(name, config);
+    std::string path = save(name, config);
     SafetensorsFile file = read_safetensors(path);
     for (auto& [tensor, array] : file.tensors) {
       if (tensor.ends_with("weight")) std::ranges::fill(array.as<float>(), value);
