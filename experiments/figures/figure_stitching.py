@@ -86,9 +86,10 @@ def claims(by_reach):
         best = [max((planner.plans("trained", "valid") for planner in by_norm.values()
                      if planner.summary["trained"]), default=None) for by_norm in of]
         # Where the fields hold everything there is nothing beyond.
-        of_some = [by_norm for by_norm in of if by_norm["group"].most() is not None]
-        group = [by_norm["group"].leak(step=by_norm["group"].trained) for by_norm in of_some]
-        cannot = [by_norm[norm].most() for by_norm in of_some for norm in by_norm if norm in CANNOT_LEAK]
+        group = [by_norm["group"].leak(step=by_norm["group"].trained) for by_norm in of
+                 if not by_norm["group"].hears_all]
+        cannot = [by_norm[norm].most() for by_norm in of for norm in by_norm
+                  if norm in CANNOT_LEAK and by_norm[norm].most() is not None]
         return {
             "plans": style.claim(
                 "the planner plans at all (ours)", "valid plans between pairs that training has seen, by "

@@ -49,6 +49,11 @@ class Planner:
                   if all(line[key] == value for key, value in where.items())]
         return sum(values) / len(values) if values else None
 
+    @property
+    def hears_all(self):
+        """Through its layers, at its own horizon."""
+        return all(line["inside"] == 1 for line in self.lines if line["horizon"] == self.horizon)
+
     def most(self, part="live"):
         """The largest share of all lines; None where the fields hold everything, which proves nothing."""
         return max((line[part][measure] for line in self.lines for measure in ("l1", "squared")

@@ -115,6 +115,7 @@ class FigureStitchingTest(FigureTest):
         # Fields that hold everything prove nothing.
         self.assertEqual(self.verdicts_of(kernels=(101,)), [True, None, None])
         self.assertEqual(self.verdicts_of(kernels=(3, 101)), [True] * 3)
+        self.assertEqual(self.verdicts_of(kernels=(3, 7)), [True] * 3)  # all of a plan, not of twice one
         self.assertEqual(self.verdicts_of(norms=("group", "group_population")), [True, True, None])
 
     def test_without_pairs_held_out(self):
