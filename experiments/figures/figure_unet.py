@@ -12,6 +12,7 @@ import interrupt  # noqa: E402
 interrupt.catch(__name__)
 
 import textwrap  # noqa: E402
+from dataclasses import replace  # noqa: E402
 
 import figure1  # noqa: E402
 import norms  # noqa: E402
@@ -39,6 +40,13 @@ def stride(run):
     multipliers = need(run.path / "config.json", run.settings, "multipliers",
                        lambda value: isinstance(value, str), "a text")
     return 2 ** multipliers.count(",")
+
+
+def load(folders):
+    """Each with the norm that it is shown as."""
+    runs = [style.load_run(folder) for folder in folders]
+    check(runs)
+    return [replace(run, summary={**run.summary, "norm": norm}) for run, (norm, _) in zip(runs, KINDS)]
 
 
 def check(runs):
@@ -182,8 +190,7 @@ def main(arguments):
         "figure_unet.py", "Draws what a temporal U-Net knows of its place, by normalization, from four "
         "run folders.", [(norm, f"RUN_{norm.upper()}", f"folder of the run with norm {norm} and "
                           f"{statistics} statistics") for norm, statistics in KINDS], arguments)
-    runs = [style.load_run(getattr(options, norm)) for norm, _ in KINDS]
-    check(runs)
+    runs = load([getattr(options, norm) for norm, _ in KINDS])
     style.finish(options, lambda: draw(runs, options.title),
                  {"claims": claims(runs),
                   **{run.norm: {**run.summary, "phases": phases(run)} for run in runs}},

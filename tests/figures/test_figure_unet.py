@@ -59,6 +59,14 @@ class FigureUnetTest(FigureTest):
                                                  "phases": [1.0 if run.name == "group" else 0.0] * 2})
         self.assertEqual([claim["pass"] for claim in summary["claims"].values()], [True] * 4)
 
+    def test_group_norm_may_have_running_statistics(self):
+        runs = self.make()
+        said = self.summarizes(*runs)
+        for name in ("summary", "config"):
+            file = runs[0] / f"{name}.json"
+            file.write_text(file.read_text().replace('"group"', '"group_population"'))
+        self.assertEqual(self.summarizes(*runs)[0], said[0])
+
     def test_population_statistics_are_of_the_same_network(self):
         runs = self.make()
         for run, weights in zip(runs, (b"a", b"b", b"c", b"d")):
