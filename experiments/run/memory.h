@@ -38,8 +38,8 @@ struct UnetSize {
 };
 UnetSize unet_size(const TemporalUnetConfig& config, double l);
 
-// What a network's pass over `batch` sequences of length l makes: its activations, its input counted,
-// and where `gradients` come, those that lie beside them at a time.
+// What a network's pass over `batch` sequences of length l makes: its activations, its input
+// counted, and where `gradients` come, those that lie beside them at a time.
 double activations(const LocalizerConfig& network, double batch, double l, bool gradients);
 double activations(const TemporalUnetConfig& network, double batch, double l, bool gradients);
 
