@@ -83,6 +83,11 @@ std::span<const std::int64_t> dims_of(const A& array) {
 // -------------------------------------------------------------------------------------------
 
 [[noreturn]] void refuse(const char* what, nb::handle object) {
+  if (nb::hasattr(object, "requires_grad") && nb::cast<bool>(object.attr("requires_grad"))) {
+    throw nb::type_error(
+        fmt::format("{}: a tensor that asks for a gradient is not shared; give its detach()", what)
+            .c_str());
+  }
   const std::string type = nb::cast<std::string>(nb::handle(object.type()).attr("__name__"));
   throw nb::type_error(
       fmt::format("{}: expected a Tensor or an array (NumPy, PyTorch, DLPack), got {}", what, type)

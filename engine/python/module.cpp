@@ -35,6 +35,9 @@ nb::dict build_info() {
 NB_MODULE(_core, m) {
   using namespace sidechannel::python;
   m.doc() = "The engine of sidechannel.";
+#ifdef NDEBUG
+  nb::set_leak_warnings(false);  // of what a notebook still holds when it ends
+#endif
   const std::string missing = sidechannel::experiments::missing_cpu_features();
   if (!missing.empty()) {
     throw nb::import_error(

@@ -45,7 +45,7 @@ class PyTraining {
   // So many steps, or what is left. `callback` is given each line; what it throws ends the call
   // behind the step that led to it.
   void run(std::optional<std::int64_t> steps, nb::handle callback) {
-    SC_CHECK(!running_, "training: is running, in a callback's caller or another thread");
+    SC_CHECK(!running_, "training: is running already");
     require(!steps || (*steps >= 0 && *steps <= total() - done_),
             fmt::format("steps {}: expected 0 to the {} that are left", steps.value_or(0),
                         total() - done_));

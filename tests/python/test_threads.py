@@ -139,11 +139,11 @@ class CtrlC(Case):
     def test_ends_the_leak_meter(self):
         out = self.interrupted("""
             import sidechannel as sc
-            network = sc.Localizer(depth=8, channels=16)
+            network = sc.Localizer(depth=6, channels=8)
             sc.leak(network, length=32, inputs=1, outputs=1)
             print("ready", flush=True)
             try:
-                sc.leak(network, length=256, inputs=10000, outputs=256)
+                sc.leak(network, length=64, inputs=5000, outputs=16)
             except KeyboardInterrupt:
                 print("ended", sc.leak(network, length=32, inputs=1, outputs=1)["inputs"])
             """)
