@@ -137,12 +137,13 @@ class GroupNormAct(torch.nn.Module):
                                    "channels")
         self.weight = torch.nn.Parameter(torch.ones(num_channels, device=device, dtype=dtype))
         self.bias = torch.nn.Parameter(torch.zeros(num_channels, device=device, dtype=dtype))
-        self.options = _core.NormOptions(channels_per_set=num_channels // num_groups,
-                                         activation=activation, epsilon=eps)
+        self.settings = {"channels_per_set": num_channels // num_groups, "activation": activation,
+                         "epsilon": eps}
+        _core.NormOptions(**self.settings)  # or its Error
         self.channels_last = channels_last
 
     def forward(self, x):
-        return norm_act(x, self.weight, self.bias, self.options, channels_last=self.channels_last)
+        return norm_act(x, self.weight, self.bias, channels_last=self.channels_last, **self.settings)
 
     def extra_repr(self):
-        return repr(self.options)
+        return ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
