@@ -1,8 +1,11 @@
+#include <algorithm>
 #include <functional>
 
 #include "engine/python/network.h"
 #include "experiments/leak/inputs.h"
 #include "experiments/leak/measure.h"
+#include "experiments/leak/memory.h"
+#include "experiments/run/domain.h"
 
 namespace sidechannel::python {
 namespace {
@@ -42,7 +45,8 @@ struct Asked {
 
 void check(const Asked& asked) {
   const auto expect = [](const char* name, std::int64_t value, std::int64_t least) {
-    require(value >= least, fmt::format("{} {}: expected {} or more", name, value, least));
+    require(value >= least && value <= kMostLength,
+            fmt::format("{} {}: expected {} to {}", name, value, least, kMostLength));
   };
   expect("length", asked.length, 0);
   expect("inputs", asked.inputs, 1);
@@ -53,25 +57,76 @@ void check(const Asked& asked) {
   require(asked.halo == 0 || asked.tile > 0, "halo: has no effect without tile");
 }
 
+// That tiles and zeros fit the network.
+void check_parts(const Network& network, const Asked& asked) {
+  for (const auto& [name, value] :
+       {std::pair{"tile", asked.tile}, {"halo", asked.halo}, {"pad", asked.pad}}) {
+    if (value == 0) continue;
+    require(samples_of_set(network) == 1,
+            fmt::format("{} {}: of a network whose statistics hold one sample", name, value));
+    require(value % network.stride() == 0,
+            fmt::format("{} {}: expected a multiple of {}, the network's stride", name, value,
+                        network.stride()));
+  }
+}
+
+// Sizes of sequences [n, l, C], or [n, l] of one channel, or of noise without.
+LeakSize size_of(const Network& network, DType dtype, const std::optional<HostArray>& x,
+                 const Asked& asked) {
+  LeakSize size{.dtype = dtype,
+                .inputs = asked.inputs,
+                .samples = samples_of_set(network),
+                .length = asked.length > 0 ? asked.length : natural_length(network),
+                .channels = network.channels_in(),
+                .given_model = true,
+                .given_inputs = x.has_value()};
+  if (x) {
+    const Shape& shape = x->shape;
+    const bool flat = shape.rank() == 2 && size.channels == 1;
+    SC_CHECK(shape.size() > 0 && (flat || (shape.rank() == 3 && shape[2] == size.channels)),
+             "leak: expected an array [n, l, {}] of n sequences, got shape {}", size.channels,
+             shape.str());
+    SC_CHECK(shape[0] % size.samples == 0,
+             "leak: {} sequences, expected a multiple of the {} that share their statistics",
+             shape[0], size.samples);
+    size.inputs = shape[0] / size.samples;
+    size.length = shape[1];
+  }
+  const std::string wrong = objection(network, size.length);
+  require(wrong.empty(), fmt::format("leak: a length of {}: {}", size.length, wrong));
+  const std::int64_t positions = network.receptive_field(size.length).length();
+  size.rows = std::min(asked.outputs, positions) * size.channels;
+  if (asked.layers) size.norms = std::ssize(network.norms());
+  if (asked.tile > 0 || asked.pad > 0) size.longest = size.length + asked.pad;
+  return size;
+}
+
+MemoryNeed memory_for(const Network& network, const LeakSize& size) {
+  const auto* unet = dynamic_cast<const TemporalUnet*>(&network);
+  return unet ? memory_of(unet->config(), size)
+              : memory_of(dynamic_cast<const Localizer&>(network).config(), size);
+}
+
+// As the program carries it out.
 Json report_of(const Network& given, const Device& device, DType dtype,
                const std::optional<HostArray>& x, const Asked& asked) {
+  check_parts(given, asked);
+  const LeakSize size = size_of(given, dtype, x, asked);
+  require_memory(memory_for(given, size), device);
   const std::unique_ptr<Network> copy = copied(given, device, dtype);
   const Interruptible network(*copy);
-  const std::int64_t length = asked.length > 0 ? asked.length : length_to_measure(network);
-  const std::vector<Tensor> inputs =
-      x ? sets_to_measure(network, *x, "leak")
-        : noise_to_measure(network, length, asked.inputs, asked.seed);
-  const Tensor& first = inputs.front();
+  const Shape shape{size.samples, size.length, size.channels};
+  const std::vector<Tensor> inputs = x ? sets_of(device, dtype, *x, shape, "leak")
+                                       : noise_sets(device, dtype, shape, size.inputs, asked.seed);
   LeakOptions options;
   options.layers = asked.layers;
   options.causal = asked.causal;
-  options.asked = evenly_spaced(network.receptive_field(first.shape()[1]).length(), asked.outputs);
+  options.asked = evenly_spaced(network.receptive_field(size.length).length(), asked.outputs);
   Json report = measure_leak(network, inputs, options);
-  if (asked.tile > 0 || asked.pad > 0) {
-    require(first.shape()[0] == 1, "tile and pad: of networks whose statistics hold one sample");
+  if (asked.tile > 0) {
+    report["tiles"] = measure_tiles(network, inputs.front(), asked.tile, asked.halo);
   }
-  if (asked.tile > 0) report["tiles"] = measure_tiles(network, first, asked.tile, asked.halo);
-  if (asked.pad > 0) report["pads"] = measure_padding(network, first, asked.pad);
+  if (asked.pad > 0) report["pads"] = measure_padding(network, inputs.front(), asked.pad);
   return report;
 }
 
