@@ -59,13 +59,14 @@ void FiniteCheck::look(std::int64_t index, std::span<const Var> all) {
   if (all.empty()) return;
   on(all[0].device(), all[0].dtype(), [&]<class T>(auto& queue) {
     std::vector<kernels::SumOfSquares<T>> calls;
-    for (const Var& x : all) {
-      SC_CHECK(x.size() == all[0].size(), "finite: expected tensors of {} elements, got {}",
-               all[0].size(), x.size());
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const Var& x = all[i];
       calls.push_back(
           {.size = x.size(), .x = x.data<T>(), .result = squares_.data<double>() + index++});
+      if (i + 1 < all.size() && all[i + 1].size() == x.size()) continue;
+      run(queue, kernels::View<kernels::SumOfSquares<T>>(calls));
+      calls.clear();
     }
-    run(queue, kernels::View<kernels::SumOfSquares<T>>(calls));
   });
 }
 

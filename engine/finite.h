@@ -32,7 +32,7 @@ class FiniteCheck {
       : squares_(Tensor::zeros(device, DType::kF64, {count})) {}
 
   void look(std::int64_t index, const Tensor& x);
-  // At several of one size, from `index` on.
+  // At several, from `index` on; neighbours of one size at once.
   void look(std::int64_t index, std::span<const Var> all);
   // Of all that were looked at last.
   bool finite() const { return first_not_finite(squares_.to_host()).empty(); }

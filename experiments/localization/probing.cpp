@@ -150,13 +150,8 @@ class Map : public EvaluationLoop {
     const Var x = input_(tape, random, count);
     predictions_ = network_(x, settings_.evaluation_statistics(), &hidden).value();
     moments(probes_.size()).add(predictions_);
-    std::int64_t looked = 0;
-    if (settings_.is_localizer()) {
-      finite.look(looked, hidden);
-      looked += std::ssize(hidden);
-    } else {  // whose levels have sizes of their own
-      for (const Var& z : hidden) finite.look(looked++, z.value());
-    }
+    finite.look(0, hidden);
+    auto looked = static_cast<std::int64_t>(hidden.size());
     finite.look(looked++, predictions_);
     const Tape::Mark mark = tape.mark();
     for (std::size_t first = 0; first < probes_.size();) {
