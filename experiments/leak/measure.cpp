@@ -31,14 +31,17 @@ class Share {
   double part_[2] = {}, all_[2] = {};
 };
 
-// What of the network's pass over x was first NaN or infinite: derivatives may well be 0 there, or
-// finite.
-void check_pass(const Network& network, const Tensor& x) {
+// The shape of what the network answers to x. Error with what of its pass was first NaN or
+// infinite: derivatives may well be 0 there, or finite.
+Shape checked_pass(const Network& network, const Tensor& x) {
   Tape tape(x.device(), x.dtype());
   const NoGrad no_grad(tape);
-  const std::string first = first_not_finite(
-      tape, {&network.parameters()}, [&] { network(tape.constant(x), Statistics::kMinibatch); });
+  Shape shape;
+  const std::string first = first_not_finite(tape, {&network.parameters()}, [&] {
+    shape = network(tape.constant(x), Statistics::kMinibatch).shape();
+  });
   SC_CHECK(first.empty(), "{}: {}", network.words(), first);
+  return shape;
 }
 
 // Which statistics of a norm are held.
@@ -111,7 +114,9 @@ class Meter {
   }
 
   void add(const Tensor& x) {
-    check_pass(network_, x);
+    output_ = checked_pass(network_, x);
+    SC_CHECK(output_[1] == field_.length(), "leak: an output of {}, where its field is of {}",
+             output_.str(), field_.length());
     std::vector<std::vector<double>> frozen;
     const auto keep = [&](std::size_t, std::span<const double> row) {
       frozen.emplace_back(row.begin(), row.end());
@@ -139,7 +144,6 @@ class Meter {
   void read(const Tensor& x, Reading& reading, const Visit& visit) {
     const std::int64_t length = x.shape()[1], channels = x.shape()[2];
     reading.profile.resize(static_cast<std::size_t>(2 * length - 1));
-    if (output_.rank() == 0) find_output(x);
     std::vector<std::int64_t> outputs;
     for (const std::int64_t position : asked_) {
       for (std::int64_t c = 0; c < output_[2]; ++c) outputs.push_back(position * output_[2] + c);
@@ -170,14 +174,6 @@ class Meter {
       }
       visit(row, values);
     });
-  }
-
-  void find_output(const Tensor& x) {
-    Tape tape(x.device(), x.dtype());
-    const NoGrad no_grad(tape);
-    output_ = network_(tape.constant(x), Statistics::kMinibatch).shape();
-    SC_CHECK(output_[1] == field_.length(), "leak: an output of {}, where its field is of {}",
-             output_.str(), field_.length());
   }
 
   const Network& network_;
