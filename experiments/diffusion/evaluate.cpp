@@ -68,10 +68,11 @@ Json evaluate_plans(const DiffusionSettings& settings, const Corridors& corridor
   task.add(corridors, corridors.trained(), settings.pairs, settings.plans);
   const std::int64_t count = std::ssize(task.ends) / 4;
   write_npy(folder.file("pairs.npy"), HostArray::from<std::int64_t>(task.pairs, {count, 2}));
+  const NoiseSchedule schedule(settings.steps);
+  const HostArray ends = HostArray::from<float>(task.ends, {count, 4});
   const auto planned = [&](const char* name, Statistics statistics) -> Json {
-    const HostArray plans = sample_plans(network, NoiseSchedule(settings.steps),
-                                         HostArray::from<float>(task.ends, {count, 4}),
-                                         settings.horizon(), statistics, settings.random_seed());
+    const HostArray plans = sample_plans(network, schedule, ends, settings.horizon(), statistics,
+                                         settings.random_seed());
     write_npy(folder.file(name), plans);
     return {{"held_out", judged(corridors, plans, 0, held_out, settings.plans)},
             {"trained", judged(corridors, plans, held_out, count, settings.plans)}};

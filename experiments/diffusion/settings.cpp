@@ -41,7 +41,10 @@ MemoryNeed memory_of(const DiffusionSettings& s) {
   constexpr double kFloat = 4;
   constexpr const char* kNetwork = "--dim, --multipliers or --kernel-size";
   const double l = d(s.horizon());
-  const UnetSize size = unet_size(s.network(), l);
+  const TemporalUnetConfig network = s.network();
+  const double parameters = unet_size(network, l).parameters;
+  // Noise and the steps between x and y, beside what the network makes.
+  const auto of_diffusion = [&](double samples) { return 6 * l * samples; };
   const double walks = d(s.walks) * d(s.walk_corridors) * d(s.steps_per_corridor);
   // x and y, and the numbers of the windows, one from each junction.
   const double windows = d(s.walks) * d(s.walk_corridors);
@@ -58,17 +61,17 @@ MemoryNeed memory_of(const DiffusionSettings& s) {
                           .channels = 2,
                           .rows = 2 * s.leak_outputs,
                           .given_model = true};
-  MemoryNeed need = memory_of(s.network(), asked);
+  MemoryNeed need = memory_of(network, asked);
   for (std::vector<MemoryPart>& phase : need) phase.push_back(data);
   need.push_back(
-      {trained_parameters("the network's weights in training", kNetwork, size.parameters),
-       kept_parameters("the average of the weights", kNetwork, size.parameters),
+      {trained_parameters("the network's weights in training", kNetwork, parameters),
+       kept_parameters("the average of the weights", kNetwork, parameters),
        arena_memory("the activations of a training step", "--batch or --corridors",
-                    d(s.batch) * (2 * size.activations + 10 * l)),
+                    activations(network, d(s.batch), l, true) + of_diffusion(d(s.batch))),
        steps, data});
-  need.push_back({kept_parameters("the network's weights", kNetwork, size.parameters),
+  need.push_back({kept_parameters("the network's weights", kNetwork, parameters),
                   arena_memory("the activations of all plans", "--pairs or --plans",
-                               plans * (size.activations + 10 * l)),
+                               activations(network, plans, l, false) + of_diffusion(plans)),
                   steps, data});
   return need;
 }

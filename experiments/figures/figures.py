@@ -397,7 +397,7 @@ def main(arguments):
                         "folder with localization.json, overlap.json, groups.json and crosstalk.json; "
                         "for leak also unet.json and diffusion.json")
     parser.add_argument("--seeds", help="of how many seeds, from 0, a figure is made (small: 3, but 5 "
-                        "for learning and stitching; else 1); of sweeps over seeds their presets say it")
+                        "for stitching; else 1); of sweeps over seeds their presets say it")
     parser.add_argument("--device", help="auto, cpu or cuda[:N]")
     parser.add_argument("--jobs", help="runs at once, 0 for one for each core, or one on a GPU; they "
                         "share --threads")

@@ -24,11 +24,11 @@ class FigureStitchingTest(FigureTest):
     def make(self, valid=None, trained=0.8, leak=leak_of, kernels=(3, 5), norms=NORMS, **how):
         place = self.folder / str(len(list(self.folder.iterdir())))
         of = {**VALID, **(valid or {})}
+        runs = [norm for norm in norms if norm != "group_population"]
+        twice = ["group"] if runs != list(norms) else []  # plan with population statistics, too
         return [make_planner(place / f"{kernel}-{norm}-{seed}", norm, seed, share, trained, kernel, leak,
-                             of["group_population"][seed] if (norm, "group_population") == (
-                                 "group", *set(norms) & {"group_population"}) else None, **how)
-                for kernel in kernels for norm in norms if norm != "group_population"
-                for seed, share in enumerate(of[norm])]
+                             of["group_population"][seed] if norm in twice else None, **how)
+                for kernel in kernels for norm in runs for seed, share in enumerate(of[norm])]
 
     def verdicts_of(self, **how):
         claims = figure_stitching.claims(planners.load_all(self.make(**how)))
