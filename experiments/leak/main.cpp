@@ -7,10 +7,10 @@
 #include <string>
 #include <tuple>
 
-#include "engine/finite.h"
 #include "engine/io/npy.h"
 #include "engine/io/output_file.h"
 #include "engine/say.h"
+#include "experiments/leak/inputs.h"
 #include "experiments/leak/measure.h"
 #include "experiments/leak/memory.h"
 #include "experiments/leak/settings.h"
@@ -20,8 +20,6 @@
 
 namespace sidechannel::experiments {
 namespace {
-
-constexpr Stream kLeakNoise{6};
 
 struct Arguments {
   Json given = Json::object();
@@ -96,36 +94,13 @@ std::unique_ptr<Network> thin_network(const LeakSettings& settings) {
   return std::make_unique<TemporalUnet>(Device::cpu(1), DType::kF32, config, 0);
 }
 
-// The samples whose statistics belong together.
-std::int64_t samples_of_set(const Network& network) {
-  std::int64_t most = 1;
-  for (const Network::Norm& norm : network.norms()) {
-    most = std::max(most, norm.options.samples_per_set);
-  }
-  return most;
-}
-
-// What a network expects of a length that it does not take; empty where it takes it.
-std::string objection(const Network& network, std::int64_t length) {
-  if (network.shortest() > network.stride()) {  // of one length alone
-    return length == network.shortest() ? "" : fmt::format("expected {}", network.shortest());
-  }
-  return length % network.stride() == 0
-             ? ""
-             : fmt::format("expected a multiple of {}, the network's stride", network.stride());
-}
-
-// Twice what the network hears, cut to what its layers take.
 std::int64_t length_of(const Network& network, const LeakSettings& settings) {
   if (settings.length > 0) {
     const std::string wrong = objection(network, settings.length);
     require(wrong.empty(), fmt::format("--length {}: {}", settings.length, wrong));
     return settings.length;
   }
-  if (network.shortest() > network.stride()) return network.shortest();
-  const Network::Reach reach = network.reach();
-  const std::int64_t stride = network.stride();
-  return (2 * (reach.left + reach.right + 1) + stride - 1) / stride * stride;
+  return natural_length(network);
 }
 
 // What is measured: the sizes of the file's sequences, or of noise. `channels` of the network.
@@ -193,32 +168,13 @@ void check_beyond(const Arguments& arguments, const LeakSize& size, const Networ
                       size.length, size.given_inputs ? "longer sequences" : "a larger --length"));
 }
 
-// Sets of samples, of noise or of a file's numbers.
+// Of noise or of a file's numbers.
 std::vector<Tensor> inputs_of(const Arguments& arguments, const LeakSettings& settings,
                               const LeakSize& size, const Device& device) {
-  std::vector<Tensor> inputs;
   const Shape shape{size.samples, size.length, size.channels};
-  if (size.given_inputs) {
-    const HostArray array = converted(read_npy(arguments.input), size.dtype);
-    const std::string wrong = first_not_finite(array);
-    SC_CHECK(wrong.empty(), "{}: holds {}", arguments.input, wrong);
-    const Tensor all = Tensor::from(device, array);
-    for (std::int64_t i = 0; i < size.inputs; ++i) {
-      inputs.push_back(all.slice(i * shape.size(), shape.size()).reshape(shape));
-    }
-    return inputs;
-  }
-  Random random(device, settings.random_seed());
-  for (std::int64_t i = 0; i < size.inputs; ++i) {
-    Tape tape(device, size.dtype);
-    // Channels of a position are neighbouring samples of the generator's sequences.
-    const Var noise = tape.normal({size.samples, size.length * size.channels}, kLeakNoise, random);
-    const Tensor kept(device, size.dtype, shape);
-    kept.copy_from(noise.value().reshape(shape));
-    inputs.push_back(kept);
-    random.advance(0, static_cast<std::uint32_t>(size.samples));
-  }
-  return inputs;
+  return size.given_inputs
+             ? sets_of(device, size.dtype, read_npy(arguments.input), shape, arguments.input)
+             : noise_sets(device, size.dtype, shape, size.inputs, settings.random_seed());
 }
 
 // With three decimals; but what is exactly 0 is 0, as nothing else is.

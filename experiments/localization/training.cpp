@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <limits>
-#include <memory>
 
 #include "experiments/run/progress.h"
 #include "experiments/run/training_loop.h"
@@ -77,6 +76,15 @@ std::string LocalizationStep::words(const std::vector<double>& measures) const {
                      std::isfinite(slope) ? "  interior slope " + share_text(slope) : "");
 }
 
+std::unique_ptr<LocalizationStep> step_of_run(const LocalizationSettings& settings,
+                                              Network& network, std::int64_t first) {
+  const bool curriculum = first < settings.curriculum_iterations;
+  return std::make_unique<LocalizationStep>(
+      network, curriculum ? settings.curriculum_rate() : settings.training_rate(), settings.batch,
+      curriculum ? settings.curriculum_length : settings.length, settings.random_seed(),
+      settings.input_options());
+}
+
 std::string training_notice(const LocalizationSettings& settings, double loss, double slope) {
   constexpr double kSomething = 0.05;  // of what there is to gain
   constexpr double kNoSlope = 0.05;
@@ -119,13 +127,7 @@ TrainingResult train(const LocalizationSettings& settings, Network& network, Run
        .steps = settings.total_iterations(),
        .kept = 3,
        .second_stage = settings.curriculum_iterations,
-       .make_step = [&](std::int64_t first) {
-         const bool curriculum = first < settings.curriculum_iterations;
-         return std::make_unique<LocalizationStep>(
-             network, curriculum ? settings.curriculum_rate() : settings.training_rate(),
-             settings.batch, curriculum ? settings.curriculum_length : settings.length,
-             settings.random_seed(), settings.input_options());
-       }});
+       .make_step = [&](std::int64_t first) { return step_of_run(settings, network, first); }});
   const double seconds = loop.run();
   save_model(folder.file(kModelFile), network);  // whatever lies there
   return {seconds, training_notice(settings, loop.shown()[2], loop.shown()[0])};

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,10 @@ class LocalizationStep : public RegressionStep {
  private:
   std::int64_t radius_;
 };
+
+// What makes the steps of a run from step `first` on, which begins its first stage or its second.
+std::unique_ptr<LocalizationStep> step_of_run(const LocalizationSettings& settings,
+                                              Network& network, std::int64_t first);
 
 // A trained network and how it came about.
 struct TrainingResult {

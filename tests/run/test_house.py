@@ -2,11 +2,13 @@
 
 import collections
 import re
+import subprocess
 import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("kernels", "engine", "models", "experiments")  # each knows those before it
+PYTHON = "engine/python/"  # which knows them all
 # Within experiments; figures and slurm are no C++.
 PROGRAMS = {"run": ("run",), "localization": ("run", "localization"), "overlap": ("run", "overlap"),
             "groups": ("run", "localization", "groups"), "leak": ("run", "leak"),
@@ -25,11 +27,26 @@ def files_with(words, *rooms):
     return {name for name, text in sources(*rooms) if re.search(words, text)}
 
 
+# What lies at the top, beside what git keeps for itself. pip looks for pyproject.toml there.
+TOP = {"bench", "docs", "engine", "experiments", "kernels", "models", "tests", "run", "CMakeLists.txt",
+       "CMakePresets.json", "pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"}
+
+
 class House(unittest.TestCase):
+    def test_the_top_level_is_what_it_was(self):
+        try:
+            files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True,
+                                   check=True).stdout.split("\n")
+        except (OSError, subprocess.CalledProcessError):
+            self.skipTest("not a checkout of git")
+        self.assertEqual({file.split("/")[0] for file in files if file and not file.startswith(".")}, TOP)
+
     def test_no_include_goes_up(self):
         for name, text in sources(*ROOMS):
-            place = ROOMS.index(name.split("/")[0])
+            place = len(ROOMS) if name.startswith(PYTHON) else ROOMS.index(name.split("/")[0])
             for included in INCLUDE.findall(text):
+                self.assertFalse(included.startswith(PYTHON) and not name.startswith(PYTHON),
+                                 f"{name} includes {included}")
                 room = included.split("/")[0]
                 if (ROOT / included).exists():
                     self.assertIn(room, ROOMS[:place + 1], f"{name} includes {included}")
