@@ -59,7 +59,7 @@ class Grown : public harness::FolderTest {
 // --- localization -------------------------------------------------------------------------------
 
 // Lines of metrics.jsonl after 7, 14, ... steps, and after the last, which is none of these.
-class Localization : public Grown {
+class LocalizationGrowth : public Grown {
  protected:
   static constexpr const char* kTiny =
       " --length 20 --depth 4 --channels 8 --kernel-size 3 --batch 4 --iterations 50 "
@@ -118,7 +118,7 @@ class Localization : public Grown {
   }
 };
 
-TEST_F(Localization, AFinishedRunGrows) {
+TEST_F(LocalizationGrowth, AFinishedRunGrows) {
   done("short");
   grows("short", "--iterations 80");
   expect_same_files(path("longer"), path("grown"), {"config.json"});
@@ -136,7 +136,7 @@ TEST_F(Localization, AFinishedRunGrows) {
   refused("grown", "", "with other settings (iterations is 84 there, 50 here)");
 }
 
-TEST_F(Localization, SaysSo) {
+TEST_F(LocalizationGrowth, SaysSo) {
   done("run");
   const std::string grows = path("run") + ": --iterations grows from 50 to 56\n";
   EXPECT_EQ(run("run", "--iterations 56 --check").code, 0);
@@ -146,7 +146,7 @@ TEST_F(Localization, SaysSo) {
   EXPECT_TRUE(has(resumed.err, "train: resumed at step 51"));
 }
 
-TEST_F(Localization, SoDoesOneThatIsNotFinished) {
+TEST_F(LocalizationGrowth, SoDoesOneThatIsNotFinished) {
   for (const Words& before : {Words{}, Words{"train"}, Words{"train", "probe"}}) {
     SCOPED_TRACE(before.size());
     fs::remove_all(path("short"));
@@ -156,7 +156,7 @@ TEST_F(Localization, SoDoesOneThatIsNotFinished) {
   }
 }
 
-TEST_F(Localization, ACurriculumStaysAsItIs) {
+TEST_F(LocalizationGrowth, ACurriculumStaysAsItIs) {
   const std::string curriculum =
       " --curriculum-iterations 10 --curriculum-length 8 --curriculum-learning-rate 1e-3 "
       "--warmup 30";
@@ -167,7 +167,7 @@ TEST_F(Localization, ACurriculumStaysAsItIs) {
   grows("short", "--schedule tail --iterations 66" + curriculum);
 }
 
-TEST_F(Localization, ProbesGrowAlone) {
+TEST_F(LocalizationGrowth, ProbesGrowAlone) {
   done("short");
   const auto trained = fs::last_write_time(path("short/checkpoint.safetensors"));
   grows("short", "--probe-iterations 33");
@@ -178,19 +178,19 @@ TEST_F(Localization, ProbesGrowAlone) {
   expect_same("longer", "short");
 }
 
-TEST_F(Localization, ProbesWhoseRateHasFallenAreMadeAnew) {
+TEST_F(LocalizationGrowth, ProbesWhoseRateHasFallenAreMadeAnew) {
   done("short", "--probe-schedule tail");
   grows("short", "--probe-schedule tail --probe-iterations 33");
 }
 
-TEST_F(Localization, BothMayGrow) {
+TEST_F(LocalizationGrowth, BothMayGrow) {
   done("short");
   grows("short", "--iterations 57 --probe-iterations 21");
   done("short", "--probe-iterations 21");
   grows("short", "--iterations 57 --probe-iterations 21");
 }
 
-TEST_F(Localization, CommandByCommand) {
+TEST_F(LocalizationGrowth, CommandByCommand) {
   done("whole", "--iterations 80 --probe-iterations 33");
   done("run");
   const std::string more = "--iterations 80 --probe-iterations 33";
@@ -212,7 +212,7 @@ TEST_F(Localization, CommandByCommand) {
   expect_same("whole", "run");
 }
 
-TEST_F(Localization, ATailThatHasBegunIsRefused) {
+TEST_F(LocalizationGrowth, ATailThatHasBegunIsRefused) {
   done("short", "--schedule tail");
   refused("short", "--schedule tail --iterations 80",
           "of --iterations 50 that cannot grow to 80: its step 50 had a lower learning rate than a "
@@ -232,7 +232,7 @@ TEST_F(Localization, ATailThatHasBegunIsRefused) {
   done("short", "--schedule tail");  // it is as it was
 }
 
-TEST_F(Localization, WhatElseIsRefused) {
+TEST_F(LocalizationGrowth, WhatElseIsRefused) {
   done("run");
   refused("run", "--iterations 80 --seed 1 --batch 2",
           "with other settings (batch is 4 there, 2 here; 1 more differ)");
@@ -243,7 +243,7 @@ TEST_F(Localization, WhatElseIsRefused) {
 }
 
 // Killed while it grows, before config.json said so: the shorter run is there.
-TEST_F(Localization, UntilItHasGrownItIsTheShorterOne) {
+TEST_F(LocalizationGrowth, UntilItHasGrownItIsTheShorterOne) {
   done("short");
   fs::copy(path("short"), path("run"), fs::copy_options::recursive);
   for (const char* name : {"summary.json", "model.safetensors", "probes.safetensors"}) {
@@ -258,7 +258,7 @@ TEST_F(Localization, UntilItHasGrownItIsTheShorterOne) {
 }
 
 // An earlier version's last state has no averages of the steps since the last but one line.
-TEST_F(Localization, AnEarlierVersionsRunStaysAsItIs) {
+TEST_F(LocalizationGrowth, AnEarlierVersionsRunStaysAsItIs) {
   done("run");
   const std::string file = path("run/checkpoint.safetensors");
   SafetensorsFile state = read_safetensors(file);
@@ -277,7 +277,7 @@ TEST_F(Localization, AnEarlierVersionsRunStaysAsItIs) {
 
 // --- overlap and diffusion ----------------------------------------------------------------------
 
-class OverlapGrown : public Grown {
+class OverlapGrowth : public Grown {
  protected:
   Words line(const std::string& name, const std::string& more,
              const std::string& command = "run") const {
@@ -302,7 +302,7 @@ class OverlapGrown : public Grown {
   }
 };
 
-TEST_F(OverlapGrown, AllOfItsNetworks) {
+TEST_F(OverlapGrowth, AllOfItsNetworks) {
   ASSERT_EQ(run("whole", "--iterations 70").code, 0);
   ASSERT_EQ(run("run").code, 0);
   ASSERT_EQ(run("parts", "--stop-after 9").code, kInterrupted);
@@ -330,7 +330,7 @@ TEST_F(OverlapGrown, AllOfItsNetworks) {
   expect_same("whole", "planned");
 }
 
-TEST_F(OverlapGrown, OrNoneOfThem) {
+TEST_F(OverlapGrowth, OrNoneOfThem) {
   ASSERT_EQ(run("run", "--schedule tail --overlaps 3").code, 0);
   const std::string before = content_of(path("run/config.json"));
   expect_refusal(
@@ -343,7 +343,7 @@ TEST_F(OverlapGrown, OrNoneOfThem) {
   EXPECT_TRUE(has(run("run", "--schedule tail --overlaps 3").out, "done already"));
 }
 
-class DiffusionGrown : public Grown {
+class DiffusionGrowth : public Grown {
  protected:
   Words line(const std::string& name, const std::string& more) const {
     return words(
@@ -367,7 +367,7 @@ class DiffusionGrown : public Grown {
   }
 };
 
-TEST_F(DiffusionGrown, WithItsAverageAndItsLeak) {
+TEST_F(DiffusionGrowth, WithItsAverageAndItsLeak) {
   ASSERT_EQ(run("whole", "--iterations 36").code, 0);
   for (const char* name : {"run", "parts", "killed"}) ASSERT_EQ(run(name).code, 0);
   ASSERT_EQ(run("run", "--iterations 36").code, 0);
@@ -389,7 +389,7 @@ TEST_F(DiffusionGrown, WithItsAverageAndItsLeak) {
 
 // --- --from -------------------------------------------------------------------------------------
 
-using LocalizationFrom = Localization;
+using LocalizationFrom = LocalizationGrowth;
 
 TEST_F(LocalizationFrom, ItsOwnInitialWeightsChangeNothing) {
   done("run");
@@ -472,7 +472,7 @@ TEST_F(LocalizationFrom, AnotherNetworkIsRefused) {
                  fmt::format("cannot read {}: No such file or directory", path("none")));
 }
 
-using OverlapFrom = OverlapGrown;
+using OverlapFrom = OverlapGrowth;
 
 TEST_F(OverlapFrom, AllNetworksBeginWithTheFile) {
   ASSERT_EQ(run("run").code, 0);
@@ -505,7 +505,7 @@ TEST_F(OverlapFrom, AllNetworksBeginWithTheFile) {
   EXPECT_FALSE(fs::exists(path("other")));
 }
 
-using DiffusionFrom = DiffusionGrown;
+using DiffusionFrom = DiffusionGrowth;
 
 TEST_F(DiffusionFrom, BeginsWithTheFile) {
   ASSERT_EQ(run("run", "--iterations 36").code, 0);
