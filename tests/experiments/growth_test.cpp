@@ -14,7 +14,6 @@
 #include "experiments/run/interrupt.h"
 #include "experiments/run/run_folder.h"
 #include "models/model_file.h"
-#include "models/temporal_unet.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 
@@ -28,7 +27,6 @@ using harness::expect_same_files;
 using harness::has;
 using harness::ProgramResult;
 using harness::run_program;
-using harness::with;
 using harness::Words;
 using harness::words;
 
