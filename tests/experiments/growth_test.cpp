@@ -189,9 +189,14 @@ TEST_F(LocalizationGrowth, BothMayGrow) {
 }
 
 TEST_F(LocalizationGrowth, CommandByCommand) {
-  done("whole", "--iterations 80 --probe-iterations 33");
-  done("run");
   const std::string more = "--iterations 80 --probe-iterations 33";
+  const auto each = [&](const std::string& name) {
+    for (const char* command : {"train", "probe", "map"}) {
+      EXPECT_EQ(run(name, more, command).code, 0) << command;
+    }
+  };
+  each("whole");
+  done("run");
   refused("run", more, "with other settings (iterations is 50 there, 80 here)", "probe");
   refused("run", "--probe-iterations 33",
           "with other settings (probe_iterations is 20 there, 33 here)", "map");
@@ -204,9 +209,7 @@ TEST_F(LocalizationGrowth, CommandByCommand) {
     expect_refusal(run("run", more, command), "localization", 1,
                    path("run") + " has no " + missing);
   }
-  for (const char* command : {"train", "probe", "map"}) {
-    EXPECT_EQ(run("run", more, command).code, 0) << command;
-  }
+  each("run");
   expect_same("whole", "run");
 }
 
@@ -444,17 +447,17 @@ TEST_F(LocalizationFrom, GoesOnWithThem) {
   // Nor one of its own instead, nor before there are any to go on with.
   done("own");
   EXPECT_TRUE(has(run("own", from).err, " holds a run with other settings (from is null there, "));
-  ASSERT_EQ(run("killed", "--from " + path("away.safetensors") + " --stop-after 1").code,
+  ASSERT_EQ(run("begun", "--from " + path("away.safetensors") + " --stop-after 1").code,
             kInterrupted);
-  for (const fs::directory_entry& entry : fs::directory_iterator(path("killed"))) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(path("begun"))) {
     if (entry.path().filename() != "config.json") fs::remove_all(entry.path());
   }
-  expect_refusal(run("killed"), "localization", 1,
-                 path("killed") +
+  expect_refusal(run("begun"), "localization", 1,
+                 path("begun") +
                      " has no model-initial.safetensors yet; run with --from once "
                      "more");
-  done("killed", "--from " + path("away.safetensors"));
-  expect_same("whole", "killed");
+  done("begun", "--from " + path("away.safetensors"));
+  expect_same("whole", "begun");
 }
 
 TEST_F(LocalizationFrom, AnotherNetworkIsRefused) {
@@ -518,7 +521,7 @@ TEST_F(DiffusionFrom, BeginsWithTheFile) {
   for (const auto& [other, theirs] : {std::pair{"--dim 4", "--dim 8"},
                                       {"--steps 4", "--steps 3"},
                                       {"--multipliers 1,2,2", "--multipliers 1,2"},
-                                      {"--kernel-size 5", "--kernel-size 3"}}) {
+                                      {"--kernel-size 3", "--kernel-size 5"}}) {
     expect_refusal(run("other", fmt::format("{} {}", other, trained)), "diffusion", 2,
                    fmt::format("{}: {} holds a network with {}", other,
                                path("run/model.safetensors"), theirs));
