@@ -10,6 +10,7 @@
 #include "engine/say.h"
 #include "experiments/diffusion/evaluate.h"
 #include "experiments/leak/measure.h"
+#include "experiments/run/beginning.h"
 #include "experiments/run/flags.h"
 #include "experiments/run/program.h"
 #include "experiments/run/progress.h"
@@ -28,25 +29,55 @@ std::string snapshot_of(std::int64_t step) {
   return fmt::format("model-{:07}.safetensors", step);
 }
 
-// When the network is kept, to be measured: before, while and after it learns.
+// When the network is kept, to be measured: before, while and after it learns. But for the last not
+// by how long it is to learn, which may grow.
 std::vector<std::int64_t> snapshots_of(const DiffusionSettings& settings) {
   std::vector<std::int64_t> steps = {0};
-  for (const double share : {0.01, 0.03, 0.1, 0.3, 1.0}) {
-    const auto step = std::llround(share * static_cast<double>(settings.iterations));
-    if (step > steps.back()) steps.push_back(step);
+  for (std::int64_t ten = 10; 3 * ten < settings.iterations; ten *= 10) {
+    steps.push_back(3 * ten);
+    if (10 * ten < settings.iterations) steps.push_back(10 * ten);
   }
+  steps.push_back(settings.iterations);
   return steps;
 }
 
-// Trains, and leaves the network with the average of its weights.
+std::vector<Growth> growth_of(const DiffusionSettings& settings) {
+  return {{.setting = "iterations",
+           .state = kCheckpointFile,
+           .rate = settings.training_rate(),
+           .by = "schedule",
+           .results = {kSummary, kModelFile}}};
+}
+
+// The network in the file that a run is to begin with; null where that is not named.
+std::unique_ptr<Network> given_network(const DiffusionSettings& settings, const Device& device,
+                                       const std::string& path) {
+  if (path.empty()) return nullptr;
+  std::unique_ptr<Network> network =
+      load_network(path, device, DType::kF32, {settings.norm, settings.groups});
+  const auto* found = dynamic_cast<const TemporalUnet*>(network.get());
+  require(found != nullptr && found->config().transition == settings.network().transition,
+          fmt::format("--from {}: no network of the program diffusion", path));
+  const TemporalUnetConfig& config = found->config();
+  const Json mine = to_json(settings);
+  require_same(mine, "dim", config.dim, path);
+  require_same(mine, "multipliers", fmt::format("{}", fmt::join(config.multipliers, ",")), path);
+  require_same(mine, "kernel_size", config.kernel_size, path);
+  require_same(mine, "norm", name_of(config.norm), path);
+  if (settings.has_groups()) require_same(mine, "groups", config.groups, path);
+  require_same(mine, "steps", config.steps, path);
+  return network;
+}
+
+// Trains, and leaves the network with the average of its weights. `from`: see begin().
 double train(const DiffusionSettings& settings, const Corridors& corridors, TemporalUnet& network,
-             RunFolder& folder) {
+             RunFolder& folder, const Network* from) {
   const std::vector<std::int64_t> snapshots = snapshots_of(settings);
-  if (!folder.has(snapshot_of(0))) save_model(folder.file(snapshot_of(0)), network);
+  begin(network, folder, snapshot_of(0).c_str(), from);
   DiffusionStep* step = nullptr;
   TrainingLoop loop(settings, folder,
                     {.phase = "train",
-                     .state_file = "checkpoint.safetensors",
+                     .state_file = kCheckpointFile,
                      .steps = settings.iterations,
                      .kept = 1,
                      .make_step =
@@ -92,7 +123,7 @@ std::string words(const Json& judged) {
                      share_text(judged["solved"].get<double>()));
 }
 
-int run(const RunFlags& flags) {
+int run(const RunFlags& flags, const std::string& from) {
   auto settings = resolve<DiffusionSettings>(flags);
   const Device device = choose_device(settings, flags.check);
   const fs::path out =
@@ -101,19 +132,23 @@ int run(const RunFlags& flags) {
                         : flags.out;
   const MemoryNeed memory = memory_of(settings);
   require_memory(memory, device);
+  const std::unique_ptr<Network> given = given_network(settings, device, from);
+  const Json described = beginning_with(from, to_json(settings));
+  const Resume resume = flags.resume_policy();
+  const std::vector<Growth> growth = growth_of(settings);
   if (flags.check) {
-    require_folder_for(out, to_json(settings), flags.resume_policy());
+    require_folder_for(out, described, resume, do_not_matter(), growth);
     say("{}\n", checked_memory(memory, device.is_cuda()));
     return 0;
   }
-  RunFolder folder(out, to_json(settings), device, flags.resume_policy());
+  RunFolder folder(out, described, device, resume, do_not_matter(), origin_of(from), growth);
   if (folder.has(kSummary)) {  // which is written last
     say("{}: done already, see {}\n", out.string(), kSummary);
     return 0;
   }
   const Corridors corridors(settings.world(), settings.random_seed());
   TemporalUnet network(device, DType::kF32, settings.network(), settings.random_seed());
-  const double seconds = train(settings, corridors, network, folder);
+  const double seconds = train(settings, corridors, network, folder, given.get());
   const SafetensorsFile file = read_safetensors(folder.file(kModelFile));
   const TemporalUnet planner(device, DType::kF32, settings.network(), file.tensors, kModelFile);
   const Json plans = evaluate_plans(settings, corridors, planner, folder);
@@ -138,6 +173,7 @@ int run(const RunFlags& flags) {
 
 int main_program(int argc, char** argv) {
   RunFlags flags;
+  std::string from;
   CLI::App app{
       "Trains a temporal U-Net to plan by diffusion on corridors, and measures how it plans and\n"
       "how much it hears from beyond its receptive field."};
@@ -145,11 +181,12 @@ int main_program(int argc, char** argv) {
   const std::vector<Setting>& settings = all_settings<DiffusionSettings>();
   CLI::App* run_command = app.add_subcommand("run", "train, plan and measure");
   add_run_flags(*run_command, settings, "runs/PRESET-diffusion-NORM-seedN", flags);
+  add_from_flag(*run_command, from);
   CLI::App* print = app.add_subcommand("settings", "print what a preset and flags come to");
   add_preset_flags(*print, settings, flags);
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
   if (*print) return print_settings<DiffusionSettings>(flags);
-  return run(flags);
+  return run(flags, from);
 }
 
 }  // namespace

@@ -43,7 +43,8 @@ struct DiffusionSettings : RunSettings {
   SETTING(std::string, schedule, "tail", "how it moves; tail: 70 % constant, then linear to 5 %",
           OneOf{{"constant", "tail"}});
   SETTING(std::int64_t, warmup, 0, "steps of linear warm-up", Whole{0, kMostSteps});
-  SETTING(std::int64_t, iterations, 4000, "training steps", Whole{1, kMostSteps});
+  SETTING(std::int64_t, iterations, 4000, "training steps; a run may be given more later",
+          Whole{1, kMostSteps});
   SETTING(double, ema_decay, 0.995, "of the average of the weights, which plans", Real{0, 1, true});
   SETTING(std::int64_t, ema_every, 10, "training steps between its updates", Whole{1, kMostSteps});
   SETTING(std::int64_t, ema_from, 500, "training steps until it begins", Whole{0, kMostSteps});

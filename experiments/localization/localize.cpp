@@ -21,6 +21,21 @@ void expect(const RunFolder& folder, const char* file, const char* instead) {
 
 }  // namespace
 
+std::vector<Growth> growth_of(const LocalizationSettings& settings) {
+  return {{.setting = "iterations",
+           .state = kCheckpointFile,
+           .rate = settings.training_rate(),
+           .before = settings.curriculum_iterations,
+           .by = "schedule",
+           .results = {"summary.json", kModelFile, kProbesFile}},
+          {.setting = "probe_iterations",
+           .state = kProbesCheckpoint,
+           .rate = settings.probe_rate(),
+           .by = "probe_schedule",
+           .anew = true,
+           .results = {"summary.json", kProbesFile}}};
+}
+
 void keep_model(const RunFolder& folder, const Network& network, const std::string& source) {
   const std::filesystem::path kept = folder.file(kModelFile);
   if (!folder.has(kModelFile)) save_model(kept, network);
@@ -75,7 +90,7 @@ std::unique_ptr<Network> given_model(const LocalizationSettings& settings, const
 }
 
 Json run_localization(const LocalizationSettings& settings, RunFolder& folder, const Device& device,
-                      Phases phases, const std::string& model) {
+                      Phases phases, const std::string& model, const Network* from) {
   std::unique_ptr<Network> network;
   // A run whose model was given goes on with it, named again or not.
   const bool given = folder.config().contains(kGivenModel);
@@ -100,7 +115,7 @@ Json run_localization(const LocalizationSettings& settings, RunFolder& folder, c
   std::string notice;
   if (!network && (phases == Phases::kTrain || phases == Phases::kAll)) {
     network = settings.make_network(device);
-    const TrainingResult result = train(settings, *network, folder);
+    const TrainingResult result = train(settings, *network, folder, from);
     seconds += result.seconds;
     notice = result.notice;
     if (!notice.empty()) note("{}\n", notice);
@@ -112,7 +127,7 @@ Json run_localization(const LocalizationSettings& settings, RunFolder& folder, c
 
   Probes probes(settings, device);
   if (phases == Phases::kMap && probes.size() > 0) {
-    expect(folder, "probes.safetensors", "`localization probe` first");
+    expect(folder, kProbesFile, "`localization probe` first");
   }
   if (probes.size() > 0) seconds += train_probes(settings, *network, probes, folder);
   if (phases == Phases::kProbe) return {};

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "experiments/localization/settings.h"
 #include "experiments/run/run_folder.h"
@@ -13,6 +14,9 @@ namespace sidechannel::experiments {
 enum class LocalizationPhases { kTrain, kProbe, kMap, kAll };
 
 inline constexpr const char* kGivenModel = "model";  // in config.json, of a run that did not train
+
+// The trainings of a run, which may grow.
+std::vector<Growth> growth_of(const LocalizationSettings& settings);
 
 // The network in a file, which must be the one that the settings describe: UsageError that names
 // what differs.
@@ -31,9 +35,9 @@ void keep_model(const RunFolder& folder, const Network& network, const std::stri
 // them, and refuses others.
 //
 // `settings` are the folder's, on `device` (see choose_device). Throws Interrupted when a signal
-// asks for it, Error and UsageError otherwise.
+// asks for it, Error and UsageError otherwise. `from`: see begin().
 Json run_localization(const LocalizationSettings& settings, RunFolder& folder, const Device& device,
                       LocalizationPhases phases = LocalizationPhases::kAll,
-                      const std::string& model = "");
+                      const std::string& model = "", const Network* from = nullptr);
 
 }  // namespace sidechannel::experiments

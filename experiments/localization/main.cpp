@@ -14,6 +14,7 @@
 #include "experiments/localization/memory.h"
 #include "experiments/localization/paths.h"
 #include "experiments/localization/training.h"
+#include "experiments/run/beginning.h"
 #include "experiments/run/flags.h"
 #include "experiments/run/interrupt.h"
 #include "experiments/run/program.h"
@@ -28,6 +29,7 @@ using Phases = LocalizationPhases;
 struct Arguments {
   RunFlags run;
   std::string model;
+  std::string from;
   std::string input;
   std::string output;
 };
@@ -42,24 +44,34 @@ int run(const Arguments& arguments, Phases phases) {
           : arguments.run.out;
   const std::string where = out.string();
   require_memory(memory, device);
-  Json origin = Json::object();
+  require(arguments.from.empty() || arguments.model.empty(),
+          "--from: has no effect with --model, which is not trained");
+  Json origin = origin_of(arguments.from);
+  std::unique_ptr<Network> from;
+  if (!arguments.from.empty()) from = given_model(settings, device, arguments.from);
   if (!arguments.model.empty()) {
     origin[kGivenModel] = arguments.model;
     given_model(settings, device, arguments.model);  // before a folder is made for it
   }
+  const Json described = beginning_with(arguments.from, to_json(settings));
+  const Resume resume = arguments.run.resume_policy();
+  const std::vector<Growth> growth = growth_of(settings);
+  // What an earlier phase trains does not grow where this call leaves that out.
+  const std::ptrdiff_t left_out = phases == Phases::kProbe ? 1 : phases == Phases::kMap ? 2 : 0;
+  require_folder_for(out, described, resume, do_not_matter(),
+                     std::vector<Growth>(growth.begin() + left_out, growth.end()));
   if (arguments.run.check) {
-    require_folder_for(out, to_json(settings), arguments.run.resume_policy());
     say("{}\n", checked_memory(memory, device.is_cuda()));
     return 0;
   }
-  RunFolder folder(out, to_json(settings), device, arguments.run.resume_policy(), do_not_matter(),
-                   origin);
+  RunFolder folder(out, described, device, resume, do_not_matter(), origin, growth);
   if (phases == Phases::kAll && arguments.model.empty() && folder.has("summary.json") &&
       folder.has(kInitialModelFile) && fault_of_localization(folder.path()).empty()) {
     say("{}: done already, see summary.json\n", where);
     return 0;
   }
-  const Json summary = run_localization(settings, folder, device, phases, arguments.model);
+  const Json summary =
+      run_localization(settings, folder, device, phases, arguments.model, from.get());
   if (phases == Phases::kTrain) {
     say("trained: {}/model.safetensors\n", where);
   } else if (phases == Phases::kProbe) {
@@ -190,6 +202,7 @@ int main_program(int argc, char** argv) {
     add_run_flags(*command, all_settings<LocalizationSettings>(), "runs/PRESET-NORM-seedN",
                   arguments.run);
   }
+  for (CLI::App* command : {train, all}) add_from_flag(*command, arguments.from);
   for (CLI::App* command : {probe, map, all}) {
     command->add_option("--model", arguments.model, "weights to use instead of training");
   }

@@ -246,7 +246,7 @@ double train_probes(const LocalizationSettings& settings, const Network& network
                     RunFolder& folder) {
   TrainingLoop loop(settings, folder,
                     {.phase = "probe",
-                     .state_file = "probes_checkpoint.safetensors",
+                     .state_file = kProbesCheckpoint,
                      .steps = settings.probe_iterations,
                      .keeps_failure = false,
                      .make_step = [&](std::int64_t /*first*/) {
@@ -256,7 +256,7 @@ double train_probes(const LocalizationSettings& settings, const Network& network
   SafetensorsFile file;
   probes.parameters().save(file.tensors);
   file.metadata["format"] = "pt";
-  write_safetensors(folder.file("probes.safetensors"), file);  // whatever lies there
+  write_safetensors(folder.file(kProbesFile), file);  // whatever lies there
   return seconds;
 }
 

@@ -10,6 +10,9 @@
 
 namespace sidechannel::experiments {
 
+inline constexpr const char* kProbesFile = "probes.safetensors";
+inline constexpr const char* kProbesCheckpoint = "probes_checkpoint.safetensors";
+
 // The probes of a network, one for each probed layer i of its hidden activations z(1) .. z(d-1).
 // Parameters: layers.{i}.0.*, layers.{i}.1.*, layers.{i}.2.*
 class Probes {

@@ -61,7 +61,8 @@ struct LocalizationSettings : RunSettings {
   SETTING(std::string, schedule, "tail", "how it moves; tail: 70 % constant, then linear to 5 %",
           OneOf{{"constant", "tail"}});
   SETTING(std::int64_t, warmup, 0, "steps of linear warm-up", Whole{0, kMostSteps});
-  SETTING(std::int64_t, iterations, 10000, "training steps", Whole{1, kMostSteps});
+  SETTING(std::int64_t, iterations, 10000, "training steps; a run may be given more later",
+          Whole{1, kMostSteps});
   SETTING(std::int64_t, curriculum_length, 0, "sequence length of a first stage",
           Whole{0, kMostLength}, OnlyWhen{"--curriculum-iterations", &Self::has_curriculum});
   SETTING(std::int64_t, curriculum_iterations, 0, "steps of the first stage, 0 for none",
@@ -76,8 +77,8 @@ struct LocalizationSettings : RunSettings {
           Whole{1, kMostChannels});
   SETTING(std::int64_t, probe_batch, 8, "sequences in a step of the probes' training",
           Whole{1, kMostBatch});
-  SETTING(std::int64_t, probe_iterations, 2000, "steps of the probes' training",
-          Whole{1, kMostSteps});
+  SETTING(std::int64_t, probe_iterations, 2000,
+          "steps of the probes' training; it may be given more", Whole{1, kMostSteps});
   SETTING(double, probe_learning_rate, 1e-3, "Adam's base learning rate for the probes",
           Real{kLowestRate, kHighestRate, true});
   SETTING(std::string, probe_schedule, "constant", "how that moves", OneOf{{"constant", "tail"}});

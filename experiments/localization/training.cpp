@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "experiments/run/beginning.h"
 #include "experiments/run/progress.h"
 #include "experiments/run/training_loop.h"
 
@@ -117,13 +118,14 @@ std::string training_notice(const LocalizationSettings& settings, double loss, d
       what, settings.seed == INT64_MAX ? 0 : settings.seed + 1, settings.learning_rate / 2);
 }
 
-TrainingResult train(const LocalizationSettings& settings, Network& network, RunFolder& folder) {
+TrainingResult train(const LocalizationSettings& settings, Network& network, RunFolder& folder,
+                     const Network* from) {
   // Before the loop takes a state that is there: a run that goes on finds it, or makes it again.
-  if (!folder.has(kInitialModelFile)) save_model(folder.file(kInitialModelFile), network);
+  begin(network, folder, kInitialModelFile, from);
   TrainingLoop loop(
       settings, folder,
       {.phase = "train",
-       .state_file = "checkpoint.safetensors",
+       .state_file = kCheckpointFile,
        .steps = settings.total_iterations(),
        .kept = 3,
        .second_stage = settings.curriculum_iterations,

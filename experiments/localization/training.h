@@ -48,8 +48,9 @@ struct TrainingResult {
 
 // Trains `network`, which has its initial weights, as `settings` say, in `folder`:
 // model-initial.safetensors before the first step, metrics.jsonl, checkpoint.safetensors and, at
-// the end, model.safetensors. Continues where an earlier call stopped.
-TrainingResult train(const LocalizationSettings& settings, Network& network, RunFolder& folder);
+// the end, model.safetensors. Continues where an earlier call stopped. `from`: see begin().
+TrainingResult train(const LocalizationSettings& settings, Network& network, RunFolder& folder,
+                     const Network* from = nullptr);
 
 // Words about a network that has learned nothing, of whatever shape the failure is: a loss hardly
 // below that of answering the mean position everywhere, measured by what there is to gain: all of

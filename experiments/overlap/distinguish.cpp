@@ -2,7 +2,9 @@
 
 #include <cmath>
 
+#include "engine/io/safetensors.h"
 #include "engine/say.h"
+#include "experiments/run/beginning.h"
 #include "experiments/run/evaluation_loop.h"
 #include "experiments/run/progress.h"
 #include "experiments/run/training_loop.h"
@@ -93,12 +95,24 @@ DistinguishStep::DistinguishStep(Localizer& network, const LearningRate& rate, s
               Tape& tape, const Random& random) { return network(source(tape, random, pairs)); },
           rate, seed) {}
 
+std::vector<Growth> growth_of(const OverlapSettings& settings) {
+  return {{.setting = "iterations",
+           .state = kCheckpointFile,
+           .rate = settings.training_rate(),
+           .by = "schedule",
+           .results = {"result.json", kModelFile}}};
+}
+
 Json distinguish(const OverlapSettings& settings, std::int64_t overlap, RunFolder& folder,
                  const Device& device) {
   Localizer network(device, DType::kF32, settings.network(), settings.random_seed());
+  if (begins_with_a_file(folder)) {
+    const std::filesystem::path path = folder.path().parent_path() / kInitialModelFile;
+    network.parameters().load(read_safetensors(path).tensors, path.string());
+  }
   TrainingLoop training(settings, folder,
                         {.phase = "train",
-                         .state_file = "checkpoint.safetensors",
+                         .state_file = kCheckpointFile,
                          .steps = settings.iterations,
                          .kept = 1,
                          .make_step = [&](std::int64_t /*first*/) {

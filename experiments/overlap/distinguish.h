@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "experiments/overlap/settings.h"
 #include "experiments/run/run_folder.h"
 #include "experiments/run/training_step.h"
@@ -30,12 +32,16 @@ class DistinguishStep : public RegressionStep {
                   std::int64_t overlap, std::uint64_t seed);
 };
 
+// The training of one overlap, which may grow.
+std::vector<Growth> growth_of(const OverlapSettings& settings);
+
 // Trains a network on pairs with this overlap and tests it on fresh ones, in a folder of their own
 // (config.json, metrics.jsonl, checkpoints, model.safetensors, result.json). Returns result.json:
 // "overlap", "length", "mse" (mean squared error over both answers), "mean" and "variance" of the
 // two answers, "pairs" tested, "seed", "seconds" and "notice" (words about a network that learned
 // nothing, or null). Continues where an earlier call stopped; throws Interrupted when a signal asks
-// for it.
+// for it. A run that begins with a file's weights finds them in the sweep's folder, in which
+// `folder` lies, under kInitialModelFile.
 Json distinguish(const OverlapSettings& settings, std::int64_t overlap, RunFolder& folder,
                  const Device& device);
 

@@ -9,6 +9,7 @@
 #include "engine/io/npy.h"
 #include "engine/say.h"
 #include "experiments/overlap/distinguish.h"
+#include "experiments/run/beginning.h"
 #include "experiments/run/program.h"
 #include "experiments/run/progress.h"
 #include "experiments/run/summary.h"
@@ -24,36 +25,95 @@ constexpr const char* kSummary = "summary.json";
 struct Arguments {
   RunFlags run;
   SweepFlags sweep;
+  std::string from;
 };
 
-// Those of the folder of one overlap.
-Json settings_of(const OverlapSettings& settings, std::int64_t overlap) {
+// Those of the sweep in the folder; none where there is none.
+Json settings_in(const fs::path& folder) {
+  if (!fs::exists(folder / kConfigFile)) return Json::object();
+  const std::string source = (folder / kConfigFile).string();
+  return object_member(read_json(source), "settings", source);
+}
+
+// The network in the file that a sweep is to begin with; null where that is not named.
+std::unique_ptr<Network> given_network(const OverlapSettings& settings, const std::string& path) {
+  if (path.empty()) return nullptr;
+  std::unique_ptr<Network> network = load_network(path, Device::cpu(1), DType::kF32);
+  const auto* found = dynamic_cast<const Localizer*>(network.get());
+  require(found != nullptr && found->config().norm == NormKind::kPack,
+          fmt::format("--from {}: no network of the program overlap", path));
+  const Json mine = to_json(settings);
+  require_same(mine, "depth", found->config().depth, path);
+  require_same(mine, "channels", found->config().channels, path);
+  require_same(mine, "kernel_size", found->config().kernel_size, path);
+  return network;
+}
+
+// Those of the folder of one overlap of a sweep that begins so (see beginning_with).
+Json settings_of(const OverlapSettings& settings, std::int64_t overlap, const Json& beginning) {
   Json json = to_json(settings);
   for (const char* name : {"overlaps", "jobs"}) json.erase(name);
   if (settings.precision == "auto") json.erase("precision");  // known when it is made
   json["overlap"] = overlap;
+  if (!beginning.is_null()) json[kFrom] = beginning;
   return json;
 }
 
 // A cell for each of the overlaps.
 Sweep cells_of(const OverlapSettings& settings, const fs::path& folder,
                const std::vector<std::int64_t>& overlaps) {
+  const Json beginning = settings_in(folder).value(kFrom, Json());
   std::vector<std::string> ids;
   for (const std::int64_t overlap : overlaps) ids.push_back(fmt::format("overlap-{:03}", overlap));
   return {.path = folder,
           .program = "overlap",
           .cells = folder,
           .ids = ids,
-          .settings = [=](std::size_t cell) { return settings_of(settings, overlaps[cell]); },
+          .settings =
+              [=](std::size_t cell) { return settings_of(settings, overlaps[cell], beginning); },
           .results = "result.json",
           .has_results =
               [=](std::size_t cell) { return has_result(folder / ids[cell], overlaps[cell]); }};
 }
 
-// summary.json of all overlaps that are finished, those of earlier calls included.
-Json summary_of(const OverlapSettings& settings, const fs::path& folder) {
+std::vector<std::int64_t> all_overlaps(const OverlapSettings& settings) {
   std::vector<std::int64_t> all(static_cast<std::size_t>(settings.length() + 1));
   std::iota(all.begin(), all.end(), std::int64_t{0});
+  return all;
+}
+
+// A sweep's length, for its own folder.
+std::vector<Growth> sweep_growth() {
+  return {{.setting = "iterations", .results = {kSummary}}};
+}
+
+// require_folder_for a sweep, which grows where all cells that there are can grow.
+void require_sweep(const fs::path& folder, const OverlapSettings& settings, const Json& described,
+                   Resume resume, const std::vector<std::string>& except) {
+  require_folder_for(folder, described, resume, except, sweep_growth());
+  if (settings_in(folder).value("iterations", settings.iterations) == settings.iterations) return;
+  const Sweep cells = cells_of(settings, folder, all_overlaps(settings));
+  for (std::size_t cell = 0; cell < cells.size(); ++cell) {
+    if (!fs::exists(cells.folder(cell) / kConfigFile)) continue;
+    require_folder_for(cells.folder(cell), cells.settings(cell), Resume::kAuto, do_not_matter(),
+                       growth_of(settings));
+  }
+}
+
+// Opens its folder, and keeps there what all cells begin with where `from` or an earlier call says.
+void open_sweep(const fs::path& folder, const OverlapSettings& settings, const Json& described,
+                const Device& device, Resume resume, const std::vector<std::string>& except,
+                const std::string& from) {
+  const std::unique_ptr<Network> given = given_network(settings, from);
+  const RunFolder plan(folder, described, device, resume, except, origin_of(from), sweep_growth());
+  if (!begins_with_a_file(plan)) return;
+  Localizer network(Device::cpu(1), DType::kF32, settings.network(), settings.random_seed());
+  begin(network, plan, kInitialModelFile, given.get());
+}
+
+// summary.json of all overlaps that are finished, those of earlier calls included.
+Json summary_of(const OverlapSettings& settings, const fs::path& folder) {
+  const std::vector<std::int64_t> all = all_overlaps(settings);
   const Sweep cells = cells_of(settings, folder, all);
   std::vector<Json> points;
   for (std::size_t i = 0; i < all.size(); ++i) {
@@ -96,6 +156,7 @@ OverlapSettings planned(const fs::path& folder, const Json& how) {
   OverlapSettings settings;
   settings.preset = field<std::string>(theirs, "preset", source);
   for (const std::string& name : do_not_matter()) theirs.erase(name);
+  theirs.erase(kFrom);
   apply(theirs, source, settings);
   // Workers of `run` are told its --overlaps, whose cells it counts.
   std::vector<std::string> may = do_not_matter();
@@ -137,21 +198,26 @@ int plan(const Arguments& arguments) {
   const auto settings = resolve<OverlapSettings>(arguments.run);
   const fs::path out = folder_of(arguments, settings.preset, settings.seed);
   const std::size_t cells = settings.overlap_list().size();
+  given_network(settings, arguments.from);
   if (arguments.run.check) {
     say("{} cells; {} each\n", cells, checked_memory(memory_of(settings), false));
     return 0;
   }
   std::vector<std::string> except = do_not_matter();
   except.emplace_back("jobs");  // but the overlaps are the plan
-  const RunFolder folder(out, to_json(settings), Device::cpu(1), Resume::kAuto, except);
-  say("{}: {} cells\n", folder.file(kConfigFile).string(), cells);
+  const Json described = beginning_with(arguments.from, to_json(settings));
+  require_sweep(out, settings, described, Resume::kAuto, except);
+  open_sweep(out, settings, described, Device::cpu(1), Resume::kAuto, except, arguments.from);
+  say("{}: {} cells\n", (out / kConfigFile).string(), cells);
   return 0;
 }
 
 int run_one(const Arguments& arguments) {
   const fs::path out = folder_of(arguments);
+  require(arguments.from.empty(), "--from: is not for one --cell to set");
   const OverlapSettings plan = planned(out, arguments.run.given);
   const std::vector<std::int64_t> overlaps = plan.overlap_list();
+  const Json beginning = settings_in(out).value(kFrom, Json());
   const Sweep cells = cells_of(plan, out, overlaps);
   constexpr const char* kLikeThis = "such as overlap-003";
   if (arguments.run.check) {
@@ -164,8 +230,8 @@ int run_one(const Arguments& arguments) {
     OverlapSettings settings = plan;
     const Device device = choose_device(settings);
     require_memory(memory_of(settings), device);
-    RunFolder folder(cells.folder(cell), settings_of(settings, overlaps[cell]), device,
-                     Resume::kAuto);
+    RunFolder folder(cells.folder(cell), settings_of(settings, overlaps[cell], beginning), device,
+                     Resume::kAuto, do_not_matter(), Json::object(), growth_of(settings));
     if (done_already(cells, cell)) return;
     const Json result = distinguish(settings, overlaps[cell], folder, device);
     say("{}: mean squared error {}\n", cells.ids[cell],
@@ -184,16 +250,14 @@ int run(const Arguments& arguments) {
                   memory_of(settings)};
   const fs::path out = folder_of(arguments, settings.preset, settings.seed);
   const Resume resume = arguments.run.resume_policy();
-  const Sweep cells = cells_of(settings, out, overlaps);
-  if (arguments.run.check) {
-    require_folder_for(out, to_json(settings), resume, do_not_matter<OverlapSettings>());
-    return print_check(cells, force);
-  }
+  const std::vector<std::string> except = do_not_matter<OverlapSettings>();
+  given_network(settings, arguments.from);
+  const Json described = beginning_with(arguments.from, to_json(settings));
+  require_sweep(out, settings, described, resume, except);
+  if (arguments.run.check) return print_check(cells_of(settings, out, overlaps), force);
   require_memory(force.memory, force.device, force.at_once());
-  {
-    const RunFolder plan(out, to_json(settings), force.device, resume,
-                         do_not_matter<OverlapSettings>());
-  }
+  open_sweep(out, settings, described, force.device, resume, except, arguments.from);
+  const Sweep cells = cells_of(settings, out, overlaps);
   bool done = true;
   for (std::size_t cell = 0; cell < cells.size(); ++cell) {
     const std::string fault = fault_of_result(cells.folder(cell), overlaps[cell]);
@@ -232,11 +296,13 @@ int main_program(int argc, char** argv) {
   CLI::App& run_command = *app.add_subcommand("run", "train and test a network for each overlap");
   add_run_flags(run_command, settings, "runs/PRESET-overlap-seedN", flags);
   add_cell_flag(run_command, arguments.sweep);
+  add_from_flag(run_command, arguments.from);
   CLI::App& print = *app.add_subcommand("settings", "print what a preset and flags come to");
   add_preset_flags(print, settings, flags);
   CLI::App& plan_command = *app.add_subcommand("plan", "write config.json, for `run --cell`");
   add_preset_flags(plan_command, settings, flags);
   add_check_flag(plan_command, flags.check);
+  add_from_flag(plan_command, arguments.from);
   for (CLI::App* command : {&run_command, &print, &plan_command}) {
     command
         ->add_option_function<std::string>(

@@ -35,7 +35,8 @@ struct OverlapSettings : RunSettings {
   SETTING(std::string, schedule, "constant",
           "how it moves; tail: 70 % constant, then linear to 5 %", OneOf{{"constant", "tail"}});
   SETTING(std::int64_t, warmup, 0, "steps of linear warm-up", Whole{0, kMostSteps});
-  SETTING(std::int64_t, iterations, 3000, "training steps, for each overlap", Whole{1, kMostSteps});
+  SETTING(std::int64_t, iterations, 3000,
+          "training steps, for each overlap; a run may be given more later", Whole{1, kMostSteps});
   SETTING(std::int64_t, test_pairs, 8192, "fresh pairs behind each mean squared error",
           Whole{2, kMostSteps});
 

@@ -28,16 +28,27 @@ double Phase::run() {
   using Clock = std::chrono::steady_clock;
   std::int64_t at = 0;
   double seconds_before = 0;
+  Standing standing = Standing::kOurs;
+  bool loaded = false;  // something, though it be of a state that would not do
   const auto take = [&](const SafetensorsFile& state, const std::string& source) {
+    standing = folder_.standing_of(state, source, state_file_);
+    if (standing == Standing::kObsolete) {
+      SC_CHECK(!loaded, "{}: is of when the run was shorter", source);
+      at = 0;
+      seconds_before = 0;
+      return;
+    }
     at = number_in(state, "step", source, steps_);
     seconds_before =
         static_cast<double>(number_in(state, "milliseconds", source, kMostMilliseconds)) / 1000;
     check_finite(state.tensors, source);
-    folder_.check_state(state, source);
+    loaded = true;
     load(state, source, at);
-    if (at < steps_) folder_.rewind_log(state, source);
+    if (at < steps_) folder_.rewind_log(state, source, standing);
   };
-  const bool resumed = folder_.load_state(state_file_, take);
+  const bool found = folder_.load_state(state_file_, take);
+  const bool resumed = found && standing != Standing::kObsolete;
+  if (found && !resumed) folder_.drop_lines_of(name_);
   if (resumed && at == steps_) return seconds_before;
   const Clock::time_point start = Clock::now();
   const auto seconds = [&] { return seconds_before + seconds_since(start); };

@@ -17,10 +17,10 @@ class Phase {
   Phase& operator=(const Phase&) = delete;
 
   // Makes what is left of the phase and returns the seconds that it took, those before an
-  // interruption included. Writes a state before the first step, so that a disk that cannot be
-  // written to shows at once, then regularly, and at the end. A signal ends it with a state and
-  // Interrupted; a NaN or an infinity in a state, one that is read or one to be saved, with an
-  // Error that names it.
+  // interruption included; all of it where its state has become obsolete (see Growth). Writes a
+  // state before the first step, so that a disk that cannot be written to shows at once, then
+  // regularly, and at the end. A signal ends it with a state and Interrupted; a NaN or an infinity
+  // in a state, one that is read or one to be saved, with an Error that names it.
   double run();
 
  protected:

@@ -1,7 +1,10 @@
 #include "experiments/run/run_folder.h"
 
+#include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <span>
+#include <utility>
 
 #include "engine/say.h"
 #include "experiments/run/build_info.h"
@@ -44,6 +47,50 @@ void check_finite(const Json& json, const std::string& source) {
            json.get<double>());
 }
 
+// Why `state`, of a training that was to have `steps`, is none of the one that `growth` has it
+// become, in words; empty where it is.
+std::string why_not(const Growth& growth, std::int64_t steps, const SafetensorsFile& state,
+                    const std::string& source, std::int64_t log_every) {
+  const std::int64_t at = number_in(state, "step", source), made = at - growth.before;
+  LearningRate theirs = growth.rate;
+  theirs.steps = steps;
+  // Rates that differ anywhere do so from some step on.
+  if (made > 0 && theirs.at(made - 1) != growth.rate.at(made - 1)) {
+    return fmt::format("its step {} had a lower learning rate than a longer one's has ({} tail)",
+                       made, flag_of(growth.by));
+  }
+  if (made == steps && at % log_every != 0 && !state.metadata.contains(kLastLineBytes)) {
+    return fmt::format("{}, by an earlier version, lacks what a longer one goes on with", source);
+  }
+  return {};
+}
+
+// Likewise of the run in a folder, which was to have `steps`; nothing where that need not be asked.
+std::string why_not(const fs::path& path, const Growth& growth, std::int64_t steps,
+                    const Json& settings) {
+  if (growth.state.empty() || growth.anew) return {};
+  const std::optional<SafetensorsFile> state = load_checkpoint(path / growth.state);
+  if (!state) return {};
+  return why_not(growth, steps, *state, (path / growth.state).string(),
+                 settings.at("log_every").get<std::int64_t>());
+}
+
+// What there is of a run that did not come of its training, such as a model that was given.
+bool was_trained(const fs::path& path, const Growth& growth) {
+  const fs::path state = path / growth.state;
+  return growth.state.empty() || fs::exists(state) || fs::exists(previous_of(state)) ||
+         std::ranges::none_of(growth.results,
+                              [&](const char* name) { return fs::exists(path / name); });
+}
+
+// The steps that a training had, where it is shorter than `growth` has it.
+std::optional<std::int64_t> shorter(const Json& theirs, const Json& settings,
+                                    const Growth& growth) {
+  const auto steps = value_of<std::int64_t>(theirs.value(growth.setting, Json()));
+  const bool is = steps && *steps > 0 && *steps < settings.at(growth.setting).get<std::int64_t>();
+  return is ? steps : std::nullopt;
+}
+
 }  // namespace
 
 std::int64_t number_in(const SafetensorsFile& state, const std::string& key,
@@ -64,7 +111,7 @@ void write_json(const fs::path& path, const Json& json) {
 }
 
 void require_folder_for(const fs::path& path, const Json& settings, Resume resume,
-                        const std::vector<std::string>& except) {
+                        const std::vector<std::string>& except, const std::vector<Growth>& growth) {
   const auto refuse = [&](const std::string& what) {
     throw UsageError(fmt::format("{} {}; choose another --out", path.string(), what));
   };
@@ -89,13 +136,24 @@ void require_folder_for(const fs::path& path, const Json& settings, Resume resum
   const Json config = read_json(path / kConfigFile);
   const Json& theirs = object_member(config, "settings", (path / kConfigFile).string());
   for (const auto& setting : settings.items()) {
-    if (!theirs.contains(setting.key())) {
+    if (!theirs.contains(setting.key()) && setting.key() != kFrom) {
       refuse(fmt::format("holds a run of another kind (without {})", setting.key()));
     }
   }
   std::vector<std::string> names = differences(settings, theirs, except);
   // A plan may leave the precision to those who carry it out; a run never does.
   if (theirs.value("precision", Json()) == "auto") std::erase(names, "precision");
+  std::string why;
+  for (const Growth& grows : growth) {
+    const std::optional<std::int64_t> steps = shorter(theirs, settings, grows);
+    if (!steps || !was_trained(path, grows)) continue;
+    std::erase(names, grows.setting);
+    const std::string reason = why_not(path, grows, *steps, settings);
+    if (reason.empty() || !why.empty()) continue;
+    why = fmt::format("holds a run of {} {} that cannot grow to {}: {}", flag_of(grows.setting),
+                      *steps, settings.at(grows.setting).dump(), reason);
+  }
+  if (names.empty() && !why.empty()) refuse(why);
   if (names.empty()) return;
   const std::string& name = names.front();
   refuse(fmt::format("holds a run with other settings ({} is {} there, {} here{})", name,
@@ -114,24 +172,50 @@ bool holds_run_of(const fs::path& path, const Json& settings) {
 }
 
 RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, Resume resume,
-                     const std::vector<std::string>& except, const Json& origin)
-    : path_(std::move(path)) {
-  require_folder_for(path_, settings, resume, except);
+                     const std::vector<std::string>& except, const Json& origin,
+                     std::vector<Growth> growth)
+    : path_(std::move(path)), growth_(std::move(growth)), matter_(settings) {
+  require_folder_for(path_, settings, resume, except, growth_);
   create_folder(path_);
   lock_.emplace(path_);
-  require_folder_for(path_, settings, resume, except);  // nobody changes it from here on
+  require_folder_for(path_, settings, resume, except, growth_);  // nobody changes it from here on
   if (has(kConfigFile)) {
     clear_up_after_writers(path_);
+    grow(settings);
   } else {
     Json config = describe(settings, device);
     config.update(origin);
     write_json(kConfigFile, config);
   }
   config_ = read_json(kConfigFile);
-  Json matter = settings;
-  for (const std::string& name : except) matter.erase(name);
-  identity_ = json_text(matter);
+  for (const std::string& name : except) matter_.erase(name);
+  // A run goes on with the weights that it began with, the file being named again or not.
+  const Json& theirs = config_["settings"];
+  if (theirs.contains(kFrom)) matter_[kFrom] = theirs[kFrom];
+  identity_ = json_text(matter_);
   metrics_.emplace(file(kMetrics));
+}
+
+// config.json comes last: until it says that the run is longer, the shorter one is what is there,
+// and makes the results that it misses again.
+void RunFolder::grow(const Json& settings) {
+  Json config = read_json(kConfigFile);
+  Json& theirs = config["settings"];
+  bool grown = false;
+  for (const Growth& growth : growth_) {
+    const std::optional<std::int64_t> steps = shorter(theirs, settings, growth);
+    if (!steps) continue;
+    theirs[growth.setting] = settings[growth.setting];
+    grown = true;
+    note("{}: {} grows from {} to {}\n", path_.string(), flag_of(growth.setting), *steps,
+         theirs[growth.setting].dump());
+    for (const char* name : growth.results) {
+      if (has(name)) rename_file(file(name), previous_of(file(name)));
+    }
+  }
+  if (!grown) return;
+  sync_folder_of(file(kConfigFile));
+  write_json(kConfigFile, config);
 }
 
 void RunFolder::write_json(const std::string& name, const Json& json) const {
@@ -152,21 +236,74 @@ bool RunFolder::load_state(const std::string& name, const TakeState& take) const
   return found;
 }
 
-void RunFolder::check_state(const SafetensorsFile& state, const std::string& source) const {
+Standing RunFolder::standing_of(const SafetensorsFile& state, const std::string& source,
+                                const std::string& name) const {
   const auto settings = state.metadata.find(kSettings);
-  SC_CHECK(settings != state.metadata.end() && settings->second == identity_,
-           "{}: is a state of another run", source);
-  const std::int64_t bytes = number_in(state, kMetricsBytes, source);
+  const auto refuse_unless = [&](bool ours) {
+    SC_CHECK(ours, "{}: is a state of another run", source);
+  };
+  refuse_unless(settings != state.metadata.end());
+  Standing standing = Standing::kOurs;
+  if (settings->second != identity_) {
+    const Json theirs = parse_json_object(settings->second, source);
+    refuse_unless(theirs.size() == matter_.size());
+    std::vector<std::string> names = differences(matter_, theirs, {});
+    bool later = false;  // than the phase whose state it is
+    for (const Growth& growth : growth_) {
+      const bool own = growth.state == name;
+      if (std::erase(names, growth.setting) > 0) {
+        const std::optional<std::int64_t> steps = shorter(theirs, matter_, growth);
+        refuse_unless(steps.has_value());
+        const bool goes_on = own && standing == Standing::kOurs &&
+                             why_not(growth, *steps, state, source, matter_["log_every"]).empty();
+        refuse_unless(goes_on || !own || growth.anew);
+        if (!later) standing = goes_on ? Standing::kShorter : Standing::kObsolete;
+      }
+      later = later || own;
+    }
+    refuse_unless(names.empty());
+  }
+  if (standing == Standing::kObsolete) return standing;
+  const std::int64_t bytes = metrics_bytes(state, source, standing);
   SC_CHECK(static_cast<std::uint64_t>(bytes) <= metrics_->size(),
            "{}: was saved after {} bytes of {}, which holds only {}", source, bytes,
            file(kMetrics).string(), metrics_->size());
+  return standing;
 }
 
-void RunFolder::rewind_log(const SafetensorsFile& state, const std::string& source) {
+std::int64_t RunFolder::metrics_bytes(const SafetensorsFile& state, const std::string& source,
+                                      Standing standing) const {
   const std::int64_t bytes = number_in(state, kMetricsBytes, source);
+  const bool without_last =
+      standing == Standing::kShorter && state.metadata.contains(kLastLineBytes);
+  return without_last ? bytes - number_in(state, kLastLineBytes, source, bytes) : bytes;
+}
+
+void RunFolder::rewind_log(const SafetensorsFile& state, const std::string& source,
+                           Standing standing) {
+  cut_log(static_cast<std::uint64_t>(metrics_bytes(state, source, standing)),
+          KeepPrevious(standing == Standing::kShorter));
+}
+
+void RunFolder::drop_lines_of(const std::string& phase) {
+  const std::string beginning = fmt::format(R"({{"phase":"{}",)", phase);
+  std::ifstream lines(file(kMetrics));
+  std::uint64_t bytes = 0;
+  for (std::string line; std::getline(lines, line) && !line.starts_with(beginning);) {
+    bytes += line.size() + 1;
+  }
+  cut_log(std::min(bytes, metrics_->size()), KeepPrevious::kYes);
+}
+
+// A shorter run's lines are kept, not only those that are written again.
+void RunFolder::cut_log(std::uint64_t bytes, KeepPrevious keep) {
+  const fs::path path = file(kMetrics);
+  if (keep == KeepPrevious::kYes && metrics_->size() > bytes) {
+    write_file_durably(previous_of(path), read_file(path, UINT64_MAX));
+  }
   metrics_.reset();
-  LineLog::truncate_to(file(kMetrics), static_cast<std::uint64_t>(bytes));
-  metrics_.emplace(file(kMetrics));
+  LineLog::truncate_to(path, bytes);
+  metrics_.emplace(path);
 }
 
 void RunFolder::save_state(const std::string& name, SafetensorsFile state) {

@@ -33,13 +33,18 @@ void TrainingLoop::step(std::int64_t step) {
   (*step_)();
   const std::int64_t done = step + 1;
   if (plan_.after) plan_.after(done);
-  if (done % log_every_ != 0 && done != steps()) return;
+  const bool last = done % log_every_ != 0;  // a line that only the end of the training asks for
+  if (last && done != steps()) return;
   const AdamState adam = look();
   shown_ = step_->measures();
   Json all{{"phase", plan_.phase}, {"step", done}};
   all.update(step_->line(shown_, adam));
   folder().log(all);
-  step_->clear_measures();
+  if (last) {
+    last_line_bytes_ = json_text(all).size() + 1;
+  } else {
+    step_->clear_measures();
+  }
 }
 
 std::string TrainingLoop::details() {
@@ -51,6 +56,7 @@ void TrainingLoop::save(SafetensorsFile& state) {
   if (step_ == nullptr) enter_stage(0);  // a training that begins
   look();
   add_state(state);
+  if (last_line_bytes_ > 0) state.metadata[kLastLineBytes] = std::to_string(last_line_bytes_);
 }
 
 void TrainingLoop::load(const SafetensorsFile& state, const std::string& source,
@@ -58,7 +64,9 @@ void TrainingLoop::load(const SafetensorsFile& state, const std::string& source,
   // The state after step n was saved in the stage of step n - 1.
   enter_stage(first_of_stage(std::max<std::int64_t>(step - 1, 0)));
   step_->seek(step);
-  const std::int64_t since_line = step == steps() ? 0 : step % log_every_;
+  // Earlier versions began a window after the last line, whichever it was.
+  const bool cleared = step == steps() && !state.metadata.contains(kLastLineBytes);
+  const std::int64_t since_line = cleared ? 0 : step % log_every_;
   step_->load(state.tensors, source, step - first_, std::min(since_line, step - first_));
   if (plan_.kept == 0) return;
   const Shape shape{static_cast<std::int64_t>(plan_.kept)};

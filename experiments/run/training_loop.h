@@ -28,7 +28,8 @@ struct TrainingPlan {
 };
 
 // The loop of a training: steps that follow each other, a line of metrics.jsonl every `log_every`
-// of them and after the last, and checkpoints from which it goes on to the same bytes.
+// of them and after the last, and checkpoints from which it goes on to the same bytes. The last
+// state is one of a longer training, too: its averages are those since the last such line.
 //
 // Before anything of the steps is shown or kept the loop asks whether all could be made. Training
 // halted before the update where one could not, so its state is the one that leads to that step,
@@ -58,6 +59,7 @@ class TrainingLoop : public Phase {
   std::int64_t first_ = 0;  // step of the stage
   std::unique_ptr<TrainingStep> step_;
   std::vector<double> shown_;
+  std::size_t last_line_bytes_ = 0;  // see kLastLineBytes
 };
 
 }  // namespace sidechannel::experiments

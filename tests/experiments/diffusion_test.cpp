@@ -192,7 +192,7 @@ TEST(Diffusion, PlansBeginAndEndWhereTheyAreTold) {
 const char* kTiny =
     "run --preset demo --device cpu --threads 1 --side 3 --corridors 5 --steps-per-corridor 3 "
     "--walks 6 --walk-corridors 12 --dim 8 --multipliers 1,2 --groups 2 --steps 5 --batch 4 "
-    "--iterations 30 --ema-every 2 --ema-from 4 --pairs 3 --plans 2 --leak-outputs 2 "
+    "--iterations 40 --ema-every 2 --ema-from 4 --pairs 3 --plans 2 --leak-outputs 2 "
     "--leak-inputs 1 --out ";
 
 TEST(DiffusionProgram, IsTheSameAfterAnInterruption) {
@@ -201,9 +201,9 @@ TEST(DiffusionProgram, IsTheSameAfterAnInterruption) {
     return harness::run_program("diffusion", harness::words(kTiny + (folder / name) + more));
   };
   EXPECT_EQ(run("whole", "").code, 0);
-  EXPECT_EQ(run("cut", " --stop-after 11").code, 75);
+  EXPECT_EQ(run("cut", " --stop-after 31").code, 75);
   EXPECT_EQ(run("cut", "").code, 0);
-  for (const char* file : {"metrics.jsonl", "model.safetensors", "model-0000009.safetensors",
+  for (const char* file : {"metrics.jsonl", "model.safetensors", "model-0000030.safetensors",
                            "plans.npy", "pairs.npy", "leak.json"}) {
     EXPECT_EQ(read_file(folder / (std::string("whole/") + file)),
               read_file(folder / (std::string("cut/") + file)))
@@ -216,7 +216,7 @@ TEST(DiffusionProgram, IsTheSameAfterAnInterruption) {
   }
   const Json lines = read_json(folder / "whole/leak.json")["lines"];
   EXPECT_EQ(lines[0]["step"], 0);
-  EXPECT_EQ(lines.back()["step"], 30);
+  EXPECT_EQ(lines.back()["step"], 40);
   EXPECT_EQ(lines.back()["horizon"], 32);
   // Done already.
   EXPECT_NE(run("whole", "").out.find("done already"), std::string::npos);
