@@ -11,6 +11,7 @@
 #include "experiments/diffusion/evaluate.h"
 #include "experiments/leak/measure.h"
 #include "experiments/run/flags.h"
+#include "experiments/run/help.h"
 #include "experiments/run/program.h"
 #include "experiments/run/progress.h"
 #include "experiments/run/training_loop.h"
@@ -101,15 +102,15 @@ int run(const RunFlags& flags) {
                         : flags.out;
   const MemoryNeed memory = memory_of(settings);
   require_memory(memory, device);
+  const std::string where = out.string();
   if (flags.check) {
     require_folder_for(out, to_json(settings), flags.resume_policy());
-    say("{}\n", checked_memory(memory, device.is_cuda()));
-    return 0;
+    return answer_check(where, checked_memory(memory, device.is_cuda()));
   }
   RunFolder folder(out, to_json(settings), device, flags.resume_policy());
   if (folder.has(kSummary)) {  // which is written last
-    say("{}: done already, see {}\n", out.string(), kSummary);
-    return 0;
+    return answer({{"folder", where}, {"summary", read_json(folder.file(kSummary))}},
+                  "{}: done already, see {}\n", where, kSummary);
   }
   const Corridors corridors(settings.world(), settings.random_seed());
   TemporalUnet network(device, DType::kF32, settings.network(), settings.random_seed());
@@ -131,22 +132,32 @@ int run(const RunFlags& flags) {
                   {"seconds", std::round(seconds * 1000) / 1000}};
   summary.update(plans);
   folder.write_json(kSummary, summary);
-  say("{}: norm {}; pairs held out: {}; pairs trained: {}\n", out.string(), settings.norm,
-      words(plans["held_out"]), words(plans["trained"]));
-  return 0;
+  return answer({{"folder", where}, {"summary", summary}},
+                "{}: norm {}; pairs held out: {}; pairs trained: {}\n", where, settings.norm,
+                words(plans["held_out"]), words(plans["trained"]));
 }
 
 int main_program(int argc, char** argv) {
   RunFlags flags;
   CLI::App app{
       "Trains a temporal U-Net to plan by diffusion on corridors, and measures how it plans and\n"
-      "how much it hears from beyond its receptive field."};
+      "how much it hears from beyond its receptive field.",
+      "diffusion"};
   app.require_subcommand(1);
   const std::vector<Setting>& settings = all_settings<DiffusionSettings>();
+  const Defaults defaults = defaults_of<DiffusionSettings>();
   CLI::App* run_command = app.add_subcommand("run", "train, plan and measure");
-  add_run_flags(*run_command, settings, "runs/PRESET-diffusion-NORM-seedN", flags);
+  add_run_flags(*run_command, settings, "runs/PRESET-diffusion-NORM-seedN", flags, defaults);
   CLI::App* print = app.add_subcommand("settings", "print what a preset and flags come to");
-  add_preset_flags(*print, settings, flags);
+  add_preset_flags(*print, settings, flags, defaults);
+  add_examples(app, {"diffusion run --preset demo", "diffusion run --preset demo --norm position",
+                     "diffusion run --help"});
+  add_examples(*run_command,
+               {"diffusion run --preset demo --norm group --check",
+                "diffusion run --norm rms --lr 1e-3 --train-steps 2000 --out runs/rms",
+                "diffusion run --preset small --seed 1 --quiet --json > result.json"});
+  add_examples(*print, {"diffusion settings --preset paper",
+                        "diffusion settings --preset small --norm position"});
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
   if (*print) return print_settings<DiffusionSettings>(flags);
   return run(flags);

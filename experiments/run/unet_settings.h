@@ -13,6 +13,6 @@ bool are_multipliers(const std::string& text);
 std::vector<std::int64_t> multipliers_from(const std::string& text);  // std::invalid_argument
 
 inline const Text kMultipliers{"whole numbers from 1 to 16384 with commas between, such as 1,4,8",
-                               are_multipliers};
+                               are_multipliers, "N,N,..."};
 
 }  // namespace sidechannel::experiments
