@@ -37,8 +37,7 @@ std::vector<std::string> names_of(const std::vector<const CLI::App*>& commands) 
   return names;
 }
 
-// --- bash
-// -----------------------------------------------------------------------------------------
+// --- bash ---------------------------------------------------------------------------------------
 
 // The branch of a command: what may come next, unless one of its flags waits for a value.
 std::string bash_branch(const CLI::App& command) {
@@ -88,15 +87,14 @@ _sidechannel_{0}() {{
   for (const CLI::App* command : shown_commands(app)) text += bash_branch(*command);
   return text + fmt::format(R"(  esac
   mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word"; [[ -z $paths ]] || compgen "$paths" -- "$word")
-  [[ -z $paths ]] || compopt -o filenames 2>/dev/null
+  [[ -z $paths ]] || compopt -o filenames 2>/dev/null || :
 }}
 complete -F _sidechannel_{0} {0}
 )",
                             name);
 }
 
-// --- zsh
-// ------------------------------------------------------------------------------------------
+// --- zsh ----------------------------------------------------------------------------------------
 
 // As _arguments takes it: brackets end a description.
 std::string zsh_description(const CLI::Option& option) {

@@ -29,8 +29,7 @@ Words lines_of(const std::string& text) {
   return lines;
 }
 
-// --- --help
-// ---------------------------------------------------------------------------------------
+// --- --help -------------------------------------------------------------------------------------
 
 TEST(Help, SaysWhatASettingMayBeAndWhatItIsInEachPreset) {
   const std::string help = run_program("localization", {"run", "--help"}).out;
@@ -104,8 +103,7 @@ TEST_F(FolderTest, ExamplesAreCallsThatMakeSense) {
   }
 }
 
-// --- Names of flags
-// -------------------------------------------------------------------------------
+// --- Names of flags -----------------------------------------------------------------------------
 
 TEST(Aliases, AreTheSameSetting) {
   const auto settings = [](const std::string& program, const std::string& flags) {
@@ -146,8 +144,7 @@ TEST(Suggestions, NameWhatComesNearest) {
                  "completion fish: expected bash or zsh");
 }
 
-// --- Completion
-// -----------------------------------------------------------------------------------
+// --- Completion ---------------------------------------------------------------------------------
 
 // What bash offers for these words, the last of which is not yet whole. It parts --flag=value.
 Words offered(const std::string& program, const std::string& folder, const std::string& words) {
@@ -220,8 +217,7 @@ TEST_F(Completion, WorksInZsh) {
             "localization run --preset pap: localization run --preset paper \n");
 }
 
-// --- --json and --quiet
-// ---------------------------------------------------------------------------
+// --- --json and --quiet -------------------------------------------------------------------------
 
 using Answers = FolderTest;
 
@@ -289,7 +285,8 @@ TEST_F(Answers, OfSweeps) {
   const Json status = answer_to("overlap", "status", {"--out", out_});
   EXPECT_EQ(status["finished"], Json::array({1}));
   EXPECT_EQ(status["waiting"], Json::array({0}));
-  EXPECT_EQ(answer_to("overlap", "status --unfinished", {"--out", out_})["unfinished"], Json::array({0}));
+  EXPECT_EQ(answer_to("overlap", "status --unfinished", {"--out", out_})["unfinished"],
+            Json::array({0}));
   const Json run = answer_to("overlap", "run " + overlap, {"--out", out_});
   EXPECT_EQ(run["summary"], read_json(out_ + "/summary.json"));
   EXPECT_EQ(answer_to("overlap", "run " + overlap, {"--out", out_}), run);
