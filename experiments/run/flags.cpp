@@ -133,11 +133,13 @@ void add_output_flags(CLI::App& command) {
 
 // What parse() adds to a program.
 struct Additions {
-  CLI::App* completion;
-  CLI::App* reference;  // for docs/cli.md; not in --help
+  std::vector<const CLI::App*> beside;  // the program's own commands
+  CLI::App* completion = nullptr;
   std::string shell;
+  CLI::App* reference = nullptr;  // for docs/cli.md; not in --help
 };
 void add_common(CLI::App& app, Additions& added) {
+  added.beside = shown_commands(app);
   for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) {
     add_output_flags(*command);
   }
@@ -337,7 +339,7 @@ std::optional<int> parse(CLI::App& app, int argc, char** argv) {
     return 0;
   }
   if (*added.reference) {
-    tell(stdout, reference_of(app));
+    tell(stdout, reference_of(app, added.beside));
     return 0;
   }
   return std::nullopt;

@@ -143,8 +143,7 @@ std::vector<const CLI::App*> shown_commands(const CLI::App& app) {
   return app.get_subcommands([](const CLI::App* command) { return !command->get_group().empty(); });
 }
 
-std::string reference_of(const CLI::App& app) {
-  const std::vector<const CLI::App*> commands = shown_commands(app);
+std::string reference_of(const CLI::App& app, const std::vector<const CLI::App*>& commands) {
   std::string text = fmt::format("## {}\n\n{}\n\n| command | what it does |\n|---|---|\n",
                                  app.get_name(), app.get_description());
   for (const CLI::App* command : commands) {

@@ -23,9 +23,9 @@ void add_examples(CLI::App& command, const std::vector<std::string>& lines);
 // The commands of a program, but for those that --help hides.
 std::vector<const CLI::App*> shown_commands(const CLI::App& app);
 
-// A program's part of docs/cli.md: its commands with their examples, and in one table for each
-// section their flags.
-std::string reference_of(const CLI::App& app);
+// A program's part of docs/cli.md: some of its commands with their examples, and in one table for
+// each section their flags.
+std::string reference_of(const CLI::App& app, const std::vector<const CLI::App*>& commands);
 
 // What may stand behind a flag, by its type (see domain.h): these words, or the name of a file or a
 // folder.
