@@ -116,6 +116,8 @@ std::string description_of(const Setting& setting, const std::string& type) {
   return fmt::format("{}: {}", setting.help, words_of(setting.domain));
 }
 
+constexpr const char* kHelpWords = "print this help and exit";
+
 // What every command has. --help comes last in its section.
 void add_output_flags(CLI::App& command) {
   command
@@ -128,7 +130,7 @@ void add_output_flags(CLI::App& command) {
           "--quiet", [] { notes_are_heard = false; },
           "no progress and no notices on standard error; errors all the same")
       ->group(kOutputSection);
-  command.set_help_flag("-h,--help", "print this help and exit")->group(kOutputSection);
+  command.set_help_flag("-h,--help", kHelpWords)->group(kOutputSection);
 }
 
 // What parse() adds to a program.
@@ -150,22 +152,26 @@ void add_common(CLI::App& app, Additions& added) {
       ->required()
       ->type_name("bash|zsh")
       ->group(kRunSection);
-  added.completion->set_help_flag("-h,--help", "print this help and exit")->group(kOutputSection);
+  added.completion->set_help_flag("-h,--help", kHelpWords)->group(kOutputSection);
   add_examples(
       *added.completion,
       {fmt::format("source <({} completion bash)  # in this shell", name),
        fmt::format("{0} completion bash > ~/.local/share/bash-completion/completions/{0}", name),
        fmt::format("{0} completion zsh > ~/.zsh/completions/_{0}", name)});
   added.reference = app.add_subcommand("reference", "")->group("");
+  app.set_help_flag("-h,--help", kHelpWords);
   format_help(app);
   for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) {
     format_help(*command);
   }
-  app.set_version_flag("--version", [] {
-    const BuildInfo build = build_info();
-    return fmt::format("sidechannel {} ({}{}), {}, {}", build.version, build.commit,
-                       build.modified ? ", modified" : "", build.compiler, build.flags);
-  });
+  app.set_version_flag(
+      "--version",
+      [] {
+        const BuildInfo build = build_info();
+        return fmt::format("sidechannel {} ({}{}), {}, {}", build.version, build.commit,
+                           build.modified ? ", modified" : "", build.compiler, build.flags);
+      },
+      "print which version this is and how it was built, and exit");
 }
 
 }  // namespace
@@ -191,7 +197,9 @@ std::string default_text(const std::string& setting, const Defaults& defaults) {
   std::vector<std::string> values;
   for (const auto& [preset, settings] : defaults) {
     if (!settings.contains(setting)) continue;
-    values.push_back(flag_text(settings[setting]));
+    const Json& value = settings[setting];
+    values.push_back(value.is_number_float() ? fmt::format("{}", value.get<double>())
+                                             : flag_text(value));
     each += fmt::format("{}{} {}", each.empty() ? "" : ", ", preset, values.back());
   }
   if (values.empty()) return {};

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <memory>
 #include <sstream>
+#include <utility>
 
 #include "experiments/run/domain.h"
 
@@ -57,6 +58,13 @@ std::string type_of(const CLI::Option& option) {
 
 class Formatter : public CLI::Formatter {
  public:
+  // With one empty line between sections.
+  std::string make_help(const CLI::App* app, std::string name,
+                        CLI::AppFormatMode mode) const override {
+    const std::string help = CLI::Formatter::make_help(app, std::move(name), mode);
+    return CLI::detail::find_and_replace(help, "\n\n\n", "\n\n");
+  }
+
   std::string make_option(const CLI::Option* option, bool /*is_positional*/) const override {
     const std::string type = type_of(*option);
     std::string line = fmt::format("{}{}{}{}", kIndent, fmt::join(names_of(*option), ", "),
