@@ -127,7 +127,8 @@ std::vector<Table> tables_of(const std::vector<const CLI::App*>& commands) {
       if (table == tables.end()) table = tables.insert(table, Table{option->get_group(), {}});
       Row row = row_of(*option);
       auto same = std::ranges::find_if(table->rows, [&](const Row& other) {
-        return other.flag == row.flag && other.what == row.what && other.otherwise == row.otherwise;
+        return other.flag == row.flag && other.what == row.what &&
+               (other.otherwise == row.otherwise || row.otherwise.empty());
       });
       if (same == table->rows.end()) same = table->rows.insert(same, std::move(row));
       same->commands.push_back(command->get_name());

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 #include <sstream>
 
@@ -80,9 +79,12 @@ class Demand {
   CheckedMemory checked(bool on_gpu) const {
     const double host = kProgram + peak_.host + (on_gpu ? 0 : peak_.device);
     const double gpu = on_gpu ? peak_.reserved : 0;
+    const auto whole = [](double bytes) {  // what is beyond 64 bits is no machine's
+      return static_cast<std::int64_t>(std::min(bytes, 9e18));
+    };
     return {fmt::format("the settings make sense; about {} of memory{}", bytes_text(host),
                         on_gpu ? fmt::format(", and {} on the GPU", bytes_text(gpu)) : ""),
-            {{"host", std::round(host)}, {"gpu", std::round(gpu)}}};
+            {{"host", whole(host)}, {"gpu", whole(gpu)}}};
   }
 
  private:

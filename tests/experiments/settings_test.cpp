@@ -291,7 +291,8 @@ programs' own lists, by
 - **Values.** Numbers are decimal, without leading zeros. A type in capitals stands for a value of its
   kind, and what stands between bars is meant literally.
 - **Defaults.** Where they depend on the preset, they are given for each, with the norm that it has
-  itself. `settings --preset PRESET --norm NORM` prints what a preset and flags come to.
+  itself. `settings --preset PRESET --norm NORM` prints what a preset and flags come to. `predict` takes
+  them from the model's file.
 - **Completion.** `completion bash` and `completion zsh` print scripts ([installing](installing.md#completion)).
 - **Exit codes.** 0; 1: something failed; 2: the call makes no sense; 75: interrupted, and the same
   command goes on. What went wrong is one line on standard error.
