@@ -196,10 +196,9 @@ Json list_of(const Setting& setting, const std::string& flag, const std::string&
 
 // The list under a name in a preset, as a flag takes it.
 std::string list_in_preset(const SweepAxis& axis, const std::string& preset, const char* name) {
+  const Json all = read_preset(axis.experiment, preset);
   std::vector<std::string> values;
-  for (const Json& value : read_preset(axis.experiment, preset).at(name)) {
-    values.push_back(value.dump());
-  }
+  for (const Json& value : all.at(name)) values.push_back(value.dump());
   return fmt::format("{}", fmt::join(values, ","));
 }
 

@@ -43,27 +43,23 @@ TEST(Help, SaysWhatASettingMayBeAndWhatItIsInEachPreset) {
   }
   for (const char* part :
        {"  --depth, --layers N         convolutions d in all, first and last included: a whole "
-        "number "
-        "from\n"
-        "                              2 to 1000 [demo 8, small 12, paper 32]\n",
-        "  --learning-rate, --lr NUMBER\n"
-        "                              Adam's base learning rate: a number of at least 1e-30 and "
-        "at "
-        "most\n"
-        "                              1e+30 [demo 0.002, small 0.002, paper 0.0001]\n",
+        "number from 2\n                              to 1000 [demo 8, small 12, paper 32]\n",
+        "  --learning-rate, --lr NUMBER\n                              Adam's base learning rate: "
+        "a "
+        "number of at least 1e-30 and at most\n                              1e+30 [demo 0.002, "
+        "small 0.002, paper 0.0001]\n",
         "  --kernel-size N             kernel size k: an odd number from 1 to 999 [5]\n",
         "  --input noise|constant|periodic|low-rank\n",
         "  --out FOLDER                where the run is kept [runs/PRESET-NORM-seedN]\n",
         "\nExamples:\n  localization run --norm instance --check\n"}) {
     EXPECT_TRUE(has(help, part));
   }
+  EXPECT_TRUE(has(run_program("groups", {"plan", "--help"}).out,
+                  "  --groups N,N,...            numbers of groups G: 1,2,4 [demo 1,4,32, small "
+                  "1,2,4,8,16,32, paper\n"));
   EXPECT_TRUE(has(run_program("leak", {"measure", "--help"}).out,
-                  "  --inputs N                  "
-                  "inputs of noise, over which sums "
-                  "run: a whole number from 1 to "
-                  "1000000\n"
-                  "                              "
-                  "[4]\n"));
+                  "  --inputs N                  inputs of noise, over which sums run: a whole "
+                  "number from 1 to 1000000\n                              [4]\n"));
 }
 
 TEST(Help, StaysWithinTheWidthAndHasExamples) {
@@ -206,8 +202,8 @@ TEST_F(Completion, IsThatOfEveryProgram) {
 TEST_F(Completion, WorksInZsh) {
   if (run_shell("command -v zsh").code != 0) GTEST_SKIP() << "SKIPPED: no zsh";
   const std::string script = test_data("experiments/zsh_completion.zsh").string();
-  const ProgramResult result = run_shell(
-      fmt::format("cd '{}' && zsh -f '{}' $BIN/localization", folder_.path().string(), script));
+  const ProgramResult result =
+      run_shell(fmt::format("cd '{}' && zsh -f '{}' $BIN", folder_.path().string(), script));
   EXPECT_EQ(result.code, 0) << result.out << result.err;
   EXPECT_EQ(result.out,
             "localization pre: localization predict \n"
