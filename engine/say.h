@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -50,19 +51,26 @@ class SpeaksInto {
 // Writes to the thread's file, or else to `stream`.
 void tell(std::FILE* stream, const std::string& text);
 
-// What programs tell people. Neither throws: a full disk, a closed descriptor or a reader that has
-// gone costs the words, never the work. What stdout did not take, run_main notices at the end; what
-// stderr did not take, nobody can be told.
+// What programs tell people. None of these throws: a full disk, a closed descriptor or a reader
+// that has gone costs the words, never the work. What stdout did not take, run_main notices at the
+// end; what stderr did not take, nobody can be told.
 
 template <class... T>
 void say(fmt::format_string<T...> format, T&&... values) {
   tell(stdout, in_lines<T...>(format, values...));
 }
 
-// To stderr, in one write.
+// What went wrong: to stderr, in one write.
+template <class... T>
+void complain(fmt::format_string<T...> format, T&&... values) {
+  tell(stderr, in_lines<T...>(format, values...));
+}
+
+// Progress and notices: to stderr, too, but where nobody wants to hear them (--quiet).
+inline std::atomic<bool> notes_are_heard = true;
 template <class... T>
 void note(fmt::format_string<T...> format, T&&... values) {
-  tell(stderr, in_lines<T...>(format, values...));
+  if (notes_are_heard) tell(stderr, in_lines<T...>(format, values...));
 }
 
 }  // namespace sidechannel

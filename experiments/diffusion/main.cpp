@@ -12,6 +12,7 @@
 #include "experiments/leak/measure.h"
 #include "experiments/run/beginning.h"
 #include "experiments/run/flags.h"
+#include "experiments/run/help.h"
 #include "experiments/run/program.h"
 #include "experiments/run/progress.h"
 #include "experiments/run/training_loop.h"
@@ -132,19 +133,19 @@ int run(const RunFlags& flags, const std::string& from) {
                         : flags.out;
   const MemoryNeed memory = memory_of(settings);
   require_memory(memory, device);
+  const std::string where = out.string();
   const std::unique_ptr<Network> given = given_network(settings, device, from);
   const Json described = beginning_with(from, to_json(settings));
   const Resume resume = flags.resume_policy();
   const std::vector<Growth> growth = growth_of(settings);
   if (flags.check) {
     require_folder_for(out, described, resume, do_not_matter(), growth);
-    say("{}\n", checked_memory(memory, device.is_cuda()));
-    return 0;
+    return answer_check(where, checked_memory(memory, device.is_cuda()));
   }
   RunFolder folder(out, described, device, resume, do_not_matter(), origin_of(from), growth);
   if (folder.has(kSummary)) {  // which is written last
-    say("{}: done already, see {}\n", out.string(), kSummary);
-    return 0;
+    return answer({{"folder", where}, {"summary", read_json(folder.file(kSummary))}},
+                  "{}: done already, see {}\n", where, kSummary);
   }
   const Corridors corridors(settings.world(), settings.random_seed());
   TemporalUnet network(device, DType::kF32, settings.network(), settings.random_seed());
@@ -166,9 +167,9 @@ int run(const RunFlags& flags, const std::string& from) {
                   {"seconds", std::round(seconds * 1000) / 1000}};
   summary.update(plans);
   folder.write_json(kSummary, summary);
-  say("{}: norm {}; pairs held out: {}; pairs trained: {}\n", out.string(), settings.norm,
-      words(plans["held_out"]), words(plans["trained"]));
-  return 0;
+  return answer({{"folder", where}, {"summary", summary}},
+                "{}: norm {}; pairs held out: {}; pairs trained: {}\n", where, settings.norm,
+                words(plans["held_out"]), words(plans["trained"]));
 }
 
 int main_program(int argc, char** argv) {
@@ -176,14 +177,24 @@ int main_program(int argc, char** argv) {
   std::string from;
   CLI::App app{
       "Trains a temporal U-Net to plan by diffusion on corridors, and measures how it plans and\n"
-      "how much it hears from beyond its receptive field."};
+      "how much it hears from beyond its receptive field.",
+      "diffusion"};
   app.require_subcommand(1);
   const std::vector<Setting>& settings = all_settings<DiffusionSettings>();
+  const Defaults defaults = defaults_of<DiffusionSettings>();
   CLI::App* run_command = app.add_subcommand("run", "train, plan and measure");
-  add_run_flags(*run_command, settings, "runs/PRESET-diffusion-NORM-seedN", flags);
+  add_run_flags(*run_command, settings, "runs/PRESET-diffusion-NORM-seedN", flags, defaults);
   add_from_flag(*run_command, from);
   CLI::App* print = app.add_subcommand("settings", "print what a preset and flags come to");
-  add_preset_flags(*print, settings, flags);
+  add_preset_flags(*print, settings, flags, defaults);
+  add_examples(app, {"diffusion run --preset demo", "diffusion run --preset demo --norm position",
+                     "diffusion run --help"});
+  add_examples(*run_command,
+               {"diffusion run --preset demo --norm group --check",
+                "diffusion run --norm rms --lr 1e-3 --train-steps 2000 --out runs/rms",
+                "diffusion run --preset small --seed 1 --quiet --json > result.json"});
+  add_examples(*print, {"diffusion settings --preset paper",
+                        "diffusion settings --preset small --norm position"});
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
   if (*print) return print_settings<DiffusionSettings>(flags);
   return run(flags, from);

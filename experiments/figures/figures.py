@@ -14,6 +14,7 @@ import interrupt  # noqa: E402
 
 interrupt.catch(__name__)
 
+import argparse  # noqa: E402
 import fcntl  # noqa: E402
 import shlex  # noqa: E402
 import subprocess  # noqa: E402
@@ -387,10 +388,20 @@ def whole_number(flag, text, least, most):
     return int(text)
 
 
+EXAMPLES = """\
+examples:
+  ./run figures                             every figure of the paper, demo scale
+  ./run figures 1 3 --seeds 3 --jobs 2      two of them, of three seeds
+  ./run figures all --preset small          larger networks, of three seeds
+  ./run figures leak --device cuda:1        the temporal U-Net, on the second GPU
+"""
+
+
 def main(arguments):
     parser = style.ArgumentParser(
-        prog="./run figures", description="Runs what the figures of the paper, and those beyond it, "
-        "need, as far as it is not there yet, draws them, and writes one page about all of them.")
+        prog="./run figures", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Runs what the figures of the paper, and those beyond it, need, as far as it is not "
+        "there yet,\ndraws them, and writes one page about all of them.", epilog=EXAMPLES)
     parser.add_argument("figures", nargs="*", metavar="FIGURE",
                         help=f"{', '.join(FIGURES)}; all: those of the paper (the default); leak: the "
                         "last three, about the temporal U-Net")

@@ -331,7 +331,10 @@ def write_figure(figure, path):
 def figure_options(program, description, folders, arguments):
     """The options of a program that draws a figure from folders: `folders` holds for each the name of
     its option, of its place in the usage, a help text, and how many there may be where not one."""
-    parser = ArgumentParser(prog=program, description=description)
+    stem = Path(program).stem
+    parser = ArgumentParser(prog=program, description=description, epilog=f"Example: python3 "
+                            f"experiments/figures/{program} {' '.join(of[1] for of in folders)} "
+                            f"--out {stem}.png --summary {stem}.json")
     for name, metavar, text, *nargs in folders:
         parser.add_argument(name, metavar=metavar, help=text, **({"nargs": nargs[0]} if nargs else {}))
     parser.add_argument("--out", required=True, help="the figure, .png, .pdf or .svg")

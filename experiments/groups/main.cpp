@@ -13,6 +13,7 @@
 #include "experiments/groups/norm_sweep.h"
 #include "experiments/localization/localize.h"
 #include "experiments/localization/memory.h"
+#include "experiments/run/help.h"
 #include "experiments/run/program.h"
 #include "experiments/run/sweep_commands.h"
 
@@ -20,6 +21,7 @@ namespace sidechannel::experiments {
 namespace {
 
 constexpr const char* kWhereIdsStand = "in plan.json";
+constexpr const char* kCellsSection = "Cells";
 
 struct Arguments {
   Json over = Json::object();  // the axis
@@ -92,8 +94,9 @@ int run_one(const NormSweep& sweep, const Sweep& cells, const Arguments& argumen
       run_localization(settings, beside, device, LocalizationPhases::kAll,
                        folder.file(kModelFile).string());
     }
-    say("{}: localization distance {}, interior slope {}\n", cells.ids[cell],
-        summary["localization_distance"].dump(), three_digits(summary["interior_slope"]));
+    answer(answer_of(cells, cell), "{}: localization distance {}, interior slope {}\n",
+           cells.ids[cell], summary["localization_distance"].dump(),
+           three_digits(summary["interior_slope"]));
   });
 }
 
@@ -116,27 +119,28 @@ int run(const Arguments& arguments) {
   if (one) return run_one(sweep, cells, arguments);
   const std::string failures = run_cells(cells, std::move(force), arguments.how);
   SC_CHECK(failures.empty(), "{}", failures);
-  say("{}: all {} cells are finished; `groups collect` makes results.json\n", cells.path.string(),
-      cells.size());
-  return 0;
+  return answer({{"folder", cells.path.string()}, {"cells", cells.size()}},
+                "{}: all {} cells are finished; `groups collect` makes results.json\n",
+                cells.path.string(), cells.size());
 }
 
 int plan(const Arguments& arguments) {
   const NormSweep sweep = plan_of(arguments);
+  const std::filesystem::path folder = folder_of(arguments);
   if (arguments.check) {
-    const LocalizationSettings settings = sweep.settings_of(0);
-    say("{} cells; {} each\n", sweep.cells.size(),
-        checked_memory(memory_of(settings, LocalizationPhases::kAll), false));
-    return 0;
+    return answer_plan(folder, sweep.cells.size(),
+                       memory_of(sweep.settings_of(0), LocalizationPhases::kAll));
   }
-  write_plan(folder_of(arguments), sweep);
-  say("{}/plan.json: {} cells\n", folder_of(arguments).string(), sweep.cells.size());
-  return 0;
+  write_plan(folder, sweep);
+  return answer({{"folder", folder.string()}, {"cells", sweep.cells.size()}},
+                "{}/plan.json: {} cells\n", folder.string(), sweep.cells.size());
 }
 
 int collect_results(const Arguments& arguments) {
   const NormSweep sweep = existing_plan(arguments);
   const std::filesystem::path path = folder_of(arguments);
+  require(arguments.sweep.output != "-",
+          "--output -: expected the name of a file; for standard output, --json");
   std::string where = arguments.sweep.output;
   Json results;
   if (where.empty()) {
@@ -154,7 +158,7 @@ int collect_results(const Arguments& arguments) {
     const std::string text = json_text(results, 2) + "\n";
     write_output(arguments.sweep.output, std::as_bytes(std::span(text)));
   }
-  if (arguments.sweep.output == "-") return 0;
+  if (answers_in_json) return print_json({{"folder", path.string()}, {"results", results}});
   const SweepAxis& axis = *sweep.axis;
   say("{:>4}  seeds  distance  unbroken  interior slope  localized{}\n", axis.letter,
       axis.population ? "    loss  of the population: localized    loss" : "");
@@ -190,8 +194,31 @@ Json list_of(const Setting& setting, const std::string& flag, const std::string&
   return list;
 }
 
-void add_plan_flags(CLI::App& app, Arguments& arguments) {
-  app.add_option("--preset", arguments.preset, "demo (the default), small, paper, or a JSON file");
+// The list under a name in a preset, as a flag takes it.
+std::string list_in_preset(const SweepAxis& axis, const std::string& preset, const char* name) {
+  const Json all = read_preset(axis.experiment, preset);
+  std::vector<std::string> values;
+  for (const Json& value : all.at(name)) values.push_back(value.dump());
+  return fmt::format("{}", fmt::join(values, ","));
+}
+
+// What the presets say of the sweep over groups, and each axis of its own values.
+Defaults defaults_of_groups() {
+  Defaults defaults;
+  for (const std::string& preset : preset_names(kGroups.experiment)) {
+    Json settings = plan_sweep(preset).settings;
+    for (const SweepAxis& axis : kSweepAxes) {
+      settings[axis.name] = list_in_preset(axis, preset, axis.name);
+    }
+    settings["learning_rates"] = list_in_preset(kGroups, preset, "learning_rates");
+    settings["seeds"] = read_preset(kGroups.experiment, preset).at("seeds");
+    defaults.emplace_back(preset, std::move(settings));
+  }
+  return defaults;
+}
+
+void add_plan_flags(CLI::App& app, Arguments& arguments, const Defaults& defaults) {
+  add_preset_flag(app, arguments.preset);
   for (const auto& [name, of, help] :
        {std::tuple{"groups", "groups", "numbers of groups G: 1,2,4"},
         {"samples_per_set", "samples_per_set", "samples that share statistics: 1,4,32"},
@@ -204,10 +231,13 @@ void add_plan_flags(CLI::App& app, Arguments& arguments) {
            },
            help)
         ->take_last()
-        ->type_name("N,N,...");
+        ->type_name("N,N,...")
+        ->default_str(default_text(name, defaults))
+        ->group(kCellsSection);
   }
-  add_setting_flags(app, {Setting{"seeds", "how many, from 0", Whole{1, kMostCells}}},
-                    arguments.given);
+  Setting seeds{"seeds", "how many, from 0", Whole{1, kMostCells}};
+  seeds.section = kCellsSection;
+  add_setting_flags(app, {seeds}, arguments.given, defaults);
   const std::vector<Setting> shared =
       settings_that<LocalizationSettings>([](const Setting& setting) {
         return !setting.how && std::ranges::none_of(kSweepAxes, [&](const SweepAxis& axis) {
@@ -215,7 +245,7 @@ void add_plan_flags(CLI::App& app, Arguments& arguments) {
           return std::ranges::find(names, setting.name) != names.end();
         });
       });
-  add_setting_flags(app, shared, arguments.given);
+  add_setting_flags(app, shared, arguments.given, defaults);
 }
 
 int main_program(int argc, char** argv) {
@@ -225,7 +255,8 @@ int main_program(int argc, char** argv) {
       "Figure 4),\nor with BatchNorm for every number of samples that share its statistics "
       "(Section "
       "3.3).\nA sweep is a folder of independent cells: any number of processes may work on "
-      "it at once, be killed and go on."};
+      "it at once, be killed and go on.",
+      "groups"};
   app.require_subcommand(1);
   CLI::App* plan_command = app.add_subcommand("plan", "write plan.json, the list of cells");
   CLI::App* run_command =
@@ -234,35 +265,50 @@ int main_program(int argc, char** argv) {
   CLI::App* collect_command =
       app.add_subcommand("collect", "results.json from the cells that are finished");
   for (CLI::App* command : {plan_command, run_command, status_command, collect_command}) {
-    command->add_option("--out", arguments.out,
-                        "folder of the sweep (default: runs/PRESET-groups, or -crosstalk)");
+    add_text_flag(*command, "--out", arguments.out, "FOLDER", "of the sweep")
+        ->default_str("runs/PRESET-groups, or -crosstalk");
     add_setting_flags(*command,
-                      {{"over", "groups (the default), of GroupNorm; samples_per_set, of BatchNorm",
+                      {{"over",
+                        "groups, of GroupNorm; samples_per_set, of BatchNorm, with presets of its "
+                        "own",
                         OneOf{sweep_axis_names()}}},
-                      arguments.over);
+                      arguments.over, {{"", Json::object({{"over", kGroups.name}})}});
   }
+  const Defaults defaults = defaults_of_groups();
   for (CLI::App* command : {plan_command, run_command}) {
-    add_plan_flags(*command, arguments);
+    add_plan_flags(*command, arguments, defaults);
     add_check_flag(*command, arguments.check);
   }
   for (CLI::App* command : {status_command, collect_command}) {
-    command->add_option("--preset", arguments.preset, "whose default folder to look in");
+    add_preset_flag(*command, arguments.preset, "whose default folder to look in");
   }
-  collect_command->add_option("--output", arguments.sweep.output,
-                              "where to write instead of results.json in the sweep; - for standard "
-                              "output, without the table");
+  add_text_flag(*collect_command, "--output", arguments.sweep.output, "FILE",
+                "where to write instead of results.json in the sweep");
   add_cell_flag(*run_command, arguments.sweep);
-  add_setting_flags(
-      *run_command,
-      {{"jobs",
-        "cells at once, 0 for one for each core, or GPU; they share --threads, and --device cuda "
-        "spreads them over the GPUs, several on one side by side",
-        Whole{0, kMostThreads}}},
-      arguments.crew);
-  add_setting_flags(*run_command,
-                    settings_that<LocalizationSettings>([](const Setting& s) { return s.how; }),
-                    arguments.how);
+  std::vector<Setting> how =
+      settings_that<LocalizationSettings>([](const Setting& s) { return s.how; });
+  Setting jobs{
+      "jobs",
+      "cells at once, 0 for one for each core, or GPU; they share --threads, and --device cuda "
+      "spreads them over the GPUs, several on one side by side",
+      Whole{0, kMostThreads}};
+  jobs.section = how.front().section;
+  add_setting_flags(*run_command, {jobs}, arguments.crew);
+  add_setting_flags(*run_command, how, arguments.how, defaults_of<LocalizationSettings>());
   add_unfinished_flag(*status_command, arguments.sweep);
+  add_examples(app, {"groups run --preset demo", "groups collect --preset demo",
+                     "groups run --over samples_per_set --preset demo", "groups run --help"});
+  add_examples(*plan_command, {"groups plan --preset paper --check",
+                               "groups plan --groups 1,8,32 --seeds 2 --learning-rates 1e-3,2e-3 "
+                               "--steps 2000 --out runs/three-groups"});
+  add_examples(*run_command, {"groups run --preset small --out runs/groups",
+                              "groups run --over samples_per_set --samples-per-set 1,32 --seeds 1 "
+                              "--jobs 2 --out runs/two-sets",
+                              "groups run --out /shared/groups --cell 0"});
+  add_examples(*status_command,
+               {"groups status --out runs/groups", "groups status --out runs/groups --json"});
+  add_examples(*collect_command, {"groups collect --out runs/groups",
+                                  "groups collect --out /shared/groups --output results.json"});
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
   if (*run_command) return run(arguments);
   if (*status_command) {

@@ -15,6 +15,7 @@
 #include "experiments/leak/memory.h"
 #include "experiments/leak/settings.h"
 #include "experiments/run/flags.h"
+#include "experiments/run/help.h"
 #include "experiments/run/program.h"
 #include "experiments/run/progress.h"
 
@@ -227,6 +228,8 @@ int measure(const Arguments& arguments) {
   apply(arguments.given, "", settings);
   settings.check();
   require_apart("--out", arguments.out, {arguments.model, arguments.input});
+  require(arguments.out != "-",
+          "--out -: expected the name of a file; for standard output, --json");
   const Device device = without_shortcuts(choose_device(settings, arguments.check));
   const DType dtype = settings.dtype == "f64"   ? DType::kF64
                       : settings.dtype == "f32" ? DType::kF32
@@ -254,8 +257,8 @@ int measure(const Arguments& arguments) {
   const MemoryNeed need = memory_of(network.get(), settings, size);
   require_memory(need, device);
   if (arguments.check) {
-    say("{}\n", checked_memory(need, device.is_cuda()));
-    return 0;
+    const CheckedMemory memory = checked_memory(need, device.is_cuda());
+    return answer(Json::object({{"memory", memory.bytes}}), "{}\n", memory.words);
   }
   if (!network) {
     network =
@@ -269,7 +272,11 @@ int measure(const Arguments& arguments) {
     report["tiles"] = measure_tiles(*network, first, settings.tile, settings.halo);
   }
   if (settings.pad > 0) report["pads"] = measure_padding(*network, first, settings.pad);
-  if (arguments.out != "-") say_report(report);
+  if (answers_in_json) {
+    print_json(report);
+  } else {
+    say_report(report);
+  }
   if (!arguments.out.empty()) {
     const std::string text = json_text(report, 2) + "\n";
     write_output(arguments.out, std::as_bytes(std::span(text)));
@@ -283,22 +290,34 @@ int main_program(int argc, char** argv) {
   Arguments arguments;
   CLI::App app{
       "Measures how much a network hears from beyond its receptive field, and through which of its "
-      "normalizations."};
+      "normalizations.",
+      "leak"};
   app.require_subcommand(1);
   CLI::App* measured = app.add_subcommand(
       "measure", "of a network in a file, or of a temporal U-Net with its initial weights");
-  measured->add_option("--model", arguments.model, "weights, .safetensors");
-  measured->add_option("--input", arguments.input, "sequences [n, l, c], .npy, instead of noise");
-  measured->add_option("--out", arguments.out, "the report, JSON; - for standard output");
-  measured->add_flag("--no-layers", arguments.no_layers, "of the network alone, not by norm");
-  measured->add_flag("--causal", arguments.causal, "what counts is hearing the future");
-  measured->add_flag("--assert", arguments.insist, "exit code 1 where anything is heard");
+  add_text_flag(*measured, "--model", arguments.model, "FILE", "weights, .safetensors");
+  add_text_flag(*measured, "--input", arguments.input, "FILE",
+                "sequences [n, l, c], .npy, instead of noise");
+  add_text_flag(*measured, "--out", arguments.out, "FILE", "the report, as --json prints it");
+  for (const auto& [flag, value, what] :
+       {std::tuple{"--no-layers", &arguments.no_layers, "of the network alone, not by norm"},
+        {"--causal", &arguments.causal, "what counts is hearing the future"},
+        {"--assert", &arguments.insist, "exit code 1 where anything is heard"}}) {
+    measured->add_flag(flag, *value, what)->group("Measurement");
+  }
   add_check_flag(*measured, arguments.check);
   add_setting_flags(*measured, settings_that<LeakSettings>([](const Setting& setting) {
     const std::string name = setting.name;
     return name != "log_every" && name != "checkpoint_every" && name != "stop_after";
   }),
-                    arguments.given);
+                    arguments.given, defaults_of<LeakSettings>());
+  add_examples(app, {"leak measure --model runs/demo/instance/model.safetensors --length 64",
+                     "leak measure --norm group --assert", "leak measure --help"});
+  add_examples(*measured,
+               {"leak measure --model runs/demo/instance/model.safetensors --length 64",
+                "leak measure --model runs/demo/instance/model.safetensors --input x.npy --json",
+                "leak measure --norm layer --dim 32 --dim-mults 1,2 --no-layers --out leak.json",
+                "leak measure --norm none --assert && echo nothing leaks"});
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
   return measure(arguments);
 }

@@ -16,6 +16,7 @@
 #include "experiments/localization/training.h"
 #include "experiments/run/beginning.h"
 #include "experiments/run/flags.h"
+#include "experiments/run/help.h"
 #include "experiments/run/interrupt.h"
 #include "experiments/run/program.h"
 #include "experiments/run/progress.h"
@@ -61,27 +62,28 @@ int run(const Arguments& arguments, Phases phases) {
   require_folder_for(out, described, resume, do_not_matter(),
                      std::vector<Growth>(growth.begin() + left_out, growth.end()));
   if (arguments.run.check) {
-    say("{}\n", checked_memory(memory, device.is_cuda()));
-    return 0;
+    return answer_check(where, checked_memory(memory, device.is_cuda()));
   }
   RunFolder folder(out, described, device, resume, do_not_matter(), origin, growth);
   if (phases == Phases::kAll && arguments.model.empty() && folder.has("summary.json") &&
       folder.has(kInitialModelFile) && fault_of_localization(folder.path()).empty()) {
-    say("{}: done already, see summary.json\n", where);
-    return 0;
+    return answer({{"folder", where}, {"summary", read_summary(folder.path())}},
+                  "{}: done already, see summary.json\n", where);
   }
   const Json summary =
       run_localization(settings, folder, device, phases, arguments.model, from.get());
   if (phases == Phases::kTrain) {
-    say("trained: {}/model.safetensors\n", where);
-  } else if (phases == Phases::kProbe) {
-    say("probes: {}/probes.safetensors\n", where);
-  } else {
-    say("{}: norm {}, interior slope {}, localized {} of all indices at the output\n", where,
-        settings.norm, three_digits(summary["interior_slope"]),
-        three_digits(summary["localized_fraction"].back()));
+    const std::string model = folder.file(kModelFile).string();
+    return answer({{"folder", where}, {"model", model}}, "trained: {}\n", model);
   }
-  return 0;
+  if (phases == Phases::kProbe) {
+    const std::string probes = folder.file("probes.safetensors").string();
+    return answer({{"folder", where}, {"probes", probes}}, "probes: {}\n", probes);
+  }
+  return answer({{"folder", where}, {"summary", summary}},
+                "{}: norm {}, interior slope {}, localized {} of all indices at the output\n",
+                where, settings.norm, three_digits(summary["interior_slope"]),
+                three_digits(summary["localized_fraction"].back()));
 }
 
 // Which norms of a trained network carry what its receptive fields do not hold.
@@ -92,6 +94,7 @@ int paths(const Arguments& arguments) {
       arguments.run.out.empty()
           ? default_folder(settings.preset, fmt::format("{}-paths", settings.norm))
           : arguments.run.out;
+  const std::string where = out.string();
   const MemoryNeed memory = memory_of_paths(settings, device.is_cuda());
   require_memory(memory, device);
   const std::unique_ptr<Network> given = given_model(settings, device, arguments.model);
@@ -99,23 +102,23 @@ int paths(const Arguments& arguments) {
   const Json described = to_json(PathsSettings::flags(), settings);
   if (arguments.run.check) {
     require_folder_for(out, described, arguments.run.resume_policy());
-    say("{}\n", checked_memory(memory, device.is_cuda()));
-    return 0;
+    return answer_check(where, checked_memory(memory, device.is_cuda()));
   }
   RunFolder folder(out, described, device, arguments.run.resume_policy(), do_not_matter(),
                    Json::object({{kGivenModel, arguments.model}}));
   keep_model(folder, network, arguments.model);
   if (folder.has("summary.json")) {  // which is written last
-    say("{}: done already, see summary.json\n", out.string());
-    return 0;
+    return answer({{"folder", where}, {"summary", read_json(folder.file("summary.json"))}},
+                  "{}: done already, see summary.json\n", where);
   }
   const Json summary = measure_paths(settings, network, folder);
-  say("{}: norm {}, what lies outside changes index {} by {} (rms), with all statistics fixed by "
+  return answer(
+      {{"folder", where}, {"summary", summary}},
+      "{}: norm {}, what lies outside changes index {} by {} (rms), with all statistics fixed by "
       "{}\n",
-      out.string(), settings.norm, summary["index"].get<std::int64_t>(),
+      where, settings.norm, summary["index"].get<std::int64_t>(),
       three_digits(summary["rms_change"]),
       number_text(summary["largest_change_all_fixed"].get<double>(), 3));
-  return 0;
 }
 
 // Says on stderr that the input, as the network takes it, holds such values. False where not.
@@ -156,6 +159,8 @@ int predict(const Arguments& arguments) {
   const Localizer network = described_model(arguments, device, settings);
   const Statistics statistics = settings.evaluation_statistics();
   require_apart("--output", arguments.output, {arguments.model, arguments.input});
+  require(!answers_in_json || arguments.output != "-",
+          "--json: standard output is that of --output -");
   const Shape shape = npy_header(arguments.input).shape;  // the rest may be larger than the memory
   SC_CHECK(shape.rank() == 2 && shape.size() > 0,
            "{}: expected an array [n, l] of n sequences, got shape {}", arguments.input,
@@ -184,7 +189,8 @@ int predict(const Arguments& arguments) {
   SC_CHECK(value.empty(), "{}: the prediction is {}; first {}", arguments.input, value,
            first_not_finite(tape, {&network.parameters()}, run));
   write_output(arguments.output, serialize_npy(predictions));
-  return 0;
+  const Json result = {{"output", arguments.output}, {"shape", {shape[0], shape[1]}}};
+  return answers_in_json ? print_json(result) : 0;
 }
 
 int main_program(int argc, char** argv) {
@@ -192,37 +198,69 @@ int main_program(int argc, char** argv) {
   CLI::App app{
       "Trains a one-dimensional convolutional network to say where in a sequence of noise "
       "each index lies,\nand maps which indices it can tell apart (the paper's Section "
-      "3.1)."};
+      "3.1).",
+      "localization"};
   app.require_subcommand(1);
+  const Defaults defaults = defaults_of<LocalizationSettings>();
   CLI::App* train = app.add_subcommand("train", "train the network");
   CLI::App* probe = app.add_subcommand("probe", "train probes on a trained network's layers");
   CLI::App* map = app.add_subcommand("map", "test which indices are localized, layer by layer");
   CLI::App* all = app.add_subcommand("run", "train, probe and map in turn");
   for (CLI::App* command : {train, probe, map, all}) {
     add_run_flags(*command, all_settings<LocalizationSettings>(), "runs/PRESET-NORM-seedN",
-                  arguments.run);
+                  arguments.run, defaults);
   }
   for (CLI::App* command : {train, all}) add_from_flag(*command, arguments.from);
   for (CLI::App* command : {probe, map, all}) {
-    command->add_option("--model", arguments.model, "weights to use instead of training");
+    add_text_flag(*command, "--model", arguments.model, "FILE",
+                  "weights to use instead of training, .safetensors");
   }
   CLI::App* through = app.add_subcommand(
       "paths", "measure which norms carry what lies outside the receptive field");
-  add_run_flags(*through, PathsSettings::flags(), "runs/PRESET-NORM-paths", arguments.run);
-  through->add_option("--model", arguments.model, "weights, .safetensors")->required();
+  add_run_flags(*through, PathsSettings::flags(), "runs/PRESET-NORM-paths", arguments.run,
+                defaults_of<PathsSettings>());
   CLI::App* apply = app.add_subcommand("predict", "run a saved network on your own input");
-  apply->add_option("--model", arguments.model, "weights, .safetensors")->required();
-  apply->add_option("--input", arguments.input, "sequences [n, l], .npy, of any numbers")
+  for (CLI::App* command : {through, apply}) {
+    add_text_flag(*command, "--model", arguments.model, "FILE", "weights, .safetensors")
+        ->required();
+  }
+  add_text_flag(*apply, "--input", arguments.input, "FILE",
+                "sequences [n, l], .npy, of any numbers")
       ->required();
-  apply
-      ->add_option("--output", arguments.output,
-                   "predictions [n, l], .npy, f32; - for standard output")
+  add_text_flag(*apply, "--output", arguments.output, "FILE",
+                "predictions [n, l], .npy, f32; - for standard output")
       ->required();
   add_setting_flags(
       *apply, settings_that<LocalizationSettings>([](const Setting& s) { return s.predicts; }),
       arguments.run.given);
   CLI::App* settings = app.add_subcommand("settings", "print what a preset and flags come to");
-  add_preset_flags(*settings, all_settings<LocalizationSettings>(), arguments.run);
+  add_preset_flags(*settings, all_settings<LocalizationSettings>(), arguments.run, defaults);
+  add_examples(app,
+               {"localization run --preset demo --norm instance",
+                "localization settings --preset small --norm batch", "localization run --help"});
+  add_examples(*train,
+               {"localization train --norm instance",
+                "localization train --norm group --groups 8 --lr 1e-3 --steps 2000 --out runs/mine",
+                "localization train --preset small --norm none --seed 1 --device cpu"});
+  add_examples(*probe, {"localization probe --norm instance",
+                        "localization probe --probes last --probe-lr 3e-4 --out runs/last-probe "
+                        "--model runs/demo/instance/model.safetensors"});
+  add_examples(*map, {"localization map --norm instance",
+                      "localization map --norm batch --eval-statistics population --probes none "
+                      "--model runs/batch/model.safetensors --out runs/population"});
+  add_examples(*all, {"localization run --norm instance --check",
+                      "localization run --norm instance --quiet --json > result.json",
+                      "localization run --preset paper --norm layer --out runs/layer",
+                      "localization run --input constant --out runs/constant"});
+  add_examples(*through, {"localization paths --model runs/demo/instance/model.safetensors",
+                          "localization paths --model runs/demo/instance/model.safetensors "
+                          "--index 20 --sequences 100 --out runs/paths-20"});
+  add_examples(*apply, {"localization predict --model runs/demo/instance/model.safetensors "
+                        "--input x.npy --output y.npy",
+                        "localization predict --model pytorch.safetensors --norm group --groups 8 "
+                        "--input x.npy --output - > y.npy"});
+  add_examples(*settings, {"localization settings --preset paper --norm batch",
+                           "localization settings --preset small --norm none --steps 500"});
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
   if (*settings) return print_settings<LocalizationSettings>(arguments.run);
   if (*train) return run(arguments, Phases::kTrain);

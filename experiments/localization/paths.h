@@ -11,7 +11,7 @@ namespace sidechannel::experiments {
 struct PathsSettings : LocalizationSettings {
   using Self = PathsSettings;
   SETTING(std::int64_t, index, 0, "the output index that listens, from 1; 0 for the middle one",
-          Whole{0, kMostLength});
+          Whole{0, kMostLength}, Section{"Measurement"});
   SETTING(std::int64_t, sequences, 400, "sequences of noise that are changed",
           Whole{1, kMostSteps});
 

@@ -20,17 +20,17 @@ struct LocalizationSettings : RunSettings {
   using Self = LocalizationSettings;
   static constexpr const char* kExperiment = "localization";
 
-  // The network (Equation 1, or the temporal U-Net) and the task (Problem 2.1).
+  // The network: Equation 1, or the temporal U-Net.
   SETTING(
       std::string, network, "localizer",
       "that of Equation 1; or the temporal U-Net of Janner et al., with --channels in its first "
       "level",
-      OneOf{{"localizer", "unet"}});
+      OneOf{{"localizer", "unet"}}, Section{"Network"});
   SETTING(std::string, multipliers, "1,2", "of a U-Net's channels, for each level", kMultipliers,
-          OnlyWhen{"--network unet", &Self::is_unet});
-  SETTING(std::int64_t, length, 64, "sequence length l", Whole{1, kMostLength});
+          OnlyWhen{"--network unet", &Self::is_unet}, Alias{"dim-mults"});
   SETTING(std::int64_t, depth, 8, "convolutions d in all, first and last included",
-          Whole{2, kMostDepth}, OnlyWhen{"--network localizer", &Self::is_localizer});
+          Whole{2, kMostDepth}, OnlyWhen{"--network localizer", &Self::is_localizer},
+          Alias{"layers"});
   SETTING(std::int64_t, channels, 32, "hidden channels h", Whole{1, kMostChannels});
   SETTING(std::int64_t, kernel_size, 5, "kernel size k", Whole{1, kMostKernelSize, true});
   SETTING(std::string, padding, "zeros",
@@ -38,11 +38,15 @@ struct LocalizationSettings : RunSettings {
           OneOf{padding_names()}, kPredicts);
   SETTING(std::string, norm, "instance", "the normalization", OneOf{norm_names()}, kPredicts);
   SETTING(std::int64_t, groups, 1, "groups G of group norms", Whole{1, kMostChannels}, kPredicts,
-          OnlyWhen{"--norm group or group_population", &Self::has_groups});
+          OnlyWhen{"--norm group or group_population", &Self::has_groups}, Alias{"num-groups"});
   SETTING(std::int64_t, samples_per_set, 1, "samples that share batch norm's statistics",
           Whole{1, kMostBatch}, kPredicts, OnlyWhen{"--norm batch", &Self::has_sets});
   SETTING(std::string, initial_biases, "uniform",
           "of the convolutions; uniform, as their weights: PyTorch's", OneOf{{"uniform", "zero"}});
+
+  // The task: Problem 2.1.
+  SETTING(std::int64_t, length, 64, "sequence length l", Whole{1, kMostLength}, Section{"Data"},
+          Alias{"seq-len"});
   SETTING(
       std::string, input, "noise",
       "what the network hears; constant: 1 everywhere, which tells nothing; periodic: noise that "
@@ -55,37 +59,43 @@ struct LocalizationSettings : RunSettings {
 
   // Training. A first stage at another length (a curriculum, which the paper does not have) comes
   // before the `iterations` where curriculum_iterations > 0.
-  SETTING(std::int64_t, batch, 8, "sequences in a training step", Whole{1, kMostBatch});
+  SETTING(std::int64_t, batch, 8, "sequences in a training step", Whole{1, kMostBatch},
+          Section{"Training"}, Alias{"batch-size"});
   SETTING(double, learning_rate, 2e-3, "Adam's base learning rate",
-          Real{kLowestRate, kHighestRate, true});
-  SETTING(std::string, schedule, "tail", "how it moves; tail: 70 % constant, then linear to 5 %",
-          OneOf{{"constant", "tail"}});
-  SETTING(std::int64_t, warmup, 0, "steps of linear warm-up", Whole{0, kMostSteps});
+          Real{kLowestRate, kHighestRate, true}, Alias{"lr"});
+  SETTING(std::string, schedule, "tail",
+          "how the learning rate moves; tail: 70 % constant, then linear to 5 %",
+          OneOf{{"constant", "tail"}}, Alias{"lr-schedule"});
+  SETTING(std::int64_t, warmup, 0, "steps of linear warm-up", Whole{0, kMostSteps},
+          Alias{"warmup-steps"});
   SETTING(std::int64_t, iterations, 10000, "training steps; a run may be given more later",
-          Whole{1, kMostSteps});
+          Whole{1, kMostSteps}, Alias{"steps"});
   SETTING(std::int64_t, curriculum_length, 0, "sequence length of a first stage",
           Whole{0, kMostLength}, OnlyWhen{"--curriculum-iterations", &Self::has_curriculum});
   SETTING(std::int64_t, curriculum_iterations, 0, "steps of the first stage, 0 for none",
-          Whole{0, kMostSteps});
+          Whole{0, kMostSteps}, Alias{"curriculum-steps"});
   SETTING(double, curriculum_learning_rate, 0, "its learning rate, constant",
-          Real{0, kHighestRate, true}, OnlyWhen{"--curriculum-iterations", &Self::has_curriculum});
+          Real{0, kHighestRate, true}, OnlyWhen{"--curriculum-iterations", &Self::has_curriculum},
+          Alias{"curriculum-lr"});
 
   // Probes, one for each hidden layer; for the last alone, or none, where the output is enough.
   SETTING(std::string, probes, "all", "which hidden layers get one and appear in the map",
-          OneOf{{"all", "last", "none"}});
+          OneOf{{"all", "last", "none"}}, Section{"Probes"});
   SETTING(std::int64_t, probe_width, 256, "width of the probes' two hidden layers",
           Whole{1, kMostChannels});
   SETTING(std::int64_t, probe_batch, 8, "sequences in a step of the probes' training",
-          Whole{1, kMostBatch});
+          Whole{1, kMostBatch}, Alias{"probe-batch-size"});
   SETTING(std::int64_t, probe_iterations, 2000,
-          "steps of the probes' training; it may be given more", Whole{1, kMostSteps});
+          "steps of the probes' training; it may be given more", Whole{1, kMostSteps},
+          Alias{"probe-steps"});
   SETTING(double, probe_learning_rate, 1e-3, "Adam's base learning rate for the probes",
-          Real{kLowestRate, kHighestRate, true});
-  SETTING(std::string, probe_schedule, "constant", "how that moves", OneOf{{"constant", "tail"}});
+          Real{kLowestRate, kHighestRate, true}, Alias{"probe-lr"});
+  SETTING(std::string, probe_schedule, "constant", "how the probes' learning rate moves",
+          OneOf{{"constant", "tail"}}, Alias{"probe-lr-schedule"});
 
   // The localization map.
   SETTING(std::int64_t, map_samples, 20000, "sequences behind the localization map",
-          Whole{2, kMostSteps});
+          Whole{2, kMostSteps}, Section{"Map"});
   SETTING(double, p_threshold, 0.1, "Welch's test rejects below this p-value",
           Real{0, 1, false, false});
   SETTING(std::string, eval_statistics, "minibatch",

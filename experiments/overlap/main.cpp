@@ -10,6 +10,7 @@
 #include "engine/say.h"
 #include "experiments/overlap/distinguish.h"
 #include "experiments/run/beginning.h"
+#include "experiments/run/help.h"
 #include "experiments/run/program.h"
 #include "experiments/run/progress.h"
 #include "experiments/run/summary.h"
@@ -179,19 +180,16 @@ fs::path folder_of(const Arguments& arguments) {
                    arguments.run.given.value("seed", std::int64_t{0}));
 }
 
-int say_points(const fs::path& folder, const Json& summary) {
-  say("{}: mean squared error", folder.string());
-  const char* separator = " ";
+int answer_points(const fs::path& folder, const Json& summary) {
+  std::vector<std::string> points;
   for (const Json& point : summary["points"]) {
-    say("{}{} at {}", separator, number_text(point["mse"].get<double>(), 3),
-        point["overlap"].get<std::int64_t>());
-    separator = ", ";
-  }
-  say(" of {} shared positions\n", summary["length"].get<std::int64_t>());
-  for (const Json& point : summary["points"]) {
+    points.push_back(fmt::format("{} at {}", number_text(point["mse"].get<double>(), 3),
+                                 point["overlap"].get<std::int64_t>()));
     if (point["notice"].is_string()) note("{}\n", point["notice"].get<std::string>());
   }
-  return 0;
+  return answer({{"folder", folder.string()}, {"summary", summary}},
+                "{}: mean squared error {} of {} shared positions\n", folder.string(),
+                fmt::format("{}", fmt::join(points, ", ")), summary["length"].get<std::int64_t>());
 }
 
 int plan(const Arguments& arguments) {
@@ -199,17 +197,14 @@ int plan(const Arguments& arguments) {
   const fs::path out = folder_of(arguments, settings.preset, settings.seed);
   const std::size_t cells = settings.overlap_list().size();
   given_network(settings, arguments.from);
-  if (arguments.run.check) {
-    say("{} cells; {} each\n", cells, checked_memory(memory_of(settings), false));
-    return 0;
-  }
+  if (arguments.run.check) return answer_plan(out, cells, memory_of(settings));
   std::vector<std::string> except = do_not_matter();
   except.emplace_back("jobs");  // but the overlaps are the plan
   const Json described = beginning_with(arguments.from, to_json(settings));
   require_sweep(out, settings, described, Resume::kAuto, except);
   open_sweep(out, settings, described, Device::cpu(1), Resume::kAuto, except, arguments.from);
-  say("{}: {} cells\n", (out / kConfigFile).string(), cells);
-  return 0;
+  return answer({{"folder", out.string()}, {"cells", cells}}, "{}: {} cells\n",
+                (out / kConfigFile).string(), cells);
 }
 
 int run_one(const Arguments& arguments) {
@@ -234,8 +229,8 @@ int run_one(const Arguments& arguments) {
                      Resume::kAuto, do_not_matter(), Json::object(), growth_of(settings));
     if (done_already(cells, cell)) return;
     const Json result = distinguish(settings, overlaps[cell], folder, device);
-    say("{}: mean squared error {}\n", cells.ids[cell],
-        number_text(result["mse"].get<double>(), 3));
+    answer(answer_of(cells, cell), "{}: mean squared error {}\n", cells.ids[cell],
+           number_text(result["mse"].get<double>(), 3));
   });
 }
 
@@ -270,9 +265,9 @@ int run(const Arguments& arguments) {
   // Also where a kill came between the last result and this.
   const Json summary = collect(settings, out);
   SC_CHECK(failures.empty(), "{}", failures);
-  if (!done) return say_points(out, summary);
-  say("{}: done already, see summary.json\n", out.string());
-  return 0;
+  if (!done) return answer_points(out, summary);
+  return answer({{"folder", out.string()}, {"summary", summary}},
+                "{}: done already, see summary.json\n", out.string());
 }
 
 int collect_results(const Arguments& arguments) {
@@ -281,7 +276,7 @@ int collect_results(const Arguments& arguments) {
   const Json summary = collect(settings, out);
   SC_CHECK(!summary["points"].empty(), "{}: none of {} overlaps is finished", out.string(),
            settings.overlap_list().size());
-  return say_points(out, summary);
+  return answer_points(out, summary);
 }
 
 int main_program(int argc, char** argv) {
@@ -290,17 +285,19 @@ int main_program(int argc, char** argv) {
   CLI::App app{
       "Trains a network, one for each overlap, to tell two sequences of noise apart that share so "
       "many positions\nand hear each other through normalization alone (the paper's Section 3.2, "
-      "Figure 3)."};
+      "Figure 3).",
+      "overlap"};
   app.require_subcommand(1);
   const std::vector<Setting>& settings = all_settings<OverlapSettings>();
+  const Defaults defaults = defaults_of<OverlapSettings>();
   CLI::App& run_command = *app.add_subcommand("run", "train and test a network for each overlap");
-  add_run_flags(run_command, settings, "runs/PRESET-overlap-seedN", flags);
+  add_run_flags(run_command, settings, "runs/PRESET-overlap-seedN", flags, defaults);
   add_cell_flag(run_command, arguments.sweep);
   add_from_flag(run_command, arguments.from);
   CLI::App& print = *app.add_subcommand("settings", "print what a preset and flags come to");
-  add_preset_flags(print, settings, flags);
+  add_preset_flags(print, settings, flags, defaults);
   CLI::App& plan_command = *app.add_subcommand("plan", "write config.json, for `run --cell`");
-  add_preset_flags(plan_command, settings, flags);
+  add_preset_flags(plan_command, settings, flags, defaults);
   add_check_flag(plan_command, flags.check);
   add_from_flag(plan_command, arguments.from);
   for (CLI::App* command : {&run_command, &print, &plan_command}) {
@@ -313,18 +310,34 @@ int main_program(int argc, char** argv) {
             },
             "a single overlap, as --overlaps would")
         ->type_name("N")
+        ->group("Data")
         ->excludes(command->get_option("--overlaps"));
   }
   CLI::App& status = *app.add_subcommand("status", "how far the sweep is, and what failed");
   CLI::App& collect_command = *app.add_subcommand(
       "collect", "summary.json and overlap.npy from the cells that are finished");
   for (CLI::App* command : {&status, &collect_command}) {
-    add_preset_flags(*command, settings_named<OverlapSettings>({"seed"}), flags);
+    add_preset_flag(*command, flags.preset, "whose default folder to look in");
+    add_setting_flags(*command, settings_named<OverlapSettings>({"seed"}), flags.given, defaults);
   }
   for (CLI::App* command : {&plan_command, &status, &collect_command}) {
-    command->add_option("--out", flags.out, "folder of the sweep");
+    add_text_flag(*command, "--out", flags.out, "FOLDER", "of the sweep")
+        ->default_str("runs/PRESET-overlap-seedN");
   }
   add_unfinished_flag(status, arguments.sweep);
+  add_examples(app, {"overlap run --preset demo", "overlap run --preset demo --overlap 14",
+                     "overlap run --help"});
+  add_examples(run_command, {"overlap run --preset demo --check",
+                             "overlap run --overlaps 0:32:8,33 --lr 5e-4 --out runs/few-overlaps",
+                             "overlap run --preset small --jobs 2 --quiet --json",
+                             "overlap run --out /shared/overlap --cell 0"});
+  add_examples(print, {"overlap settings --preset paper", "overlap settings --depth 12"});
+  add_examples(plan_command, {"overlap plan --preset paper --check",
+                              "overlap plan --preset paper --out /shared/overlap"});
+  add_examples(status, {"overlap status --out /shared/overlap",
+                        "overlap status --out /shared/overlap --unfinished"});
+  add_examples(collect_command,
+               {"overlap collect --out /shared/overlap", "overlap collect --preset demo --json"});
   if (const std::optional<int> code = parse(app, argc, argv)) return *code;
   if (print) return print_settings<OverlapSettings>(flags);
   if (plan_command) return plan(arguments);

@@ -14,7 +14,7 @@ namespace sidechannel::experiments {
 bool are_overlaps(const std::string& text);
 
 inline const Text kOverlaps{"a list of numbers and of FIRST:LAST:STEP, as in 0:32:4,33",
-                            are_overlaps};
+                            are_overlaps, "LIST"};
 
 // Everything that the overlap experiment depends on. The defaults: where a preset says nothing.
 struct OverlapSettings : RunSettings {
@@ -23,28 +23,32 @@ struct OverlapSettings : RunSettings {
 
   // The network of Section 3.2; its depth and kernel size give the sequences' length.
   SETTING(std::int64_t, depth, 8, "convolutions d in all, first and last included",
-          Whole{2, kMostDepth});
+          Whole{2, kMostDepth}, Section{"Network"}, Alias{"layers"});
   SETTING(std::int64_t, channels, 32, "hidden channels h", Whole{1, kMostChannels});
   SETTING(std::int64_t, kernel_size, 5, "kernel size k; sequences have 1 + 2 floor(k / 2) d",
           Whole{1, kMostKernelSize, true});
 
   // Training and testing, of one network an overlap.
-  SETTING(std::int64_t, batch, 16, "pairs in a training step", Whole{1, kMostBatch});
+  SETTING(std::int64_t, batch, 16, "pairs in a training step", Whole{1, kMostBatch},
+          Section{"Training"}, Alias{"batch-size"});
   SETTING(double, learning_rate, 1e-3, "Adam's base learning rate",
-          Real{kLowestRate, kHighestRate, true});
+          Real{kLowestRate, kHighestRate, true}, Alias{"lr"});
   SETTING(std::string, schedule, "constant",
-          "how it moves; tail: 70 % constant, then linear to 5 %", OneOf{{"constant", "tail"}});
-  SETTING(std::int64_t, warmup, 0, "steps of linear warm-up", Whole{0, kMostSteps});
+          "how the learning rate moves; tail: 70 % constant, then linear to 5 %",
+          OneOf{{"constant", "tail"}}, Alias{"lr-schedule"});
+  SETTING(std::int64_t, warmup, 0, "steps of linear warm-up", Whole{0, kMostSteps},
+          Alias{"warmup-steps"});
   SETTING(std::int64_t, iterations, 3000,
-          "training steps, for each overlap; a run may be given more later", Whole{1, kMostSteps});
+          "training steps, for each overlap; a run may be given more later", Whole{1, kMostSteps},
+          Alias{"steps"});
   SETTING(std::int64_t, test_pairs, 8192, "fresh pairs behind each mean squared error",
-          Whole{2, kMostSteps});
+          Whole{2, kMostSteps}, Section{"Test"});
 
   // Which overlaps, and how many networks at once: a folder may be given more of them, and others
   // of these.
-  SETTING(std::string, overlaps, "0:32:4,33", "which overlaps", kOverlaps, kHow);
+  SETTING(std::string, overlaps, "0:32:4,33", "which overlaps", kOverlaps, kHow, Section{"Data"});
   SETTING(std::int64_t, jobs, 0, "networks at once, 0 for what is fastest", Whole{0, kMostThreads},
-          kHow);
+          kHow, Section{"How it is carried out"});
 
   // UsageError for values that make no sense, alone or together.
   void check() const;

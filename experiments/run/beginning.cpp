@@ -1,15 +1,16 @@
 #include "experiments/run/beginning.h"
 
-#include <CLI/CLI.hpp>
 #include <boost/crc.hpp>
 #include <cstdint>
 
+#include "experiments/run/flags.h"
 #include "models/model_file.h"
 
 namespace sidechannel::experiments {
 
 void add_from_flag(CLI::App& app, std::string& from) {
-  app.add_option("--from", from, "begin training with the weights of a model, .safetensors");
+  add_text_flag(app, "--from", from, "FILE",
+                "begin training with the weights of a model, .safetensors");
 }
 
 Json beginning_with(const std::string& from, Json settings) {

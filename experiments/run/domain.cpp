@@ -40,4 +40,8 @@ std::string OneOf::words() const {
   return listed(names);
 }
 
+std::string OneOf::type() const {
+  return fmt::format("{}", fmt::join(names, "|"));
+}
+
 }  // namespace sidechannel::experiments

@@ -15,7 +15,8 @@ namespace sidechannel::experiments {
 std::vector<std::string> split(const std::string& text, char separator);
 
 // What a setting may be. Each kind reads a value from text, tells whether a value belongs to it,
-// and says in words what does: "a whole number from 1 to 64".
+// says in words what does: "a whole number from 1 to 64", and has for --help a type: "N". In a type
+// capitals stand for something else; what stands between bars may be given as it stands.
 
 struct Whole {
   using Value = std::int64_t;
@@ -26,6 +27,7 @@ struct Whole {
   static std::optional<std::int64_t> read(std::string_view text) { return whole_number(text); }
   bool holds(std::int64_t value) const;
   std::string words() const;
+  static std::string type() { return "N"; }
 };
 
 struct Real {
@@ -38,6 +40,7 @@ struct Real {
   static std::optional<double> read(std::string_view text) { return real_number(text); }
   bool holds(double value) const;
   std::string words() const;
+  static std::string type() { return "NUMBER"; }
 };
 
 struct OneOf {
@@ -47,6 +50,7 @@ struct OneOf {
   static std::optional<std::string> read(std::string_view text) { return std::string(text); }
   bool holds(const std::string& value) const;
   std::string words() const;
+  std::string type() const;  // "constant|tail"
 };
 
 // Text of a form of its own; without `fits` it is checked where it is read.
@@ -54,10 +58,12 @@ struct Text {
   using Value = std::string;
   const char* form;
   bool (*fits)(const std::string& value) = nullptr;
+  const char* of_type = "TEXT";
 
   static std::optional<std::string> read(std::string_view text) { return std::string(text); }
   bool holds(const std::string& value) const { return fits == nullptr || fits(value); }
   std::string words() const { return form; }
+  std::string type() const { return of_type; }
 };
 
 using Domain = std::variant<Whole, Real, OneOf, Text>;

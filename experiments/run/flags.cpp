@@ -1,54 +1,60 @@
 #include "experiments/run/flags.h"
 
 #include <CLI/CLI.hpp>
-#include <numeric>
-#include <utility>
+#include <algorithm>
 
 #include "experiments/run/build_info.h"
+#include "experiments/run/help.h"
 #include "experiments/run/progress.h"
 
 namespace sidechannel::experiments {
 namespace {
 
 // "train, probe or map"
-std::string names_of(const std::vector<CLI::App*>& commands) {
+std::string names_of(const std::vector<const CLI::App*>& commands) {
   std::vector<const char*> names;
   for (const CLI::App* command : commands) names.push_back(command->get_name().c_str());
   return listed(names);
 }
 
-// For --help.
-const char* type_of(const Setting& setting) {
-  return std::holds_alternative<Whole>(setting.domain)  ? "N"
-         : std::holds_alternative<Real>(setting.domain) ? "NUMBER"
-                                                        : "TEXT";
-}
-
-// How many letters must be changed, added or taken away to make `b` of `a`.
+// How many letters must be changed, added, taken away or swapped with the next one to make `b` of
+// `a`.
 std::size_t edits(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i);
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, change}));
+  std::vector<std::vector<std::size_t>> to(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
+  for (std::size_t i = 0; i <= a.size(); ++i) {
+    for (std::size_t j = 0; j <= b.size(); ++j) {
+      if (i == 0 || j == 0) {
+        to[i][j] = i + j;
+        continue;
+      }
+      const std::size_t change = to[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1);
+      to[i][j] = std::min({to[i - 1][j] + 1, to[i][j - 1] + 1, change});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+        to[i][j] = std::min(to[i][j], to[i - 2][j - 2] + 1);
+      }
     }
   }
-  return row.back();
+  return to[a.size()][b.size()];
 }
 
-// ", did you mean --seed?" for "--sed"; nothing where no flag is near.
-std::string suggestion(const CLI::App& command, const std::string& flag) {
+// ", did you mean --seed?" for "--sed"; nothing where none of the names is near.
+std::string suggestion(const std::string& word, const std::vector<std::string>& names) {
   std::string best;
-  std::size_t least = 1 + std::min<std::size_t>(3, flag.size() / 4);
-  if (flag.size() > 40) return best;
-  for (const CLI::Option* option : command.get_options()) {
-    const std::string name = option->get_name();
-    const std::size_t distance = edits(flag, name);
+  std::size_t least = 1 + std::min<std::size_t>(3, word.size() / 4);
+  if (word.size() > 40) return best;
+  for (const std::string& name : names) {
+    const std::size_t distance = edits(word, name);
     if (distance < least) least = distance, best = name;
   }
   return best.empty() ? best : fmt::format(", did you mean {}?", best);
+}
+
+std::vector<std::string> flags_of(const CLI::App& command) {
+  std::vector<std::string> flags;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) flags.push_back("--" + name);
+  }
+  return flags;
 }
 
 // The option of a word of the command line that is a flag, NAME or NAME=VALUE; null for other ones.
@@ -66,9 +72,14 @@ bool takes_next(const CLI::Option& option, const std::string& word) {
 // word may be another flag's value, too.
 std::string unexpected(const CLI::App& command, int argc, char** argv) {
   std::string first;
+  std::size_t places =
+      command.get_options([](const CLI::Option* option) { return option->get_positional(); })
+          .size();
   for (int i = 2; i < argc && first.empty(); ++i) {
     const CLI::Option* option = option_of(command, argv[i]);
-    if (option == nullptr) {
+    if (option == nullptr && places > 0 && *argv[i] != '-') {
+      --places;
+    } else if (option == nullptr) {
       first = argv[i];
     } else if (takes_next(*option, argv[i])) {
       ++i;
@@ -77,7 +88,7 @@ std::string unexpected(const CLI::App& command, int argc, char** argv) {
   if (first.empty()) first = command.remaining(true).front();
   if (!first.starts_with('-')) return fmt::format("{}: not expected here", shown(first));
   const std::string flag = first.substr(0, first.find('='));
-  return fmt::format("there is no flag {}{}", shown(flag), suggestion(command, flag));
+  return fmt::format("there is no flag {}{}", shown(flag), suggestion(flag, flags_of(command)));
 }
 
 // Every option that wants a value has one, of its own. For CLI11 the next flag would do.
@@ -99,15 +110,75 @@ void require_values(const CLI::App& command, int argc, char** argv) {
   }
 }
 
-void add_preset_flag(CLI::App& app, RunFlags& flags) {
-  app.add_option("--preset", flags.preset, "demo, small, paper, or a JSON file")
-      ->capture_default_str();
+// Its help, with what it may be where its type does not say that.
+std::string description_of(const Setting& setting, const std::string& type) {
+  if (type.find('|') != type.npos) return setting.help;
+  return fmt::format("{}: {}", setting.help, words_of(setting.domain));
+}
+
+constexpr const char* kHelpWords = "print this help and exit";
+
+// What every command has. --help comes last in its section.
+void add_output_flags(CLI::App& command) {
+  command
+      .add_flag_callback(
+          "--json", [] { answers_in_json = true; },
+          "answer with one JSON object on standard output, and nothing else there")
+      ->group(kOutputSection);
+  command
+      .add_flag_callback(
+          "--quiet", [] { notes_are_heard = false; },
+          "no progress and no notices on standard error; errors all the same")
+      ->group(kOutputSection);
+  command.set_help_flag("-h,--help", kHelpWords)->group(kOutputSection);
+}
+
+// What parse() adds to a program.
+struct Additions {
+  std::vector<const CLI::App*> beside;  // the program's own commands
+  CLI::App* completion = nullptr;
+  std::string shell;
+  CLI::App* reference = nullptr;  // for docs/cli.md; not in --help
+};
+void add_common(CLI::App& app, Additions& added) {
+  added.beside = shown_commands(app);
+  for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) {
+    add_output_flags(*command);
+  }
+  const std::string name = app.get_name();
+  added.completion = app.add_subcommand(
+      "completion", "print a script with which a shell completes commands, flags and values");
+  added.completion->add_option("shell", added.shell, "which one")
+      ->required()
+      ->type_name("bash|zsh")
+      ->group(kRunSection);
+  added.completion->set_help_flag("-h,--help", kHelpWords)->group(kOutputSection);
+  add_examples(
+      *added.completion,
+      {fmt::format("source <({} completion bash)  # in this shell", name),
+       fmt::format("{0} completion bash > ~/.local/share/bash-completion/completions/{0}", name),
+       fmt::format("{0} completion zsh > ~/.zsh/completions/_{0}", name)});
+  added.reference = app.add_subcommand("reference", "")->group("");
+  app.set_help_flag("-h,--help", kHelpWords);
+  format_help(app);
+  for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) {
+    format_help(*command);
+  }
+  app.set_version_flag(
+      "--version",
+      [] {
+        const BuildInfo build = build_info();
+        return fmt::format("sidechannel {} ({}{}), {}, {}", build.version, build.commit,
+                           build.modified ? ", modified" : "", build.compiler, build.flags);
+      },
+      "print which version this is and how it was built, and exit");
 }
 
 }  // namespace
 
 Resume RunFlags::resume_policy() const {
-  return resume == "only" ? Resume::kOnly : resume == "never" ? Resume::kNever : Resume::kAuto;
+  const std::string name = resume.value("resume", "auto");
+  return name == "only" ? Resume::kOnly : name == "never" ? Resume::kNever : Resume::kAuto;
 }
 
 Json read_flag(const Setting& setting, const std::string& flag, const std::string& text) {
@@ -121,41 +192,77 @@ Json read_flag(const Setting& setting, const std::string& flag, const std::strin
       setting.domain);
 }
 
-void add_setting_flags(CLI::App& app, const std::vector<Setting>& settings, Json& given) {
+std::string default_text(const std::string& setting, const Defaults& defaults) {
+  std::string each;
+  std::vector<std::string> values;
+  for (const auto& [preset, settings] : defaults) {
+    if (!settings.contains(setting)) continue;
+    const Json& value = settings[setting];
+    values.push_back(value.is_number_float() ? fmt::format("{}", value.get<double>())
+                                             : flag_text(value));
+    each += fmt::format("{}{} {}", each.empty() ? "" : ", ", preset, values.back());
+  }
+  if (values.empty()) return {};
+  return std::ranges::count(values, values.front()) == std::ssize(values) ? values.front() : each;
+}
+
+void add_setting_flags(CLI::App& app, const std::vector<Setting>& settings, Json& given,
+                       const Defaults& defaults) {
   for (const Setting& setting : settings) {
     const std::string flag = flag_of(setting.name);
+    std::string names = flag;
+    for (const std::string& alias : split(setting.aliases, ',')) {
+      if (!alias.empty()) names += ",--" + alias;
+    }
+    const std::string type =
+        std::visit([](const auto& domain) { return domain.type(); }, setting.domain);
     app.add_option_function<std::string>(
-           flag,
+           names,
            [&given, setting, flag](const std::string& text) {
              given[setting.name] = read_flag(setting, flag, text);
            },
-           fmt::format("{}: {}", setting.help, words_of(setting.domain)))
-        ->take_last()  // of a flag given twice, so that scripts can append
-        ->type_name(type_of(setting));
+           description_of(setting, type))
+        ->take_last()  // of a flag given twice, by whichever name, so that scripts can append
+        ->type_name(type)
+        ->default_str(default_text(setting.name, defaults))
+        ->group(*setting.section == '\0' ? kRunSection : setting.section);
   }
+}
+
+CLI::Option* add_text_flag(CLI::App& app, const char* flag, std::string& text, const char* type,
+                           const std::string& what) {
+  return app.add_option(flag, text, what)->type_name(type)->group(kRunSection);
+}
+
+void add_preset_flag(CLI::App& app, std::string& preset, const char* what) {
+  add_text_flag(app, "--preset", preset, "demo|small|paper|FILE.json", what)->default_str("demo");
 }
 
 void add_check_flag(CLI::App& app, bool& check) {
   app.add_flag("--check", check,
-               "say whether the settings make sense and what memory they need, and do nothing");
+               "say whether the settings make sense and what memory they need, and do nothing")
+      ->group(kRunSection);
 }
 
-void add_preset_flags(CLI::App& app, const std::vector<Setting>& settings, RunFlags& flags) {
-  add_preset_flag(app, flags);
-  add_setting_flags(app, settings, flags.given);
+void add_preset_flags(CLI::App& app, const std::vector<Setting>& settings, RunFlags& flags,
+                      const Defaults& defaults) {
+  add_preset_flag(app, flags.preset);
+  add_setting_flags(app, settings, flags.given, defaults);
 }
 
 void add_run_flags(CLI::App& app, const std::vector<Setting>& settings,
-                   const std::string& default_out, RunFlags& flags) {
-  add_preset_flag(app, flags);
-  app.add_option("--out", flags.out, fmt::format("folder of the run (default: {})", default_out));
-  app.add_option("--resume", flags.resume,
-                 "auto (continue what is there), only (fail when nothing is), never (fail when "
-                 "something is)")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "only", "never"}));
+                   const std::string& default_out, RunFlags& flags, const Defaults& defaults) {
+  add_preset_flag(app, flags.preset);
+  add_text_flag(app, "--out", flags.out, "FOLDER", "where the run is kept")
+      ->default_str(default_out);
+  add_setting_flags(app,
+                    {{"resume",
+                      "auto: continue what is there; only: fail when nothing is; never: fail when "
+                      "something is",
+                      OneOf{{"auto", "only", "never"}}}},
+                    flags.resume, {{"", Json::object({{"resume", "auto"}})}});
   add_check_flag(app, flags.check);
-  add_setting_flags(app, settings, flags.given);
+  add_setting_flags(app, settings, flags.given, defaults);
 }
 
 void require_same(const Json& given, const char* name, const Json& theirs,
@@ -177,6 +284,15 @@ void require_apart(const char* flag, const std::string& written,
   }
 }
 
+int print_json(const Json& json) {
+  tell(stdout, json.dump(2, ' ', true, Json::error_handler_t::replace) + '\n');
+  return 0;
+}
+
+int answer_check(const std::string& folder, const CheckedMemory& memory) {
+  return answer({{"folder", folder}, {"memory", memory.bytes}}, "{}\n", memory.words);
+}
+
 std::string three_digits(const Json& number) {
   return number.is_number() ? share_text(number.get<double>()) : "none";
 }
@@ -186,24 +302,24 @@ std::string default_folder(const std::string& preset, const std::string& rest) {
 }
 
 std::optional<int> parse(CLI::App& app, int argc, char** argv) {
-  app.set_version_flag("--version", [] {
-    const BuildInfo build = build_info();
-    return fmt::format("sidechannel {} ({}{}), {}, {}", build.version, build.commit,
-                       build.modified ? ", modified" : "", build.compiler, build.flags);
-  });
+  answers_in_json = false;  // whatever a call before this one has asked
+  notes_are_heard = true;
+  Additions added;
+  add_common(app, added);
   const std::vector<CLI::App*> commands = app.get_subcommands([](CLI::App*) { return true; });
-  if (!commands.empty()) {
-    const std::string names = names_of(commands);
-    if (argc < 2) throw UsageError(fmt::format("expected a command: {} (see --help)", names));
-    const std::string first = argv[1];
-    const bool known = app.get_option_no_throw(first) != nullptr ||
-                       std::ranges::count(commands, first, &CLI::App::get_name) > 0;
-    if (!known) {
-      throw UsageError(
-          fmt::format("{} {}: expected {} (see --help)",
-                      first.starts_with('-') ? "expected a command before" : "there is no command",
-                      shown(first), names));
-    }
+  const std::string names = names_of(shown_commands(app));
+  if (argc < 2) throw UsageError(fmt::format("expected a command: {} (see --help)", names));
+  const std::string first = argv[1];
+  const bool known = app.get_option_no_throw(first) != nullptr ||
+                     std::ranges::count(commands, first, &CLI::App::get_name) > 0;
+  if (!known) {
+    const bool flag = first.starts_with('-');
+    std::vector<std::string> shown_names;
+    for (const CLI::App* command : shown_commands(app)) shown_names.push_back(command->get_name());
+    const std::string guess = flag ? "" : suggestion(first, shown_names);
+    throw UsageError(fmt::format("{} {}{} (see --help)",
+                                 flag ? "expected a command before" : "there is no command",
+                                 shown(first), guess.empty() ? ": expected " + names : guess));
   }
   for (CLI::App* command : commands) {
     if (argc > 1 && command->get_name() == argv[1]) require_values(*command, argc, argv);
@@ -223,6 +339,16 @@ std::optional<int> parse(CLI::App& app, int argc, char** argv) {
   if (!app.remaining(true).empty()) {
     const CLI::App& command = chosen.empty() ? app : *chosen.front();
     throw UsageError(fmt::format("{} (see --help)", unexpected(command, argc, argv)));
+  }
+  if (*added.completion) {
+    const Setting shell{"shell", "", OneOf{{"bash", "zsh"}}};
+    tell(stdout,
+         completion_of(app, read_flag(shell, "completion", added.shell).get<std::string>()));
+    return 0;
+  }
+  if (*added.reference) {
+    tell(stdout, reference_of(app, added.beside));
+    return 0;
   }
   return std::nullopt;
 }

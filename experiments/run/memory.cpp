@@ -76,11 +76,15 @@ class Demand {
     }
   }
 
-  std::string words(bool on_gpu) const {
-    const double host = kProgram + peak_.host;
-    if (!on_gpu) return fmt::format("about {} of memory", bytes_text(host + peak_.device));
-    return fmt::format("about {} of memory, and {} on the GPU", bytes_text(host),
-                       bytes_text(peak_.reserved));
+  CheckedMemory checked(bool on_gpu) const {
+    const double host = kProgram + peak_.host + (on_gpu ? 0 : peak_.device);
+    const double gpu = on_gpu ? peak_.reserved : 0;
+    const auto whole = [](double bytes) {  // what is beyond 64 bits is no machine's
+      return static_cast<std::int64_t>(std::min(bytes, 9e18));
+    };
+    return {fmt::format("the settings make sense; about {} of memory{}", bytes_text(host),
+                        on_gpu ? fmt::format(", and {} on the GPU", bytes_text(gpu)) : ""),
+            {{"host", whole(host)}, {"gpu", whole(gpu)}}};
   }
 
  private:
@@ -229,10 +233,10 @@ std::vector<MemoryLimit> memory_limits(const fs::path& root) {
   return limits;
 }
 
-std::string checked_memory(const MemoryNeed& need, bool on_gpu, std::int64_t at_once) {
+CheckedMemory checked_memory(const MemoryNeed& need, bool on_gpu, std::int64_t at_once) {
   const Demand demand(need, at_once);
   demand.require_on_host(on_gpu);
-  return "the settings make sense; " + demand.words(on_gpu);
+  return demand.checked(on_gpu);
 }
 
 void require_memory(const MemoryNeed& need, const Device& device, std::int64_t at_once) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/device.h"
+#include "engine/io/json.h"
 #include "models/localizer.h"
 #include "models/temporal_unet.h"
 
@@ -82,9 +83,13 @@ std::vector<MemoryLimit> memory_limits(const std::filesystem::path& root = "/");
 // what there is, and which flags to lower. Keeps the flags for memory_hint().
 void require_memory(const MemoryNeed& need, const Device& device, std::int64_t at_once = 1);
 
-// What --check says: about how much memory is needed. OutOfMemory where this machine, a GPU apart,
-// has not got it.
-std::string checked_memory(const MemoryNeed& need, bool on_gpu, std::int64_t at_once = 1);
+// What --check says: about how much memory is needed, in words and in bytes ("host", "gpu").
+// OutOfMemory where this machine, a GPU apart, has not got it.
+struct CheckedMemory {
+  std::string words;
+  Json bytes;
+};
+CheckedMemory checked_memory(const MemoryNeed& need, bool on_gpu, std::int64_t at_once = 1);
 
 // What to say when memory runs out all the same.
 std::string memory_hint();

@@ -54,8 +54,8 @@ std::string why_stdout_is_incomplete() {
 bool cpu_suffices(const char* name) {
   const std::string missing = missing_cpu_features();
   if (missing.empty()) return true;
-  note("{}: this CPU lacks {}; build again on it, or with -DSIDECHANNEL_ARCH=x86-64-v3\n", name,
-       missing);
+  complain("{}: this CPU lacks {}; build again on it, or with -DSIDECHANNEL_ARCH=x86-64-v3\n", name,
+           missing);
   return false;
 }
 
@@ -63,7 +63,7 @@ bool cpu_suffices(const char* name) {
 
 int exit_code_of(const char* name, const std::function<int()>& work) {
   const auto fails = [&](int code, const std::string& message) {
-    note("{}: {}\n", name, message);
+    complain("{}: {}\n", name, message);
     return code;
   };
   try {
@@ -94,7 +94,7 @@ int run_main(const char* name, int (*program)(int argc, char** argv), int argc, 
   }
   const std::string lost = why_stdout_is_incomplete();
   if (lost.empty()) return code;
-  note("{}: cannot write standard output: {}\n", name, lost);
+  complain("{}: cannot write standard output: {}\n", name, lost);
   return code == 0 ? 1 : code;
 }
 

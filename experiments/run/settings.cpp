@@ -114,15 +114,23 @@ LearningRate learning_rate_from(double base, const std::string& schedule, std::i
   return {base, schedule == "tail" ? Schedule::kTail : Schedule::kConstant, warmup, steps};
 }
 
-Json read_preset(const std::string& experiment, const std::string& preset) {
-  std::string names;
+std::vector<std::string> preset_names(const std::string& experiment) {
+  std::vector<std::string> names;
   for (const EmbeddedPreset& known : kEmbeddedPresets) {
-    if (experiment != known.experiment) continue;
-    if (preset == known.name) return parse_json_object(known.text, preset);
-    names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
+    if (experiment == known.experiment) names.emplace_back(known.name);
+  }
+  return names;
+}
+
+Json read_preset(const std::string& experiment, const std::string& preset) {
+  for (const EmbeddedPreset& known : kEmbeddedPresets) {
+    if (experiment == known.experiment && preset == known.name) {
+      return parse_json_object(known.text, preset);
+    }
   }
   require(preset.ends_with(".json"),
-          fmt::format("--preset {}: expected {} or a .json file", shown(preset), names));
+          fmt::format("--preset {}: expected {} or a .json file", shown(preset),
+                      fmt::join(preset_names(experiment), ", ")));
   const std::vector<std::byte> bytes = read_file(preset);
   return asked_for([&] { return parse_json_object(text_of(bytes), preset); });
 }

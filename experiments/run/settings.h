@@ -17,8 +17,8 @@ namespace sidechannel::experiments {
 
 struct RunSettings;
 
-// All that is known of a setting. Flags (with dashes for underscores), --help, JSON files,
-// `settings`, config.json and docs/settings.md are made of the list of them, so that one that
+// All that is known of a setting. Flags (with dashes for underscores), --help, completion, JSON
+// files, `settings`, config.json and docs/cli.md are made of the list of them, so that one that
 // SETTING declares is in all of these.
 struct Setting {
   template <class T>
@@ -33,6 +33,8 @@ struct Setting {
   // It does nothing but where this holds, which `needs` says as a flag and its value.
   const char* needs = nullptr;
   bool (RunSettings::*effective)() const = nullptr;
+  const char* section = "";  // of --help
+  const char* aliases = "";  // of its flag, with commas between
 
   // visit(domain, member), both of the type that they have.
   template <class Visit>
@@ -55,6 +57,12 @@ struct OnlyWhen {
 };
 template <class S>
 OnlyWhen(const char*, bool (S::*)() const) -> OnlyWhen<S>;  // which clang 14 does not see itself
+struct Section {  // of --help: this setting and those that follow stand there, up to the next one
+  const char* name;
+};
+struct Alias {  // what else the field calls it: "lr", without dashes; several with commas between
+  const char* names;
+};
 
 // Where settings are noted while their list is made (see all_settings).
 inline thread_local std::vector<Setting>* noted_settings = nullptr;
@@ -67,12 +75,19 @@ void add_to(Setting& setting, const OnlyWhen<S>& rule) {
   setting.needs = rule.needs;
   setting.effective = static_cast<bool (RunSettings::*)() const>(rule.effective);
 }
+inline void add_to(Setting& setting, const Section& section) {
+  setting.section = section.name;
+}
+inline void add_to(Setting& setting, const Alias& alias) {
+  setting.aliases = alias.names;
+}
 
 template <class T, class S, class... More>
 T declared(T S::*member, const char* name, T value, const char* help, const Domain& domain,
            const More&... more) {
   if (noted_settings != nullptr) {
     Setting setting{name, help, domain, static_cast<Setting::Member<T>>(member)};
+    if (!noted_settings->empty()) setting.section = noted_settings->back().section;
     (add_to(setting, more), ...);
     noted_settings->push_back(std::move(setting));
   }
@@ -80,7 +95,8 @@ T declared(T S::*member, const char* name, T value, const char* help, const Doma
 }
 
 // A member of the settings `Self`: type, name, default, help, domain (see domain.h), and what else
-// there is to say (kHow, kPredicts, OnlyWhen). The one place where a setting stands.
+// there is to say (kHow, kPredicts, OnlyWhen, Section, Alias). The one place where a setting
+// stands.
 #define SETTING(type, name, value, help, ...) \
   type name =                                 \
       ::sidechannel::experiments::declared(&Self::name, #name, type(value), help, __VA_ARGS__)
@@ -93,17 +109,17 @@ T declared(T S::*member, const char* name, T value, const char* help, const Doma
 struct RunSettings {
   using Self = RunSettings;
   std::string preset = "demo";
-  SETTING(std::int64_t, seed, 0, "of weights and noise", Whole{0, INT64_MAX});
+  SETTING(std::int64_t, seed, 0, "of weights and noise", Whole{0, INT64_MAX}, Section{"Data"});
   SETTING(std::string, precision, "auto", "of products; tf32 on a GPU alone, where auto takes it",
-          OneOf{{"auto", "fp32", "tf32"}}, kPredicts);
+          OneOf{{"auto", "fp32", "tf32"}}, kPredicts, Section{"How it is carried out"});
   SETTING(std::string, device, "auto", "where to compute",
-          Text{"auto, cpu or cuda[:N]", Device::is_name}, kHow, kPredicts);
+          Text{"auto, cpu or cuda[:N]", Device::is_name, "auto|cpu|cuda[:N]"}, kHow, kPredicts);
   SETTING(std::int64_t, threads, 0, "CPU threads, 0 for all cores", Whole{0, kMostThreads}, kHow,
-          kPredicts);
+          kPredicts, Alias{"num-threads"});
   SETTING(std::int64_t, log_every, 100, "steps between lines of metrics.jsonl",
-          Whole{1, kMostSteps});
+          Whole{1, kMostSteps}, Alias{"log-interval"});
   SETTING(std::int64_t, checkpoint_every, 0, "steps between checkpoints, 0 for every 30 s",
-          Whole{0, kMostSteps}, kHow);
+          Whole{0, kMostSteps}, kHow, Alias{"save-every"});
   SETTING(std::int64_t, stop_after, 0, "stop as if interrupted after so many steps, 0 for never",
           Whole{0, kMostSteps}, kHow);
 
@@ -152,6 +168,9 @@ std::string flag_text(const Json& value);
 // How a learning rate moves over `steps` steps, by a schedule's name ("constant" or "tail").
 LearningRate learning_rate_from(double base, const std::string& schedule, std::int64_t warmup,
                                 std::int64_t steps);
+
+// The names of an experiment's presets, the smallest first; there may be none.
+std::vector<std::string> preset_names(const std::string& experiment);
 
 // A preset of an experiment by name ("demo", "small", "paper") or by the path of a JSON file of the
 // same form. UsageError for an unknown name and for a file that is no JSON object.

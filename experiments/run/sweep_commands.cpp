@@ -11,12 +11,14 @@
 namespace sidechannel::experiments {
 
 void add_cell_flag(CLI::App& run, SweepFlags& flags) {
-  run.add_option("--cell", flags.cell, "only this cell, by number or id");
+  add_text_flag(run, "--cell", flags.cell, "CELL", "only this one, by number or id");
 }
 
 void add_unfinished_flag(CLI::App& status, SweepFlags& flags) {
-  status.add_flag("--unfinished", flags.unfinished,
-                  "print only the numbers of the cells that are not finished, as 0-3,7");
+  status
+      .add_flag("--unfinished", flags.unfinished,
+                "print only the numbers of the cells that are not finished, as 0-3,7")
+      ->group(kRunSection);
 }
 
 void require_plan(const std::filesystem::path& path, const char* program, const char* plan) {
@@ -31,7 +33,7 @@ int run_cell(const Sweep& sweep, const SweepFlags& flags, const char* where,
       work(cell);
       return 0;
     } catch (const FolderInUse& error) {
-      note("{}: {}\n", sweep.program, error.what());
+      complain("{}: {}\n", sweep.program, error.what());
       return kExitInterrupted;  // nothing is wrong with the cell; come back later
     } catch (const std::exception& error) {
       sweep.set_failure(cell, error.what());
@@ -45,16 +47,32 @@ int run_cell(const Sweep& sweep, const SweepFlags& flags, const char* where,
 bool done_already(const Sweep& sweep, std::size_t cell) {
   sweep.clear_failure(cell);
   if (!sweep.finished(cell)) return false;
-  say("{}: done already, see {}\n", sweep.folder(cell).string(), sweep.results);
+  answer(answer_of(sweep, cell), "{}: done already, see {}\n", sweep.folder(cell).string(),
+         sweep.results);
   return true;
+}
+
+Json answer_of(const Sweep& sweep, std::size_t cell) {
+  return {{"cell", sweep.ids[cell]},
+          {"folder", sweep.folder(cell).string()},
+          {"result", read_json(sweep.folder(cell) / sweep.results)}};
 }
 
 int print_check(const Sweep& sweep, const Workforce& force) {
   const std::int64_t at_once = force.at_once();
-  say("{} cells; {}{}\n", sweep.size(),
-      checked_memory(force.memory, force.device.is_cuda(), at_once),
-      at_once > 1 ? fmt::format(" for {} cells at once", at_once) : "");
-  return 0;
+  const CheckedMemory memory = checked_memory(force.memory, force.device.is_cuda(), at_once);
+  return answer({{"folder", sweep.path.string()},
+                 {"cells", sweep.size()},
+                 {"at_once", at_once},
+                 {"memory", memory.bytes}},
+                "{} cells; {}{}\n", sweep.size(), memory.words,
+                at_once > 1 ? fmt::format(" for {} cells at once", at_once) : "");
+}
+
+int answer_plan(const std::filesystem::path& folder, std::size_t cells, const MemoryNeed& each) {
+  const CheckedMemory memory = checked_memory(each, false);
+  return answer({{"folder", folder.string()}, {"cells", cells}, {"memory", memory.bytes}},
+                "{} cells; {} each\n", cells, memory.words);
 }
 
 std::string run_cells(const Sweep& sweep, Workforce force, const Json& how,
@@ -105,21 +123,28 @@ int print_status(const Sweep& sweep, const SweepFlags& flags) {
     if (state != CellState::kFinished) unfinished.push_back(cell);
   }
   if (flags.unfinished) {
-    say("{}\n", ranges(unfinished));
-    return 0;
+    return answer(Json::object({{"unfinished", unfinished}}), "{}\n", ranges(unfinished));
   }
-  say("{}: {} cells\n", sweep.path.string(), sweep.size());
+  std::string lines;
+  Json all = {{"folder", sweep.path.string()}, {"cells", sweep.size()}};
   for (const auto& [state, name] : {std::pair{CellState::kFinished, "finished"},
                                     {CellState::kRunning, "running"},
                                     {CellState::kUnfinished, "interrupted"},
                                     {CellState::kFailed, "failed"},
                                     {CellState::kWaiting, "waiting"}}) {
     const std::vector<std::size_t>& found = by_state[state];
-    if (!found.empty()) say("{:>12} {:>4}  ({})\n", name, found.size(), ranges(found));
+    all[name] = found;
+    if (!found.empty()) {
+      lines += fmt::format("{:>12} {:>4}  ({})\n", name, found.size(), ranges(found));
+    }
   }
+  all["failures"] = Json::object();
   for (const std::size_t cell : by_state[CellState::kFailed]) {
-    say("failed: {} {}: {}\n", cell, sweep.ids[cell], sweep.failure(cell));
+    all["failures"][sweep.ids[cell]] = sweep.failure(cell);
+    lines += in_lines("failed: {} {}: {}\n", cell, sweep.ids[cell], sweep.failure(cell));
   }
+  if (answers_in_json) return print_json(all);
+  tell(stdout, in_lines("{}: {} cells\n", sweep.path.string(), sweep.size()) + lines);
   return 0;
 }
 

@@ -33,6 +33,8 @@ int run_cell(const Sweep& sweep, const SweepFlags& flags, const char* where,
              const std::function<void(std::size_t cell)>& work);
 // Asked while one holds the cell's folder: nobody finishes it meanwhile.
 bool done_already(const Sweep& sweep, std::size_t cell);
+// What --json says of a cell that is finished.
+Json answer_of(const Sweep& sweep, std::size_t cell);
 
 // Who works on cells at once, what kind of device it is, and what one of them needs.
 struct Workforce {
@@ -45,6 +47,8 @@ struct Workforce {
 
 // `run --check`, after all else was checked.
 int print_check(const Sweep& sweep, const Workforce& force);
+// `plan --check`: so many cells, which need so much each.
+int answer_plan(const std::filesystem::path& folder, std::size_t cells, const MemoryNeed& each);
 
 // `run`: the cells that are left, in processes of this program, which take the device over from
 // this one. `how` holds what this call says of how the work is done; `more` goes to their

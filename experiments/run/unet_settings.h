@@ -18,6 +18,6 @@ inline constexpr TemporalUnetConfig::Names kUnetFlags{"--dim", "--multipliers", 
                                                       "--kernel-size"};
 
 inline const Text kMultipliers{"whole numbers from 1 to 16384 with commas between, such as 1,4,8",
-                               are_multipliers};
+                               are_multipliers, "N,N,..."};
 
 }  // namespace sidechannel::experiments

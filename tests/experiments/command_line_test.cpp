@@ -73,11 +73,12 @@ TEST_F(CommandLine, HelpAndVersionAreNoErrors) {
 }
 
 TEST_F(CommandLine, BadUsageIsOneLineAndExitCode2) {
-  expect_error(
-      {}, 2, "expected a command: train, probe, map, run, paths, predict or settings (see --help)");
+  expect_error({}, 2,
+               "expected a command: train, probe, map, run, paths, predict, settings or completion "
+               "(see --help)");
   expect_error({"fly"}, 2,
-               "there is no command fly: expected train, probe, map, run, paths, predict or "
-               "settings (see --help)");
+               "there is no command fly: expected train, probe, map, run, paths, predict, settings "
+               "or completion (see --help)");
   using Cases = std::vector<std::pair<const char*, const char*>>;
   Cases cases = {
       {"--speed 9", "there is no flag --speed, did you mean --seed? (see --help)"},

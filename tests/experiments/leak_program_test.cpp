@@ -90,7 +90,7 @@ TEST_F(LeakProgram, AssertsThatNothingIsHeard) {
                                       "beyond its receptive field\n");
   }
   // With the report in the place of words, the exit code is the same.
-  const ProgramResult json = leak(unet + "--norm layer --out -");
+  const ProgramResult json = leak(unet + "--norm layer --json");
   EXPECT_EQ(json.code, 1);
   EXPECT_EQ(Json::parse(json.out)["leaks"], true);
 }
@@ -181,13 +181,15 @@ TEST_F(LeakProgram, FoldersOnTheWayToTheReportAreMade) {
 // --- What is refused ----------------------------------------------------------------------------
 
 TEST_F(LeakProgram, BadUsageIsOneLineAndExitCode2) {
-  refused({}, 2, "expected a command: measure (see --help)");
-  refused({"--model", "x"}, 2, "expected a command before --model: expected measure (see --help)");
+  refused({}, 2, "expected a command: measure or completion (see --help)");
+  refused({"--model", "x"}, 2,
+          "expected a command before --model: expected measure or completion (see --help)");
   for (const auto& [flags, message] : std::vector<std::pair<std::string, std::string>>{
            {"--log-every 3", "there is no flag --log-every (see --help)"},
            {"--preset demo", "there is no flag --preset (see --help)"},
            {"--length", "--length: expected a value, got none (see --help)"},
            {"--length -1", "--length -1: expected a whole number from 0 to 1000000"},
+           {"--out -", "--out -: expected the name of a file; for standard output, --json"},
            {"--length 97", "--length 97: expected a multiple of 2, the network's stride"},
            {"--outputs 0", "--outputs 0: expected a whole number from 1 to 1000000"},
            {"--tile 31", "--tile 31: expected a multiple of 2, the network's stride"},

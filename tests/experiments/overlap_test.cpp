@@ -277,10 +277,11 @@ TEST_F(Overlap, BadUsageIsOneLineAndExitCode2) {
   const auto refused = [&](const Words& arguments, const std::string& message) {
     harness::expect_refusal(run_program("overlap", arguments), "overlap", 2, message);
   };
-  refused({}, "expected a command: run, settings, plan, status or collect (see --help)");
+  refused({},
+          "expected a command: run, settings, plan, status, collect or completion (see --help)");
   refused({"--depth", "4"},
-          "expected a command before --depth: expected run, settings, plan, status or collect "
-          "(see --help)");
+          "expected a command before --depth: expected run, settings, plan, status, collect or "
+          "completion (see --help)");
   for (const auto& [flags, message] : std::vector<std::pair<const char*, const char*>>{
            {"fly", "fly: not expected here (see --help)"},
            {"--norm batch", "there is no flag --norm (see --help)"},

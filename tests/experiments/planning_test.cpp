@@ -253,7 +253,7 @@ TEST_F(DiffusionRuns, TheAverageOfAStateIsTheOneThatGoesOn) {
 
 TEST_F(DiffusionRuns, BadUsageIsOneLineAndExitCode2) {
   harness::expect_refusal(harness::run_program("diffusion", {}), "diffusion", 2,
-                          "expected a command: run or settings (see --help)");
+                          "expected a command: run, settings or completion (see --help)");
   for (const auto& [flags, message] : std::vector<std::pair<const char*, std::string>>{
            {"--model x", "there is no flag --model (see --help)"},
            {"--steps 0", "--steps 0: expected a whole number from 1 to 65536"},

@@ -287,42 +287,51 @@ TEST(Settings, WhatHasNoEffectIsRefusedWhereItIsGivenAndNotInAPreset) {
             "--iterations 4294967295: with --curriculum-iterations 5 more than 4294967295 in all");
 }
 
-std::string rows(const std::vector<Setting>& settings) {
-  std::string text = "| flag | what | expected |\n|---|---|---|\n";
-  for (const Setting& setting : settings) {
-    text += fmt::format("| `{}` | {} | {} |\n", flag_of(setting.name), setting.help,
-                        words_of(setting.domain));
+const char* kPage = R"(# The command line
+
+What the programs' commands and flags are, and what settings may be, which is checked before anything
+is made. `PROGRAM COMMAND --help` says the same in a terminal, with examples. This page is made of the
+programs' own lists, by
+`SIDECHANNEL_WRITE_DOCS=1 build/cpu/bin/sidechannel_tests --gtest_filter=Settings.TheDocument*`.
+
+- **Names.** A flag may have several; of a setting that is given twice, by whichever of them, the last
+  one counts. In a preset's JSON file a setting has its first name, with underscores for dashes.
+- **Values.** Numbers are decimal, without leading zeros. A type in capitals stands for a value of its
+  kind, and what stands between bars is meant literally.
+- **Defaults.** Where they depend on the preset, they are given for each, with the norm that it has
+  itself. `settings --preset PRESET --norm NORM` prints what a preset and flags come to. `predict` takes
+  them from the model's file.
+- **Completion.** `completion bash` and `completion zsh` print scripts ([installing](installing.md#completion)).
+- **Exit codes.** 0; 1: something failed; 2: the call makes no sense; 75: interrupted, and the same
+  command goes on. What went wrong is one line on standard error.
+
+`--quiet` leaves nothing on standard error but what went wrong. With `--json` a command that succeeds
+prints one JSON object, and nothing else, to standard output:
+
+| command | its object |
+|---|---|
+| `localization run`, `map` and `paths`; `overlap run` and `collect`; `diffusion run` | `folder`; `summary`, what summary.json there holds |
+| `localization train`, `probe` | `folder`; the file, `model` or `probes` |
+| `localization predict` | `output`, `shape` |
+| `groups collect` | `folder`; `results`, what results.json holds |
+| `overlap plan`, `groups plan` and `run` | `folder`, the number of `cells` |
+| `run --cell` | `cell`, its `folder`, its `result` |
+| `status` | `folder`; the number of `cells`, and those that are `finished`, `running`, `interrupted`, `failed`, `waiting`; `failures`, why |
+| `status --unfinished` | `unfinished`, the numbers of the cells |
+| `leak measure` | the report ([leak](leak.md)) |
+| `settings`, with or without `--json` | the settings |
+| with `--check` | `memory` in bytes: `host`, `gpu`; `folder`, of sweeps `cells` |
+
+)";
+
+TEST(Settings, TheDocumentIsWhatTheProgramsSay) {
+  std::string text = kPage;
+  for (const char* program : {"localization", "overlap", "groups", "leak", "diffusion"}) {
+    const harness::ProgramResult reference = harness::run_program(program, {"reference"});
+    EXPECT_EQ(reference.code, 0) << reference.err;
+    text += (text == kPage ? "" : "\n") + reference.out;
   }
-  return text;
-}
-
-template <class S>
-std::string table() {
-  return fmt::format("## {}\n\n", S::kExperiment) + rows(all_settings<S>());
-}
-
-TEST(Settings, TheDocumentIsWhatTheListSays) {
-  const auto paths = settings_named<PathsSettings>({"index", "sequences"});
-  const std::string text =
-      "# Settings\n\n"
-      "What each setting may be, checked before anything is made; in a preset's JSON file names "
-      "have\n"
-      "underscores for dashes. Numbers are decimal, without leading zeros. This file is written "
-      "by\n"
-      "`SIDECHANNEL_WRITE_DOCS=1 build/cpu/bin/sidechannel_tests "
-      "--gtest_filter=Settings.TheDocument*`.\n"
-      "`localization settings`, `overlap settings` and `diffusion settings` print what a preset "
-      "and flags\ncome to.\n\n" +
-      table<LocalizationSettings>() + "\n" + table<OverlapSettings>() +
-      fmt::format(
-          "\n`groups` takes localization's, and `--groups`, `--learning-rates` (lists) and "
-          "`--seeds`, which\nmake at most {} cells; with `--over samples_per_set`, which is about "
-          "BatchNorm, a list of\n`--samples-per-set` in the place of `--groups`.\n",
-          kMostCells) +
-      "\n`localization paths` takes those of localization's that describe a network, `--seed`, "
-      "and\n\n" +
-      rows(paths) + "\n" + table<DiffusionSettings>() + "\n" + table<LeakSettings>();
-  const std::filesystem::path file = harness::test_data("../docs/settings.md");
+  const std::filesystem::path file = harness::test_data("../docs/cli.md");
   if (std::getenv("SIDECHANNEL_WRITE_DOCS") != nullptr) std::ofstream(file) << text;
   EXPECT_EQ(harness::content_of(file), text);
 }

@@ -397,9 +397,10 @@ TEST_F(SweepCommandLine, HelpIsNoError) {
 }
 
 TEST_F(SweepCommandLine, BadInputIsOneLine) {
-  expect_error({}, 2, "expected a command: plan, run, status or collect (see --help)");
+  expect_error({}, 2, "expected a command: plan, run, status, collect or completion (see --help)");
   expect_error({"fly"}, 2,
-               "there is no command fly: expected plan, run, status or collect (see --help)");
+               "there is no command fly: expected plan, run, status, collect or completion (see "
+               "--help)");
   const auto refused = [&](const std::string& line, int code, const std::string& message) {
     expect_error(words(line, {"--out", out_}), code, message);
   };
