@@ -201,7 +201,8 @@ class AllFigures(FigureTest):
         self.assertEqual({path: path.stat().st_mtime_ns for path in models}, models)
         # And the demo asks for the folders and the settings that the figures look for.
         demo = (Path(__file__).parents[2] / "run").read_text()
-        self.assertIn('local seed=0 out=runs/demo norm', demo)
+        self.assertIn("local seed=0 out=runs/demo norm", demo)
+        self.assertIn(f"out=runs/demo/{figures.results.place_of(7)[:-2]}$seed", demo)
         self.assertIn('run --preset demo --norm $norm --seed "$seed" --out "$out/$norm"', demo)
 
     def test_lines_that_stdout_does_not_take_cost_no_figure(self):
