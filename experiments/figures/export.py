@@ -1,7 +1,9 @@
 """Runs for other tools: a tidy CSV, and event files of TensorBoard."""
 
+import contextlib
 import csv
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -51,7 +53,8 @@ def writer_of_events():
         return lambda folder: Writer(str(folder))
     except Exception as error:
         reasons.append(error)
-    broken = next((reason for reason in reasons if not isinstance(reason, ModuleNotFoundError)), None)
+    broken = next((reason for reason in reasons if not isinstance(reason, ModuleNotFoundError)
+                   or not str(reason.name).startswith("tensorboard")), None)  # but what it needs
     raise Error(f"--tensorboard: {broken}" if broken else
                 f"--tensorboard: {sys.executable} has neither tensorboardX nor tensorboard "
                 "(pip install tensorboardX)")
@@ -62,27 +65,35 @@ class Events:
 
     def __init__(self, folder, names):
         make, folders = writer_of_events(), [Path(folder) / name for name in names]
-        for path in folders:
-            if path.is_dir() and any("tfevents" in file.name for file in path.iterdir()):
-                raise UsageError(f"--tensorboard {folder}: has events in {path} already; name another "
-                                 "folder")
-        try:
-            self.writers = [make(path) for path in folders]
-        except OSError as error:
-            raise Error(f"cannot write {error.filename or folder}: {error.strerror}") from None
+        self.folder = folder
         self.written = [0] * len(names)  # numbers of each; a run that goes on writes the same again
+        with self.names_what_it_cannot_write():
+            for path in folders:
+                if path.is_dir() and any("tfevents" in name for name in os.listdir(path)):
+                    raise UsageError(f"--tensorboard {folder}: has events in {path} already; name "
+                                     "another folder")
+            self.writers = [make(path) for path in folders]
+
+    @contextlib.contextmanager
+    def names_what_it_cannot_write(self):
+        try:
+            yield
+        except OSError as error:
+            raise Error(f"cannot write {error.filename or self.folder}: {error.strerror}") from None
 
     def add(self, runs):
-        """What the runs have beyond what was added before."""
+        """What the runs have beyond what was added before. Results stand at the last step."""
         for i, (run, writer) in enumerate(zip(runs, self.writers)):
             numbers = list(numbers_of(run))
             last = max((step for _, step, _, _ in numbers if step is not None), default=0)
-            for phase, step, name, value in numbers[self.written[i]:]:
-                if value is not None:
-                    writer.add_scalar(f"{phase}/{name}", value, last if step is None else step)
+            with self.names_what_it_cannot_write():
+                for phase, step, name, value in numbers[self.written[i]:]:
+                    if value is not None:
+                        writer.add_scalar(f"{phase}/{name}", value, last if step is None else step)
+                writer.flush()
             self.written[i] = max(self.written[i], len(numbers))
-            writer.flush()
 
     def close(self):
-        for writer in self.writers:
-            writer.close()
+        with self.names_what_it_cannot_write():
+            for writer in self.writers:
+                writer.close()

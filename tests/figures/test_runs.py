@@ -575,6 +575,7 @@ class TensorBoardTest(RunsTest):
             self.assertEqual(Recorder.of["a"].flushed, len(numbers))
             self.fails(2, f"has events in {self.out}/a already; name another", "export", self.a, self.b,
                        "--tensorboard", self.out)
+            self.fails(1, "cannot write /dev/null/", "export", self.a, "--tensorboard", "/dev/null")
 
     def test_a_run_that_is_followed(self):
         """In this process: what goes on while it waits is done in its place."""
