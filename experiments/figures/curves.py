@@ -63,6 +63,13 @@ def looks_of(count):
     return [{"color": scale(i / (count - 1))} for i in range(count)]
 
 
+def place_ticks(axes):
+    """Upwards, between the ends of a linear axis."""
+    axes.set_ylim(ends := axes.get_ylim())
+    at = ticks.between(*ends)
+    axes.set_yticks(at, [f"{tick:.10g}".replace("-", "\u2212") for tick in at])
+
+
 def draw_metric(axes, runs, looks, metric):
     drawn = []
     for run, look in zip(runs, looks):
@@ -75,13 +82,16 @@ def draw_metric(axes, runs, looks, metric):
     steps = [step for step, _ in drawn]
     values = [value for _, value in drawn if not math.isnan(value)]
     axes.set_xlim(0, max(steps) or 1)
-    axes.set_xticks(at := ticks.between(0, max(steps) or 1, 3), [f"{tick:.10g}" for tick in at])
+    at = ticks.between(0, max(steps) or 1, 3)
+    axes.set_xticks(at, [f"{tick:.10g}" for tick in at])
     axes.set_xlabel("step", labelpad=2)
     if values and min(values) > 0 and max(values) > 10 * min(values) and "slope" not in metric:
         axes.set_yscale("log")
-        axes.set_yticks(at := ticks.of_decades(min(values), max(values)),
-                        [f"{tick:g}" for tick in at])
+        at = ticks.of_decades(min(values), max(values))
+        axes.set_yticks(at, [f"{tick:g}" for tick in at])
         axes.set_yticks([], minor=True)
+    else:
+        place_ticks(axes)
 
 
 def draw_predictions(axes, runs, looks):
@@ -93,10 +103,15 @@ def draw_predictions(axes, runs, looks):
     axes.set(xlim=(-0.5, 0.5), xticks=(-0.5, 0, 0.5))
     axes.set_xticklabels(["−½", "0", "½"])
     axes.set_xlabel("position; dotted: the truth", labelpad=2)
+    place_ticks(axes)
 
 
 def picture(runs, names, metrics, predictions=False, title=None):
-    """A figure with a panel for each metric, and one for what the runs predict, where they do."""
+    """A figure with a panel for each metric, and one for what the runs predict, where they do; of those
+    that have any of these."""
+    shown = [(run, name) for run, name in zip(runs, names)
+             if any(key_of(metric, run) for metric in metrics) or (predictions and run.has(PREDICTIONS))]
+    runs, names = zip(*shown)
     looks = looks_of(len(runs))
     panels = [(TITLES.get(SHORT.get(metric, metric), metric),
                lambda axes, metric=metric: draw_metric(axes, runs, looks, metric)) for metric in metrics]
@@ -109,7 +124,7 @@ def picture(runs, names, metrics, predictions=False, title=None):
     below = head + math.ceil(len(panels) / columns) * (height + 0.72)
     labels = [label if len(label) <= 90 else "…" + label[-89:] for label in map(words.printable, names)]
     beside = max(1, min(len(labels), int(6.2 / (0.45 + 0.065 * max(map(len, labels))))))  # each other
-    page = Page(below + 0.16 * math.ceil(len(labels) / beside) + 0.1)
+    page = Page(below + 0.147 * math.ceil(len(labels) / beside) + 0.12)
     page.text(style.PAGE_WIDTH / 2, 0.08, "\n".join(heading).replace("$", r"\$"), ha="center",
               fontsize=10)
     for i, (name, draw) in enumerate(panels):

@@ -451,8 +451,7 @@ def parser_of(prog):
 
 def main(arguments):
     files_read.clear()
-    called = sys.argv[0] if sys.argv[0].endswith(f" {NAME}") else f"./run {NAME}"
-    options = parser_of(called).parse_args(arguments)
+    options = parser_of(globals().get("CALLED", "./run runs")).parse_args(arguments)
     options.function(options)
 
 

@@ -401,6 +401,7 @@ class PlotTest(RunsTest):
                 figure = curves.picture(found, ["a", "b"], there)
             self.assertEqual([[metric, len(axes.lines)] for metric, axes in zip(there, figure.axes)],
                              panels)
+            self.assertEqual(len(figure.legends[0].get_texts()), max(count for _, count in panels))
             self.assert_texts_apart(figure)
         self.assertEqual(figure.axes[0].lines[0].get_xydata().tolist(), [[10, 0.5], [20, 0.4]])
         self.assertEqual(self.says("plot", self.folder, "--metric", "losses.2", "--output",

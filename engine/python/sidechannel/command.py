@@ -10,8 +10,8 @@ USAGE = "usage: sidechannel runs list|show|compare|plot|export ... (see sidechan
 
 def main():
     if sys.argv[1:2] == ["runs"]:
-        sys.argv[:2] = ["sidechannel runs"]
-        runpy.run_path(str(RUNS), run_name="__main__")
+        del sys.argv[1]
+        runpy.run_path(str(RUNS), {"CALLED": "sidechannel runs"}, run_name="__main__")
     wanted = sys.argv[1:2] in (["--help"], ["-h"])
     print(USAGE, file=sys.stdout if wanted else sys.stderr)
     sys.exit(0 if wanted else 2)
