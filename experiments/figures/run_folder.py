@@ -170,6 +170,7 @@ class Folder:
         self.config = read_json(file)
         self.settings = need(file, self.config, "settings", is_object, "an object")
         self.is_plan = PLAN_MARK in self.settings
+        self.sweep = None  # its folder; see find()
         self.kind = next(kind for kind in KINDS if all(name in self.settings for name in kind.marks))
 
     def has(self, name):
@@ -306,11 +307,12 @@ def _in_order(text):
 
 
 def find(top):
-    """The runs in a folder and in those below it, and the Errors of what cannot be read there."""
+    """The runs in a folder and in those below it, and the Errors of what cannot be read there. Cells know
+    their `sweep`."""
     top = Path(top)
     if not top.is_dir():
         raise Error(f"{top}: no such folder")
-    runs, errors, seen = [], [], set()
+    runs, errors, seen, sweeps = [], [], set(), set()
 
     def take_note(error):
         errors.append(Error(f"{error.filename}: {error.strerror}"))
@@ -322,12 +324,21 @@ def find(top):
             continue
         seen.add(place)
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_in_order)
+        if "plan.json" in files:
+            sweeps.add(Path(path))
         if "config.json" in files:
             try:
-                runs.append(Folder(path))
+                run = Folder(path)
             except Error as error:
                 errors.append(error)
-    return [run for run in runs if not run.is_plan], errors
+                continue
+            if run.is_plan:
+                sweeps.add(run.path)
+            else:
+                runs.append(run)
+    for run in runs:
+        run.sweep = next((folder for folder in run.path.parents if folder in sweeps), None)
+    return runs, errors
 
 
 def runs_of(paths):

@@ -27,7 +27,7 @@ import output  # noqa: E402
 import page  # noqa: E402
 import program  # noqa: E402
 from run_folder import (  # noqa: E402
-    DIFFUSION, HOW, KINDS, LOCALIZATION, OVERLAP, PATHS, PREDICTIONS, Folder, differing, find, runs_of,
+    DIFFUSION, HOW, LOCALIZATION, OVERLAP, PATHS, PREDICTIONS, Folder, differing, find, runs_of,
     setting_text, settings_text, short_names, words_of)
 from values import (  # noqa: E402
     Error, UsageError, files_read, is_number, is_object, parsed, read_bytes, read_json)
@@ -48,11 +48,13 @@ def usual(runs, names):
     return found
 
 
-def block(kind, runs):
-    """The lines about all runs of a kind."""
+def block(runs):
+    """The lines about runs of one program, of one sweep or of none."""
+    kind, sweep = runs[0].kind, runs[0].sweep
     names = differing(runs)
     most = usual(runs, names)
-    where = f"; where nothing else stands: {settings_text(most.items())}" if most else ""
+    about = (f"{counted(len(runs), 'run')} of {kind.name}" + (f" in the sweep {sweep}" if sweep else "") +
+             (f"; where nothing else stands: {settings_text(most.items())}" if most else ""))
     measures = [measure for measure in kind.measures if measure.listed]
     rows = [["run", "state", "loss", *(measure.name for measure in measures), "settings"]]
     for run in runs:
@@ -63,7 +65,7 @@ def block(kind, runs):
                      settings_text(other)])
     said = [any(cell not in ("-", "") for cell in column[1:]) for column in zip(*rows)]
     sides = "<<>" + ">" * len(measures) + "<"
-    return [printable(f"{counted(len(runs), 'run')} of {kind.name}{where}"),
+    return [printable(about),
             *table([list(itertools.compress(row, said)) for row in rows],
                    list(itertools.compress(sides, said)))]
 
@@ -90,9 +92,11 @@ def list_runs(options):
     if options.json:
         print(json.dumps([as_json(run) for run in readable], indent=2))
     else:
-        blocks = ["\n".join(block(kind, of)) for kind in KINDS
-                  if (of := [run for run in readable if run.kind is kind])]
-        print("\n\n".join(blocks) or "no runs")
+        together = {}
+        for run in readable:
+            together.setdefault((run.sweep is not None, run.kind, run.sweep), []).append(run)
+        print("\n\n".join("\n".join(block(together[key])) for key in sorted(
+            together, key=lambda key: key[0])) or "no runs")
     if errors:
         sys.stdout.flush()
         for error in errors[:-1]:

@@ -126,6 +126,19 @@ class ListTest(RunsTest):
         self.assertEqual({row.index(cell) + len(cell) for row, cell in zip(table, (
             " slope", " -", " 0.800", " 0.500"))}, {table[0].index("slope") + 5})  # numbers at the right
 
+    def test_each_sweep_has_a_table(self):
+        make_run(self.folder / "z", LINES, norm="none")
+        for sweep in ("a", "b"):
+            for seed in (0, 1):
+                cell = make_run(self.folder / sweep / "cells" / f"seed{seed}", LINES, seed=seed)
+            (self.folder / sweep / "plan.json").write_text("{}")
+        make_run(cell / "population", LINES, seed=1, depth=5)
+        self.assertEqual([row for row in self.says("list", self.folder) if "of localization" in row], [
+            "1 run of localization",
+            f"2 runs of localization in the sweep {self.folder}/a",
+            f"3 runs of localization in the sweep {self.folder}/b; where nothing else stands: depth 4, "
+            "seed 1"])
+
     def test_states(self):
         for name, how in {
                 "finished": {"results": RESULTS}, "interrupted": {}, "under way": {},
@@ -184,6 +197,7 @@ class ListTest(RunsTest):
         (plan / "self").symlink_to(self.folder)  # a circle
         lines = self.says("list", self.folder)
         self.assertEqual(len(lines), 3)
+        self.assertEqual(lines[0], f"1 run of overlap in the sweep {plan}")
         self.assertRegex(lines[2], "^.*/sweep/overlap-000  interrupted: train 200/400  ")
         self.fails(1, "missing: no such folder$", "list", self.folder / "missing")
         self.fails(1, "config.json: no such folder$", "list", plan / "config.json")
@@ -702,8 +716,8 @@ class OfProgramsTest(RunsTest):
     """Folders as the programs leave them."""
 
     def make(self, program, *arguments, code=0, preset=None):
-        line = [f"{BIN}/{program}", "run", "--preset", str(TINY / f"{preset or program}.json"), "--device",
-                "cpu", "--threads", "1", *map(str, arguments)]
+        line = [f"{BIN}/{program}", "run", "--preset", str(TINY / f"{preset or program}.json"),
+                "--device", "cpu", "--threads", "1", *map(str, arguments)]
         done = subprocess.run(line, capture_output=True, text=True, timeout=120)
         self.assertEqual(done.returncode, code, done.stderr)
 
