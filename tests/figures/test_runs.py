@@ -389,7 +389,8 @@ class CompareTest(RunsTest):
         with style.looks():
             figure = curves.picture(found, ["a", "b"], curves.drawable(found, []), True, "Two $runs$")
         self.assertEqual([len(axes.lines) for axes in figure.axes], [2, 2, 3])
-        self.assertEqual(figure.axes[2].lines[1].get_ydata()[-1], 0.4)
+        np.testing.assert_allclose(figure.axes[2].lines[1].get_xydata()[[0, -1]],
+                                   [[-0.5, -0.4], [0.5, 0.4]])
         self.assert_texts_apart(figure)
 
     def test_arrays_that_make_no_sense(self):
@@ -494,7 +495,8 @@ class ExportTest(RunsTest):
         make_run(self.folder / "a", line(100, loss=0.1, interior_slope=None), {
             **{key: RESULTS[key] for key in ("interior_slope", "localization_distance", "final_loss",
                                              "unbroken_distance", "receptive_field")},
-            "localized_fraction": [0.5], "interior_localized_fraction": [None], "norm": "instance"})
+            "localized_fraction": [0.5], "interior_localized_fraction": [None], "norm": "instance",
+            "notice": None})
         make_run(self.folder / "b", line(7, "probe", losses=[1, 2e-30]) + '{"phase"', norm="none, really")
         file = self.folder / "o.csv"
         self.assertEqual(self.says("export", self.folder / "a", self.folder / "b", "--csv", file),
@@ -551,7 +553,7 @@ class Recorder:
     def __init__(self, folder):
         Path(folder).mkdir(parents=True)
         (Path(folder) / "events.out.tfevents.1").touch()
-        self.numbers, self.flushed = [], 0
+        self.numbers, self.flushed, self.flushes = [], 0, 0
         Recorder.of[Path(folder).name] = self
 
     def add_scalar(self, tag, value, step):
@@ -559,6 +561,7 @@ class Recorder:
 
     def flush(self):
         self.flushed = len(self.numbers)
+        self.flushes += 1
 
     def close(self):
         self.flush()
@@ -614,6 +617,7 @@ class TensorBoardTest(RunsTest):
                 mock.patch.object(runs.time, "sleep", wait):
             self.says("export", self.b, "--tensorboard", self.out, "--follow")
         self.assertTrue((self.b / "metrics.jsonl").read_text().startswith(whole))
+        self.assertEqual(Recorder.of["b"].flushes, 3 + 1)  # of five looks, where there was news; the end
         self.assertEqual(Recorder.of["b"].numbers, [
             (f"probe/losses.{i}", value, step) for step, losses in (
                 (10, (0.5, 0.25)), (20, (0.4, 0.2)), (30, (0.3, 0.1)))
