@@ -85,7 +85,10 @@ def draw_metric(axes, runs, looks, metric):
     at = ticks.between(0, max(steps) or 1, 3)
     axes.set_xticks(at, [f"{tick:.10g}" for tick in at])
     axes.set_xlabel("step", labelpad=2)
-    if values and min(values) > 0 and max(values) > 10 * min(values) and "slope" not in metric:
+    if metric in ("slope", "interior_slope") and values:  # 1 is perfect, and noise is to look like it
+        axes.set_ylim(min(0, *values) - 0.03, max(1, *values) + 0.03)
+        place_ticks(axes)
+    elif values and min(values) > 0 and max(values) > 10 * min(values):
         axes.set_yscale("log")
         at = ticks.of_decades(min(values), max(values))
         axes.set_yticks(at, [f"{tick:g}" for tick in at])
