@@ -1,6 +1,7 @@
 """How the figures that compare normalizations name, order and colour them."""
 
 from style import NORM_NAMES, PER_POSITION, WITH_NORM, WITHOUT_NORM
+from words import listed
 
 # Okabe and Ito's. Those that lie on each other, at 0, have markers that show through each other.
 COLOURS = {"instance": WITH_NORM, "group": WITH_NORM, "group_population": "#009E73",
@@ -27,8 +28,3 @@ def marker(norm):
 
 def in_words(norms):
     return listed([name_of(norm) for norm in norms])
-
-
-def listed(words):
-    """"a, b and c"."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

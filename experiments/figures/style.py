@@ -1,21 +1,20 @@
-"""What the figures share: run folders, files to write, programs that end in a line, and their looks."""
+"""What the figures share: finished runs, claims, pictures to write, and their looks."""
 
-import argparse
 import contextlib
 import io
 import itertools
-import json
 import logging
 import os
-import stat
 import sys
-import textwrap
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import interrupt
 import output
+import program
+import words
+from program import STANDARD_OUTPUT, check_outputs, is_stream, write_file, write_json
 from values import (
     MOST, Error, UsageError, files_read, is_count, is_number_or_null, is_object, need, number, one_of,
     read_bytes, read_json, whole)
@@ -42,39 +41,9 @@ except Exception as error:  # a user's matplotlibrc that is no text, no room for
                 f"python3-matplotlib, python3-numpy): {' '.join(str(error).split())}")
     sys.exit(1)
 
-# --- Ends -----------------------------------------------------------------------------------------
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """argparse with one line for a misuse, as the C++ programs have it."""
-
-    def error(self, message):
-        raise UsageError(f"{message} (see --help)")
-
-
-def exit_code_of(program, main, arguments):
-    """Runs main(arguments); an Error becomes one line on stderr and an exit code, and so does a
-    standard output that did not take all lines: the files are written then."""
-    interrupt.name = program
-    with output.standard_streams() as stdout:
-        code = 0
-        try:
-            main(arguments)
-        except SystemExit as end:  # --help
-            code = end.code
-        except MemoryError:
-            output.note(f"{program}: out of memory")
-            code = Error.exit_code
-        except Error as error:
-            output.note(f"{program}: {' '.join(str(error).split())}")
-            code = error.exit_code
-        stdout.flush()
-        if stdout.error:
-            output.note(f"{program}: cannot write standard output: {stdout.error}")
-            code = code or 1
-        interrupt.ignore()
-        return code
-
+# What needs no picture, and scripts take from here.
+ArgumentParser, exit_code_of = program.ArgumentParser, program.exit_code_of
+fixed, percent, wrapped = words.fixed, words.percent, words.wrapped
 
 # --- Run folders ----------------------------------------------------------------------------------
 
@@ -283,29 +252,7 @@ def read_claims(path, data):
 
 # --- Writing --------------------------------------------------------------------------------------
 
-
-def write_file(path, data):
-    """Writes bytes to a file that a user named, as output.py says."""
-    try:
-        output.write_output(path, data)
-    except OSError as error:
-        raise Error(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def write_json(path, value):
-    write_file(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
 IMAGE_FORMATS = ("png", "pdf", "svg")
-STANDARD_OUTPUT = ("-", "/dev/stdout")
-
-
-def _is_stream(path):
-    try:
-        kind = os.stat(path).st_mode
-    except OSError:
-        return False
-    return not stat.S_ISREG(kind) and not stat.S_ISDIR(kind)
 
 
 def image_format(path):
@@ -313,7 +260,7 @@ def image_format(path):
     for none."""
     suffix = Path(path).suffix.lower().lstrip(".")
     if suffix not in IMAGE_FORMATS:
-        if str(path) in STANDARD_OUTPUT or _is_stream(path):
+        if str(path) in STANDARD_OUTPUT or is_stream(path):
             return "png"
         raise UsageError(f"{path}: a figure is a .png, .pdf or .svg file")
     return suffix
@@ -344,14 +291,14 @@ def figure_options(program, description, folders, arguments):
     files_read.clear()
     options = parser.parse_args(arguments)
     image_format(options.out)
-    _check_title(options.title or "")
+    check_title(options.title or "")
     return options
 
 
 MOST_TITLE = 500  # characters: ten lines
 
 
-def _check_title(title):
+def check_title(title):
     """Refuses what the font has no glyph for: control characters, bytes that are not UTF-8, and
     some of the world's scripts. Blanks break lines."""
     if len(title) > MOST_TITLE:
@@ -365,60 +312,17 @@ def _check_title(title):
                              f"{ascii(character)}")
 
 
-def _check_outputs(options):
-    """Refuses outputs of which one would be written over another, or over what was read."""
-    taken = {output.identity(path): path for path in files_read}
-    for option, file in (("--out", options.out), ("--summary", options.summary)):
-        if file is None:
-            continue
-        if not file:
-            raise UsageError(f"{option}: expected the name of a file")
-        try:
-            other = taken.setdefault(output.identity(file), option)
-        except OSError as error:
-            raise Error(f"cannot write {file}: {error.strerror}") from None
-        if other is not option:
-            raise UsageError(f"{option} {file}: that is the same file as {other}")
-
-
 def finish(options, draw, summary, lines, sources):
     """Writes the figure that draw() makes and the summary, and prints the lines and a last one, with
     the names of the files."""
-    _check_outputs(options)
+    check_outputs((("--out", options.out), ("--summary", options.summary)))
     with looks():
         write_figure(draw(), options.out)
     if options.summary:
         write_json(options.summary, summary)
     files = [file for file in (options.out, options.summary) if file]
-    words = "\n".join([*lines, f"figure: {', '.join(map(str, files))} "
-                       f"(data: {', '.join(map(str, sources))})"])
-    if any(file in STANDARD_OUTPUT for file in files):
-        output.note(words)
-    else:
-        print(words, flush=True)
-
-
-# --- Words ----------------------------------------------------------------------------------------
-
-
-def percent(share):
-    """"87 %"; never "0 %" or "100 %" unless it is so."""
-    text = f"{100 * share:.0f}"
-    if 0 < share < 0.001:
-        text = "< 0.1"
-    elif (text == "0" and share > 0) or (text == "100" and share < 1):
-        text = f"{min(100 * share, 99.9):.1f}"
-    return f"{text} %"
-
-
-def fixed(value):
-    """Three decimals, without "-0.000"."""
-    return f"{round(value, 3) + 0.0:.3f}"
-
-
-def wrapped(text, width):
-    """The lines of it; none begins with a percent sign."""
-    return textwrap.wrap(text.replace(" %", "\u00a0%"), width)
+    program.tell([*lines, f"figure: {', '.join(map(str, files))} (data: {', '.join(map(str, sources))})"],
+                 files)
 
 
 # --- Looks ----------------------------------------------------------------------------------------

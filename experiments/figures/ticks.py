@@ -22,3 +22,11 @@ def shares(axes, top, side="y", sign=" %", count=4):
     at = between(0, top, count)
     axes.set(**{f"{side}lim": (0, top), f"{side}ticks": at,
                 f"{side}ticklabels": [f"{100 * tick:g}{sign}" for tick in at]})
+
+
+def of_decades(least, most, count=5):
+    """1, 2 and 5 of each power of ten; the powers alone, where these are more than so many."""
+    first, last = math.floor(math.log10(least)), math.ceil(math.log10(most))
+    found = [digit * 10.0**i for i in range(first, last + 1) for digit in (1, 2, 5)
+             if least <= digit * 10.0**i <= most]
+    return found if len(found) <= count else decades(least, most, count)

@@ -130,12 +130,22 @@ def results_in(folder, name, otherwise):
     return path / name
 
 
-def read_json(path):
+def parsed(data, where):
+    """The JSON object in bytes, or an Error that begins with `where` they are from."""
     try:
-        value = json.loads(read_bytes(path), parse_constant=_finite, parse_float=_finite,
-                           parse_int=_integer)
+        value = json.loads(data, parse_constant=_finite, parse_float=_finite, parse_int=_integer)
     except (ValueError, RecursionError) as error:
-        raise Error(f"{path}: not JSON, perhaps truncated ({error})") from None
+        raise Error(f"{where}: not JSON, perhaps truncated ({error})") from None
     if not is_object(value):
-        raise Error(f"{path}: not a JSON object")
+        raise Error(f"{where}: not a JSON object")
     return value
+
+
+def read_json(path):
+    return parsed(read_bytes(path), path)
+
+
+def read_lines(path):
+    """The objects of a file of lines, but for a last one without its end: that is being written."""
+    lines = read_bytes(path).split(b"\n")[:-1] if os.path.exists(path) else []
+    return [parsed(line, f"{path}, line {i}") for i, line in enumerate(lines, 1)]

@@ -191,18 +191,20 @@ class AllFigures(FigureTest):
     def test_it_takes_what_the_demo_has_trained(self):
         """./run demo calls the program like this; with its own preset."""
         out = self.folder / "out"
-        for norm in ("instance", "none"):
-            subprocess.run([f"{BIN}/localization", "run", "--preset", str(TINY / "localization.json"),
-                            "--norm", norm, "--seed", "0", "--out", str(out / "tiny" / norm),
-                            "--device", "cpu"], check=True, capture_output=True)
+        for seed, place in ((0, "tiny"), (1, "tiny/seed-1")):
+            for norm in ("instance", "none"):
+                subprocess.run([f"{BIN}/localization", "run", "--preset", str(TINY / "localization.json"),
+                                "--norm", norm, "--seed", str(seed), "--out", str(out / place / norm),
+                                "--device", "cpu"], check=True, capture_output=True)
         models = {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")}
-        code, text, err = run(out, "1", "multihop")
+        code, text, err = run(out, "1", "multihop", "--seeds", 2)
         self.assertEqual(code, 0, err)
-        self.assertEqual(text.count("done already"), 2, text)
+        self.assertEqual(text.count("done already"), 4, text)
         self.assertEqual({path: path.stat().st_mtime_ns for path in models}, models)
         # And the demo asks for the folders and the settings that the figures look for.
         demo = (Path(__file__).parents[2] / "run").read_text()
-        self.assertIn('local seed=0 out=runs/demo norm', demo)
+        self.assertIn("local seed=0 out=runs/demo norm", demo)
+        self.assertIn(f"out=runs/demo/{figures.results.place_of(7)[:-2]}$seed", demo)
         self.assertIn('run --preset demo --norm $norm --seed "$seed" --out "$out/$norm"', demo)
 
     def test_lines_that_stdout_does_not_take_cost_no_figure(self):

@@ -1,6 +1,7 @@
 """Tests of the script `run`: python3 -m unittest discover -s tests/run"""
 
 import subprocess
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -37,12 +38,27 @@ class BundleTest(unittest.TestCase):
         self.assertEqual(needy, [])
 
 
+class RunsTest(unittest.TestCase):
+    """Which installs and builds nothing: its own words and exit codes come through."""
+
+    def test_passes_on_what_it_is_asked(self):
+        with tempfile.TemporaryDirectory() as folder:
+            result = run("runs", "list", folder)
+        self.assertEqual((result.returncode, result.stdout, result.stderr), (0, "no runs\n", ""))
+        result = run("runs", "list", folder)
+        self.assertEqual((result.returncode, result.stdout, result.stderr),
+                         (1, "", f"runs: {folder}: no such folder\n"))
+        result = run("runs", "frobnicate")
+        self.assertEqual((result.returncode, result.stdout), (2, ""))
+        self.assertRegex(result.stderr, r"\Aruns: .*invalid choice: 'frobnicate'.* \(see --help\)\n\Z")
+
+
 class HelpTest(unittest.TestCase):
     def test_names_every_command(self):
         result = run("help")
         self.assertEqual((result.returncode, result.stderr), (0, ""))
-        for command in ("demo", "figures", "test", "bench", "gpu", "bundle", "check", "docs", "emulate",
-                        "sanitize", "setup"):
+        for command in ("demo", "figures", "runs", "test", "bench", "gpu", "bundle", "check", "docs",
+                        "emulate", "sanitize", "setup"):
             self.assertRegex(result.stdout, rf"(?m)^  {command}\b")
         self.assertEqual(run("--help").stdout, result.stdout)
 

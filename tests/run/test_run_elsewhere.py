@@ -69,6 +69,42 @@ class WorkingFolderTest(FolderTest):
             self.assertEqual((result.stdout, result.stderr), (f"{path}\n", ""))
 
 
+class DemoTest(FolderTest):
+    """With stubs for all that it calls."""
+
+    def demo(self, *arguments):
+        """The commands that it says are next, and whether the folders that they name are there."""
+        shutil.copy(ROOT / "run", self.folder / "run")
+        for name in ("apt-get", "c++", "ninja", "python"):
+            self.program(f"bin/{name}", "#!/bin/sh\n")
+        self.program("bin/cmake", "#!/bin/sh\necho cmake version 3.25.1\n")
+        self.program("bin/dpkg-query", '#!/bin/sh\nshift 3\nfor i; do echo "$i installed"; done\n')
+        self.program("build/cpu/bin/localization", """#!/bin/sh
+            while [ "$1" != --out ]; do shift; done
+            mkdir -p "$2" """)
+        result = self.call("./run", "demo", *arguments, env={
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "CXX": "c++",
+            "PYTHON": str(self.folder / "bin/python")})
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        lines = result.stdout[result.stdout.index("\nnext:\n"):].splitlines()[2:]
+        return [line.split() for line in lines if not line.startswith("  #")]
+
+    def test_names_the_next_commands(self):
+        for arguments, out, figures in (((), "runs/demo", ""),
+                                        (("--seed", "7"), "runs/demo/seed-7", "1 --seeds 8"),
+                                        (("--seed", "9223372036854775807"),
+                                         "runs/demo/seed-9223372036854775807", "")):
+            compare, train, draw = self.demo(*arguments)
+            for name in ("instance", "none"):
+                self.assertTrue((self.folder / out / name).is_dir())
+            self.assertEqual(compare, ["./run", "runs", "compare", f"{out}/instance", f"{out}/none",
+                                       "--output", f"{out}/compare.png"])
+            self.assertEqual(train, [
+                "build/cpu/bin/localization", "run", "--preset", "demo", "--norm", "position", "--seed",
+                arguments[-1] if arguments else "0", "--out", f"{out}/position"])
+            self.assertEqual(" ".join(draw), f"./run figures {figures}".strip())
+
+
 class SlurmTest(FolderTest):
     SUBMIT = ROOT / "experiments" / "slurm" / "submit"
     CELL = ROOT / "experiments" / "slurm" / "cell.sbatch"
