@@ -27,7 +27,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
-        self.anchors |= {values[name] for name in ("id", "name") if values.get(name)}
+        self.anchors.add(values.get("id"))
+        if tag == "a":
+            self.anchors.add(values.get("name"))
         for name, value in attributes:
             if value and (tag, name) in LOADS and values.get("rel") != "canonical":
                 self.loads.append(value)
