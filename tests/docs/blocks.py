@@ -30,7 +30,8 @@ def blocks():
         if len(re.findall(r"^\s*```", text, re.MULTILINE)) != 2 * len(found):
             raise AssertionError(f"{page}: fences that begin or end no block")
         for block in found:
-            yield Block(page, text.count("\n", 0, block.start(3)) + 1, block[2], textwrap.dedent(block[3]))
+            line = text.count("\n", 0, block.start(3)) + 1
+            yield Block(page, line, block[2], textwrap.dedent(block[3]))
 
 
 def folder_of(variable):

@@ -1,4 +1,4 @@
-"""The Python on the pages runs as it stands there, one block after the other, beside a run as the demo's."""
+"""The Python on the pages runs as it stands there, block after block, where a run as the demo's lies."""
 
 import contextlib
 import importlib.util

@@ -32,7 +32,7 @@ class Notebook(Case):
         with mock.patch.dict(os.environ, SIDECHANNEL_SHARE="0.01"):
             nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3",
                                     resources={"metadata": {"path": str(folder)}}).execute()
-        pictures = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+        pictures = [output for cell in notebook.cells for output in cell.get("outputs", [])
                     if "image/png" in output.get("data", {})]
         self.assertEqual(len(pictures), 1)
         self.assertTrue((folder / "figure1.png").is_file())
