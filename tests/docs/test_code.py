@@ -229,8 +229,8 @@ class Programs(unittest.TestCase):
             if block.language != "sh":
                 continue
             for words in commands(block.code):
-                start = next((i for i, word in enumerate(words)
-                              if word.rpartition("/")[2] in PROGRAMS), None)
+                start = next((i for i, word in enumerate(words) if (i == 0 or word.startswith("build/"))
+                              and word.rpartition("/")[2] in PROGRAMS), None)
                 if start is not None:
                     with self.subTest(f"{block}: {' '.join(words)}"):
                         outcomes.append(self.take(words[start].rpartition("/")[2], words[start + 1:]))
