@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import sys
 import unittest
 from unittest import mock
 
@@ -29,8 +30,13 @@ class Notebook(Case):
         notebook = nbformat.read(PATH, as_version=4)
         nbformat.validate(notebook)
         folder = self.folder()
-        with mock.patch.dict(os.environ, SIDECHANNEL_SHARE="0.01"):
-            nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3",
+        kernel = folder / "kernels/this"  # the Python that this is
+        kernel.mkdir(parents=True)
+        (kernel / "kernel.json").write_text(json.dumps({
+            "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            "display_name": "this", "language": "python"}))
+        with mock.patch.dict(os.environ, SIDECHANNEL_SHARE="0.01", JUPYTER_PATH=str(folder)):
+            nbclient.NotebookClient(notebook, timeout=300, kernel_name="this",
                                     resources={"metadata": {"path": str(folder)}}).execute()
         pictures = [output for cell in notebook.cells for output in cell.get("outputs", [])
                     if "image/png" in output.get("data", {})]
