@@ -49,7 +49,7 @@ ReceptiveField add(const ReceptiveField& a, const ReceptiveField& b) {
 
 }  // namespace
 
-void TemporalUnetConfig::check() const {
+void TemporalUnetConfig::check(const Names& names) const {
   const auto at_least_1 = [](const char* what, std::int64_t value) {
     require(value >= 1, fmt::format("{} {}: expected at least 1", what, value));
   };
@@ -58,17 +58,18 @@ void TemporalUnetConfig::check() const {
   require(steps <= kMostDiffusionSteps,
           fmt::format("steps {}: expected at most {}", steps, kMostDiffusionSteps));
   at_least_1("samples per set", samples_per_set);
-  require(dim >= 4 && dim % 2 == 0, fmt::format("dim {}: expected an even number from 4 on", dim));
+  require(dim >= 4 && dim % 2 == 0,
+          fmt::format("{} {}: expected an even number from 4 on", names.dim, dim));
   require(kernel_size >= 1 && kernel_size % 2 == 1,
-          fmt::format("kernel size {}: expected an odd number", kernel_size));
+          fmt::format("{} {}: expected an odd number", names.kernel_size, kernel_size));
   require(!multipliers.empty() && multipliers.size() <= 16 && multipliers[0] == 1,
-          fmt::format("multipliers {}: expected 1 first, and at most 16 of them",
+          fmt::format("{} {}: expected 1 first, and at most 16 of them", names.multipliers,
                       fmt::join(multipliers, ",")));
   for (std::int64_t level = 0; level < levels(); ++level) {
     at_least_1("multiplier", multipliers[static_cast<std::size_t>(level)]);
     require(groups >= 1 && (!info_of(norm).has_groups || channels(level) % groups == 0),
-            fmt::format("groups {}: expected a divisor of the {} channels of level {}", groups,
-                        channels(level), level));
+            fmt::format("{} {}: expected a divisor of the {} channels of level {}", names.groups,
+                        groups, channels(level), level));
   }
 }
 

@@ -26,8 +26,16 @@ struct TemporalUnetConfig {
   std::int64_t groups = 8;
   std::int64_t samples_per_set = 1;  // for batch norm: the samples that share their statistics
 
+  // How messages name what the caller chose, where that is not the member's own name.
+  struct Names {
+    const char* dim = "dim";
+    const char* multipliers = "multipliers";
+    const char* groups = "groups";
+    const char* kernel_size = "kernel size";
+  };
   // UsageError for what cannot be built: an odd dim, groups that do not divide its channels, ...
-  void check() const;
+  void check(const Names& names) const;
+  void check() const { check(Names()); }
 
   std::int64_t levels() const { return static_cast<std::int64_t>(multipliers.size()); }
   std::int64_t channels(std::int64_t level) const {

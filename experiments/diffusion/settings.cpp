@@ -9,7 +9,7 @@ void DiffusionSettings::check() const {
   check_domains(all_settings<DiffusionSettings>(), *this);
   world().check();
   const TemporalUnetConfig unet = network();
-  unet.check();
+  unet.check(kUnetFlags);
   require(horizon() % unet.stride() == 0,
           fmt::format("--corridors {}, --steps-per-corridor {}: plans of {} positions, expected a "
                       "multiple of {} for --multipliers {}",

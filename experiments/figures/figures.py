@@ -288,8 +288,9 @@ class Preset:
         return max(1, min(runs, jobs or (1 if on_gpu else crew.usable_cores())))
 
     def check(self, commands):
-        """What one program does not understand, no other will: that is said once, before any begins."""
-        for command in {command.program: command for command in reversed(commands)
+        """What one run of a preset's file does not understand, no other will: that is said once, before
+        any begins."""
+        for command in {(command.program, command.preset): command for command in reversed(commands)
                         if not command.is_report}.values():
             line = [*self.line(command), "--check"]
             try:

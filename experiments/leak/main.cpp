@@ -85,7 +85,7 @@ std::unique_ptr<Network> given_network(const Arguments& arguments, LeakSettings&
 // for what has to be known before there is memory for the other.
 std::unique_ptr<Network> thin_network(const LeakSettings& settings) {
   TemporalUnetConfig config = settings.unet();
-  config.check();
+  config.check(kUnetFlags);
   config.transition = 1;
   config.dim = 4;
   std::ranges::fill(config.multipliers, 1);

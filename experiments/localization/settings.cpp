@@ -22,7 +22,9 @@ void LocalizationSettings::check() const {
             fmt::format("{} {}: expected at most --length {}", flag, value, length));
   }
   if (is_unet()) {
-    unet().check();
+    TemporalUnetConfig::Names flags = kUnetFlags;
+    flags.dim = "--channels";
+    unet().check(flags);
     require(length % unet().stride() == 0,
             fmt::format("--length {}: expected a multiple of {} for --multipliers {}", length,
                         unet().stride(), multipliers));

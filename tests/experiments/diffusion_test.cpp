@@ -231,7 +231,10 @@ TEST(DiffusionProgram, RefusesWhatMakesNoSense) {
     return result.err;
   };
   EXPECT_EQ(error(" --multipliers 2,4"),
-            "diffusion: multipliers 2,4: expected 1 first, and at most 16 of them\n");
+            "diffusion: --multipliers 2,4: expected 1 first, and at most 16 of them\n");
+  EXPECT_EQ(error(" --dim 7"), "diffusion: --dim 7: expected an even number from 4 on\n");
+  EXPECT_EQ(error(" --groups 3"),
+            "diffusion: --groups 3: expected a divisor of the 8 channels of level 0\n");
   EXPECT_EQ(error(" --multipliers 1,x"),
             "diffusion: --multipliers 1,x: expected whole numbers from 1 to 16384 with commas "
             "between, such as 1,4,8\n");

@@ -205,9 +205,9 @@ TEST_F(LeakProgram, BadUsageIsOneLineAndExitCode2) {
             "--groups 2: has no effect without --norm group or group_population"},
            {"--samples-per-set 2", "--samples-per-set 2: has no effect without --norm batch"},
            {"--padding circular", "--padding circular: has no effect without --model"},
-           {"--groups 3", "groups 3: expected a divisor of the 8 channels of level 0"},
-           {"--dim 7", "dim 7: expected an even number from 4 on"},
-           {"--multipliers 2,4", "multipliers 2,4: expected 1 first, and at most 16 of them"},
+           {"--groups 3", "--groups 3: expected a divisor of the 8 channels of level 0"},
+           {"--dim 7", "--dim 7: expected an even number from 4 on"},
+           {"--multipliers 2,4", "--multipliers 2,4: expected 1 first, and at most 16 of them"},
            {"--multipliers 1,x",
             "--multipliers 1,x: expected whole numbers from 1 to 16384 with commas between, such "
             "as 1,4,8"},

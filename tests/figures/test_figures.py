@@ -6,6 +6,7 @@ The programs are those of the folder in SIDECHANNEL_BIN; without it their tests 
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -262,6 +263,18 @@ class Misuse(FigureTest):
             for text in (str(least - 1), str(most + 1), "1.5", "", "\u0661", "9" * 5000):
                 self.fails(2, f"{flag}.*: expected a whole number from {least} to {most}", "1",
                            f"{flag}={text}")
+
+    @unittest.skipUnless(BIN, "SIDECHANNEL_BIN is not set")
+    def test_a_preset_that_lacks_a_file_is_noticed_before_anything_runs(self):
+        preset = self.folder / "mine"
+        shutil.copytree(TINY, preset)
+        for name, keys in (("unet", ["unet"]), ("diffusion", ["1", "stitching"]), ("crosstalk", [])):
+            (preset / f"{name}.json").rename(self.folder / "away")
+            code, _, err = self.run_main(*keys, "--preset", "mine", "--bin", os.path.abspath(BIN))
+            self.assertEqual(code, 2)
+            self.assertIn(f"mine/{name}.json", err[0])
+            self.assertEqual(list(self.folder.glob("runs/mine/*/")), [])
+            (self.folder / "away").rename(preset / f"{name}.json")
 
     def test_programs_that_are_not_there(self):
         code, out, err = self.run_main("3", "--bin", "nowhere")

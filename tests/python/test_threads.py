@@ -14,28 +14,29 @@ import unittest
 from support import SANITIZED, Case, noise, np, sc
 
 
-def counted_while(f):
-    """How often another thread of Python's came to its turn while f ran, and the seconds."""
+def others_ran_while(f):
+    """Whether another thread of Python's came to its turn while f ran: nobody makes f give way, so that
+    it does only where f lets the GIL go."""
     stop, turns = threading.Event(), 0
 
     def count():
         nonlocal turns
         while not stop.is_set():
             turns += 1
-            time.sleep(0.0005)
+            time.sleep(0.0001)
 
     thread = threading.Thread(target=count)
     before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    thread.start()
-    start = time.perf_counter()
-    f()
-    seconds = time.perf_counter() - start
-    seen = turns
-    stop.set()
-    thread.join()
-    sys.setswitchinterval(before)
-    return seen, seconds
+    sys.setswitchinterval(1000)
+    try:
+        thread.start()
+        seen = turns
+        f()
+        return turns > seen
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(before)
 
 
 class Gil(Case):
@@ -46,15 +47,16 @@ class Gil(Case):
         x = tape.constant(noise(4, 512, channels, dtype=np.float32))
         w = tape.constant(noise(5, channels, channels, dtype=np.float32))
         b = tape.constant(np.zeros(channels, dtype=np.float32))
-        turns, seconds = counted_while(lambda: sc.conv1d(x, w, b, 2))  # one kernel: no turn between two
-        if seconds < 0.01:
-            self.skipTest(f"SKIPPED: the kernel took {seconds:.4f} s, too little to see")
-        self.assertGreater(turns, 3)
+        # One kernel: no turn between two. On a busy machine the other thread may miss some.
+        self.assertTrue(any(others_ran_while(lambda: sc.conv1d(x, w, b, 2)) for _ in range(200)))
+
+    def test_the_check_notices(self):
+        numbers = list(range(200_000))
+        self.assertFalse(any(others_ran_while(lambda: sum(numbers)) for _ in range(20)))
 
     def test_is_free_while_a_training_runs(self):
         training = sc.LocalizationTraining("demo", norm="none", iterations=10000)
-        turns, seconds = counted_while(lambda: training.run(300))
-        self.assertGreater(turns, 20 * min(seconds, 0.5))
+        self.assertTrue(any(others_ran_while(lambda: training.run(20)) for _ in range(200)))
 
     def test_threads_take_turns_on_a_device(self):
         """Which a queue that works on one kernel at a time does not do by itself."""
@@ -114,11 +116,9 @@ class CtrlC(Case):
         self.addCleanup(child.kill)
         self.assertEqual(child.stdout.readline(), "ready\n", child.stderr)
         time.sleep(0.3)
-        start = time.monotonic()
         child.send_signal(signal.SIGINT)
         out, error = child.communicate(timeout=60)
         self.assertEqual(child.returncode, 0, error)
-        self.assertLess(time.monotonic() - start, 20 if SANITIZED else 3)
         return out
 
     def test_ends_a_training_between_two_steps(self):
@@ -157,7 +157,8 @@ def resident():
 
 class Memory(Case):
     def check(self, f, times=1000, most=8 << 20):
-        """f leaves no memory behind, once it has run for a while."""
+        """f leaves no memory behind, once it has run for a while: less than a few KiB each time, where
+        its arrays and networks have ten and more."""
         if "address" in SANITIZED:
             for _ in range(50):
                 f()
@@ -217,6 +218,11 @@ class Memory(Case):
             sc.relu(sc.Tape(device).constant(np.ones(4, dtype=np.float32)))
 
         self.check(cycle, times=300)
+        gc.collect()
+        before = len(os.listdir("/proc/self/task"))
+        cycle()
+        gc.collect()
+        self.assertEqual(len(os.listdir("/proc/self/task")), before)
 
     def test_trainings(self):
         def cycle():
