@@ -49,7 +49,7 @@ PAGES = {
     "Reference": [*COMMANDS, "docs/site/python", "docs/site/cpp"],
     "Inside": ["A step <docs/a-step>", "The kernels <docs/kernels>", "docs/numerics", "docs/performance",
                "Testing <docs/testing>", "tests/emulator/README", "Mutants <tests/mutants/README>",
-               "Golden files <tests/golden/README>"],
+               "tests/golden/README"],
     "The paper": ["docs/paper", "docs/reproducing"],
     "The project": ["CONTRIBUTING", "CHANGELOG"],
 }
@@ -102,9 +102,15 @@ def read_docstring(app, what, name, object, options, lines):
 
 
 def finish(app, error):
-    """A site begins with index.html."""
-    if not error:
-        shutil.copy(Path(app.outdir) / f"{root_doc}.html", Path(app.outdir) / "index.html")
+    """A site begins with index.html, and a sheet that Debian's Furo takes from a path of its web servers
+    is put into it."""
+    out = Path(app.outdir)
+    if error:
+        return
+    shutil.copy(out / f"{root_doc}.html", out / "index.html")
+    sheet = out / "_static/styles/furo.css"
+    sheet.write_text(re.sub(r"@import url\((/javascript/[\w./-]+)\);",
+                            lambda found: Path(f"/usr/share{found[1]}").read_text(), sheet.read_text()))
 
 
 def setup(app):

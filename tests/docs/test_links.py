@@ -53,9 +53,14 @@ class Links(unittest.TestCase):
                 result = self.check(link)
                 self.assertEqual((result.returncode, result.stdout), (1, f"index.html: {words}\n"))
 
-    def test_a_font_from_elsewhere_is_a_fault(self):
-        (self.site / "style.css").write_text('@import "https://a.org/f.css";')
-        self.assertEqual(self.check(GOOD).stdout, "style.css: https://a.org/f.css: loaded from elsewhere\n")
+    def test_what_a_style_loads_is_looked_at(self):
+        for rule, words in (('@import "https://a.org/f";', "https://a.org/f: loaded from elsewhere"),
+                            ("@import url(//a.org/f.css);", "//a.org/f.css: loaded from elsewhere"),
+                            ("a { b: url('/fonts/f.woff') }", "/fonts/f.woff: leads out of the site"),
+                            ("a { b: url(none.png) }", "none.png: no such file")):
+            with self.subTest(rule):
+                (self.site / "style.css").write_text(rule)
+                self.assertEqual(self.check(GOOD).stdout, f"style.css: {words}\n")
 
     def test_a_folder_that_is_not_there_is_bad_usage(self):
         result = subprocess.run([sys.executable, "-B", ROOT / "docs/site/links.py", self.site / "none"],
