@@ -34,6 +34,7 @@ html_show_sphinx = False
 
 autoclass_content = "both"
 autodoc_member_order = "bysource"
+autodoc_docstring_signature = False
 autodoc_default_options = {"members": True, "undoc-members": True, "special-members": "__call__"}
 autodoc_mock_imports = ["numpy", "torch"]
 
