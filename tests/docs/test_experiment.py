@@ -8,7 +8,8 @@ from pathlib import Path
 
 from blocks import folder_of
 
-SMALL = ("--length", 40, "--depth", 4, "--channels", 16, "--log-every", 50, "--threads", 1)
+BRIEF = ("--length", 40, "--depth", 4, "--channels", 16, "--log-every", 50, "--threads", 1,
+         "--iterations", 120, "--test-sequences", 64)
 
 
 class Experiment(unittest.TestCase):
@@ -30,26 +31,25 @@ class Experiment(unittest.TestCase):
         return json.loads((self.folder / out / "summary.json").read_text())
 
     def test_the_norm_that_carries_learns_it_and_the_others_cannot(self):
-        for norm, least, most in (("instance", .5, 1.1), ("none", -.05, .05), ("position", -.05, .05)):
+        for norm, least, most in (("instance", .3, 1.1), ("none", -.02, .02), ("position", -.02, .02)):
             with self.subTest(norm):
-                said = self.sides(norm, *SMALL, "--norm", norm, "--iterations", 1500)
+                said = self.sides(norm, "--norm", norm, "--iterations", 4000)
                 summary = self.summary(norm)
                 self.assertGreater(summary["separation"], least)
                 self.assertLess(summary["separation"], most)
                 self.assertIn(f"norm {norm}, separation ", said.stdout)
 
     def test_stopped_anywhere_it_ends_with_the_same_bytes(self):
-        brief = (*SMALL, "--iterations", 120, "--test-sequences", 64)
-        self.sides("whole", *brief)
-        self.sides("pieces", *brief, "--stop-after", 70, code=75)
+        self.sides("whole", *BRIEF)
+        self.sides("pieces", *BRIEF, "--stop-after", 70, code=75)
         self.assertFalse((self.folder / "pieces/summary.json").exists())
-        self.sides("pieces", *brief)
+        self.sides("pieces", *BRIEF)
         for name in ("model.safetensors", "metrics.jsonl"):
             self.assertEqual((self.folder / "pieces" / name).read_bytes(),
                              (self.folder / "whole" / name).read_bytes(), name)
         whole, pieces = self.summary("whole"), self.summary("pieces")
         self.assertEqual(whole["separation"], pieces["separation"])
-        self.assertIn("separation", self.sides("pieces", *brief).stdout)  # finished: said again
+        self.assertIn("separation", self.sides("pieces", *BRIEF).stdout)  # finished: said again
 
     def test_refuses_in_one_line(self):
         self.assertEqual(self.sides("none", "--length", 33, code=2).stderr,
