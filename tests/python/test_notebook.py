@@ -33,7 +33,8 @@ class Notebook(Case):
         kernel = folder / "kernels/this"  # the Python that this is
         kernel.mkdir(parents=True)
         (kernel / "kernel.json").write_text(json.dumps({
-            "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            "argv": [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f",
+                     "{connection_file}"],
             "display_name": "this", "language": "python"}))
         with mock.patch.dict(os.environ, SIDECHANNEL_SHARE="0.01", JUPYTER_PATH=str(folder)):
             nbclient.NotebookClient(notebook, timeout=300, kernel_name="this",
