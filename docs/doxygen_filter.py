@@ -1,4 +1,5 @@
-"""For Doxygen, which docs/Doxyfile calls with this: comments of headers are docstrings."""
+"""For Doxygen, which docs/Doxyfile calls with this: comments of headers are docstrings, and a page's
+links to others lead to the site's."""
 
 import re
 import sys
@@ -15,4 +16,6 @@ if sys.argv[1].endswith(".h"):
             line = f"{code}///{'<' if code.strip() else ''}{comment}"
         lines.append(line)
     text = "\n".join(lines)
+else:
+    text = re.sub(r"\]\(([\w-]+)\.md", r"](../docs/\1.html", text)
 sys.stdout.write(text)

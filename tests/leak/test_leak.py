@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import math
+import re
 import sys
 import tempfile
 import unittest
@@ -640,6 +641,16 @@ class TilesAndPads(LeakTest):
 
 
 class Use(LeakTest):
+    def test_the_page(self):
+        """docs/leak.md, whose lines run as they stand there on a network that does not leak."""
+        page = (Path(__file__).resolve().parents[2] / "docs/leak.md").read_text()
+        code, = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+        names = {"net": stack(lambda channels: nn.Identity()), "x": noise(1, 2, 24)}
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            exec(compile(code, "docs/leak.md", "exec"), names)
+        self.assertEqual(names["report"]["live"], NOTHING)
+        self.assertIn("receptive field", said.getvalue())
+
     def test_the_module_is_untouched(self):
         net = nn.Sequential(nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Conv1d(4, 2, 3))
         net[0].eval()
