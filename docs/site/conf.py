@@ -38,16 +38,13 @@ autodoc_docstring_signature = False
 autodoc_default_options = {"members": True, "undoc-members": True, "special-members": "__call__"}
 autodoc_mock_imports = ["numpy", "torch"]
 
-# The command line's page has one name or the other.
-COMMANDS = [page for page in ("docs/cli", "docs/settings") if (ROOT / f"{page}.md").exists()]
-
 # Every page but the first. Sphinx warns, which is an error here, of one that is missing.
 PAGES = {
     "Begin": ["docs/installing", "docs/first-steps", "From Python <docs/python>", "docs/from-pytorch",
               "What networks hear <docs/leak>"],
     "Build on it": ["As a library <docs/library>", "docs/adding-an-operation", "docs/write-an-experiment",
-                    "Sweeps and clusters <docs/cluster>"],
-    "Reference": [*COMMANDS, "docs/site/python", "docs/site/cpp"],
+                    "Runs <docs/runs>", "Sweeps and clusters <docs/cluster>"],
+    "Reference": ["docs/cli", "docs/site/python", "docs/site/cpp"],
     "Inside": ["A step <docs/a-step>", "The kernels <docs/kernels>", "docs/numerics", "docs/performance",
                "Testing <docs/testing>", "tests/emulator/README", "Mutants <tests/mutants/README>",
                "tests/golden/README"],
