@@ -135,9 +135,11 @@ class Gradients(Case):
         self.check(lambda x, g, b: sc.norm_act_population(x, g, b, mean, variance), x, gamma, beta)
 
     def test_layers_in_a_row(self):
+        # Of all channels: a norm of each takes the biases away.
         x, w, b = noise(2, 5, 3), noise(3, 3, 3, seed=1), noise(3, seed=2)
         self.check(lambda x, w, b, g, h: sc.conv_norm_act(x, [(w, b, g, h), (w, b, g, h)], 1,
-                                                          sc.NormOptions(activation="mish")),
+                                                          sc.NormOptions(channels_per_set=3,
+                                                                         activation="mish")),
                    x, w, b, 1 + .1 * noise(3, seed=3), noise(3, seed=4))
         self.check(lambda x, w, b: sc.conv_norm_act(x, [(w, b)], 1, sc.NormOptions(activation="mish")),
                    x, w, b)
