@@ -44,8 +44,8 @@ def texts(*names):
 CMAKE = texts(*(f"{folder}/CMakeLists.txt" for folder in (
     ".", "bench", "engine/python", "experiments", "tests", "tests/docs", "tests/fuzz", "tests/package")))
 PROGRAMS = re.search(r"set\(programs ([\w ]+)\)", CMAKE)[1].split() + ["sides"]
-# Of the system, and of what the pages say is needed.
-TOOLS = {"parallel", "seq", "tail"}
+# Of the shell, of the system, and of what the pages say is needed.
+TOOLS = {"echo", "mkdir", "parallel", "seq", "source", "tail", "tensorboard"}
 
 
 def commands(code):
@@ -55,12 +55,12 @@ def commands(code):
         lexer.whitespace_split = True
         words, skip = [], False
         for word in [*lexer, ";"]:
-            if set(word) <= set(";&|()"):
+            if set(word) <= set("<>"):
+                skip = True
+            elif set(word) <= set(";&|()<>"):
                 if words:
                     yield words
                 words = []
-            elif set(word) <= set("<>"):
-                skip = True
             elif skip or (not words and re.match(r"\w+=", word)):
                 skip = False
             else:
@@ -81,6 +81,8 @@ class Blocks(unittest.TestCase):
                 unseen -= set(known)
                 if block.language in ("", "text"):
                     self.assertTrue(known, "a block without a language that NO_CODE does not list")
+                elif block.language == "json":
+                    json.loads(block.code)
                 elif (block.page, block.language) not in ELSEWHERE:
                     self.assertTrue(block.language in ("sh", "cmake") or block.page == "README.md",
                                     f"{block.language} that no test runs: see ELSEWHERE")
@@ -147,7 +149,7 @@ class Shell(unittest.TestCase):
             self.assertTrue((ROOT / program).stat().st_mode & 0o100, program)
             return "script"
         if name != "python3":
-            self.assertIn(program, TOOLS)
+            self.assertIn(name, TOOLS)
             for i, word in enumerate(rest):  # which others run for it
                 if word.startswith("build/"):
                     return self.check(rest[i:])
@@ -157,8 +159,9 @@ class Shell(unittest.TestCase):
         usage = subprocess.run([ROOT / "run", "help"], capture_output=True, text=True).stdout
         about = re.search(rf"^  {command}\b.*\n(?:   +.*\n)*", usage, re.MULTILINE)
         self.assertTrue(about, f"./run {command}")
+        script = ROOT / f"experiments/figures/{command}.py"  # whose flags usage may leave to its help
         for flag in flags(rest):
-            self.assertIn(flag, about[0])
+            self.assertIn(flag, about[0] + (script.read_text() if script.exists() else ""))
         if command == "figures":
             figures = (ROOT / "experiments/figures/figures.py").read_text()
             for word in itertools.takewhile(lambda word: not word.startswith("-"), rest):
