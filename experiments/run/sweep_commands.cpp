@@ -108,8 +108,8 @@ bool write_results(const char* program, const std::filesystem::path& file,
     return true;
   } catch (const FileError& error) {
     if (error.code() != EACCES && error.code() != EPERM && error.code() != EROFS) throw;
-    note("{}: {}: not written ({}){}\n", program, file.string(),
-         std::generic_category().message(error.code()), hint);
+    complain("{}: {}: not written ({}){}\n", program, file.string(),
+             std::generic_category().message(error.code()), hint);
     return false;
   }
 }
