@@ -186,7 +186,7 @@ class Leak(Case):
         sc.Localizer(depth=4, channels=6, kernel_size=3, seed=2).save(path)
         asked = ("--length", 24, "--inputs", 2, "--outputs", 5, "--tile", 12, "--halo", 2, "--pad", 8,
                  "--seed", 3, "--device", "cpu")
-        report = json.loads(run("leak", "measure", "--model", path, "--out", "-", *asked))
+        report = json.loads(run("leak", "measure", "--model", path, "--json", *asked))
         ours = sc.leak(sc.load_model(path), length=24, inputs=2, outputs=5, tile=12, halo=2, pad=8,
                        seed=3)
         self.assertEqual(ours, report)
