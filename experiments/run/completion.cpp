@@ -68,7 +68,7 @@ std::string bash_branch(const CLI::App& command) {
 
 // bash parts --flag=value into three words.
 std::string bash_completion(const CLI::App& app) {
-  const std::string name = app.get_name();
+  const std::string& name = app.get_name();
   std::vector<std::string> first = names_of(shown_commands(app));
   for (const std::string& flag : flags_of(app)) first.push_back(flag);
   std::string text = fmt::format(
@@ -139,7 +139,7 @@ std::string zsh_branch(const CLI::App& command, const std::string& name) {
 }
 
 std::string zsh_completion(const CLI::App& app) {
-  const std::string name = app.get_name();
+  const std::string& name = app.get_name();
   std::string text = fmt::format(
       R"(#compdef {0}
 # Completion of {0} for zsh, by `{0} completion zsh`.
