@@ -13,6 +13,7 @@ interrupt.catch(__name__)
 import textwrap  # noqa: E402
 
 import style  # noqa: E402
+import ticks  # noqa: E402
 from norms import listed  # noqa: E402
 from style import INK, Page, UsageError  # noqa: E402
 from values import (  # noqa: E402
@@ -91,7 +92,8 @@ def reading(points, x, y, by, rest, chosen):
 # --- The picture ----------------------------------------------------------------------------------
 
 MOST_TICKS = 8
-WIDE = 10  # times the least value: then an axis counts in factors
+WIDE = 10     # times the least value: then an axis counts in factors
+CROWDED = 32  # letters beside each other, or they stand
 
 
 def lines_of(points, by):
@@ -101,21 +103,28 @@ def lines_of(points, by):
     return lines
 
 
+def are_numbers(values):
+    return all(map(is_number, values))
+
+
+def are_crowded(values):
+    return not are_numbers(values) and sum(map(len, map(str, values))) > CROWDED
+
+
 def place(axes, x, values):
     """Prepares the axis, and returns where on it a value lies."""
     axes.set_xlabel(x)
-    if not all(map(is_number, values)):
-        labels = [str(value) for value in values]
-        crowded = sum(map(len, labels)) > 36
+    if not are_numbers(values):
         axes.set_xlim(-0.5, len(values) - 0.5)
-        axes.set_xticks(range(len(values)), labels, **(
-            {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}))
+        axes.set_xticks(range(len(values)), map(str, values), rotation=90 if are_crowded(values) else 0)
         return values.index
-    if values[0] > 0 and values[-1] > WIDE * values[0]:
+    wide = values[0] > 0 and values[-1] > WIDE * values[0]
+    if wide:
         axes.set_xscale("log")
-    if len(values) <= MOST_TICKS:
-        axes.set_xticks(values, [f"{value:g}" for value in values])
-        axes.minorticks_off()
+    at = values if len(values) <= MOST_TICKS else \
+        (ticks.decades if wide else ticks.between)(values[0], values[-1])
+    axes.set_xticks(at, [f"{value:g}" for value in at])
+    axes.minorticks_off()
     return lambda value: value
 
 
@@ -126,7 +135,8 @@ def draw(points, x, y, by, words, title=None):
     caption = textwrap.wrap(words, 64)
     values = rising([point[x] for point in points])
     head = 0.15 * len(heading) + 0.12
-    under = head + height + (0.75 if all(map(is_number, values)) else 1.1)
+    below = 0.07 * max(map(len, map(str, values))) if are_crowded(values) else 0.1  # of its labels
+    under = head + height + below + 0.4
     columns = 2
     legend = 0.15 * -(-len(lines) // columns) + 0.1 if by else 0
     page = Page(under + legend + 0.13 * len(caption) + 0.1, width)
@@ -142,8 +152,10 @@ def draw(points, x, y, by, words, title=None):
                   [point["most"] - mean for mean, point in zip(means, mine)]],
             color=COLOURS[i % len(COLOURS)], marker=MARKS[(i + i // len(COLOURS)) % len(MARKS)], ms=4,
             mec=INK, mew=0.4, lw=1.4, elinewidth=1, capsize=2.5,
-            ls="-" if all(map(is_number, values)) else "none"))
+            ls="-" if are_numbers(values) else "none"))
     axes.set_ylabel(y, labelpad=2)
+    at = ticks.between(*axes.get_ylim())
+    axes.set_yticks(at, [f"{round(value, 12):g}" for value in at])
     if by:
         page.legend(0.1, under, handles, [f"{by} {line}" for line in lines], ncol=columns,
                     fontsize=6.5)
