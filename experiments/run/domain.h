@@ -23,7 +23,8 @@ struct Range {
 
   std::uint64_t size() const;
 };
-inline constexpr const char* kRanges = "a list of numbers and of FIRST..LAST:STEP, as in 0..32:4,33";
+inline constexpr const char* kRanges =
+    "a list of numbers and of FIRST..LAST:STEP, as in 0..32:4,33";
 // Those of a list of them, each N, FIRST..LAST or FIRST..LAST:STEP, where a colon may stand for the
 // dots. None where the text is of another form.
 std::vector<Range> ranges_in(const std::string& text);

@@ -251,7 +251,8 @@ std::string to_csv(const Json& results) {
   for (const std::string& name : measures) text += "," + name;
   text += '\n';
   std::set<std::string> best;
-  for (const Json& cell : results.value("best", Json::array())) best.insert(cell["id"].get<std::string>());
+  for (const Json& cell : results.value("best", Json::array()))
+    best.insert(cell["id"].get<std::string>());
   for (const Json& cell : cells) {
     std::string line;
     for (const std::string& name : settings) {

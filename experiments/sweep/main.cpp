@@ -101,10 +101,10 @@ int run(const Arguments& arguments) {
   // All that is refused is refused before the plan is written.
   const Json& how = arguments.how;
   const std::int64_t jobs = one ? 1 : arguments.crew.value("jobs", std::int64_t{0});
-  Workforce force{worker_devices(how.value("device", "auto"), jobs, cells.size()),
-                  device_for(plan, first, last, how),
-                  named ? plan.program->memory(plan.settings_of(first), how)
-                        : memory_of(plan, how)};
+  Workforce force{
+      worker_devices(how.value("device", "auto"), jobs, cells.size()),
+      device_for(plan, first, last, how),
+      named ? plan.program->memory(plan.settings_of(first), how) : memory_of(plan, how)};
   if (arguments.check) return print_check(cells, force);
   require_memory(force.memory, force.device, force.at_once());
   write_plan(path, plan);
@@ -210,15 +210,16 @@ int main_program(int argc, char** argv) {
       "Runs a program once for each combination of values of its settings, such as\n\n"
       "  sweep run --program localization --over norm=instance,group --over depth=8,12 "
       "--over seed=0..4\n\n"
-      "A sweep is a folder of independent cells: any number of processes may work on it at once, be "
+      "A sweep is a folder of independent cells: any number of processes may work on it at once, "
+      "be "
       "killed and go on."};
   app.require_subcommand(1);
   CLI::App* plan_command = app.add_subcommand("plan", "write plan.json, the list of cells");
   CLI::App* run_command =
       app.add_subcommand("run", "do what is left of the sweep (or one cell); plans it if need be");
   CLI::App* status_command = app.add_subcommand("status", "how far the sweep is, and what failed");
-  CLI::App* collect_command = app.add_subcommand(
-      "collect", "results.json and cells.csv from the cells that are finished");
+  CLI::App* collect_command =
+      app.add_subcommand("collect", "results.json and cells.csv from the cells that are finished");
   for (CLI::App* command : {plan_command, run_command, status_command, collect_command}) {
     command->add_option("--out", arguments.out,
                         "folder of the sweep (default: runs/PRESET-PROGRAM-sweep, or "

@@ -32,12 +32,12 @@ std::pair<Setting, std::string> named_setting(const SweptProgram& program, const
   std::string name = text.substr(0, equals);
   std::ranges::replace(name, '-', '_');
   for (const std::string& how : do_not_matter()) {
-    require(name != how, fmt::format("{} {}: {} is not for a sweep to set", flag, shown(text), how));
+    require(name != how,
+            fmt::format("{} {}: {} is not for a sweep to set", flag, shown(text), how));
   }
   const auto found = std::ranges::find(program.settings(), name, &Setting::name);
-  require(found != program.settings().end(),
-          fmt::format("{} {}: {} has no setting {}", flag, shown(text), program.name(),
-                      shown(name)));
+  require(found != program.settings().end(), fmt::format("{} {}: {} has no setting {}", flag,
+                                                         shown(text), program.name(), shown(name)));
   return {*found, text.substr(equals + 1)};
 }
 
@@ -131,9 +131,9 @@ std::vector<Json> combinations(const std::vector<Axis>& axes) {
     count *= static_cast<double>(axis.values.size());
     sizes += fmt::format("{}{} of {}", sizes.empty() ? "" : ", ", axis.values.size(), axis.setting);
   }
-  require(count <= static_cast<double>(kMostCells),
-          fmt::format("a sweep over {} has {} cells, expected at most {}", sizes, count,
-                      kMostCells));
+  require(
+      count <= static_cast<double>(kMostCells),
+      fmt::format("a sweep over {} has {} cells, expected at most {}", sizes, count, kMostCells));
   std::vector<Json> all = {Json::object()};
   for (auto axis = axes.rbegin(); axis != axes.rend(); ++axis) {
     std::vector<Json> longer;
@@ -154,10 +154,14 @@ Json to_json(const SweepPlan& plan) {
   for (const SweepPlan::Cell& cell : plan.cells) {
     cells.push_back({{"id", cell.id}, {"settings", cell.settings}});
   }
-  return {{"experiment", kExperiment},       {"program", plan.program->name()},
-          {"population", plan.population},   {"preset", plan.preset},
-          {"over", plan.axes},               {"choose", plan.choose},
-          {"settings", plan.settings},       {"cells", std::move(cells)}};
+  return {{"experiment", kExperiment},
+          {"program", plan.program->name()},
+          {"population", plan.population},
+          {"preset", plan.preset},
+          {"over", plan.axes},
+          {"choose", plan.choose},
+          {"settings", plan.settings},
+          {"cells", std::move(cells)}};
 }
 
 }  // namespace
@@ -242,9 +246,8 @@ SweepPlan plan_sweep(const SweepRequest& request) {
     }
   }
 
-  std::vector<Axis> axes = asked_for([&] {
-    return in_context(plan.preset, [&] { return axes_of(*plan.program, over); });
-  });
+  std::vector<Axis> axes = asked_for(
+      [&] { return in_context(plan.preset, [&] { return axes_of(*plan.program, over); }); });
   for (Axis& axis : axes_of(*plan.program, request.over)) {
     const auto there = std::ranges::find(axes, axis.setting, &Axis::setting);
     if (there != axes.end()) {
@@ -268,7 +271,8 @@ SweepPlan plan_sweep(const SweepRequest& request) {
 
   std::vector<std::pair<std::string, std::vector<std::string>>> reasons;
   std::vector<Json> all;
-  std::map<std::string, std::pair<std::size_t, std::string>> idle;  // of what is set: how often, why
+  std::map<std::string, std::pair<std::size_t, std::string>>
+      idle;  // of what is set: how often, why
   const std::vector<Json> values = combinations(axes);
   for (const Json& value : values) {
     const std::string id = id_of(axes, value);
@@ -338,10 +342,10 @@ void require_folder_for(const fs::path& path, const SweepPlan& plan) {
   const auto at = [&](const Json& settings) {
     return in_words(settings.value(names.front(), Json()));
   };
-  same(names.empty(),
-       names.empty() ? ""
-                     : fmt::format("a sweep with other settings ({} is {} there, {} here)",
-                                   names.front(), at(theirs.settings), at(plan.settings)));
+  same(names.empty(), names.empty()
+                          ? ""
+                          : fmt::format("a sweep with other settings ({} is {} there, {} here)",
+                                        names.front(), at(theirs.settings), at(plan.settings)));
   same(to_json(theirs)["cells"] == to_json(plan)["cells"],
        fmt::format("a sweep of other values of {}", joined(plan.axes)));
 }
@@ -361,10 +365,11 @@ SweepPlan read_plan(const fs::path& path) {
   const std::string source = (path / kPlanFile).string();
   const Json json = read_json(path / kPlanFile);
   const auto experiment = field<std::string>(json, "experiment", source);
-  SC_CHECK(std::ranges::find(kNamedSweeps, experiment) == kNamedSweeps.end(),
-           "{}: is of the program groups, of an earlier version, which alone continues and collects "
-           "it; choose another --out",
-           source);
+  SC_CHECK(
+      std::ranges::find(kNamedSweeps, experiment) == kNamedSweeps.end(),
+      "{}: is of the program groups, of an earlier version, which alone continues and collects "
+      "it; choose another --out",
+      source);
   SC_CHECK(experiment == kExperiment, "{}: not a plan of a sweep but of {}", source,
            shown(experiment));
   SweepPlan plan;

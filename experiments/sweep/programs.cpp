@@ -80,7 +80,9 @@ class ProgramOf : public SweptProgram {
     Json summary = summarized(of(settings, Json::object()), folder);
     const Json notice = summary.value("notice", Json());
     for (const char* not_a_measure : {"notice", "seconds"}) summary.erase(not_a_measure);
-    for (const Setting& setting : all_settings<S>()) summary.erase(setting.name);
+    for (const Setting& setting : all_settings<S>()) {  // but what is only called like one
+      if (!summary.value(setting.name, Json()).is_structured()) summary.erase(setting.name);
+    }
     return {flat_numbers(summary), notice};
   }
 
@@ -149,9 +151,9 @@ class Localization final : public ProgramOf<LocalizationSettings> {
                                                       {"interior_slope", 3},
                                                       {"localized_fraction", 3}};
     if (population_) {
-      names.insert(names.end(), {{"final_loss", 4},
-                                 {"population.localized_fraction", 3},
-                                 {"population.final_loss", 4}});
+      names.insert(
+          names.end(),
+          {{"final_loss", 4}, {"population.localized_fraction", 3}, {"population.final_loss", 4}});
     }
     return names;
   }
@@ -203,7 +205,8 @@ class Localization final : public ProgramOf<LocalizationSettings> {
 // Of one network, where `overlap` has one for each of many.
 struct OneOverlapSettings : OverlapSettings {
   using Self = OneOverlapSettings;
-  SETTING(std::int64_t, overlap, 0, "positions that the two sequences share", Whole{0, kMostLength});
+  SETTING(std::int64_t, overlap, 0, "positions that the two sequences share",
+          Whole{0, kMostLength});
 
   void check() const {
     check_domains(all_settings<OneOverlapSettings>(), *this);

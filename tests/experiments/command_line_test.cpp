@@ -492,12 +492,12 @@ TEST_F(CommandLine, FoldersOfOtherProgramsAreRefused) {
        " --preset groups/demo --over groups=1 --set batch=2 --set iterations=2 --set depth=3 "
        "--set channels=4 --set length=16 --set map_samples=32"},
       {"diffusion",
-       " --batch 2 --iterations 2 --corridors 3 --steps-per-corridor 3 --walks 4 --walk-corridors 6 --dim 4 --groups 1 "
+       " --batch 2 --iterations 2 --corridors 3 --steps-per-corridor 3 --walks 4 --walk-corridors "
+       "6 --dim 4 --groups 1 "
        "--steps 2 --pairs 1 --plans 1 --leak-outputs 1 --leak-inputs 1"}};
   const auto run = [&](const std::string& program, const std::string& out) {
     return run_program(program,
-                       words("run --device cpu" + flags.at(program),
-                             {"--out", folder_ / out}));
+                       words("run --device cpu" + flags.at(program), {"--out", folder_ / out}));
   };
   const auto files_in = [&](const std::string& name) {
     std::map<std::string, std::string> files;

@@ -209,9 +209,9 @@ TEST_F(CudaSweep, CellsOfAKilledProcessContinueInTheirOwn) {
 }
 
 TEST_F(CudaSweep, ACellThatFailsStopsNoOther) {
-  const ProgramResult result = run_program(
-      "sweep", tiny("run", out_, "--device cuda --jobs 3 --checkpoint-every 1",
-                    "--over groups=1,2 --over learning_rate=1e-3,1e30"));
+  const ProgramResult result =
+      run_program("sweep", tiny("run", out_, "--device cuda --jobs 3 --checkpoint-every 1",
+                                "--over groups=1,2 --over learning_rate=1e-3,1e30"));
   EXPECT_EQ(result.code, 1);
   EXPECT_TRUE(has(result.err, "sweep: " + out_ + ": 2 of 4 cells failed ("));
   const std::string status = run_program("sweep", {"status", "--out", out_}).out;

@@ -289,7 +289,8 @@ TEST_F(Overlap, BadUsageIsOneLineAndExitCode2) {
            {"--overlap 34", "--overlaps 34: 34, but the sequences are 33 long"},
            {"--overlap many", "--overlap many: expected a whole number from 0 to 1000000"},
            {"--overlaps many",
-            "--overlaps many: expected a list of numbers and of FIRST..LAST:STEP, as in 0..32:4,33"},
+            "--overlaps many: expected a list of numbers and of FIRST..LAST:STEP, as in "
+            "0..32:4,33"},
            {"--overlap 3 --overlaps 4", "--overlaps excludes --overlap (see --help)"},
            {"--kernel-size 4", "--kernel-size 4: expected an odd number from 1 to 999"},
            {"--depth 1", "--depth 1: expected a whole number from 2 to 1000"},

@@ -308,7 +308,8 @@ TEST(Settings, TheDocumentIsWhatTheListSays) {
       table<LocalizationSettings>() + "\n" + table<OverlapSettings>() +
       fmt::format(
           "\n`sweep --program overlap` takes `overlap`, one of them, in their place. A sweep's "
-          "`--over NAME=VALUES`\nand `--set NAME=VALUE` take any setting of localization, overlap or "
+          "`--over NAME=VALUES`\nand `--set NAME=VALUE` take any setting of localization, overlap "
+          "or "
           "diffusion that results depend\non; it has at most {} cells.\n",
           kMostCells) +
       "\n`localization paths` takes those of localization's that describe a network, `--seed`, "

@@ -72,16 +72,15 @@ TEST(SweepAxis, WhatMakesNoSenseIsRefusedInWords) {
   }
   EXPECT_EQ(refusal(""), "--over \"\": expected NAME=VALUE, as in seed=0");
   EXPECT_EQ(refusal("lenght=3"), "--over lenght=3: localization has no setting lenght");
-  EXPECT_EQ(refusal("overlaps=3", "overlap"),
-            "--over overlaps=3: overlap has no setting overlaps");
+  EXPECT_EQ(refusal("overlaps=3", "overlap"), "--over overlaps=3: overlap has no setting overlaps");
   EXPECT_EQ(refusal("device=cpu"), "--over device=cpu: device is not for a sweep to set");
   EXPECT_EQ(refusal("depth=1"), "--over depth 1: expected a whole number from 2 to 1000");
   EXPECT_EQ(refusal("depth=1..3"), "--over depth 1: expected a whole number from 2 to 1000");
   EXPECT_EQ(refusal("depth="), "--over depth \"\": expected a whole number from 2 to 1000");
   EXPECT_EQ(refusal("depth=8,"), "--over depth \"\": expected a whole number from 2 to 1000");
-  EXPECT_EQ(refusal("kernel_size=3..5"), "--over kernel_size 4: expected an odd number from 1 to 999");
-  const std::string form =
-      ": expected a list of numbers and of FIRST..LAST:STEP, as in 0..32:4,33";
+  EXPECT_EQ(refusal("kernel_size=3..5"),
+            "--over kernel_size 4: expected an odd number from 1 to 999");
+  const std::string form = ": expected a list of numbers and of FIRST..LAST:STEP, as in 0..32:4,33";
   for (const char* text : {"8..", "..8", "1.5", "0..1..2", "8:9:1:1", "8...9", "8..9:x"}) {
     EXPECT_EQ(refusal(std::string("depth=") + text), std::string("--over depth ") + text + form);
   }
@@ -101,18 +100,18 @@ TEST(SweepAxis, WhatMakesNoSenseIsRefusedInWords) {
 
 TEST(SweepPlan, CellsAreAllCombinationsInOrder) {
   const SweepPlan plan = plan_over({"depth=8,12", "seed=0..1", "norm=instance,none"});
-  EXPECT_EQ(ids_of(plan),
-            (Texts{"depth=8,seed=0,norm=instance", "depth=12,seed=0,norm=instance",
-                   "depth=8,seed=1,norm=instance", "depth=12,seed=1,norm=instance",
-                   "depth=8,seed=0,norm=none", "depth=12,seed=0,norm=none",
-                   "depth=8,seed=1,norm=none", "depth=12,seed=1,norm=none"}));
+  EXPECT_EQ(ids_of(plan), (Texts{"depth=8,seed=0,norm=instance", "depth=12,seed=0,norm=instance",
+                                 "depth=8,seed=1,norm=instance", "depth=12,seed=1,norm=instance",
+                                 "depth=8,seed=0,norm=none", "depth=12,seed=0,norm=none",
+                                 "depth=8,seed=1,norm=none", "depth=12,seed=1,norm=none"}));
   expect_settings(plan.settings_of(3), R"({"depth": 12, "seed": 1, "norm": "instance"})");
   // What a preset has for a kind of norm holds where that is the cell's.
   EXPECT_FALSE(plan.settings.contains("iterations"));
   expect_settings(plan.settings_of(3), R"({"iterations": 10000, "length": 64})");
   expect_settings(plan.settings_of(7), R"({"iterations": 4000, "length": 64})");
   EXPECT_EQ(plan.cells[7].settings, parse_json(R"({"depth": 12, "seed": 1, "norm": "none",
-      "iterations": 4000})", "expected"));
+      "iterations": 4000})",
+                                               "expected"));
   // Each is the run that the program would make of the same flags.
   RunFlags flags;
   flags.given = {{"depth", 12}, {"seed", 1}, {"norm", "none"}};
@@ -140,11 +139,12 @@ TEST(SweepPlan, CellsThatMakeNoSenseAreNamedAllOfThem) {
   const auto refusal = [](const Texts& over, const Texts& set = {}) {
     return usage_error([&] { plan_over(over, set); });
   };
-  EXPECT_EQ(refusal({"norm=instance,group", "groups=4,5", "seed=0"}),
-            "3 of 4 cells make no sense: --groups 4: has no effect without --norm group or "
-            "group_population (norm=instance,groups=4,seed=0); --groups 5: has no effect without "
-            "--norm group or group_population (norm=instance,groups=5,seed=0); --groups 5: expected "
-            "a divisor of --channels 32 (norm=group,groups=5,seed=0)");
+  EXPECT_EQ(
+      refusal({"norm=instance,group", "groups=4,5", "seed=0"}),
+      "3 of 4 cells make no sense: --groups 4: has no effect without --norm group or "
+      "group_population (norm=instance,groups=4,seed=0); --groups 5: has no effect without "
+      "--norm group or group_population (norm=instance,groups=5,seed=0); --groups 5: expected "
+      "a divisor of --channels 32 (norm=group,groups=5,seed=0)");
   EXPECT_EQ(refusal({"norm=none,group", "seed=0..1"}, {"groups=5"}),
             "2 of 4 cells make no sense: --groups 5: expected a divisor of --channels 32 "
             "(norm=group,seed=0 norm=group,seed=1)");
@@ -161,9 +161,10 @@ TEST(SweepPlan, WhatMakesNoSenseIsRefusedInWords) {
   const auto refusal = [](const SweepRequest& request) {
     return usage_error([&] { plan_sweep(request); });
   };
-  EXPECT_EQ(refusal({}),
-            "expected --program (localization, overlap or diffusion) and --over, or --preset with a "
-            "sweep, such as groups/demo");
+  EXPECT_EQ(
+      refusal({}),
+      "expected --program (localization, overlap or diffusion) and --over, or --preset with a "
+      "sweep, such as groups/demo");
   EXPECT_EQ(refusal({.preset = "demo", .over = {"seed=0"}}),
             "--preset demo: expected groups/ or crosstalk/ with demo, small or paper, or a .json "
             "file; or --program, whose preset it is");
@@ -290,16 +291,14 @@ TEST(SweepPresets, ThePaperOfGroupsIsAppendixDAndE) {
 }
 
 TEST(SweepPresets, OnesOwnValuesLieOverThem) {
-  const SweepPlan plan =
-      preset("groups/paper", {"groups=1,4", "seed=0..1", "learning_rate=1e-5,1.6e-4"}, {"length=64"});
-  EXPECT_EQ(ids_of(plan), (Texts{"groups=1,learning_rate=1e-05,seed=0",
-                                 "groups=4,learning_rate=1e-05,seed=0",
-                                 "groups=1,learning_rate=0.00016,seed=0",
-                                 "groups=4,learning_rate=0.00016,seed=0",
-                                 "groups=1,learning_rate=1e-05,seed=1",
-                                 "groups=4,learning_rate=1e-05,seed=1",
-                                 "groups=1,learning_rate=0.00016,seed=1",
-                                 "groups=4,learning_rate=0.00016,seed=1"}));
+  const SweepPlan plan = preset(
+      "groups/paper", {"groups=1,4", "seed=0..1", "learning_rate=1e-5,1.6e-4"}, {"length=64"});
+  EXPECT_EQ(
+      ids_of(plan),
+      (Texts{"groups=1,learning_rate=1e-05,seed=0", "groups=4,learning_rate=1e-05,seed=0",
+             "groups=1,learning_rate=0.00016,seed=0", "groups=4,learning_rate=0.00016,seed=0",
+             "groups=1,learning_rate=1e-05,seed=1", "groups=4,learning_rate=1e-05,seed=1",
+             "groups=1,learning_rate=0.00016,seed=1", "groups=4,learning_rate=0.00016,seed=1"}));
   expect_settings(plan.settings_of(3),
                   R"({"groups": 4, "seed": 0, "learning_rate": 1.6e-4, "length": 64})");
   // Another axis comes behind them.
@@ -336,7 +335,8 @@ TEST(SweepPlan, IsWrittenOnce) {
   EXPECT_EQ(refusal(preset("crosstalk/demo")), "a sweep without --population");
   EXPECT_EQ(refusal(plan_over({"seed=0..3"})),
             "a sweep over groups, learning_rate, seed, not seed");
-  EXPECT_EQ(refusal(plan_over({"seed=0..3"}, {}, "overlap")), "a sweep of localization, not overlap");
+  EXPECT_EQ(refusal(plan_over({"seed=0..3"}, {}, "overlap")),
+            "a sweep of localization, not overlap");
   EXPECT_EQ(harness::content_of(folder / "plan.json"), written);
 }
 
@@ -427,7 +427,8 @@ TEST(Collect, RankCorrelation) {
 
 TEST(Collect, EveryNumberByItsName) {
   const Json json = parse_json(R"({"a": 1, "b": {"c": 2.5, "d": {"e": null}}, "f": [3, 4],
-      "text": "x", "is": true, "g": []})", "json");
+      "text": "x", "is": true, "g": []})",
+                               "json");
   EXPECT_EQ(flat_numbers(json).dump(), R"({"a":1,"b.c":2.5,"b.d.e":null,"f.0":3,"f.1":4})");
 }
 
@@ -446,13 +447,10 @@ class CollectSweep : public testing::Test {
     EXPECT_NE(found, ids.end()) << id;
     return static_cast<std::size_t>(found - ids.begin());
   }
-  std::filesystem::path cell(const std::string& id) const {
-    return folder_.path() / "cells" / id;
-  }
+  std::filesystem::path cell(const std::string& id) const { return folder_.path() / "cells" / id; }
   void finish(const std::string& id, double distance, const Json& slope, double localized = 0) {
     std::filesystem::create_directories(cell(id));
-    std::ofstream(cell(id) / "config.json")
-        << Json{{"settings", plan_.settings_of(number(id))}};
+    std::ofstream(cell(id) / "config.json") << Json{{"settings", plan_.settings_of(number(id))}};
     std::ofstream(cell(id) / "summary.json")
         << Json{{"norm", "group"},
                 {"length", 64},

@@ -187,7 +187,9 @@ TEST_F(SweepRun, KilledWorkersCostNothingButTime) {
   // Nothing is done again.
   const ProgramResult again = sweep(arguments);
   EXPECT_EQ(again.code, 0);
-  EXPECT_EQ(again.out, out + ": all 140 cells are finished; `sweep collect` makes results.json and cells.csv\n");
+  EXPECT_EQ(
+      again.out,
+      out + ": all 140 cells are finished; `sweep collect` makes results.json and cells.csv\n");
   for (const fs::path& cell : cells) {
     EXPECT_EQ(fs::last_write_time(cell / "summary.json"), times[cell]) << cell;
   }
@@ -208,13 +210,16 @@ TEST_F(SweepRun, KilledWorkersCostNothingButTime) {
 // it comes to the bytes of one that nobody disturbed.
 TEST_F(SweepRun, OverAnythingKilledAndContinued) {
   const auto over = [](const std::string& out, const std::string& more = "") {
-    return words("run --program localization --over norm=instance,none --over depth=3,4,5 "
-                 "--over seed=0..3 --device cpu" + kTiny + "--set probes=none --out",
-                 with({out}, words(more)));
+    return words(
+        "run --program localization --over norm=instance,none --over depth=3,4,5 "
+        "--over seed=0..3 --device cpu" +
+            kTiny + "--set probes=none --out",
+        with({out}, words(more)));
   };
   const std::string whole = folder_ / "whole", killed = folder_ / "killed";
   ASSERT_EQ(sweep(over(whole)).code, 0);
-  EXPECT_GE(harness::kill_repeatedly("sweep", over(killed, "--jobs 2 --checkpoint-every 5"), 12), 1);
+  EXPECT_GE(harness::kill_repeatedly("sweep", over(killed, "--jobs 2 --checkpoint-every 5"), 12),
+            1);
   ASSERT_EQ(sweep(over(killed)).code, 0);
   for (const std::string& out : {whole, killed}) {
     ASSERT_EQ(sweep({"collect", "--out", out}).code, 0);
@@ -249,11 +254,12 @@ TEST_F(SweepRun, OverAnythingKilledAndContinued) {
 // The other programs' cells, each its own run.
 TEST_F(SweepRun, OfEveryProgramThatMakesRuns) {
   const std::string pairs = folder_ / "pairs", planners = folder_ / "planners";
-  ASSERT_EQ(sweep(words("run --program overlap --over overlap=0..4:4 --over batch=2,4 --set depth=3 "
-                        "--set channels=4 --set iterations=5 --set test_pairs=64 --device cpu --out",
-                        {pairs}))
-                .code,
-            0);
+  ASSERT_EQ(
+      sweep(words("run --program overlap --over overlap=0..4:4 --over batch=2,4 --set depth=3 "
+                  "--set channels=4 --set iterations=5 --set test_pairs=64 --device cpu --out",
+                  {pairs}))
+          .code,
+      0);
   ASSERT_EQ(sweep(words("run --program diffusion --over norm=group,none --over seed=0..1 "
                         "--set dim=8 --set groups=2 --set iterations=5 --set walks=4 "
                         "--set walk_corridors=8 --set pairs=2 --set plans=2 --set leak_outputs=1 "
@@ -265,7 +271,8 @@ TEST_F(SweepRun, OfEveryProgramThatMakesRuns) {
     EXPECT_EQ(sweep({"status", "--out", out}).out, out + ": 4 cells\n    finished    4  (0-3)\n");
     ASSERT_EQ(sweep({"collect", "--out", out}).code, 0);
   }
-  EXPECT_TRUE(begins(content_of(pairs + "/cells.csv"), "id,overlap,batch,length,mse,mean.0,mean.1,"));
+  EXPECT_TRUE(
+      begins(content_of(pairs + "/cells.csv"), "id,overlap,batch,length,mse,mean.0,mean.1,"));
   EXPECT_TRUE(has(content_of(planners + "/cells.csv"), ",held_out.valid,"));
   ASSERT_EQ(run_program("overlap", words("run --overlap 4 --batch 4 --depth 3 --channels 4 "
                                          "--iterations 5 --test-pairs 64 --device cpu --out",
@@ -274,7 +281,8 @@ TEST_F(SweepRun, OfEveryProgramThatMakesRuns) {
             0);
   harness::expect_same_files(folder_ / "alone/overlap-004", pairs + "/cells/overlap=4,batch=4",
                              {"model.safetensors"});
-  EXPECT_EQ(sweep(words("collect --output - --out", {pairs})).out, content_of(pairs + "/results.json"));
+  EXPECT_EQ(sweep(words("collect --output - --out", {pairs})).out,
+            content_of(pairs + "/results.json"));
   EXPECT_EQ(sweep(words("collect --csv - --out", {pairs})).out, content_of(pairs + "/cells.csv"));
 }
 
@@ -284,7 +292,8 @@ TEST_F(SweepRun, CrosstalkHasBothStatisticsOfEachNetwork) {
   const auto crosstalk = [](const std::string& out, const std::string& more = "") {
     return words(
         "run --preset crosstalk/demo --over samples_per_set=1,2,4 --over seed=0..1 --device cpu "
-        "--set depth=4" + kTiny + "--out",
+        "--set depth=4" +
+            kTiny + "--out",
         with({out}, words(more)));
   };
   const std::string whole = folder_ / "whole", killed = folder_ / "killed";
@@ -324,8 +333,9 @@ TEST_F(SweepRun, CrosstalkHasBothStatisticsOfEachNetwork) {
 TEST_F(SweepRun, TwoProgramsShareTheCells) {
   for (int i = 0; i < 5; ++i) {  // they meet at another place each time
     const TemporaryFolder folder;
-    const Words arguments = tiny("run", folder / "sweep",
-                                 "--over seed=0..1 --over learning_rate=1e-3,2e-3,4e-3 --device cpu --jobs 2");
+    const Words arguments =
+        tiny("run", folder / "sweep",
+             "--over seed=0..1 --over learning_rate=1e-3,2e-3,4e-3 --device cpu --jobs 2");
     const int first = start_program("sweep", arguments);
     const int second = start_program("sweep", arguments);
     EXPECT_EQ(wait_for_program(first), 0);
@@ -340,11 +350,12 @@ TEST_F(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGHUP}) {
     const TemporaryFolder folder;
     const std::string out = folder / "sweep";
-    const int pid = start_program("sweep", tiny("run", out,
-                                                 "--set iterations=1000000 --device cpu --jobs 2"));
+    const int pid =
+        start_program("sweep", tiny("run", out, "--set iterations=1000000 --device cpu --jobs 2"));
     const std::map<int, std::string> workers = both_workers_of(pid);
-    const std::vector<fs::path> cells = {fs::path(out) / "cells/groups=1,learning_rate=0.001,seed=0",
-                                         fs::path(out) / "cells/groups=2,learning_rate=0.001,seed=0"};
+    const std::vector<fs::path> cells = {
+        fs::path(out) / "cells/groups=1,learning_rate=0.001,seed=0",
+        fs::path(out) / "cells/groups=2,learning_rate=0.001,seed=0"};
     for (const fs::path& cell : cells) {  // the handlers are in place by then
       EXPECT_TRUE(wait_for_file(cell / "checkpoint.safetensors"));
     }
@@ -363,8 +374,7 @@ TEST_F(SweepRun, ASignalStopsAllWorkersAndTheSameCommandContinues) {
 
 TEST_F(SweepRun, AKilledProgramTakesItsWorkersAlong) {
   const int pid = start_program(
-      "sweep",
-      tiny("run", folder_ / "sweep", "--set iterations=1000000 --device cpu --jobs 2"));
+      "sweep", tiny("run", folder_ / "sweep", "--set iterations=1000000 --device cpu --jobs 2"));
   const std::map<int, std::string> workers = both_workers_of(pid);
   kill(pid, SIGKILL);
   EXPECT_EQ(wait_for_program(pid), -SIGKILL);
@@ -381,21 +391,23 @@ TEST_F(SweepRun, StopAfterStopsEveryCell) {
   const std::string whole = folder_ / "whole", parts = folder_ / "parts";
   ASSERT_EQ(sweep(tiny("run", whole)).code, 0);
   EXPECT_GT(harness::runs_until_done("sweep", tiny("run", parts, "--stop-after 10")), 3);
-  for (const std::string& out : {whole, parts})
-    ASSERT_EQ(sweep({"collect", "--out", out}).code, 0);
+  for (const std::string& out : {whole, parts}) ASSERT_EQ(sweep({"collect", "--out", out}).code, 0);
   EXPECT_EQ(content_of(parts + "/results.json"), content_of(whole + "/results.json"));
 }
 
 TEST_F(SweepRun, AFailedCellStopsNoOtherAndIsTriedAgain) {
   const Words arguments = tiny("run", out_, "--device cpu --jobs 2");
   // In the way of what the cell wants to write.
-  fs::create_directories(out_ + "/cells/groups=2,learning_rate=0.001,seed=0/checkpoint.safetensors");
-  std::ofstream(out_ + "/cells/groups=2,learning_rate=0.001,seed=0/checkpoint.safetensors/x") << "x";
+  fs::create_directories(out_ +
+                         "/cells/groups=2,learning_rate=0.001,seed=0/checkpoint.safetensors");
+  std::ofstream(out_ + "/cells/groups=2,learning_rate=0.001,seed=0/checkpoint.safetensors/x")
+      << "x";
   const ProgramResult failed = sweep(arguments);
   EXPECT_EQ(failed.code, 1);
-  EXPECT_TRUE(has(failed.err, "sweep: " + out_ + ": 1 of 4 cells failed (groups=2,learning_rate=0.001,seed=0: "));
-  EXPECT_TRUE(harness::ends(
-      failed.err, "); `sweep status` says why, and the same command tries them again\n"));
+  EXPECT_TRUE(has(failed.err, "sweep: " + out_ +
+                                  ": 1 of 4 cells failed (groups=2,learning_rate=0.001,seed=0: "));
+  EXPECT_TRUE(harness::ends(failed.err,
+                            "); `sweep status` says why, and the same command tries them again\n"));
   const ProgramResult status = sweep({"status", "--out", out_});
   EXPECT_EQ(status.code, 0);
   EXPECT_TRUE(
@@ -414,8 +426,10 @@ TEST_F(SweepRun, AFailedCellStopsNoOtherAndIsTriedAgain) {
 
 TEST_F(SweepRun, ACellThatDivergesIsAFailureToo) {
   EXPECT_EQ(
-      sweep(tiny("run", out_, "--over learning_rate=1e-3,1e30 --device cpu --jobs 1", "1")).code, 1);
-  EXPECT_TRUE(has(sweep({"status", "--out", out_}).out, "failed: 1 groups=1,learning_rate=1e+30,seed=0: step "));
+      sweep(tiny("run", out_, "--over learning_rate=1e-3,1e30 --device cpu --jobs 1", "1")).code,
+      1);
+  EXPECT_TRUE(has(sweep({"status", "--out", out_}).out,
+                  "failed: 1 groups=1,learning_rate=1e+30,seed=0: step "));
 }
 
 TEST_F(SweepRun, ACellByItself) {
@@ -472,17 +486,19 @@ TEST_F(SweepCommandLine, BadInputIsOneLine) {
           "sweep, such as groups/demo");
   refused("plan --program localization", 2, "expected --over, as in --over seed=0..4");
   refused(demo + "--over groups=3", 2, "--groups 3: expected a divisor of --channels 32");
-  refused(demo + "--over groups=few", 2, "--over groups few: expected a whole number from 1 to 16384");
+  refused(demo + "--over groups=few", 2,
+          "--over groups few: expected a whole number from 1 to 16384");
   refused(demo + "--over groups", 2, "--over groups: expected NAME=VALUE, as in seed=0");
   refused(demo + "--over seed=4..0", 2, "--over seed 4..0: is an empty range");
   refused(demo + "--over seed=0 --over seed=1", 2, "--over seed: is given twice");
   refused(demo + "--over seed=0 1", 2, "1: not expected here (see --help)");
   refused(demo + "--norm none", 2, "there is no flag --norm (see --help)");
-  refused("plan --program localization --over norm=none,group --over groups=4,5", 2,
-          "3 of 4 cells make no sense: --groups 4: has no effect without --norm group or "
-          "group_population (norm=none,groups=4); --groups 5: has no effect without --norm group or "
-          "group_population (norm=none,groups=5); --groups 5: expected a divisor of --channels 32 "
-          "(norm=group,groups=5)");
+  refused(
+      "plan --program localization --over norm=none,group --over groups=4,5", 2,
+      "3 of 4 cells make no sense: --groups 4: has no effect without --norm group or "
+      "group_population (norm=none,groups=4); --groups 5: has no effect without --norm group or "
+      "group_population (norm=none,groups=5); --groups 5: expected a divisor of --channels 32 "
+      "(norm=group,groups=5)");
   refused("status", 1, out_ + " holds no plan of a sweep; run `sweep plan` first");
   refused("collect", 1, out_ + " holds no plan of a sweep; run `sweep plan` first");
   expect_error({"status"}, 2, "expected --out, or the --preset or --program of the sweep");

@@ -113,7 +113,8 @@ class Cases {
         "18446744073709551615 18446744073709551616 010 0x10 +5 1e3 1e-3 1e400 -1e400 1e-400 0.5 .5 "
         "5. inf -inf nan true null none instance group layer batch noise constant tail all last "
         "minibatch population cpu cuda cuda:0 cuda:00 cuda:-1 cuda:9999999999 auto fp32 tf32 demo "
-        "small paper 0:32:4,33 0..4 2..9:3 0..20000 1:4:9223372036854775807 0:9223372036854775807 , : :: 1,2,4 1,1 "
+        "small paper 0:32:4,33 0..4 2..9:3 0..20000 1:4:9223372036854775807 0:9223372036854775807 "
+        ", : :: 1,2,4 1,1 "
         "1e-3,2e-3 1,4,8 2,4 1,16384 {} {cell} %s%n --help -- - -x \x1b[31m \xff\xfe é ../.. "
         "/dev/zero / [1,2] \" '",
         {"", " ", " 5", "5 ", "\n", "a\nb", harness::test_data("golden/localizer_none.safetensors"),
