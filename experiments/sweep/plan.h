@@ -13,10 +13,10 @@ namespace sidechannel::experiments {
 
 // What a sweep is asked to be.
 struct SweepRequest {
-  std::string program;            // whose preset `preset` is; of a sweep's preset, empty
-  std::string preset;             // empty: the program's demo
-  std::vector<std::string> over;  // each as parse_axis takes it
-  std::vector<std::string> set;   // each NAME=VALUE
+  std::string program = {};            // whose preset `preset` is; of a sweep's preset, empty
+  std::string preset = {};             // empty: the program's demo
+  std::vector<std::string> over = {};  // each as parse_axis takes it
+  std::vector<std::string> set = {};   // each NAME=VALUE
   bool population = false;
 
   bool empty() const {

@@ -438,7 +438,7 @@ class CollectSweep : public testing::Test {
   CollectSweep()
       : plan_(preset("groups/demo", {"groups=1,4", "seed=0..1", "learning_rate=1,2,3"})) {}
 
-  static std::string id(int groups, int seed, int rate) {
+  static std::string cell_id(int groups, int seed, int rate) {
     return fmt::format("groups={},learning_rate={}.0,seed={}", groups, rate, seed);
   }
   std::size_t number(const std::string& id) const {
@@ -469,20 +469,20 @@ class CollectSweep : public testing::Test {
 };
 
 TEST_F(CollectSweep, TakesTheBestLearningRateOfEachSeed) {
-  finish(id(1, 0, 1), 7, 0.1);
-  finish(id(1, 0, 2), 9, 0.2);
-  finish(id(1, 0, 3), 20, 0.9, 8);  // farther, and fewer of them
-  finish(id(1, 1, 1), 11, 0.2);
-  finish(id(1, 1, 2), 11, 0.4);  // as many, and steeper
-  finish(id(1, 1, 3), 11, nullptr);
-  finish(id(4, 0, 1), 20, 0.5);
+  finish(cell_id(1, 0, 1), 7, 0.1);
+  finish(cell_id(1, 0, 2), 9, 0.2);
+  finish(cell_id(1, 0, 3), 20, 0.9, 8);  // farther, and fewer of them
+  finish(cell_id(1, 1, 1), 11, 0.2);
+  finish(cell_id(1, 1, 2), 11, 0.4);  // as many, and steeper
+  finish(cell_id(1, 1, 3), 11, nullptr);
+  finish(cell_id(4, 0, 1), 20, 0.5);
   const Json results = collect(folder_.path(), plan_);
   EXPECT_EQ(results["planned"], 12);
   EXPECT_EQ(results["finished"], 7);
   ASSERT_EQ(results["cells"].size(), 12u);
   Texts best;
   for (const Json& cell : results["best"]) best.push_back(cell["id"]);
-  EXPECT_EQ(best, (Texts{id(1, 0, 2), id(1, 1, 2), id(4, 0, 1)}));
+  EXPECT_EQ(best, (Texts{cell_id(1, 0, 2), cell_id(1, 1, 2), cell_id(4, 0, 1)}));
   ASSERT_EQ(results["rows"].size(), 2u);
   const Json& one = results["rows"][0];
   EXPECT_EQ(one["groups"], 1);
@@ -505,7 +505,7 @@ TEST_F(CollectSweep, TakesTheBestLearningRateOfEachSeed) {
   const Json other = collect(folder_.path(), plan_, "learning_rate=min:localization_distance");
   best.clear();
   for (const Json& cell : other["best"]) best.push_back(cell["id"]);
-  EXPECT_EQ(best, (Texts{id(1, 0, 1), id(1, 1, 1), id(4, 0, 1)}));
+  EXPECT_EQ(best, (Texts{cell_id(1, 0, 1), cell_id(1, 1, 1), cell_id(4, 0, 1)}));
   // Seeds may be chosen on: then there is a row for each learning rate.
   EXPECT_EQ(collect(folder_.path(), plan_, "seed=max:final_loss")["by"],
             Json(Texts{"groups", "learning_rate"}));
@@ -533,8 +533,8 @@ TEST_F(CollectSweep, OverAnything) {
 }
 
 TEST_F(CollectSweep, ATableOfCells) {
-  finish(id(1, 0, 1), 7, 0.25);
-  finish(id(1, 0, 2), 16, nullptr);
+  finish(cell_id(1, 0, 1), 7, 0.25);
+  finish(cell_id(1, 0, 2), 16, nullptr);
   const std::string csv = to_csv(collect(folder_.path(), plan_));
   std::istringstream lines(csv);
   std::string line;
@@ -556,7 +556,7 @@ TEST_F(CollectSweep, WorksOnWhateverIsThere) {
   EXPECT_EQ(results["finished"], 0);
   EXPECT_TRUE(results["rows"].empty());
   EXPECT_EQ(std::ranges::count(to_csv(results), '\n'), 13);
-  const std::string last = id(4, 1, 3);
+  const std::string last = cell_id(4, 1, 3);
   finish(last, 3, nullptr);
   results = collect(folder_.path(), plan_);
   EXPECT_EQ(results["finished"], 1);
@@ -570,25 +570,25 @@ TEST_F(CollectSweep, WorksOnWhateverIsThere) {
 // Another cell's folder in the place of this one, or a plan that was changed after the cell was
 // made.
 TEST_F(CollectSweep, ResultsOfOtherSettingsDoNotCount) {
-  finish(id(1, 0, 1), 7, 0.1);
-  finish(id(4, 0, 1), 9, 0.2);
+  finish(cell_id(1, 0, 1), 7, 0.1);
+  finish(cell_id(4, 0, 1), 9, 0.2);
   std::filesystem::copy(
-      cell(id(1, 0, 1)), cell(id(4, 0, 1)),
+      cell(cell_id(1, 0, 1)), cell(cell_id(4, 0, 1)),
       std::filesystem::copy_options::overwrite_existing | std::filesystem::copy_options::recursive);
   EXPECT_EQ(collect(folder_.path(), plan_)["finished"], 1);
   plan_.cells[0].settings["learning_rate"] = 0.5;
   EXPECT_EQ(collect(folder_.path(), plan_)["finished"], 0);
-  std::filesystem::remove(cell(id(1, 0, 1)) / "config.json");
+  std::filesystem::remove(cell(cell_id(1, 0, 1)) / "config.json");
   EXPECT_EQ(collect(folder_.path(), plan_)["finished"], 0);
 }
 
 TEST_F(CollectSweep, SaysNothingOfTimesAndOrder) {
-  finish(id(1, 0, 1), 7, 0.1);
-  finish(id(4, 0, 2), 9, 0.2);
+  finish(cell_id(1, 0, 1), 7, 0.1);
+  finish(cell_id(4, 0, 2), 9, 0.2);
   const std::string first = collect(folder_.path(), plan_).dump();
   std::filesystem::remove_all(folder_ / "cells");
-  finish(id(4, 0, 2), 9, 0.2);
-  finish(id(1, 0, 1), 7, 0.1);
+  finish(cell_id(4, 0, 2), 9, 0.2);
+  finish(cell_id(1, 0, 1), 7, 0.1);
   EXPECT_EQ(collect(folder_.path(), plan_).dump(), first);
   EXPECT_EQ(first.find("seconds"), std::string::npos);
 }

@@ -114,8 +114,8 @@ class PlotSweepTest(FigureTest):
         results["cells"] = [{**cell, "measures": {"interior_slope": 9}} for cell in results["cells"]]
         file.write_text(json.dumps({**results, "choose": "learning_rate=max:interior_slope"}))
         out, summary = self.plots("--x", "groups", "--y", "interior_slope")
-        self.assertEqual(out[0], "interior_slope by groups: mean and range over seed, 2 cells each, of the "
-                         "best learning_rate alone.")
+        self.assertEqual(out[0], "interior_slope by groups: mean and range over seed, 2 cells each, of "
+                         "the best learning_rate alone.")
         self.assertAlmostEqual(summary["points"][0]["mean"], 0.15)
 
     def test_text_lies_within_the_page_and_apart(self):
