@@ -263,8 +263,8 @@ TEST(Memory, WhatNoMachineHasIsRefusedWithTheFlagsToLower) {
   refusal("sweep", "run --preset groups/demo --set batch=1000000 --set length=1000000 --jobs 2",
           "the activations of a training step", "--jobs, --batch, --length, --channels or --depth");
   // Of the largest of its cells.
-  refusal("sweep", "run --program overlap --over depth=4,1000 --set channels=16384",
-          "the networks' weights", "--channels, --depth or --kernel-size");
+  refusal("sweep", "run --program overlap --over depth=4,1000 --set channels=16384 --jobs 2",
+          "the networks' weights", "--jobs, --channels, --depth or --kernel-size");
   refusal("localization", "run --network unet --probes none --batch 1000000 --length 1000000",
           "the activations of a training step", "--batch, --length, --channels or --multipliers");
   refusal("localization", "train --network unet --probes none --channels 16384 --multipliers 1,64",
