@@ -57,19 +57,6 @@ void check(const Asked& asked) {
   require(asked.halo == 0 || asked.tile > 0, "halo: has no effect without tile");
 }
 
-// That tiles and zeros fit the network.
-void check_parts(const Network& network, const Asked& asked) {
-  for (const auto& [name, value] :
-       {std::pair{"tile", asked.tile}, {"halo", asked.halo}, {"pad", asked.pad}}) {
-    if (value == 0) continue;
-    require(samples_of_set(network) == 1,
-            fmt::format("{} {}: of a network whose statistics hold one sample", name, value));
-    require(value % network.stride() == 0,
-            fmt::format("{} {}: expected a multiple of {}, the network's stride", name, value,
-                        network.stride()));
-  }
-}
-
 // Sizes of sequences [n, l, C], or [n, l] of one channel, or of noise without.
 LeakSize size_of(const Network& network, DType dtype, const std::optional<HostArray>& x,
                  const Asked& asked) {
@@ -80,18 +67,7 @@ LeakSize size_of(const Network& network, DType dtype, const std::optional<HostAr
                 .channels = network.channels_in(),
                 .given_model = true,
                 .given_inputs = x.has_value()};
-  if (x) {
-    const Shape& shape = x->shape;
-    const bool flat = shape.rank() == 2 && size.channels == 1;
-    SC_CHECK(shape.size() > 0 && (flat || (shape.rank() == 3 && shape[2] == size.channels)),
-             "leak: expected an array [n, l, {}] of n sequences, got shape {}", size.channels,
-             shape.str());
-    SC_CHECK(shape[0] % size.samples == 0,
-             "leak: {} sequences, expected a multiple of the {} that share their statistics",
-             shape[0], size.samples);
-    size.inputs = shape[0] / size.samples;
-    size.length = shape[1];
-  }
+  if (x) take_shape(x->shape, "leak", size);
   const std::string wrong = objection(network, size.length);
   require(wrong.empty(), fmt::format("leak: a length of {}: {}", size.length, wrong));
   const std::int64_t positions = network.receptive_field(size.length).length();
@@ -101,18 +77,12 @@ LeakSize size_of(const Network& network, DType dtype, const std::optional<HostAr
   return size;
 }
 
-MemoryNeed memory_for(const Network& network, const LeakSize& size) {
-  const auto* unet = dynamic_cast<const TemporalUnet*>(&network);
-  return unet ? memory_of(unet->config(), size)
-              : memory_of(dynamic_cast<const Localizer&>(network).config(), size);
-}
-
 // As the program carries it out.
 Json report_of(const Network& given, const Device& device, DType dtype,
                const std::optional<HostArray>& x, const Asked& asked) {
-  check_parts(given, asked);
+  check_parts(given, {{"tile", asked.tile}, {"halo", asked.halo}, {"pad", asked.pad}});
   const LeakSize size = size_of(given, dtype, x, asked);
-  require_memory(memory_for(given, size), device);
+  require_memory(memory_of(given, size), device);
   const std::unique_ptr<Network> copy = copied(given, device, dtype);
   const Interruptible network(*copy);
   const Shape shape{size.samples, size.length, size.channels};

@@ -36,6 +36,30 @@ std::int64_t natural_length(const Network& network) {
   return (2 * (reach.left + reach.right + 1) + stride - 1) / stride * stride;
 }
 
+void check_parts(const Network& network,
+                 std::initializer_list<std::pair<const char*, std::int64_t>> parts) {
+  for (const auto& [name, value] : parts) {
+    if (value == 0) continue;
+    require(samples_of_set(network) == 1,
+            fmt::format("{} {}: of a network whose statistics hold one sample", name, value));
+    require(value % network.stride() == 0,
+            fmt::format("{} {}: expected a multiple of {}, the network's stride", name, value,
+                        network.stride()));
+  }
+}
+
+void take_shape(const Shape& shape, const std::string& source, LeakSize& size) {
+  const bool flat = shape.rank() == 2 && size.channels == 1;  // [n, l], as `localization predict`
+  SC_CHECK(shape.size() > 0 && (flat || (shape.rank() == 3 && shape[2] == size.channels)),
+           "{}: expected an array [n, l, {}] of n sequences, got shape {}", source, size.channels,
+           shape.str());
+  SC_CHECK(shape[0] % size.samples == 0,
+           "{}: {} sequences, expected a multiple of the {} that share their statistics", source,
+           shape[0], size.samples);
+  size.inputs = shape[0] / size.samples;
+  size.length = shape[1];
+}
+
 std::vector<Tensor> noise_sets(const Device& device, DType dtype, const Shape& shape,
                                std::int64_t count, std::uint64_t seed) {
   Random random(device, seed);

@@ -1,9 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "experiments/leak/memory.h"
 #include "models/network.h"
 
 namespace sidechannel::experiments {
@@ -17,6 +20,15 @@ std::int64_t samples_of_set(const Network& network);
 std::string objection(const Network& network, std::int64_t length);
 // Twice what the network hears, cut to what its layers take.
 std::int64_t natural_length(const Network& network);
+
+// UsageError, which begins with the name and the number, for a tile, a halo or zeros behind an
+// input that are not 0 and that the network cannot be asked about.
+void check_parts(const Network& network,
+                 std::initializer_list<std::pair<const char*, std::int64_t>> parts);
+// Puts the sets and the length of sequences of `shape`, [n, l, C] or, of one channel, [n, l], into
+// `size`, which has the channels and the samples of a set. Error, which begins with `source`, for
+// another shape, none, and sets that are not whole.
+void take_shape(const Shape& shape, const std::string& source, LeakSize& size);
 
 // So many sets of noise, of `shape` each.
 std::vector<Tensor> noise_sets(const Device& device, DType dtype, const Shape& shape,

@@ -118,18 +118,10 @@ LeakSize size_from(const Arguments& arguments, const LeakSettings& settings, con
               fmt::format("{} {}: has no effect with --input", flag_of(name),
                           flag_text(arguments.given.value(name, Json()))));
     }
-    const Shape shape = npy_header(arguments.input).shape;
-    const bool flat = shape.rank() == 2 && channels == 1;  // [n, l], as `localization predict`
-    SC_CHECK(shape.size() > 0 && (flat || (shape.rank() == 3 && shape[2] == channels)),
-             "{}: expected an array [n, l, {}] of n sequences, got shape {}", arguments.input,
-             channels, shape.str());
-    SC_CHECK(shape[0] % size.samples == 0,
-             "{}: {} sequences, expected a multiple of the {} that share their statistics",
-             arguments.input, shape[0], size.samples);
-    const std::string wrong = objection(network, shape[1]);
-    SC_CHECK(wrong.empty(), "{}: sequences of {} positions, {}", arguments.input, shape[1], wrong);
-    size.inputs = shape[0] / size.samples;
-    size.length = shape[1];
+    take_shape(npy_header(arguments.input).shape, arguments.input, size);
+    const std::string wrong = objection(network, size.length);
+    SC_CHECK(wrong.empty(), "{}: sequences of {} positions, {}", arguments.input, size.length,
+             wrong);
   } else {
     size.inputs = settings.inputs;
     size.length = length_of(network, settings);
@@ -139,19 +131,6 @@ LeakSize size_from(const Arguments& arguments, const LeakSettings& settings, con
   if (!arguments.no_layers) size.norms = std::ssize(network.norms());
   if (settings.tile > 0 || settings.pad > 0) size.longest = size.length + settings.pad;
   return size;
-}
-
-// What can be known to make no sense before anything is measured.
-void check_parts(const LeakSettings& settings, const Network& network) {
-  for (const auto& [flag, value] :
-       {std::tuple{"--tile", settings.tile}, {"--halo", settings.halo}, {"--pad", settings.pad}}) {
-    if (value == 0) continue;
-    require(samples_of_set(network) == 1,
-            fmt::format("{} {}: of a network whose statistics hold one sample", flag, value));
-    require(value % network.stride() == 0,
-            fmt::format("{} {}: expected a multiple of {}, the network's stride", flag, value,
-                        network.stride()));
-  }
 }
 
 // Of a network that hears everything there is, --assert would say nothing.
@@ -216,13 +195,6 @@ void say_report(const Json& report) {
   }
 }
 
-MemoryNeed memory_of(const Network* network, const LeakSettings& settings, const LeakSize& size) {
-  if (network == nullptr) return memory_of(settings.unet(), size);
-  const auto* unet = dynamic_cast<const TemporalUnet*>(network);
-  return unet ? memory_of(unet->config(), size)
-              : memory_of(dynamic_cast<const Localizer&>(*network).config(), size);
-}
-
 int measure(const Arguments& arguments) {
   LeakSettings settings;
   apply(arguments.given, "", settings);
@@ -246,7 +218,8 @@ int measure(const Arguments& arguments) {
   }
   const std::unique_ptr<Network> thin = network ? nullptr : thin_network(settings);
   const Network& geometry = network ? *network : *thin;
-  check_parts(settings, geometry);
+  check_parts(geometry,
+              {{"--tile", settings.tile}, {"--halo", settings.halo}, {"--pad", settings.pad}});
   const LeakSize size = size_from(arguments, settings, geometry,
                                   network ? network->channels_in() : settings.transition, dtype);
   LeakOptions options;
@@ -254,7 +227,7 @@ int measure(const Arguments& arguments) {
   options.causal = arguments.causal;
   options.asked = evenly_spaced(geometry.receptive_field(size.length).length(), settings.outputs);
   check_beyond(arguments, size, geometry, options.asked);
-  const MemoryNeed need = memory_of(network.get(), settings, size);
+  const MemoryNeed need = network ? memory_of(*network, size) : memory_of(settings.unet(), size);
   require_memory(need, device);
   if (arguments.check) {
     const CheckedMemory memory = checked_memory(need, device.is_cuda());

@@ -69,4 +69,10 @@ MemoryNeed memory_of(const TemporalUnetConfig& network, const LeakSize& size) {
               d(network.steps) * d(network.dim), size);
 }
 
+MemoryNeed memory_of(const Network& network, const LeakSize& size) {
+  const auto* unet = dynamic_cast<const TemporalUnet*>(&network);
+  return unet ? memory_of(unet->config(), size)
+              : memory_of(dynamic_cast<const Localizer&>(network).config(), size);
+}
+
 }  // namespace sidechannel::experiments

@@ -24,5 +24,6 @@ struct LeakSize {
 // Of measure_leak, measure_tiles and measure_padding, one after the other.
 MemoryNeed memory_of(const LocalizerConfig& network, const LeakSize& size);
 MemoryNeed memory_of(const TemporalUnetConfig& network, const LeakSize& size);
+MemoryNeed memory_of(const Network& network, const LeakSize& size);
 
 }  // namespace sidechannel::experiments

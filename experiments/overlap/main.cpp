@@ -101,15 +101,15 @@ void require_sweep(const fs::path& folder, const OverlapSettings& settings, cons
   }
 }
 
-// Opens its folder, and keeps there what all cells begin with where `from` or an earlier call says.
+// Opens its folder, and keeps there what all cells begin with where `from`, the file of `given`, or
+// an earlier call says.
 void open_sweep(const fs::path& folder, const OverlapSettings& settings, const Json& described,
                 const Device& device, Resume resume, const std::vector<std::string>& except,
-                const std::string& from) {
-  const std::unique_ptr<Network> given = given_network(settings, from);
+                const std::string& from, const Network* given) {
   const RunFolder plan(folder, described, device, resume, except, origin_of(from), sweep_growth());
   if (!begins_with_a_file(plan)) return;
   Localizer network(Device::cpu(1), DType::kF32, settings.network(), settings.random_seed());
-  begin(network, plan, kInitialModelFile, given.get());
+  begin(network, plan, kInitialModelFile, given);
 }
 
 // summary.json of all overlaps that are finished, those of earlier calls included.
@@ -196,13 +196,14 @@ int plan(const Arguments& arguments) {
   const auto settings = resolve<OverlapSettings>(arguments.run);
   const fs::path out = folder_of(arguments, settings.preset, settings.seed);
   const std::size_t cells = settings.overlap_list().size();
-  given_network(settings, arguments.from);
+  const std::unique_ptr<Network> given = given_network(settings, arguments.from);
   if (arguments.run.check) return answer_plan(out, cells, memory_of(settings));
   std::vector<std::string> except = do_not_matter();
   except.emplace_back("jobs");  // but the overlaps are the plan
   const Json described = beginning_with(arguments.from, to_json(settings));
   require_sweep(out, settings, described, Resume::kAuto, except);
-  open_sweep(out, settings, described, Device::cpu(1), Resume::kAuto, except, arguments.from);
+  open_sweep(out, settings, described, Device::cpu(1), Resume::kAuto, except, arguments.from,
+             given.get());
   return answer({{"folder", out.string()}, {"cells", cells}}, "{}: {} cells\n",
                 (out / kConfigFile).string(), cells);
 }
@@ -246,12 +247,12 @@ int run(const Arguments& arguments) {
   const fs::path out = folder_of(arguments, settings.preset, settings.seed);
   const Resume resume = arguments.run.resume_policy();
   const std::vector<std::string> except = do_not_matter<OverlapSettings>();
-  given_network(settings, arguments.from);
+  const std::unique_ptr<Network> given = given_network(settings, arguments.from);
   const Json described = beginning_with(arguments.from, to_json(settings));
   require_sweep(out, settings, described, resume, except);
   if (arguments.run.check) return print_check(cells_of(settings, out, overlaps), force);
   require_memory(force.memory, force.device, force.at_once());
-  open_sweep(out, settings, described, force.device, resume, except, arguments.from);
+  open_sweep(out, settings, described, force.device, resume, except, arguments.from, given.get());
   const Sweep cells = cells_of(settings, out, overlaps);
   bool done = true;
   for (std::size_t cell = 0; cell < cells.size(); ++cell) {
