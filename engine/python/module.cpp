@@ -42,7 +42,7 @@ NB_MODULE(_core, m) {
   if (!missing.empty()) {
     throw nb::import_error(
         fmt::format("sidechannel was built for a processor with {}, which this one has not; build "
-                    "it with -C cmake.define.SIDECHANNEL_ARCH=x86-64-v3 or x86-64",
+                    "it with --config-settings=cmake.define.SIDECHANNEL_ARCH=x86-64-v3 or x86-64",
                     missing)
             .c_str());
   }

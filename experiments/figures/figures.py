@@ -300,9 +300,10 @@ class Preset:
                     said = child.communicate()[1].decode(errors="backslashreplace").strip()
             except Error:  # a program that is not there: said when it is to be run
                 continue
-            if child.returncode == UsageError.exit_code:
+            if child.returncode != 0:
                 output.note(said)
-                raise UsageError(f"{shlex.join(line)}: exit code {child.returncode}")
+                kind = UsageError if child.returncode == UsageError.exit_code else Error
+                raise kind(f"{shlex.join(line)}: exit code {child.returncode}")
 
     def draw(self, figure, seed, runs):
         """Draws a figure from the folders of its runs; an Error says what is missing."""
