@@ -19,21 +19,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kSummary = "summary.json";
-
 struct Arguments {
   RunFlags run;
   SweepFlags sweep;
 };
-
-// Those of the folder of one overlap.
-Json settings_of(const OverlapSettings& settings, std::int64_t overlap) {
-  Json json = to_json(settings);
-  for (const char* name : {"overlaps", "jobs"}) json.erase(name);
-  if (settings.precision == "auto") json.erase("precision");  // known when it is made
-  json["overlap"] = overlap;
-  return json;
-}
 
 // A cell for each of the overlaps.
 Sweep cells_of(const OverlapSettings& settings, const fs::path& folder,
@@ -45,7 +34,7 @@ Sweep cells_of(const OverlapSettings& settings, const fs::path& folder,
           .cells = folder,
           .ids = ids,
           .settings = [=](std::size_t cell) { return settings_of(settings, overlaps[cell]); },
-          .results = "result.json",
+          .results = kResult,
           .has_results =
               [=](std::size_t cell) { return has_result(folder / ids[cell], overlaps[cell]); }};
 }

@@ -7,10 +7,10 @@
 #include <cstdlib>
 #include <fstream>
 
-#include "experiments/groups/norm_sweep.h"
 #include "experiments/localization/paths.h"
 #include "experiments/overlap/settings.h"
 #include "experiments/run/flags.h"
+#include "experiments/sweep/plan.h"
 #include "tests/experiments/settings_check.h"
 #include "tests/harness/program.h"
 
@@ -185,8 +185,8 @@ TEST(Settings, NumbersAreDecimalAndNothingElse) {
   EXPECT_EQ(real_number("-1E2"), -100);
 }
 
-// No value of any setting is taken beyond its domain, by any way in. (Those of `groups` are
-// localization's, and lists of them: NormSweep.*)
+// No value of any setting is taken beyond its domain, by any way in. (Those of `sweep` are
+// the programs', and lists of them: SweepAxis.*)
 template <class S>
 class EveryDomain : public testing::Test {};
 using AllSettings = testing::Types<LocalizationSettings, PathsSettings, OverlapSettings,
@@ -307,9 +307,10 @@ TEST(Settings, TheDocumentIsWhatTheListSays) {
       "and flags\ncome to.\n\n" +
       table<LocalizationSettings>() + "\n" + table<OverlapSettings>() +
       fmt::format(
-          "\n`groups` takes localization's, and `--groups`, `--learning-rates` (lists) and "
-          "`--seeds`, which\nmake at most {} cells; with `--over samples_per_set`, which is about "
-          "BatchNorm, a list of\n`--samples-per-set` in the place of `--groups`.\n",
+          "\n`sweep --program overlap` takes `overlap`, one of them, in their place. A sweep's "
+          "`--over NAME=VALUES`\nand `--set NAME=VALUE` take any setting of localization, overlap "
+          "or "
+          "diffusion that results depend\non; it has at most {} cells.\n",
           kMostCells) +
       "\n`localization paths` takes those of localization's that describe a network, `--seed`, "
       "and\n\n" +

@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("kernels", "engine", "models", "experiments")  # each knows those before it
 # Within experiments; figures and slurm are no C++.
 PROGRAMS = {"run": ("run",), "localization": ("run", "localization"), "overlap": ("run", "overlap"),
-            "groups": ("run", "localization", "groups"), "leak": ("run", "leak"),
-            "diffusion": ("run", "leak", "diffusion")}
+            "leak": ("run", "leak"), "diffusion": ("run", "leak", "diffusion"),
+            "sweep": ("run", "localization", "overlap", "diffusion", "sweep")}
 INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 
 
