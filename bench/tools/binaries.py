@@ -12,7 +12,7 @@ from machine import library_folders, nvcc
 from processes import ROOT
 
 BUNDLE = ROOT / "build" / "bundle"
-PROGRAMS = ["localization", "overlap", "groups", "leak", "diffusion", "sidechannel_tests", "bench_cuda",
+PROGRAMS = ["localization", "overlap", "sweep", "leak", "diffusion", "sidechannel_tests", "bench_cuda",
             "bench_step"]
 
 

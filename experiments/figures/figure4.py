@@ -192,7 +192,7 @@ def draw(sweep, controls=(), title=None):
 
 def main(arguments):
     options = style.figure_options(
-        "figure4.py", "Draws figure 4 of the paper from a collected sweep of `groups`.",
+        "figure4.py", "Draws figure 4 of the paper from a collected sweep, of a preset groups.",
         [("sweep", "SWEEP", "folder of the sweep"),
          ("controls", "CONTROL", "folders of runs of its size with norm position, one for each seed",
           "*")], arguments)

@@ -166,7 +166,7 @@ def without_expected_notices(best):
 def main(arguments):
     options = style.figure_options(
         "figure_crosstalk.py", "Draws what BatchNorm carries, by the samples that share its "
-        "statistics, from a collected sweep of `groups --over samples_per_set`.",
+        "statistics, from a collected sweep, of a preset crosstalk.",
         [("sweep", "SWEEP", "folder of the sweep")], arguments)
     sweep = Sweep(options.sweep, AXIS, population=True)
     style.finish(options, lambda: draw(sweep, options.title),

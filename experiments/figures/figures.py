@@ -51,7 +51,7 @@ class Command:
     after: tuple = ()      # subcommands to call on the folder when the run is finished
     is_sweep: bool = False  # of cells, which it makes side by side itself
     seed: int = 0
-    has_seeds: bool = False  # a sweep over them, too
+    has_seeds: bool = False  # a sweep over them, too, with presets of its own
     needs: object = None   # another command, whose results this one takes
     preset: str = ""       # the name of its file in a folder of presets, where not the program's
     is_file: bool = False  # of such a preset the program knows no name
@@ -78,7 +78,9 @@ class Command:
             return []
         if source not in PRESETS:
             return ["--preset", f"{Path(source) / (self.preset or self.program)}.json"]
-        return ["--preset", f"{PRESET_FILES}/{self.preset}/{source}.json" if self.is_file else source]
+        if self.is_file:
+            return ["--preset", f"{PRESET_FILES}/{self.preset}/{source}.json"]
+        return ["--preset", f"{self.preset}/{source}" if self.has_seeds else source]
 
 
 def localization(folder, *arguments, **how):
@@ -97,10 +99,8 @@ PATHS = Command("localization", "instance-paths", (
     "--norm", "instance", "--model", f"{{folder}}/{WITH_NORM.folder}/model.safetensors"),
     before=("paths",), needs=WITH_NORM)
 OVERLAP = Command("overlap", "overlap", before=("run",), is_sweep=True)
-GROUPS = Command("groups", "groups", before=("run",), after=("collect",), is_sweep=True,
-                 has_seeds=True)
-CROSSTALK = Command("groups", "crosstalk", before=("run", "--over", "samples_per_set"),
-                    after=("collect",), is_sweep=True, has_seeds=True, preset="crosstalk")
+GROUPS, CROSSTALK = (Command("sweep", name, before=("run",), after=("collect",), is_sweep=True,
+                             has_seeds=True, preset=name) for name in ("groups", "crosstalk"))
 
 
 def unet(folder, norm, *arguments, **how):

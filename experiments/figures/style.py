@@ -275,15 +275,19 @@ def write_figure(figure, path):
 # --- Programs -------------------------------------------------------------------------------------
 
 
-def figure_options(program, description, folders, arguments):
+def figure_options(program, description, folders, arguments, flags=()):
     """The options of a program that draws a figure from folders: `folders` holds for each the name of
-    its option, of its place in the usage, a help text, and how many there may be where not one."""
+    its option, of its place in the usage, a help text, and how many there may be where not one; `flags`
+    those that the program has beside, each with what argparse is told of it."""
     stem = Path(program).stem
+    required = "".join(f"{flag} {how['metavar']} " for flag, how in flags if how.get("required"))
     parser = ArgumentParser(prog=program, description=description, epilog=f"Example: python3 "
                             f"experiments/figures/{program} {' '.join(of[1] for of in folders)} "
-                            f"--out {stem}.png --summary {stem}.json")
+                            f"{required}--out {stem}.png --summary {stem}.json")
     for name, metavar, text, *nargs in folders:
         parser.add_argument(name, metavar=metavar, help=text, **({"nargs": nargs[0]} if nargs else {}))
+    for flag, how in flags:
+        parser.add_argument(flag, **how)
     parser.add_argument("--out", required=True, help="the figure, .png, .pdf or .svg")
     parser.add_argument("--summary", help="what is drawn, and what becomes of the paper's claims, "
                         ".json")

@@ -1,4 +1,4 @@
-"""What the figures of sweeps by the program `groups` share: their results, and how they are drawn."""
+"""What the figures of sweeps over one setting share: their results, and how they are drawn."""
 
 import style
 from style import INK, fixed
@@ -7,6 +7,7 @@ from values import (
 
 from matplotlib.patheffects import withStroke
 
+POPULATION = "population"
 GAP = "population_gap"  # of the loss: how much larger it is with population statistics
 MEASURES = ("localization_distance", "unbroken_distance", "interior_slope", "localized_fraction",
             "interior_localized_fraction", "final_loss")
@@ -15,25 +16,27 @@ MEASURES = ("localization_distance", "unbroken_distance", "interior_slope", "loc
 
 
 class Sweep:
-    """results.json of a sweep: at least one value on its axis, rising."""
+    """results.json of a sweep: at least one value on its axis, rising. The cells that stand for those of
+    other learning rates are chosen."""
 
     def __init__(self, folder, axis, population=False):
         self.path = folder
-        self.file = file = results_in(folder, "results.json", "; `groups collect` makes it")
+        self.file = file = results_in(folder, "results.json", "; `sweep collect` makes it")
         self.results = results = style.read_json(file)
         self.axis, self.population = axis, population
-        if f"by_{axis}" not in results and any(key.startswith("by_") for key in results):
-            other = next(key for key in results if key.startswith("by_")).removeprefix("by_")
-            raise UsageError(f"{folder}: is a sweep over {other}, expected one over {axis}")
-        for key, least in (("planned", 1), ("finished", 0), ("receptive_field", 1)):
+        by = need(file, results, "by", lambda value: isinstance(value, list)
+                  and all(isinstance(name, str) for name in value), "a list of texts")
+        if by != [axis]:
+            raise UsageError(f"{folder}: is a sweep over {', '.join(by) or 'seeds alone'}, expected one "
+                             f"over {axis}")
+        for key, least in (("planned", 1), ("finished", 0)):
             need(file, results, key, *whole(least))
         self.settings = need(file, results, "settings", is_object, "an object")
         self.length = need(file, self.settings, "length", *whole())
         self.channels = need(file, {"channels": 1, **self.settings}, "channels", *whole())
-        self.reach = results["receptive_field"]
-        self.rows, self.best = (need_objects(file, results, key) for key in (f"by_{axis}", "best"))
-        if not self.rows:
-            raise Error(f"{file}: no cell is finished yet; `groups run` goes on")
+        self.rows, self.best = (need_objects(file, results, key) for key in ("rows", "best"))
+        if not self.rows or not self.best:
+            raise Error(f"{file}: no cell is finished yet; `sweep run` goes on")
         for row in self.rows:
             where = f"{file}: {need(file, row, axis, *whole())} {axis}"
             self._check(where, row, self._check_spread)
@@ -45,6 +48,7 @@ class Sweep:
             need(where, cell, axis, lambda value: is_count(value) and value in self.values, "a row's")
             need(where, cell, "seed", *whole(0))
             self._check(where, need(where, cell, "measures", is_object, "an object"), need)
+            self.reach = need(where, cell["measures"], "receptive_field", *whole())
         self.seeds = sorted({cell["seed"] for cell in self.best})
         self.spearman = need(file, results, "spearman", is_object, "an object")
         for key in MEASURES:
@@ -61,9 +65,8 @@ class Sweep:
             check(where, measures, key, *fits[key])
         if self.population:
             check(where, measures, GAP, *number(null=True))
-            others = need(where, measures, "population", is_object, "an object")
             for key in MEASURES:
-                check(f"{where}, of the population", others, key, *fits[key])
+                check(where, measures, f"{POPULATION}.{key}", *fits[key])
 
     @staticmethod
     def _check_spread(where, row, key, *fits):
@@ -73,12 +76,12 @@ class Sweep:
 
     def rows_of(self, statistics="minibatch"):
         """What each row, or the best cells' measures, say with these statistics."""
-        return [row if statistics == "minibatch" else row["population"] for row in self.rows]
+        return [with_statistics(row, statistics) for row in self.rows]
 
     def cells(self, statistics="minibatch"):
         """Of the best cells: value on the axis, seed, measures."""
-        return [(cell[self.axis], cell["seed"], cell["measures"] if statistics == "minibatch"
-                 else cell["measures"]["population"]) for cell in self.best]
+        return [(cell[self.axis], cell["seed"], with_statistics(cell["measures"], statistics))
+                for cell in self.best]
 
     def curve(self, seed, key, statistics="minibatch"):
         """A measure of one seed's best cells, by rising value on the axis: pairs."""
@@ -98,6 +101,15 @@ class Sweep:
     def claims(self, make):
         """Those that make(seed) returns, over all seeds."""
         return style.claims_over_seeds({seed: make(seed) for seed in self.seeds})
+
+
+def with_statistics(measures, statistics):
+    """Those with minibatch statistics, or those with the population's under the same names."""
+    if statistics == "minibatch":
+        return measures
+    prefix = f"{statistics}."
+    return {key.removeprefix(prefix): value for key, value in measures.items()
+            if key.startswith(prefix)}
 
 
 def ranks(values):

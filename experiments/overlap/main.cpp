@@ -21,8 +21,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kSummary = "summary.json";
-
 struct Arguments {
   RunFlags run;
   SweepFlags sweep;
@@ -50,16 +48,6 @@ std::unique_ptr<Network> given_network(const OverlapSettings& settings, const st
   return network;
 }
 
-// Those of the folder of one overlap of a sweep that begins so (see beginning_with).
-Json settings_of(const OverlapSettings& settings, std::int64_t overlap, const Json& beginning) {
-  Json json = to_json(settings);
-  for (const char* name : {"overlaps", "jobs"}) json.erase(name);
-  if (settings.precision == "auto") json.erase("precision");  // known when it is made
-  json["overlap"] = overlap;
-  if (!beginning.is_null()) json[kFrom] = beginning;
-  return json;
-}
-
 // A cell for each of the overlaps.
 Sweep cells_of(const OverlapSettings& settings, const fs::path& folder,
                const std::vector<std::int64_t>& overlaps) {
@@ -72,7 +60,7 @@ Sweep cells_of(const OverlapSettings& settings, const fs::path& folder,
           .ids = ids,
           .settings =
               [=](std::size_t cell) { return settings_of(settings, overlaps[cell], beginning); },
-          .results = "result.json",
+          .results = kResult,
           .has_results =
               [=](std::size_t cell) { return has_result(folder / ids[cell], overlaps[cell]); }};
 }
@@ -329,7 +317,7 @@ int main_program(int argc, char** argv) {
   add_examples(app, {"overlap run --preset demo", "overlap run --preset demo --overlap 14",
                      "overlap run --help"});
   add_examples(run_command, {"overlap run --preset demo --check",
-                             "overlap run --overlaps 0:32:8,33 --lr 5e-4 --out runs/few-overlaps",
+                             "overlap run --overlaps 0..32:8,33 --lr 5e-4 --out runs/few-overlaps",
                              "overlap run --preset small --jobs 2 --quiet --json",
                              "overlap run --out /shared/overlap --cell 0"});
   add_examples(print, {"overlap settings --preset paper", "overlap settings --depth 12"});

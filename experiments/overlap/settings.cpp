@@ -1,63 +1,51 @@
 #include "experiments/overlap/settings.h"
 
 #include <algorithm>
-#include <optional>
 #include <set>
 
+#include "experiments/run/run_folder.h"
+
 namespace sidechannel::experiments {
-namespace {
-
-// The numbers of each part between commas; empty where the text is of another form.
-std::vector<std::vector<std::int64_t>> read(const std::string& text) {
-  std::vector<std::vector<std::int64_t>> parts;
-  for (const std::string& part : split(text, ',')) {
-    parts.emplace_back();
-    for (const std::string& of_range : split(part, ':')) {
-      const std::optional<std::int64_t> number = whole_number(of_range);
-      if (!number || *number < 0) return {};
-      parts.back().push_back(*number);
-    }
-    if (parts.back().size() > 3) return {};
-  }
-  return parts;
-}
-
-}  // namespace
-
-bool are_overlaps(const std::string& text) {
-  return !read(text).empty();
-}
 
 void OverlapSettings::check() const {
+  check_network();
+  overlap_list();
+}
+
+void OverlapSettings::check_network() const {
   check_domains(all_settings<OverlapSettings>(), *this);
   require(length() <= kMostLength,
           fmt::format("--depth {} with --kernel-size {}: sequences of {}, expected at most {}",
                       depth, kernel_size, length(), kMostLength));
-  overlap_list();
 }
 
 std::vector<std::int64_t> OverlapSettings::overlap_list() const {
   constexpr std::size_t kMost = 1000;  // a network each
   const std::string flag = "--overlaps " + shown(overlaps);
-  const std::vector<std::vector<std::int64_t>> parts = read(overlaps);
-  require(!parts.empty(), fmt::format("{}: expected {}", flag, kOverlaps.form));
+  const std::vector<Range> ranges = ranges_in(overlaps);
+  require(!ranges.empty(), fmt::format("{}: expected {}", flag, kOverlaps.form));
   std::set<std::int64_t> all;
-  for (const std::vector<std::int64_t>& numbers : parts) {
-    const std::string part = fmt::format("{}", fmt::join(numbers, ":"));
-    for (std::size_t i = 0; i < std::min<std::size_t>(numbers.size(), 2); ++i) {
-      require(numbers[i] <= length(),
-              fmt::format("{}: {}, but the sequences are {} long", flag, numbers[i], length()));
+  for (const Range& range : ranges) {
+    for (const std::int64_t end : {range.first, range.last}) {
+      require(end <= length(),
+              fmt::format("{}: {}, but the sequences are {} long", flag, end, length()));
     }
-    const std::int64_t last = numbers.size() > 1 ? numbers[1] : numbers[0];
-    const std::int64_t step = numbers.size() > 2 ? numbers[2] : 1;
-    require(step > 0 && numbers[0] <= last, fmt::format("{}: {} is an empty range", flag, part));
-    for (std::int64_t o = numbers[0];; o += step) {
-      all.insert(o);
+    require(range.size() > 0, fmt::format("{}: {} is an empty range", flag, range.text));
+    for (std::uint64_t i = 0; i < range.size(); ++i) {
+      all.insert(range.first + static_cast<std::int64_t>(i) * range.step);
       require(all.size() <= kMost, fmt::format("{}: more than {} overlaps", flag, kMost));
-      if (last - o < step) break;
     }
   }
   return {all.begin(), all.end()};
+}
+
+Json settings_of(const OverlapSettings& settings, std::int64_t overlap, const Json& beginning) {
+  Json json = to_json(settings);
+  for (const char* name : {"overlaps", "jobs"}) json.erase(name);
+  if (settings.precision == "auto") json.erase("precision");  // known when it is made
+  json["overlap"] = overlap;
+  if (!beginning.is_null()) json[kFrom] = beginning;
+  return json;
 }
 
 MemoryNeed memory_of(const OverlapSettings& s) {

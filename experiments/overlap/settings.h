@@ -10,11 +10,9 @@
 
 namespace sidechannel::experiments {
 
-// "0:32:4,33": overlaps and ranges of them, whichever there may be.
-bool are_overlaps(const std::string& text);
-
-inline const Text kOverlaps{"a list of numbers and of FIRST:LAST:STEP, as in 0:32:4,33",
-                            are_overlaps, "LIST"};
+// Whichever overlaps there may be.
+inline const Text kOverlaps{
+    kRanges, [](const std::string& text) { return !ranges_in(text).empty(); }, "LIST"};
 
 // Everything that the overlap experiment depends on. The defaults: where a preset says nothing.
 struct OverlapSettings : RunSettings {
@@ -46,12 +44,13 @@ struct OverlapSettings : RunSettings {
 
   // Which overlaps, and how many networks at once: a folder may be given more of them, and others
   // of these.
-  SETTING(std::string, overlaps, "0:32:4,33", "which overlaps", kOverlaps, kHow, Section{"Data"});
+  SETTING(std::string, overlaps, "0..32:4,33", "which overlaps", kOverlaps, kHow, Section{"Data"});
   SETTING(std::int64_t, jobs, 0, "networks at once, 0 for what is fastest", Whole{0, kMostThreads},
           kHow, Section{"How it is carried out"});
 
   // UsageError for values that make no sense, alone or together.
   void check() const;
+  void check_network() const;  // but for which overlaps there are
 
   LocalizerConfig network() const { return LocalizerConfig::packed(depth, channels, kernel_size); }
   std::int64_t length() const { return network().length(); }
@@ -61,6 +60,11 @@ struct OverlapSettings : RunSettings {
   // In rising order, each once.
   std::vector<std::int64_t> overlap_list() const;
 };
+
+// Of one network: what makes it, without how many others there are. `beginning`, where not null:
+// what it begins with (see beginning_with).
+Json settings_of(const OverlapSettings& settings, std::int64_t overlap,
+                 const Json& beginning = Json());
 
 // Of one network.
 MemoryNeed memory_of(const OverlapSettings& settings);

@@ -94,7 +94,7 @@ class Crew {
     Clock::time_point since;
   };
 
-  // With where each worker is: "[G4-seed0-lr0.001 train 300/5000]".
+  // With where each worker is: "[groups=4,seed=0 train 300/5000]".
   std::string details() const {
     std::string text = fmt::format("{} running, {} failed", running_, failed_.size());
     for (const Slot& slot : slots_) {

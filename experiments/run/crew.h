@@ -29,7 +29,7 @@ struct Workers {
 // does, may be any of theirs: each continues in a process of its own. One whose own process was
 // killed continues, twice at most. Where the system makes fewer processes, there are fewer workers.
 // A signal stops all workers with their checkpoints and throws Interrupted; so does the end, where
-// workers left cells (`once`). Returns which cells failed, and why: "G4-seed0-lr0.001: step 7: loss
+// workers left cells (`once`). Returns which cells failed, and why: "groups=4,seed=0: step 7: loss
 // nan, ...".
 std::vector<std::string> run_workers(const Sweep& sweep, const Workers& workers);
 

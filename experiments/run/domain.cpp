@@ -14,6 +14,30 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return parts;
 }
 
+std::uint64_t Range::size() const {
+  if (step <= 0 || first > last) return 0;
+  return static_cast<std::uint64_t>(last - first) / static_cast<std::uint64_t>(step) + 1;
+}
+
+std::vector<Range> ranges_in(const std::string& text) {
+  std::vector<Range> ranges;
+  for (const std::string& part : split(text, ',')) {
+    std::string with_colons = part;
+    const std::size_t dots = part.find("..");
+    if (dots < part.find(':')) with_colons.replace(dots, 2, ":");
+    std::vector<std::int64_t> numbers;
+    for (const std::string& piece : split(with_colons, ':')) {
+      const std::optional<std::int64_t> number = whole_number(piece);
+      if (!number || *number < 0) return {};
+      numbers.push_back(*number);
+    }
+    if (numbers.size() > 3) return {};
+    const std::int64_t last = numbers.size() > 1 ? numbers[1] : numbers[0];
+    ranges.push_back({numbers[0], last, numbers.size() > 2 ? numbers[2] : 1, part});
+  }
+  return ranges;
+}
+
 bool Whole::holds(std::int64_t value) const {
   return value >= least && value <= most && !(odd && value % 2 == 0);
 }

@@ -14,6 +14,21 @@ namespace sidechannel::experiments {
 // The parts of a text between separators.
 std::vector<std::string> split(const std::string& text, char separator);
 
+// Whole numbers, none below 0: `first`, and from there by `step` up to `last`.
+struct Range {
+  std::int64_t first = 0;
+  std::int64_t last = 0;
+  std::int64_t step = 1;
+  std::string text;  // as it was given
+
+  std::uint64_t size() const;
+};
+inline constexpr const char* kRanges =
+    "a list of numbers and of FIRST..LAST:STEP, as in 0..32:4,33";
+// Those of a list of them, each N, FIRST..LAST or FIRST..LAST:STEP, where a colon may stand for the
+// dots. None where the text is of another form.
+std::vector<Range> ranges_in(const std::string& text);
+
 // What a setting may be. Each kind reads a value from text, tells whether a value belongs to it,
 // says in words what does: "a whole number from 1 to 64", and has for --help a type: "N". In a type
 // capitals stand for something else; what stands between bars may be given as it stands.

@@ -37,7 +37,8 @@ std::size_t edits(const std::string& a, const std::string& b) {
   return to[a.size()][b.size()];
 }
 
-// ", did you mean --seed?" for "--sed"; nothing where none of the names is near.
+}  // namespace
+
 std::string suggestion(const std::string& word, const std::vector<std::string>& names) {
   std::string best;
   std::size_t least = 1 + std::min<std::size_t>(3, word.size() / 4);
@@ -48,6 +49,8 @@ std::string suggestion(const std::string& word, const std::vector<std::string>& 
   }
   return best.empty() ? best : fmt::format(", did you mean {}?", best);
 }
+
+namespace {
 
 std::vector<std::string> flags_of(const CLI::App& command) {
   std::vector<std::string> flags;
@@ -210,14 +213,10 @@ void add_setting_flags(CLI::App& app, const std::vector<Setting>& settings, Json
                        const Defaults& defaults) {
   for (const Setting& setting : settings) {
     const std::string flag = flag_of(setting.name);
-    std::string names = flag;
-    for (const std::string& alias : split(setting.aliases, ',')) {
-      if (!alias.empty()) names += ",--" + alias;
-    }
     const std::string type =
         std::visit([](const auto& domain) { return domain.type(); }, setting.domain);
     app.add_option_function<std::string>(
-           names,
+           fmt::format("{}", fmt::join(flags_of(setting), ",")),
            [&given, setting, flag](const std::string& text) {
              given[setting.name] = read_flag(setting, flag, text);
            },

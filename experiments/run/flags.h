@@ -61,6 +61,9 @@ Defaults defaults_of() {
 // What a setting is without its flag: "demo 64, small 160, paper 600", or "0.1" in all of them.
 std::string default_text(const std::string& setting, const Defaults& defaults);
 
+// ", did you mean --seed?" for "--sed"; nothing where none of the names is near.
+std::string suggestion(const std::string& word, const std::vector<std::string>& names);
+
 // The sections of --help in which flags stand that are no settings.
 inline constexpr const char* kRunSection = "Run";
 inline constexpr const char* kOutputSection = "Output";

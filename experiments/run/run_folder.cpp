@@ -115,7 +115,7 @@ void require_folder_for(const fs::path& path, const Json& settings, Resume resum
   const auto refuse = [&](const std::string& what) {
     throw UsageError(fmt::format("{} {}; choose another --out", path.string(), what));
   };
-  if (fs::exists(path / kPlanFile)) refuse("holds a sweep of groups");
+  if (fs::exists(path / kPlanFile)) refuse("holds a sweep");
   if (!fs::exists(path / kConfigFile)) {
     require(resume != Resume::kOnly, fmt::format("{} holds no run to resume", path.string()));
     // Locks, what a killed writer left, and what a sweep writes before its worker gets here.

@@ -13,6 +13,14 @@ std::string flag_of(std::string setting) {
   return "--" + setting;
 }
 
+std::vector<std::string> flags_of(const Setting& setting) {
+  std::vector<std::string> flags = {flag_of(setting.name)};
+  for (const std::string& alias : split(setting.aliases, ',')) {
+    if (!alias.empty()) flags.push_back("--" + alias);
+  }
+  return flags;
+}
+
 std::string named(const std::string& file, const std::string& setting) {
   return file.empty() ? flag_of(setting) : fmt::format("{}: {}", file, setting);
 }

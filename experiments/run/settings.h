@@ -159,6 +159,8 @@ auto asked_for(F&& f) try {
 
 // "--log-every" for "log_every".
 std::string flag_of(std::string setting);
+// All of a setting's flags: --learning-rate, --lr.
+std::vector<std::string> flags_of(const Setting& setting);
 // How messages name a setting: by its flag, or, in a file, by the file's name and its own.
 std::string named(const std::string& file, const std::string& setting);
 
@@ -204,12 +206,11 @@ Json to_json(const S& settings) {
   return to_json(all_settings<S>(), settings);
 }
 
-// The settings of a preset (see read_preset). In experiments with a choice of normalization its
-// "for_norm" holds what differs for a kind; `norm`, where given, is the kind instead of the
-// preset's own. What stands there for other kinds must make sense, too.
+// The settings that the JSON of a preset says, which is called `preset`. In experiments with a
+// choice of normalization its "for_norm" holds what differs for a kind; `norm`, where given, is the
+// kind instead of the preset's own. What stands there for other kinds must make sense, too.
 template <class S>
-S settings_from_preset(const std::string& preset, const std::string& norm = "") {
-  Json json = read_preset(S::kExperiment, preset);
+S settings_from(Json json, const std::string& preset, const std::string& norm = "") {
   S settings;
   settings.preset = preset;
   if constexpr (requires { settings.norm; }) {
@@ -231,6 +232,11 @@ S settings_from_preset(const std::string& preset, const std::string& norm = "") 
     apply(json, preset, settings);
   }
   return settings;
+}
+// Those of a preset (see read_preset).
+template <class S>
+S settings_from_preset(const std::string& preset, const std::string& norm = "") {
+  return settings_from<S>(read_preset(S::kExperiment, preset), preset, norm);
 }
 
 // Names of the settings in `mine` that are others in `theirs`, `except` some.

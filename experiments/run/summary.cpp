@@ -9,9 +9,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kSummary = "summary.json";
-constexpr const char* kResult = "result.json";
-
 // Measures that are not defined (of an interior that is none) are null.
 void check_measure(const Json& value, const std::string& what, double least, double most) {
   if (!value.is_null()) json_as<double>(value, what, least, most);
@@ -58,12 +55,24 @@ Json read_result(const fs::path& folder, std::int64_t overlap) {
   return result;
 }
 
+Json read_plans(const fs::path& folder) {
+  const std::string source = (folder / kSummary).string();
+  Json summary = read_json(folder / kSummary);
+  field<std::int64_t>(summary, "horizon", source, 1);
+  for (const char* name : {"held_out", "trained"}) member(summary, name, source);
+  return summary;
+}
+
 std::string fault_of_summary(const fs::path& folder) {
   return fault_of(folder / kSummary, [&] { read_summary(folder); });
 }
 
 std::string fault_of_result(const fs::path& folder, std::int64_t overlap) {
   return fault_of(folder / kResult, [&] { read_result(folder, overlap); });
+}
+
+std::string fault_of_plans(const fs::path& folder) {
+  return fault_of(folder / kSummary, [&] { read_plans(folder); });
 }
 
 std::string fault_of_localization(const fs::path& folder) {

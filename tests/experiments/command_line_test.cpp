@@ -484,19 +484,21 @@ TEST_F(CommandLine, ModelsAreKnownByTheirHeaders) {
 
 // Nothing of another program's folder is touched.
 TEST_F(CommandLine, FoldersOfOtherProgramsAreRefused) {
-  const std::string network = " --depth 3 --channels 4";
+  const std::string network = " --batch 2 --iterations 2 --depth 3 --channels 4";
   const std::string localization_flags = network + " --length 16 --probes none --map-samples 32";
   const std::map<std::string, std::string> flags = {
       {"localization", localization_flags},
       {"overlap", network + " --overlaps 3 --test-pairs 2"},
-      {"groups", localization_flags + " --groups 1"},
+      {"sweep",
+       " --preset groups/demo --over groups=1 --set batch=2 --set iterations=2 --set depth=3 "
+       "--set channels=4 --set length=16 --set map_samples=32"},
       {"diffusion",
-       " --corridors 3 --steps-per-corridor 3 --walks 4 --walk-corridors 6 --dim 4 --groups 1 "
+       " --batch 2 --iterations 2 --corridors 3 --steps-per-corridor 3 --walks 4 --walk-corridors "
+       "6 --dim 4 --groups 1 "
        "--steps 2 --pairs 1 --plans 1 --leak-outputs 1 --leak-inputs 1"}};
   const auto run = [&](const std::string& program, const std::string& out) {
     return run_program(program,
-                       words("run --batch 2 --iterations 2 --device cpu" + flags.at(program),
-                             {"--out", folder_ / out}));
+                       words("run --device cpu" + flags.at(program), {"--out", folder_ / out}));
   };
   const auto files_in = [&](const std::string& name) {
     std::map<std::string, std::string> files;
@@ -505,7 +507,7 @@ TEST_F(CommandLine, FoldersOfOtherProgramsAreRefused) {
     }
     return files;
   };
-  const Words programs = {"localization", "overlap", "groups", "diffusion"};
+  const Words programs = {"localization", "overlap", "sweep", "diffusion"};
   for (const std::string& program : programs) EXPECT_EQ(run(program, program).code, 0) << program;
   for (const std::string& owner : programs) {
     const auto before = files_in(owner);

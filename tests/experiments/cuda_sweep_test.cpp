@@ -31,16 +31,19 @@ using harness::with;
 using harness::words;
 using harness::Words;
 
-const Words kCells = {"G1-seed0-lr0.001", "G2-seed0-lr0.001", "G4-seed0-lr0.001",
-                      "G8-seed0-lr0.001"};
+std::string cell_of(int groups, const std::string& rate = "0.001") {
+  return fmt::format("groups={},learning_rate={},seed=0", groups, rate);
+}
+const Words kCells = {cell_of(1), cell_of(2), cell_of(4), cell_of(8)};
 
 // A sweep of four cells.
-Words tiny(const std::string& command, const std::string& out, const std::string& more = "") {
-  return words(command +
-                   " --groups 1,2,4,8 --seeds 1 --learning-rates 1e-3 --length 20 --depth 4 "
-                   "--channels 8 --kernel-size 3 --batch 4 --iterations 30 --probes last "
-                   "--probe-width 8 --probe-batch 4 --probe-iterations 10 --map-samples 30 "
-                   "--log-every 7 --out",
+Words tiny(const std::string& command, const std::string& out, const std::string& more = "",
+           const std::string& axes = "--over groups=1,2,4,8") {
+  return words(command + " --preset groups/demo " + axes +
+                   " --set length=20 --set depth=4 --set channels=8 --set kernel_size=3 "
+                   "--set batch=4 --set iterations=30 --set probes=last --set probe_width=8 "
+                   "--set probe_batch=4 --set probe_iterations=10 --set map_samples=30 "
+                   "--set log_every=7 --out",
                with({out}, words(more)));
 }
 Words together(const std::string& out, const std::string& more = "") {
@@ -101,9 +104,9 @@ class CudaSweep : public harness::CudaTest {
     static const harness::TemporaryFolder folder;
     static const std::string out = [] {
       std::string sweep = folder / "alone";
-      EXPECT_EQ(run_program("groups", tiny("plan", sweep)).code, 0);
+      EXPECT_EQ(run_program("sweep", tiny("plan", sweep)).code, 0);
       for (std::size_t cell = 0; cell < kCells.size(); ++cell) {
-        EXPECT_EQ(run_program("groups", alone(sweep, cell)).code, 0);
+        EXPECT_EQ(run_program("sweep", alone(sweep, cell)).code, 0);
       }
       return sweep;
     }();
@@ -133,7 +136,7 @@ class CudaSweep : public harness::CudaTest {
 };
 
 TEST_F(CudaSweep, CellsOfOneProcessGiveTheBytesOfEachAlone) {
-  const int pid = harness::start_program("groups", together(out_));
+  const int pid = harness::start_program("sweep", together(out_));
   std::map<int, std::string> processes;
   std::ptrdiff_t most = 0;
   const auto runs = [&] {
@@ -163,12 +166,12 @@ TEST_F(CudaSweep, CellsOfOneProcessGiveTheBytesOfEachAlone) {
 }
 
 TEST_F(CudaSweep, StopsAndContinues) {
-  EXPECT_GT(harness::runs_until_done("groups", together(out_, "--stop-after 11")), 2);
+  EXPECT_GT(harness::runs_until_done("sweep", together(out_, "--stop-after 11")), 2);
   expect_each_as_alone(out_);
 }
 
 TEST_F(CudaSweep, ASignalStopsEveryCellWithItsState) {
-  const int pid = harness::start_program("groups", together(out_, "--iterations 1000000"));
+  const int pid = harness::start_program("sweep", together(out_, "--set iterations=1000000"));
   for (std::size_t i = 0; i < 3; ++i) {
     EXPECT_TRUE(harness::wait_for_file(cell(i) / "checkpoint.safetensors"));
   }
@@ -179,13 +182,13 @@ TEST_F(CudaSweep, ASignalStopsEveryCellWithItsState) {
   for (std::size_t i = 0; i < 3; ++i) {
     EXPECT_TRUE(has(log_of(i), "train: stopped at step ")) << i;
   }
-  EXPECT_EQ(run_program("groups", {"status", "--out", out_}).out,
+  EXPECT_EQ(run_program("sweep", {"status", "--out", out_}).out,
             out_ + ": 4 cells\n interrupted    3  (0-2)\n     waiting    1  (3)\n");
 }
 
 // By whomever: what was theirs goes on in another process, to the same bytes.
 TEST_F(CudaSweep, AProcessThatIsToldToEndLosesNothing) {
-  const int pid = harness::start_program("groups", together(out_));
+  const int pid = harness::start_program("sweep", together(out_));
   EXPECT_TRUE(harness::wait_for_file(cell(1) / "checkpoint.safetensors"));
   kill(process_of(pid), SIGTERM);
   EXPECT_EQ(harness::wait_for_program(pid), 0);
@@ -193,7 +196,7 @@ TEST_F(CudaSweep, AProcessThatIsToldToEndLosesNothing) {
 }
 
 TEST_F(CudaSweep, CellsOfAKilledProcessContinueInTheirOwn) {
-  const int pid = harness::start_program("groups", together(out_));
+  const int pid = harness::start_program("sweep", together(out_));
   EXPECT_TRUE(harness::wait_for_file(cell(1) / "checkpoint.safetensors"));
   kill(process_of(pid), SIGKILL);
   std::set<std::string> own;
@@ -206,20 +209,21 @@ TEST_F(CudaSweep, CellsOfAKilledProcessContinueInTheirOwn) {
 }
 
 TEST_F(CudaSweep, ACellThatFailsStopsNoOther) {
-  const ProgramResult result = run_program(
-      "groups", together(out_, "--groups 1,2 --learning-rates 1e-3,1e30 --checkpoint-every 1"));
+  const ProgramResult result =
+      run_program("sweep", tiny("run", out_, "--device cuda --jobs 3 --checkpoint-every 1",
+                                "--over groups=1,2 --over learning_rate=1e-3,1e30"));
   EXPECT_EQ(result.code, 1);
-  EXPECT_TRUE(has(result.err, "groups: " + out_ + ": 2 of 4 cells failed ("));
-  const std::string status = run_program("groups", {"status", "--out", out_}).out;
+  EXPECT_TRUE(has(result.err, "sweep: " + out_ + ": 2 of 4 cells failed ("));
+  const std::string status = run_program("sweep", {"status", "--out", out_}).out;
   EXPECT_TRUE(has(status, "    finished    2  (0-1)\n      failed    2  (2-3)\n"));
-  EXPECT_TRUE(has(status, "failed: 2 G1-seed0-lr1e+30: step "));
-  EXPECT_TRUE(has(content_of(out_ + "/cells/G1-seed0-lr1e+30/log.txt"), "groups: step "));
+  EXPECT_TRUE(has(status, "failed: 2 " + cell_of(1, "1e+30") + ": step "));
+  EXPECT_TRUE(has(content_of(out_ + "/cells/" + cell_of(1, "1e+30") + "/log.txt"), "sweep: step "));
 }
 
 TEST_F(CudaSweep, OnlyTheSweepTellsOfCells) {
-  ASSERT_EQ(run_program("groups", tiny("plan", out_)).code, 0);
-  const std::string line = "$BIN/groups run --device cuda --out " + out_ + " --cell - </dev/null";
-  harness::expect_refusal(harness::run_shell(line), "groups", 2,
+  ASSERT_EQ(run_program("sweep", tiny("plan", out_)).code, 0);
+  const std::string line = "$BIN/sweep run --device cuda --out " + out_ + " --cell - </dev/null";
+  harness::expect_refusal(harness::run_shell(line), "sweep", 2,
                           "--cell -: is for `run` alone, which tells of cells");
 }
 
@@ -227,7 +231,7 @@ TEST_F(CudaSweep, OnlyTheSweepTellsOfCells) {
 
 // The result of a line with a variable of the environment that says what goes wrong.
 ProgramResult run_with(const std::string& variable, int value, const Words& arguments) {
-  std::string line = fmt::format("{}={} $BIN/groups", variable, value);
+  std::string line = fmt::format("{}={} $BIN/sweep", variable, value);
   for (const std::string& word : arguments) line += " " + word;
   return harness::run_shell(line);
 }
@@ -237,11 +241,11 @@ TEST_F(CudaSweep, MemoryThatOneCellMissesIsItsFailureAlone) {
   EXPECT_EQ(result.code, 1);
   EXPECT_TRUE(has(result.err, ": 1 of 4 cells failed ("));
   EXPECT_TRUE(has(result.err, ": CUDA: out of memory on emulated GPU: "));
-  const std::string status = run_program("groups", {"status", "--out", out_}).out;
+  const std::string status = run_program("sweep", {"status", "--out", out_}).out;
   EXPECT_TRUE(has(status, "    finished    3  ("));
   EXPECT_TRUE(has(status, ": CUDA: out of memory on emulated GPU: "));
 
-  EXPECT_EQ(run_program("groups", together(out_)).code, 0);
+  EXPECT_EQ(run_program("sweep", together(out_)).code, 0);
   expect_each_as_alone(out_);
 }
 
@@ -252,7 +256,7 @@ TEST_F(CudaSweep, CellsOfAProcessWithAFaultContinueInTheirOwn) {
   int launch = 1000;
   for (int code = 1; code != 0; launch *= 3) {
     const harness::TemporaryFolder folder;
-    ASSERT_EQ(run_program("groups", tiny("plan", folder / "one")).code, 0);
+    ASSERT_EQ(run_program("sweep", tiny("plan", folder / "one")).code, 0);
     const ProgramResult result = run_with(kFails, launch, alone(folder / "one", 0));
     code = result.code;
     EXPECT_EQ(code == 0, result.err.find("an illegal memory access was") == std::string::npos);

@@ -18,7 +18,7 @@ namespace {
 const std::map<std::string, Words> kCommands = {
     {"localization", {"train", "probe", "map", "run", "paths", "predict", "settings"}},
     {"overlap", {"run", "settings", "plan", "status", "collect"}},
-    {"groups", {"plan", "run", "status", "collect"}},
+    {"sweep", {"plan", "run", "status", "collect"}},
     {"leak", {"measure"}},
     {"diffusion", {"run", "settings"}}};
 
@@ -54,9 +54,8 @@ TEST(Help, SaysWhatASettingMayBeAndWhatItIsInEachPreset) {
         "\nExamples:\n  localization run --norm instance --check\n"}) {
     EXPECT_TRUE(has(help, part));
   }
-  EXPECT_TRUE(has(run_program("groups", {"plan", "--help"}).out,
-                  "  --groups N,N,...            numbers of groups G: 1,2,4 [demo 1,4,32, small "
-                  "1,2,4,8,16,32, paper\n"));
+  EXPECT_TRUE(has(run_program("sweep", {"plan", "--help"}).out,
+                  "\nCells:\n  --over NAME=VALUES          a setting and its values: "));
   EXPECT_TRUE(has(run_program("leak", {"measure", "--help"}).out,
                   "  --inputs N                  inputs of noise, over which sums run: a whole "
                   "number from 1 to 1000000\n                              [4]\n"));
@@ -288,15 +287,20 @@ TEST_F(Answers, OfSweeps) {
   EXPECT_EQ(answer_to("overlap", "run " + overlap, {"--out", out_}), run);
   EXPECT_EQ(answer_to("overlap", "collect", {"--out", out_}), run);
 
-  const std::string groups = folder_ / "groups";
+  const std::string sweep = folder_ / "sweep";
   const std::string tiny =
-      "--length 16 --depth 3 --channels 4 --groups 1,2 --batch 2 --iterations 2 --probes none "
-      "--map-samples 20";
-  EXPECT_EQ(answer_to("groups", "plan --check " + tiny, {"--out", groups})["cells"], 2);
-  EXPECT_EQ(answer_to("groups", "run --jobs 1 --device cpu " + tiny, {"--out", groups}),
-            (Json{{"folder", groups}, {"cells", 2}}));
-  const Json results = answer_to("groups", "collect", {"--out", groups});
-  EXPECT_EQ(results["results"], read_json(groups + "/results.json"));
+      "--program localization --over groups=1,2 --set norm=group --set length=16 --set depth=3 "
+      "--set channels=4 --set batch-size=2 --set steps=2 --set probes=none --set map_samples=20";
+  EXPECT_EQ(answer_to("sweep", "plan --check " + tiny, {"--out", sweep})["cells"], 2);
+  const Json one = answer_to("sweep", "run --cell 1 --device cpu " + tiny, {"--out", sweep});
+  EXPECT_EQ(one["cell"], "groups=2");
+  EXPECT_EQ(one["result"], read_json(sweep + "/cells/groups=2/summary.json"));
+  EXPECT_EQ(answer_to("sweep", "run --jobs 1 --device cpu " + tiny, {"--out", sweep}),
+            (Json{{"folder", sweep}, {"cells", 2}}));
+  const Json results = answer_to("sweep", "collect", {"--out", sweep});
+  EXPECT_EQ(results["results"], read_json(sweep + "/results.json"));
+  expect_refusal(run_program("sweep", {"collect", "--out", sweep, "--json", "--csv", "-"}), "sweep",
+                 2, "--json: standard output is that of --csv -");
 }
 
 TEST_F(Answers, OfAPlanner) {

@@ -41,8 +41,8 @@ TEST(Interrupt, AnEarlySignalEndsAProgramAtOnceAndLeavesNoTemporaryFile) {
   const std::vector<std::pair<const char*, std::vector<std::string>>> commands = {
       {"localization", {"run"}},
       {"overlap", {"run", "--jobs", "2"}},
-      {"groups", {"plan", "--seeds", "3333"}},
-      {"groups", {"run", "--jobs", "2"}}};
+      {"sweep", {"plan", "--preset", "groups/demo", "--over", "seed=0..3332"}},
+      {"sweep", {"run", "--preset", "groups/demo", "--jobs", "2"}}};
   int ended = 0;
   for (int i = 0; i < 24; ++i) {
     const auto& [program, words] = commands[static_cast<std::size_t>(i) % commands.size()];

@@ -260,8 +260,11 @@ TEST(Memory, WhatNoMachineHasIsRefusedWithTheFlagsToLower) {
           "--probe-width, --channels or --depth");
   refusal("overlap", "run --channels 16384 --depth 1000 --overlaps 1", "the networks' weights",
           "--channels, --depth or --kernel-size");
-  refusal("groups", "run --batch 1000000 --length 1000000 --jobs 2",
+  refusal("sweep", "run --preset groups/demo --set batch=1000000 --set length=1000000 --jobs 2",
           "the activations of a training step", "--jobs, --batch, --length, --channels or --depth");
+  // Of the largest of its cells.
+  refusal("sweep", "run --program overlap --over depth=4,1000 --set channels=16384 --jobs 2",
+          "the networks' weights", "--jobs, --channels, --depth or --kernel-size");
   refusal("localization", "run --network unet --probes none --batch 1000000 --length 1000000",
           "the activations of a training step", "--batch, --length, --channels or --multipliers");
   refusal("localization", "train --network unet --probes none --channels 16384 --multipliers 1,64",

@@ -10,8 +10,8 @@
 #include "engine/finite.h"
 #include "engine/io/checkpoint.h"
 #include "engine/io/npy.h"
-#include "experiments/groups/norm_sweep.h"
 #include "experiments/localization/training.h"
+#include "experiments/sweep/plan.h"
 #include "tests/harness/op_check.h"
 #include "tests/harness/program.h"
 
@@ -243,22 +243,22 @@ TEST(NotFinite, AnOverlapsAnswersEndItsTest) {
 TEST(NotFinite, ACellWhosePredictionsWereNotIsNotCollected) {
   const TemporaryFolder folder;
   const std::string out = folder / "sweep";
-  const auto plan = experiments::plan_sweep("demo", {{"groups", {1}}, {"seeds", 1}});
+  const auto plan = experiments::plan_sweep({.preset = "groups/demo", .over = {"groups=1"}});
   experiments::write_plan(out, plan);
   for (std::size_t i = 0; i < plan.cells.size(); ++i) {
     const auto& cell = plan.cells[i];
     std::filesystem::create_directories(out + "/cells/" + cell.id);
     std::ofstream(out + "/cells/" + cell.id + "/config.json")
-        << Json{{"settings", experiments::to_json(plan.settings_of(i))}};
+        << Json{{"settings", plan.settings_of(i)}};
     // As an earlier version left them.
     std::ofstream(out + "/cells/" + cell.id + "/summary.json")
         << R"({"final_loss": null, "interior_slope": null, "localized_fraction": [1.0],
               "interior_localized_fraction": [1.0], "localization_distance": 32,
               "unbroken_distance": 32})";
   }
-  expect_failure(run_program("groups", {"collect", "--out", out}),
-                 fmt::format("groups: {}/cells/{}/summary.json: its predictions are not finite",
-                             out, plan.cells[0].id));
+  expect_failure(run_program("sweep", {"collect", "--out", out}),
+                 fmt::format("sweep: {}/cells/{}/summary.json: its predictions are not finite", out,
+                             plan.cells[0].id));
   EXPECT_FALSE(std::filesystem::exists(out + "/results.json"));
 }
 

@@ -60,7 +60,8 @@ TEST(OverlapSettings, ListsOfOverlaps) {
   EXPECT_EQ(list("0:10:4"), (List{0, 4, 8}));
   EXPECT_EQ(list("3:5"), (List{3, 4, 5}));
   EXPECT_EQ(list("2:9:100"), (List{2}));
-  const std::string form = ": expected a list of numbers and of FIRST:LAST:STEP, as in 0:32:4,33";
+  EXPECT_EQ(list("33,0..8:4,4..5"), (List{0, 4, 5, 8, 33}));  // the same, as presets have it
+  const std::string form = ": expected a list of numbers and of FIRST..LAST:STEP, as in 0..32:4,33";
   for (const char* text : {"x", "1,", "1:", ":3", "-1", "1.5", "0:3:x", "010", "0x1", "+1",
                            "1:4:9223372036854775808", "1:2:3:4"}) {
     EXPECT_EQ(refusal(text), "--overlaps " + std::string(text) + form);
@@ -289,7 +290,8 @@ TEST_F(Overlap, BadUsageIsOneLineAndExitCode2) {
            {"--overlap 34", "--overlaps 34: 34, but the sequences are 33 long"},
            {"--overlap many", "--overlap many: expected a whole number from 0 to 1000000"},
            {"--overlaps many",
-            "--overlaps many: expected a list of numbers and of FIRST:LAST:STEP, as in 0:32:4,33"},
+            "--overlaps many: expected a list of numbers and of FIRST..LAST:STEP, as in "
+            "0..32:4,33"},
            {"--overlap 3 --overlaps 4", "--overlaps excludes --overlap (see --help)"},
            {"--kernel-size 4", "--kernel-size 4: expected an odd number from 1 to 999"},
            {"--depth 1", "--depth 1: expected a whole number from 2 to 1000"},

@@ -37,9 +37,10 @@ const Start kStarts[] = {
     {"Figure1Position", "localization", "run --norm position", "", 600, 1 / 12.0},
     {"Constant", "localization", "run --norm instance --input constant", "", 600, 1 / 12.0},
     {"Figure3", "overlap", "run --overlap 96", "overlap-096", 129, 1},
-    {"Figure4", "groups", "run --cell 139", "cells/G64-seed4-lr0.00064", 600, 1 / 12.0},
-    {"Crosstalk", "groups", "run --over samples_per_set --cell 29", "cells/S32-seed4-lr0.0001", 250,
-     1 / 12.0},
+    {"Figure4", "sweep", "run --cell 139 --preset groups/paper",
+     "cells/groups=64,learning_rate=0.00064,seed=4", 600, 1 / 12.0},
+    {"Crosstalk", "sweep", "run --cell 29 --preset crosstalk/paper",
+     "cells/samples_per_set=32,learning_rate=0.0001,seed=4", 250, 1 / 12.0},
     {"Figure5Batch", "localization", "run --norm batch", "", 250, 1 / 12.0},
     {"Figure5None", "localization", "run --norm none --length 250", "", 250, 1 / 12.0},
 };
@@ -50,11 +51,13 @@ TEST_P(PaperScale, Starts) {
   const Start& start = GetParam();
   const TemporaryFolder folder;
   const std::string out = folder / "run";
-  const ProgramResult result =
-      run_program(start.program, harness::words(std::string(start.arguments) +
-                                                    " --preset paper --device cpu --stop-after 20 "
-                                                    "--log-every 10 --out",
-                                                {out}));
+  const bool sweeps = std::string(start.program) == "sweep";
+  const ProgramResult result = run_program(
+      start.program,
+      harness::words(std::string(start.arguments) +
+                         (sweeps ? " --set log_every=10" : " --preset paper --log-every 10") +
+                         " --device cpu --stop-after 20 --out",
+                     {out}));
   ASSERT_EQ(result.code, kExitInterrupted) << result.err;
 
   const std::filesystem::path run = std::filesystem::path(out) / start.folder;

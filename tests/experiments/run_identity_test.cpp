@@ -183,10 +183,13 @@ TEST_F(RunIdentity, CheckSaysWhatTheRunWouldSay) {
   expect_refusal(check("localization", "run --resume only"), 2,
                  path("none") + " holds no run to resume");
   EXPECT_EQ(check("localization", "run --model " + path("none/m.safetensors")).code, 1);
-  expect_refusal(check("groups", "run --cell foo"), 2,
+  expect_refusal(check("sweep", "run --preset groups/demo --cell foo"), 2,
                  "--cell foo: expected a whole number from 0 to 2, or an id in plan.json");
-  expect_refusal(check("groups", "run --jobs 3 --cell 1"), 2, "--jobs: has no effect with --cell");
-  EXPECT_EQ(check("groups", "run --jobs 2 --device cpu").code, 0);
+  expect_refusal(check("sweep", "run --preset groups/demo --jobs 3 --cell 1"), 2,
+                 "--jobs: has no effect with --cell");
+  expect_refusal(check("sweep", "run --program overlap --over seed=0 --set precision=tf32"), 2,
+                 "precision tf32: the CPU computes in fp32");
+  EXPECT_EQ(check("sweep", "run --preset groups/demo --jobs 2 --device cpu").code, 0);
   EXPECT_EQ(check("overlap", "run").code, 0);
 }
 
@@ -203,11 +206,11 @@ TEST_F(RunIdentity, AFlagTakesNoOtherForItsValue) {
 
 TEST_F(RunIdentity, APlanSaysNothingThatEachRunSays) {
   for (const char* text : {R"("device": "cuda")", R"("threads": 1)", R"("for_norm": 17)"}) {
-    std::ofstream(path("p.json")) << R"({"length": 16, "depth": 3, "channels": 4, "groups": [1],
-        "seeds": 1, "learning_rates": [1e-3], )"
+    std::ofstream(path("p.json")) << R"({"length": 16, "depth": 3, "channels": 4, "norm": "group",
+        "program": "localization", "over": ["groups=1"], )"
                                   << text << "}";
     const ProgramResult result =
-        run_program("groups", {"plan", "--preset", path("p.json"), "--out", path("plan")});
+        run_program("sweep", {"plan", "--preset", path("p.json"), "--out", path("plan")});
     EXPECT_EQ(result.code, 2) << text << result.err;
     EXPECT_FALSE(fs::exists(path("plan")));
   }

@@ -7,10 +7,10 @@
 #include <cstdlib>
 #include <fstream>
 
-#include "experiments/groups/norm_sweep.h"
 #include "experiments/localization/paths.h"
 #include "experiments/overlap/settings.h"
 #include "experiments/run/flags.h"
+#include "experiments/sweep/plan.h"
 #include "tests/experiments/settings_check.h"
 #include "tests/harness/program.h"
 
@@ -193,8 +193,8 @@ TEST(Settings, NumbersAreDecimalAndNothingElse) {
   EXPECT_EQ(real_number("-1E2"), -100);
 }
 
-// No value of any setting is taken beyond its domain, by any way in. (Those of `groups` are
-// localization's, and lists of them: NormSweep.*)
+// No value of any setting is taken beyond its domain, by any way in. (Those of `sweep` are
+// the programs', and lists of them: SweepAxis.*)
 template <class S>
 class EveryDomain : public testing::Test {};
 using AllSettings = testing::Types<LocalizationSettings, PathsSettings, OverlapSettings,
@@ -287,6 +287,7 @@ TEST(Settings, WhatHasNoEffectIsRefusedWhereItIsGivenAndNotInAPreset) {
             "--iterations 4294967295: with --curriculum-iterations 5 more than 4294967295 in all");
 }
 
+static_assert(kMostCells == 10'000);  // as this page says
 const char* kPage = R"(# The command line
 
 What the programs' commands and flags are, and what settings may be, which is checked before anything
@@ -301,6 +302,9 @@ programs' own lists, by
 - **Defaults.** Where they depend on the preset, they are given for each, with the norm that it has
   itself. `settings --preset PRESET --norm NORM` prints what a preset and flags come to. `predict` takes
   them from the model's file.
+- **Sweeps.** `sweep`'s `--over NAME=VALUES` and `--set NAME=VALUE` take any setting of localization,
+  overlap (with `overlap`, one of them, in the place of `overlaps` and `jobs`) or diffusion that results
+  depend on, by any of its names. A sweep has at most 10000 cells.
 - **Completion.** `completion bash` and `completion zsh` print scripts ([installing](installing.md#completion)).
 - **Exit codes.** 0; 1: something failed; 2: the call makes no sense; 75: interrupted, and the same
   command goes on. What went wrong is one line on standard error.
@@ -313,8 +317,8 @@ prints one JSON object, and nothing else, to standard output:
 | `localization run`, `map` and `paths`; `overlap run` and `collect`; `diffusion run` | `folder`; `summary`, what summary.json there holds |
 | `localization train`, `probe` | `folder`; the file, `model` or `probes` |
 | `localization predict` | `output`, `shape` |
-| `groups collect` | `folder`; `results`, what results.json holds |
-| `overlap plan`, `groups plan` and `run` | `folder`, the number of `cells` |
+| `sweep collect` | `folder`; `results`, what results.json holds |
+| `overlap plan`, `sweep plan` and `run` | `folder`, the number of `cells` |
 | `run --cell` | `cell`, its `folder`, its `result` |
 | `status` | `folder`; the number of `cells`, and those that are `finished`, `running`, `interrupted`, `failed`, `waiting`; `failures`, why |
 | `status --unfinished` | `unfinished`, the numbers of the cells |
@@ -326,7 +330,7 @@ prints one JSON object, and nothing else, to standard output:
 
 TEST(Settings, TheDocumentIsWhatTheProgramsSay) {
   std::string text = kPage;
-  for (const char* program : {"localization", "overlap", "groups", "leak", "diffusion"}) {
+  for (const char* program : {"localization", "overlap", "sweep", "leak", "diffusion"}) {
     const harness::ProgramResult reference = harness::run_program(program, {"reference"});
     EXPECT_EQ(reference.code, 0) << reference.err;
     text += (text == kPage ? "" : "\n") + reference.out;

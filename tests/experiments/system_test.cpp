@@ -207,36 +207,39 @@ TEST_F(OnABadSystem, WithoutLocksOneProcessStillHasAFolderForItself) {
 
 TEST_F(OnABadSystem, StatusAndCollectOfASweepNeedNoMoreThanToReadIt) {
   const char* const sweep =
-      "run --out sweep --groups 1,2 --seeds 1 --learning-rates 1e-3 --length 16 --depth 3 "
-      "--channels 4 --iterations 5 --map-samples 64 --batch 2 --probes none --device cpu";
-  ASSERT_EQ(shell(fmt::format("$BIN/groups {} && $BIN/groups collect --out sweep && $BIN/overlap "
+      "run --out sweep --preset groups/demo --over groups=1,2 --set length=16 --set depth=3 "
+      "--set channels=4 --set iterations=5 --set map_samples=64 --set batch=2 --device cpu";
+  ASSERT_EQ(shell(fmt::format("$BIN/sweep {} && $BIN/sweep collect --out sweep && $BIN/overlap "
                               "run --out pairs --overlaps 3 --iterations 1 --test-pairs 64 "
                               "--device cpu && rm pairs/summary.json",
                               sweep))
                 .code,
             0);
-  const std::string results = content("sweep/results.json");
+  const std::string results = content("sweep/results.json"), table = content("sweep/cells.csv");
   // A copy, since the programs may lie where only root may look.
   const std::string as_reader =
       "nobody=; [ $(id -u) != 0 ] || nobody='setpriv --reuid=65534 --regid=65534 "
       "--clear-groups'; "
       "$nobody ./";
-  ASSERT_EQ(shell("cp $BIN/groups $BIN/overlap . && chmod a+rx . groups overlap && "
-                  "rm sweep/results.json && chmod -R a-w,a+rX sweep pairs")
+  ASSERT_EQ(shell("cp $BIN/sweep sweeper && cp $BIN/overlap . && chmod a+rx . sweeper overlap && "
+                  "rm sweep/results.json sweep/cells.csv && chmod -R a-w,a+rX sweep pairs")
                 .code,
             0);
-  const ProgramResult status = shell(as_reader + "groups status --out sweep");
+  const ProgramResult status = shell(as_reader + "sweeper status --out sweep");
   EXPECT_EQ(status.code, 0) << status.err;
   EXPECT_TRUE(has(status.out, "finished    2  (0-1)"));
-  const ProgramResult collect = shell(as_reader + "groups collect --out sweep");
+  const ProgramResult collect = shell(as_reader + "sweeper collect --out sweep");
   EXPECT_EQ(collect.code, 0) << collect.err;
   EXPECT_EQ(collect.err,
-            "groups: sweep/results.json: not written (Permission denied); --output FILE writes it "
-            "elsewhere\n");
+            "sweep: sweep/results.json: not written (Permission denied); --output FILE and --csv "
+            "FILE write elsewhere\n");
   EXPECT_TRUE(has(collect.out, "sweep: 2 of 2 cells\n"));
-  const ProgramResult json = shell(as_reader + "groups collect --out sweep --json --quiet");
+  const ProgramResult json = shell(as_reader + "sweeper collect --out sweep --json --quiet");
   EXPECT_EQ(json.err, collect.err);  // no mere notice
   EXPECT_EQ(Json::parse(json.out)["results"], Json::parse(results));
+  EXPECT_EQ(shell("$BIN/sweep collect --out sweep --output results.json --csv - >t.csv").code, 0);
+  EXPECT_EQ(content("results.json"), results);
+  EXPECT_EQ(content("t.csv"), table);
   EXPECT_EQ(shell(as_reader + "overlap status --out pairs").code, 0);
   const ProgramResult pairs = shell(as_reader + "overlap collect --out pairs");
   EXPECT_EQ(pairs.code, 0) << pairs.err;

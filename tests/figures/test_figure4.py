@@ -92,7 +92,7 @@ class Figure4Test(FigureTest):
 
         self.assertEqual(rho(0, 1, 10, 11), 1)
         self.assertEqual(rho(3, 2, 1, 0), -1)
-        # scipy.stats.spearmanr([1, 2, 4, 8, 16], [1, 3, 3, 2, 9]), as in norm_sweep_test.cpp
+        # scipy.stats.spearmanr([1, 2, 4, 8, 16], [1, 3, 3, 2, 9]), as in sweep_plan_test.cpp
         self.assertAlmostEqual(rho(1, 3, 3, 2, 9), 0.6668859288553503, 14)
         for values in ((1,), (), (5, 5)):
             self.assertIsNone(rho(*values))
@@ -180,20 +180,25 @@ class Figure4Test(FigureTest):
         file = sweep / "results.json"
         whole = json.loads(file.read_text())
         file.unlink()
-        self.refuses(1, "no results.json; `groups collect` makes it", sweep)
+        self.refuses(1, "no results.json; `sweep collect` makes it", sweep)
         for content, message in ((b"", "results.json: not JSON"), (b"[]", "not a JSON object"),
-                                 (b"{}", "results.json: has no planned")):
+                                 (b"{}", "results.json: has no by")):
             file.write_bytes(content)
             self.refuses(1, message, sweep)
-        row = whole["by_groups"][0]
+        row, cell = whole["rows"][0], whole["best"][0]
         for change, message in (
-                ({"settings": {}}, "has no length"), ({"by_groups": []}, "no cell is finished yet"),
+                ({"settings": {}}, "has no length"), ({"rows": []}, "no cell is finished yet"),
+                ({"by": 3}, "by is 3, expected a list of texts"),
+                ({"planned": 0}, "planned is 0"),
                 ({"best": None}, "best is None, expected a list"),
-                ({"by_groups": [3]}, r"by_groups is \[3\]"),
-                ({"by_groups": [{**row, "interior_slope": 3}]}, "1 groups: interior_slope is 3"),
-                ({"by_groups": [{**row, "interior_slope": {"mean": "x"}}]}, "mean is 'x'"),
-                ({"by_groups": [{**row, "interior_slope": {"mean": float("nan")}}]}, "not JSON"),
-                ({"by_groups": [row, row]}, "do not rise"),
+                ({"rows": [3]}, r"rows is \[3\]"),
+                ({"best": []}, "no cell is finished yet"),
+                ({"rows": [{**row, "interior_slope": 3}]}, "1 groups: interior_slope is 3"),
+                ({"rows": [{**row, "interior_slope": {"mean": "x"}}]}, "mean is 'x'"),
+                ({"rows": [{**row, "interior_slope": {"mean": float("nan")}}]}, "not JSON"),
+                ({"rows": [row, row]}, "do not rise"),
+                ({"best": [{**cell, "measures": {**cell["measures"], "receptive_field": 0}}]},
+                 "a best cell: receptive_field is 0"),
                 ({"best": [{"groups": 7, "measures": {}}]}, "a best cell: groups is 7"),
                 ({"best": [{"groups": 1, "measures": {}}]}, "a best cell: has no seed"),
                 ({"best": [{"groups": 1, "seed": 0, "measures": {}}]}, "a best cell: has no local")):

@@ -95,7 +95,7 @@ class FigureCrosstalkTest(FigureTest):
             population, minibatch = (container.lines[0] for container in axes_.containers)
             self.assertEqual(list(minibatch.get_ydata()), [row[key]["mean"] for row in sweep.rows])
             self.assertEqual(list(population.get_ydata()),
-                             [row["population"][key]["mean"] for row in sweep.rows])
+                             [row[f"population.{key}"]["mean"] for row in sweep.rows])
         self.assertEqual([t.get_text() for t in axes[-1].get_xticklabels()], ["1", "2", "8", "32"])
 
     def test_text_lies_within_the_page_and_apart(self):
@@ -110,14 +110,16 @@ class FigureCrosstalkTest(FigureTest):
         sweep = make_crosstalk(self.folder / "sweep")
         file = sweep / "results.json"
         whole = json.loads(file.read_text())
-        row, cell = whole["by_samples_per_set"][0], whole["best"][0]
+        row, cell = whole["rows"][0], whole["best"][0]
+        lacks = "population.localization_distance"
         for change, message in (
-                ({"by_samples_per_set": [{**row, "population": 3}]}, "1 samples_per_set: population is"),
-                ({"by_samples_per_set": [{**row, "population": {}}]}, "of the population: has no local"),
-                ({"by_samples_per_set": [{**row, "population_gap": {"mean": "x"}}]}, "mean is 'x'"),
+                ({"rows": [{**row, lacks: 3}]}, f"1 samples_per_set: {lacks} is 3"),
+                ({"rows": [{key: value for key, value in row.items() if key != lacks}]},
+                 f"1 samples_per_set: has no {lacks}"),
+                ({"rows": [{**row, "population_gap": {"mean": "x"}}]}, "mean is 'x'"),
                 ({"best": [{**cell, "seed": -1}]}, "a best cell: seed is -1"),
-                ({"best": [{**cell, "measures": {**cell["measures"], "population": {}}}]},
-                 "a best cell, of the population: has no")):
+                ({"best": [{**cell, "measures": {**cell["measures"], lacks: "x"}}]},
+                 f"a best cell: {lacks} is 'x'")):
             with self.subTest(message=message):
                 file.write_text(json.dumps({**whole, **change}))
                 self.refuses(1, message, sweep)

@@ -168,7 +168,7 @@ class AllFigures(FigureTest):
     def test_a_figure_that_fails_stops_no_other(self):
         programs = self.folder / "bin"
         programs.mkdir()
-        for name in ("localization", "groups"):
+        for name in ("localization", "sweep"):
             (programs / name).symlink_to(Path(BIN).resolve() / name)
         (programs / "overlap").write_text("#!/bin/sh\necho 'overlap: no room' >&2\nexit 1\n")
         (programs / "overlap").chmod(0o755)
@@ -321,7 +321,10 @@ class WhatThereIsToRun(unittest.TestCase):
             "out/seed-2/unet-group/model.safetensors --seed 2"))
         self.assertEqual(self.line("unet", source="a/tiny").split("--preset ")[1].split()[0],
                          "a/tiny/unet.json")
-        self.assertEqual(self.line("crosstalk").split("--preset ")[1].split()[0], "small")
+        self.assertEqual(self.line("crosstalk"),
+                         "bin/sweep run --out out/crosstalk --preset crosstalk/small")
+        self.assertEqual(self.line("4", source="a/tiny").split("--preset ")[1].split()[0],
+                         "a/tiny/groups.json")
         # A report stands beside the run that it is of, and takes no preset.
         self.assertEqual(self.line("learning", 3, 1), (
             "bin/leak measure --out out/seed-1/instance/leak-initial.json --model "

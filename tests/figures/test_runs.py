@@ -734,14 +734,14 @@ class OfProgramsTest(RunsTest):
         self.make("localization", "--norm", "none", "--stop-after", 150, "--out", self.folder / "b",
                   code=75)
         self.make("overlap", "--out", self.folder / "overlap")
-        self.make("groups", "--over", "samples_per_set", "--seeds", 1, "--out",
+        self.make("sweep", "--over", "samples_per_set=1,2", "--over", "seed=0", "--out",
                   self.folder / "sweep", preset="crosstalk")
         self.make("diffusion", "--out", self.folder / "planner")
-        known = self.known()
+        known, cell = self.known(), "samples_per_set={},learning_rate=0.001,seed=0"
         self.assertEqual({name: run["program"] for name, run in known.items()}, {
             "a": "localization", "b": "localization", "planner": "diffusion",
             **{f"overlap/overlap-{overlap:03}": "overlap" for overlap in (0, 3, 6, 9)},
-            **{f"sweep/cells/S{n}-seed0-lr0.001{more}": "localization" for n in (1, 2, 4)
+            **{f"sweep/cells/{cell.format(n)}{more}": "localization" for n in (1, 2)
                for more in ("", "/population")}})
         self.assertEqual({name for name, run in known.items() if run["state"] != "finished"}, {"b"})
         self.assertEqual(known["b"]["state"], "interrupted")
@@ -757,7 +757,7 @@ class OfProgramsTest(RunsTest):
         for path in known:  # each has something to say
             self.assertGreater(len(self.says("show", self.folder / path, "--bin", BIN)), 4)
         self.assertIn("settings: of ", self.says("show", self.folder / "overlap/overlap-003")[1])
-        self.assertRegex(self.says("show", self.folder / "sweep/cells/S2-seed0-lr0.001")[1],
+        self.assertRegex(self.says("show", self.folder / "sweep/cells" / cell.format(2))[1],
                          "^settings: of .*/sweep, with .*samples_per_set 2.*seed 0")
         for folder in ("overlap", "sweep", "."):
             self.says("plot", self.folder / folder, "--output", self.folder / "o.png")

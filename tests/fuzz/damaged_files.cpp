@@ -17,12 +17,12 @@
 #include "engine/io/npy.h"
 #include "engine/io/safetensors.h"
 #include "engine/say.h"
-#include "experiments/groups/collect.h"
-#include "experiments/groups/norm_sweep.h"
 #include "experiments/localization/localize.h"
 #include "experiments/localization/training.h"
 #include "experiments/overlap/distinguish.h"
 #include "experiments/run/summary.h"
+#include "experiments/sweep/collect.h"
+#include "experiments/sweep/plan.h"
 #include "tests/fuzz/mutator.h"
 #include "tests/harness/program.h"
 
@@ -115,8 +115,7 @@ class Files {
     targets_.push_back({pair / "result.json", [=] { read_result(pair, 3); }});
 
     const fs::path sweep = folder_.path() / "sweep";
-    const NormSweep plan =
-        plan_sweep("demo", {{"groups", {1, 2}}, {"seeds", 1}, {"learning_rates", {1e-3}}});
+    const SweepPlan plan = plan_sweep({.preset = "groups/demo", .over = {"groups=1,2"}});
     write_plan(sweep, plan);
     targets_.push_back({sweep / "plan.json", [=] { collect(sweep, read_plan(sweep)); }});
     const fs::path cell = cells_of(sweep, plan).folder(0);

@@ -53,12 +53,25 @@ class Cases {
       flags = names_of<experiments::LeakSettings>();
       flags.insert(flags.end(), {"model", "input", "assert", "causal", "no_layers"});
     } else {
-      result = {"groups", {pick({"plan", "run", "status", "collect"})}};
-      flags = names_of<experiments::LocalizationSettings>();
-      flags.insert(flags.end(), {"learning_rates", "seeds", "jobs", "cell", "over"});
+      result = {"sweep", {pick({"plan", "run", "status", "collect"})}};
+      flags = {"program", "population", "jobs", "cell", "choose", "csv", "device"};
+      if (below(2) == 0) {
+        result.arguments.insert(
+            result.arguments.end(),
+            {"--program", pick({"localization", "overlap", "diffusion", "leak"})});
+      } else {
+        result.arguments.insert(result.arguments.end(),
+                                {"--preset", pick({"groups/demo", "crosstalk/demo", "groups/x"})});
+      }
+      std::vector<std::string> names = names_of<experiments::LocalizationSettings>();
+      names.insert(names.end(), {"overlap", "dim", "lenght"});
+      for (std::size_t i = below(4); i > 0; --i) {
+        result.arguments.insert(result.arguments.end(),
+                                {pick({"--over", "--set"}), pick(names) + "=" + value()});
+      }
     }
     flags.insert(flags.end(), {"preset", "resume", "lenght"});
-    const bool has_presets = result.program != "leak";
+    const bool has_presets = result.program != "leak" && result.program != "sweep";
     if (below(40) == 0) result.arguments[0] = value();
     for (std::size_t i = below(4); i > 0; --i) {
       const std::string flag = experiments::flag_of(flags[below(flags.size())]);
@@ -100,7 +113,8 @@ class Cases {
         "18446744073709551615 18446744073709551616 010 0x10 +5 1e3 1e-3 1e400 -1e400 1e-400 0.5 .5 "
         "5. inf -inf nan true null none instance group layer batch noise constant tail all last "
         "minibatch population cpu cuda cuda:0 cuda:00 cuda:-1 cuda:9999999999 auto fp32 tf32 demo "
-        "small paper 0:32:4,33 1:4:9223372036854775807 0:9223372036854775807 , : :: 1,2,4 1,1 "
+        "small paper 0:32:4,33 0..4 2..9:3 0..20000 1:4:9223372036854775807 0:9223372036854775807 "
+        ", : :: 1,2,4 1,1 "
         "1e-3,2e-3 1,4,8 2,4 1,16384 {} {cell} %s%n --help -- - -x \x1b[31m \xff\xfe é ../.. "
         "/dev/zero / [1,2] \" '",
         {"", " ", " 5", "5 ", "\n", "a\nb", harness::test_data("golden/localizer_none.safetensors"),

@@ -17,7 +17,7 @@
 
 int localization_main(int argc, char** argv);
 int overlap_main(int argc, char** argv);
-int groups_main(int argc, char** argv);
+int sweep_main(int argc, char** argv);
 int leak_main(int argc, char** argv);
 int diffusion_main(int argc, char** argv);
 
@@ -74,7 +74,7 @@ std::string objection(const std::string& program, int code, const std::string& o
 int run(std::int64_t count, std::uint64_t seed) {
   const std::map<std::string, int (*)(int, char**)> mains = {{"localization", localization_main},
                                                              {"overlap", overlap_main},
-                                                             {"groups", groups_main},
+                                                             {"sweep", sweep_main},
                                                              {"leak", leak_main},
                                                              {"diffusion", diffusion_main}};
   const harness::TemporaryFolder folder;

@@ -11,8 +11,8 @@ ROOMS = ("kernels", "engine", "models", "experiments")  # each knows those befor
 PYTHON = "engine/python/"  # which knows them all
 # Within experiments; figures and slurm are no C++.
 PROGRAMS = {"run": ("run",), "localization": ("run", "localization"), "overlap": ("run", "overlap"),
-            "groups": ("run", "localization", "groups"), "leak": ("run", "leak"),
-            "diffusion": ("run", "leak", "diffusion")}
+            "leak": ("run", "leak"), "diffusion": ("run", "leak", "diffusion"),
+            "sweep": ("run", "localization", "overlap", "diffusion", "sweep")}
 INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 
 

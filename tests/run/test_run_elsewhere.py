@@ -111,9 +111,9 @@ class SlurmTest(FolderTest):
 
     def test_submit_names_what_it_submits(self):
         self.program("bin/sbatch", '#!/bin/sh\nprintf "%s\\n" "$@"\n')
-        groups = self.program("groups program", "#!/bin/sh\necho 0-2,5\n")
+        program = self.program("sweep program", "#!/bin/sh\necho 0-2,5\n")
         path = {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "CDPATH": "/usr:/tmp",
-                "GROUPS_PROGRAM": str(groups)}
+                "SWEEP_PROGRAM": str(program)}
         (self.folder / "link").symlink_to(self.SUBMIT)
         for sweep in ("a sweep", "100% [a]*"):
             for script in (self.SUBMIT, os.path.relpath(self.SUBMIT, self.folder), "./link"):
@@ -121,7 +121,7 @@ class SlurmTest(FolderTest):
                 whole = str(self.folder / sweep)
                 self.assertEqual(result.stdout.splitlines(), [
                     "--array=0-2,5", f"--output={whole.replace('%', '%%')}/slurm/%a.log", "--time=1",
-                    str(self.CELL), str(groups), whole])
+                    str(self.CELL), str(program), whole])
                 self.assertTrue((self.folder / sweep / "slurm").is_dir())
 
     def cell(self, program, signal, delay="0"):

@@ -2,7 +2,7 @@
 # The Slurm array on a real Slurm of one node, set up for this test alone. Opt-in, since it starts
 # daemons and wants to be root. Says "not run" where it was not asked for or Slurm is not installed.
 #
-# usage: SIDECHANNEL_TEST_SLURM=1 tests/slurm/run.sh build/cpu/bin/groups
+# usage: SIDECHANNEL_TEST_SLURM=1 tests/slurm/run.sh build/cpu/bin/sweep
 set -euo pipefail
 
 program=$(realpath "${1:?usage: tests/slurm/run.sh PROGRAM}")
@@ -107,14 +107,14 @@ echo "slurm $(slurmctld -V | cut -d' ' -f2): one node of $cores cores"
 # --- The sweep ----------------------------------------------------------------------------------
 
 sweep=$work/sweep
-settings=(--groups 1,2,4,8 --seeds 1 --learning-rates 1e-3 --length 20 --depth 4 --channels 8
-  --kernel-size 3 --batch 4 --map-samples 128 --probes none)
-"$program" plan --out "$sweep" "${settings[@]}" --iterations "${ITERATIONS:-60000}" >/dev/null
+settings=(--preset groups/demo --over groups=1,2,4,8 --set length=20 --set depth=4 --set channels=8
+  --set kernel_size=3 --set batch=4 --set map_samples=128 --set iterations="${ITERATIONS:-60000}")
+"$program" plan --out "$sweep" "${settings[@]}" >/dev/null
 
-GROUPS_PROGRAM=$program "$submit" "$sweep" --cpus-per-task=1
+SWEEP_PROGRAM=$program "$submit" "$sweep" --cpus-per-task=1
 state_of() { squeue --noheader --array --states=all --format='%K %T' | sed -n "s/^$1 //p"; }
 has_state() { [[ $(state_of "$1") == "$2" ]]; }
-checkpoint() { compgen -G "$sweep/cells/G$1-*/checkpoint.safetensors" >/dev/null; }
+checkpoint() { compgen -G "$sweep/cells/groups=$1,*/checkpoint.safetensors" >/dev/null; }
 
 # Preemption: the scheduler's own requeue of cell 0, and the warning before a time limit to cell 1.
 wait_until 60 checkpoint 1
@@ -135,12 +135,12 @@ resumed 1
 for cell in 0 1 2 3; do
   [[ $(grep -c ": localization distance " "$sweep/slurm/$cell.log") == 1 ]]
 done
-[[ $(GROUPS_PROGRAM=$program "$submit" "$sweep") == "$sweep: all cells are finished" ]]
+[[ $(SWEEP_PROGRAM=$program "$submit" "$sweep") == "$sweep: all cells are finished" ]]
 
 # As good as a sweep that nobody interrupted.
-"$program" run --out "$work/whole" "${settings[@]}" --iterations "${ITERATIONS:-60000}" \
-  --device cpu 2>/dev/null >/dev/null
+"$program" run --out "$work/whole" "${settings[@]}" --device cpu 2>/dev/null >/dev/null
 "$program" collect --out "$sweep" >/dev/null
 "$program" collect --out "$work/whole" >/dev/null
 cmp "$sweep/results.json" "$work/whole/results.json"
+cmp "$sweep/cells.csv" "$work/whole/cells.csv"
 echo "passed: 4 cells as a Slurm array, two of them interrupted and requeued; same results"
