@@ -293,6 +293,9 @@ class Preset:
         any begins."""
         for command in {(command.program, command.preset): command for command in reversed(commands)
                         if not command.is_report}.values():
+            file = Path(command.preset_words(self.source)[-1])
+            if self.source not in PRESETS and not file.exists():
+                raise UsageError(f"preset {self.source}: has no {file.name}")
             line = [*self.line(command), "--check"]
             try:
                 with crew.child_of(line, self.lock, stdout=subprocess.DEVNULL,
@@ -300,10 +303,9 @@ class Preset:
                     said = child.communicate()[1].decode(errors="backslashreplace").strip()
             except Error:  # a program that is not there: said when it is to be run
                 continue
-            if child.returncode != 0:
+            if child.returncode == UsageError.exit_code:
                 output.note(said)
-                kind = UsageError if child.returncode == UsageError.exit_code else Error
-                raise kind(f"{shlex.join(line)}: exit code {child.returncode}")
+                raise UsageError(f"{shlex.join(line)}: exit code {child.returncode}")
 
     def draw(self, figure, seed, runs):
         """Draws a figure from the folders of its runs; an Error says what is missing."""

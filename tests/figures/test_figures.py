@@ -273,8 +273,7 @@ class Misuse(FigureTest):
         for name, keys in (("unet", ["unet"]), ("diffusion", ["1", "stitching"]), ("crosstalk", [])):
             (preset / f"{name}.json").rename(self.folder / "away")
             code, _, err = self.run_main(*keys, "--preset", "mine", "--bin", os.path.abspath(BIN))
-            self.assertEqual(code, 1)
-            self.assertIn(f"cannot read mine/{name}.json: No such file", err[0])
+            self.assertEqual((code, err), (2, [f"figures: preset mine: has no {name}.json"]))
             self.assertEqual(list(self.folder.glob("runs/mine/*/")), [])
             (self.folder / "away").rename(preset / f"{name}.json")
 
