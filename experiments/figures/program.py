@@ -57,15 +57,23 @@ def is_stream(path):
     return not stat.S_ISREG(kind) and not stat.S_ISDIR(kind)
 
 
+# As the C++ programs know them, too (require_apart).
+OF_A_RUN = ("config.json", "plan.json", "summary.json", "result.json", "metrics.jsonl")
+
+
 def check_outputs(outputs):
     """Refuses outputs, pairs of an option and the file it names or None, of which one would be written
-    over another, or over what was read."""
+    over another, over what was read, or over what a run or a sweep consists of."""
     taken = {output.identity(path): path for path in files_read}
     for option, file in outputs:
         if file is None:
             continue
         if not file:
             raise UsageError(f"{option}: expected the name of a file")
+        folder, name = os.path.split(file)
+        if (name in OF_A_RUN or name.endswith(".safetensors")) and any(
+                os.path.exists(os.path.join(folder, mark)) for mark in ("config.json", "plan.json")):
+            raise UsageError(f"{option} {file}: is a file of the run or sweep in that folder")
         try:
             other = taken.setdefault(output.identity(file), option)
         except OSError as error:

@@ -16,6 +16,16 @@ def decades(least, most, count=4):
     return [10.0**i for i in range(first, last + 1, max(1, math.ceil((last - first) / count)))]
 
 
+def labels(at):
+    """Texts that tell them apart."""
+    step = min((abs(b - a) for a, b in zip(at, at[1:])), default=0) or max(map(abs, at), default=1) or 1
+    for digits in range(6, 18):
+        texts = [f"{value:.{digits}g}" for value in at]
+        if all(abs(float(text) - value) < 1e-6 * step for text, value in zip(texts, at)):
+            break
+    return texts if at else []
+
+
 def shares(axes, top, side="y", sign=" %", count=4):
     """An axis of shares, from 0, which lies on the frame, to `top`, or to all where that is 0."""
     top = top if top > 0 else 1

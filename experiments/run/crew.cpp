@@ -17,6 +17,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <system_error>
 #include <thread>
 
 #include "engine/say.h"
@@ -45,6 +46,13 @@ struct Process {
   std::string device;
   std::optional<OpenFile> socket;  // by which it is told of its cells, where it may have several
 };
+
+// Whether the disk that holds it has no room for a line of a log.
+bool is_full(const std::filesystem::path& folder) {
+  std::error_code unknown;
+  const std::filesystem::space_info space = std::filesystem::space(folder, unknown);
+  return !unknown && space.available < 16 * 1024;
+}
 
 // The workers, and the queue of what is left.
 class Crew {
@@ -260,6 +268,9 @@ class Crew {
       if (WIFSIGNALED(status)) {
         why = fmt::format("its process was killed by signal {}, {} times", WTERMSIG(status),
                           kMostKills);
+      } else if (why.empty() && is_full(sweep_.path)) {
+        why = fmt::format("exit code {}, {}", WEXITSTATUS(status),
+                          std::generic_category().message(ENOSPC));
       } else if (why.empty()) {  // it came to an end before it could say why
         why = fmt::format("exit code {}, see {}", WEXITSTATUS(status),
                           (sweep_.folder(cell) / kLogFile).string());

@@ -6,6 +6,7 @@
 #include "experiments/run/build_info.h"
 #include "experiments/run/help.h"
 #include "experiments/run/progress.h"
+#include "experiments/run/summary.h"
 
 namespace sidechannel::experiments {
 namespace {
@@ -273,6 +274,13 @@ void require_same(const Json& given, const char* name, const Json& theirs,
 
 void require_apart(const char* flag, const std::string& written,
                    const std::vector<std::string>& read) {
+  const std::filesystem::path path(written), name = path.filename(), folder = path.parent_path();
+  const bool belongs = name == kConfigFile || name == kPlanFile || name == kSummary ||
+                       name == kResult || name == "metrics.jsonl" ||
+                       name.extension() == ".safetensors";
+  const auto lies_beside = [&](const char* file) { return std::filesystem::exists(folder / file); };
+  require(!belongs || !(lies_beside(kConfigFile) || lies_beside(kPlanFile)),
+          fmt::format("{} {}: is a file of the run or sweep in that folder", flag, written));
   for (const std::string& file : read) {
     if (written.empty() || file.empty()) continue;
     std::error_code error;  // of one that is not there yet

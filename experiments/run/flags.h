@@ -108,7 +108,8 @@ S resolve(const RunFlags& flags) {
 // UsageError where a setting in `given` is another one than the network in `file` has.
 void require_same(const Json& given, const char* name, const Json& theirs, const std::string& file);
 
-// UsageError where the file that `flag` says to write is one of those that are read.
+// UsageError where the file that `flag` says to write is one of those that are read, or one that a
+// run or a sweep consists of.
 void require_apart(const char* flag, const std::string& written,
                    const std::vector<std::string>& read);
 

@@ -187,7 +187,7 @@ double spearman(const std::vector<double>& x, const std::vector<double>& y) {
 Json collect(const fs::path& path, const SweepPlan& plan, const std::string& choose) {
   const std::string& choice_text = choose.empty() ? plan.choose : choose;
   std::optional<Choice> choice;
-  if (!choice_text.empty()) choice = parse_choice(choice_text, plan.axes);
+  if (!choice_text.empty()) choice = parse_choice(*plan.program, choice_text, plan.axes);
   const Sweep sweep = cells_of(path, plan);
   std::vector<Json> cells, finished;
   for (std::size_t i = 0; i < plan.cells.size(); ++i) {

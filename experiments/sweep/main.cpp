@@ -61,6 +61,8 @@ SweepPlan plan_of(const Arguments& arguments) {
 }
 
 SweepPlan existing_plan(const Arguments& arguments) {
+  require(arguments.out.empty() || arguments.request.empty(),
+          "--out: names the sweep, where neither --program nor --preset has an effect");
   require_plan(folder_of(arguments), "sweep", kPlanFile);
   return read_plan(folder_of(arguments));
 }
@@ -162,9 +164,12 @@ int collect_results(const Arguments& arguments) {
   const std::string& json = arguments.sweep.output;
   const std::string& csv = arguments.csv;
   require(json != "-", "--output -: expected the name of a file; for standard output, --json");
-  require(json.empty() || json != csv, fmt::format("--csv {}: is that of --output, too", csv));
+  require_apart("--output", json, {});
+  require_apart("--csv", csv == "-" ? "" : csv, {});
+  require(json.empty() || csv.empty() || fs::weakly_canonical(json) != fs::weakly_canonical(csv),
+          fmt::format("--csv {}: is that of --output, too", csv));
   require(csv != "-" || !answers_in_json, "--json: standard output is that of --csv -");
-  std::string where = json.empty() ? csv : json;
+  std::string where = fmt::format("{}{}{}", json, json.empty() || csv.empty() ? "" : ", ", csv);
   Json results;
   if (where.empty()) {
     const fs::path file = path / "results.json";
@@ -242,10 +247,9 @@ int main_program(int argc, char** argv) {
     add_check_flag(*command, arguments.check);
   }
   add_text_flag(*collect_command, "--output", arguments.sweep.output, "FILE",
-                "where to write instead of results.json in the sweep");
+                "where to write what else would be results.json; then the sweep stays as it is");
   add_text_flag(*collect_command, "--csv", arguments.csv, "FILE",
-                "where to write instead of cells.csv in the sweep; - for standard output, without "
-                "the table");
+                "likewise what else would be cells.csv; - for standard output, without the table");
   add_text_flag(*collect_command, "--choose", arguments.choose, "AXIS=MEASURES",
                 "the cell that stands for those of other values on an axis, by measures: "
                 "learning_rate=max:localized_fraction,min:final_loss")

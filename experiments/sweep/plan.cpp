@@ -23,6 +23,15 @@ std::string joined(const std::vector<std::string>& names) {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
+// The setting of that name, or one of whose flags it is; null where there is none.
+const Setting* find_setting(const SweptProgram& program, const std::string& name) {
+  for (const Setting& setting : program.settings()) {
+    const std::vector<std::string> flags = flags_of(setting);
+    if (std::ranges::find(flags, flag_of(name)) != flags.end()) return &setting;
+  }
+  return nullptr;
+}
+
 // NAME=REST, where NAME is that of a setting that may be varied, or one of its flags'.
 std::pair<Setting, std::string> named_setting(const SweptProgram& program, const std::string& flag,
                                               const std::string& text) {
@@ -35,14 +44,9 @@ std::pair<Setting, std::string> named_setting(const SweptProgram& program, const
     require(name != how,
             fmt::format("{} {}: {} is not for a sweep to set", flag, shown(text), how));
   }
+  if (const Setting* found = find_setting(program, name)) return {*found, text.substr(equals + 1)};
   std::vector<std::string> names;
-  for (const Setting& setting : program.settings()) {
-    const std::vector<std::string> flags = flags_of(setting);
-    if (std::ranges::find(flags, flag_of(name)) != flags.end()) {
-      return {setting, text.substr(equals + 1)};
-    }
-    names.emplace_back(setting.name);
-  }
+  for (const Setting& setting : program.settings()) names.emplace_back(setting.name);
   throw UsageError(fmt::format("{} {}: {} has no setting {}{}", flag, shown(text), program.name(),
                                shown(name), suggestion(name, names)));
 }
@@ -115,14 +119,18 @@ std::string id_of(const std::vector<Axis>& axes, const Json& settings) {
   return id;
 }
 
-// Why some cells make no sense, and which: all of them.
+// Why some cells make no sense, and which, but of many the first.
 std::string refusal(const std::vector<std::pair<std::string, std::vector<std::string>>>& reasons,
                     std::size_t cells) {
   std::size_t refused = 0;
   std::string text;
   for (const auto& [why, ids] : reasons) {
     refused += ids.size();
-    text += fmt::format("{}{} ({})", text.empty() ? "" : "; ", why, fmt::join(ids, " "));
+    constexpr std::size_t kNamed = 8;
+    std::vector<std::string> first = ids;
+    first.resize(std::min(ids.size(), kNamed));
+    text += fmt::format("{}{} ({}{})", text.empty() ? "" : "; ", why, fmt::join(first, " "),
+                        ids.size() > kNamed ? fmt::format(" and {} more", ids.size() - kNamed) : "");
   }
   // What is so in every cell is no matter of theirs.
   if (reasons.size() == 1 && refused == cells) return reasons.front().first;
@@ -206,12 +214,14 @@ Axis parse_axis(const SweptProgram& program, const std::string& text) {
   return axis;
 }
 
-Choice parse_choice(const std::string& text, const std::vector<std::string>& axes) {
+Choice parse_choice(const SweptProgram& program, const std::string& text,
+                    const std::vector<std::string>& axes) {
   const std::string form = "expected AXIS=max:MEASURE,min:MEASURE,...";
   const std::size_t equals = text.find('=');
   require(equals != std::string::npos, fmt::format("--choose {}: {}", shown(text), form));
-  Choice choice{text.substr(0, equals), {}, text};
-  std::ranges::replace(choice.axis, '-', '_');
+  const Setting* setting = find_setting(program, text.substr(0, equals));
+  const std::string axis = setting != nullptr ? setting->name : text.substr(0, equals);
+  Choice choice{axis, {}, axis + text.substr(equals)};
   require(std::ranges::find(axes, choice.axis) != axes.end(),
           fmt::format("--choose {}: the sweep is over {}", shown(text), joined(axes)));
   for (const std::string& part : split(text.substr(equals + 1), ',')) {
@@ -245,10 +255,17 @@ SweepPlan plan_sweep(const SweepRequest& request) {
     over = taken_list(base, "over", plan.preset);
     plan.choose = taken<std::string>(base, "choose", plan.preset, "");
     plan.population = taken<bool>(base, "population", plan.preset, false) || request.population;
-    plan.program = swept_program(program, plan.population);
-    for (const std::string& name : do_not_matter()) {
-      require(!base.contains(name),
-              fmt::format("{}: {} is not for a sweep to set", plan.preset, name));
+    plan.program = asked_for(
+        [&] { return in_context(plan.preset, [&] { return swept_program(program, plan.population); }); });
+    const auto require_settings = [&](const Json& of) {
+      for (const std::string& name : do_not_matter()) {
+        require(!of.is_object() || !of.contains(name),
+                fmt::format("{}: {} is not for a sweep to set", plan.preset, name));
+      }
+    };
+    require_settings(base);
+    if (base.contains("for_norm") && base["for_norm"].is_object()) {
+      for (const Json& of_norm : base["for_norm"]) require_settings(of_norm);
     }
   }
 
@@ -265,7 +282,11 @@ SweepPlan plan_sweep(const SweepRequest& request) {
   require(!axes.empty(), "expected --over, as in --over seed=0..4");
   for (const Axis& axis : axes) plan.axes.push_back(axis.setting);
   if (!plan.choose.empty()) {
-    asked_for([&] { in_context(plan.preset, [&] { parse_choice(plan.choose, plan.axes); }); });
+    asked_for([&] {
+      in_context(plan.preset, [&] {
+        plan.choose = parse_choice(*plan.program, plan.choose, plan.axes).text;
+      });
+    });
   }
   Json set = Json::object();
   for (const std::string& text : request.set) {
@@ -352,6 +373,7 @@ void require_folder_for(const fs::path& path, const SweepPlan& plan) {
                           ? ""
                           : fmt::format("a sweep with other settings ({} is {} there, {} here)",
                                         names.front(), at(theirs.settings), at(plan.settings)));
+  same(theirs.choose == plan.choose, "a sweep that chooses otherwise (see `collect --choose`)");
   same(to_json(theirs)["cells"] == to_json(plan)["cells"],
        fmt::format("a sweep of other values of {}", joined(plan.axes)));
 }
@@ -384,10 +406,15 @@ SweepPlan read_plan(const fs::path& path) {
   plan.program = in_context(source, [&] { return swept_program(program, plan.population); });
   plan.preset = field<std::string>(json, "preset", source);
   for (const Json& axis : list_member(json, "over", source)) {
-    plan.axes.push_back(json_as<std::string>(axis, source + ": \"over\""));
+    const auto name = json_as<std::string>(axis, source + ": \"over\"");
+    SC_CHECK(std::ranges::find(plan.axes, name) == plan.axes.end(), "{}: \"over\" names {} twice",
+             source, shown(name));
+    plan.axes.push_back(name);
   }
   plan.choose = field<std::string>(json, "choose", source);
-  if (!plan.choose.empty()) in_context(source, [&] { parse_choice(plan.choose, plan.axes); });
+  if (!plan.choose.empty()) {
+    in_context(source, [&] { parse_choice(*plan.program, plan.choose, plan.axes); });
+  }
   plan.settings = object_member(json, "settings", source);
   const Json& cells = list_member(json, "cells", source);
   SC_CHECK(!cells.empty(), "{}: \"cells\" is an empty list, expected at least one cell", source);

@@ -47,12 +47,13 @@ struct Choice {
   };
   std::string axis;
   std::vector<Measure> by;
-  std::string text;  // as it was given
+  std::string text;  // as it is written, with the axis by its first name
 };
 
-// "learning_rate=max:localized_fraction,min:final_loss"; UsageError for another form, and for what
-// is none of the axes.
-Choice parse_choice(const std::string& text, const std::vector<std::string>& axes);
+// "learning_rate=max:localized_fraction,min:final_loss", where the axis may have any name of its
+// setting; UsageError for another form, and for what is none of the axes.
+Choice parse_choice(const SweptProgram& program, const std::string& text,
+                    const std::vector<std::string>& axes);
 
 // Runs of a program: one for each combination of the axes' values.
 struct SweepPlan {

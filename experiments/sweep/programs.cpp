@@ -56,7 +56,12 @@ class ProgramOf : public SweptProgram {
     return result;
   }
 
-  void check(const Json& settings) const override { of(settings, Json::object()); }
+  void check(const Json& settings) const override {
+    for (const std::string& name : do_not_matter<S>()) {
+      require(!settings.contains(name), fmt::format("{}: is not for a sweep to set", name));
+    }
+    of(settings, Json::object());
+  }
 
   MemoryNeed memory(const Json& settings, const Json& how) const override {
     return need(of(settings, how));
@@ -90,7 +95,7 @@ class ProgramOf : public SweptProgram {
   // As a plan says them; they make sense.
   static S of(const Json& json, const Json& how) {
     S settings;
-    apply(json, kPlanFile, settings);
+    apply(json, "", settings);
     apply(how, "", settings);
     settings.check();
     return settings;
@@ -109,6 +114,13 @@ class Localization final : public ProgramOf<LocalizationSettings> {
 
   Resolved resolve(const Json& json, const std::string& preset, const Json& given) const override {
     Resolved result = ProgramOf::resolve(json, preset, given);
+    // Flags of probes are for scripts to append (see LocalizationSettings); axes of them are not.
+    for (const auto& item : given.items()) {
+      if (!item.key().starts_with("probe_") || result.settings["probes"] != "none") continue;
+      result.idle.emplace_back(item.key(),
+                               fmt::format("{} {}: has no effect without --probes all or last",
+                                           flag_of(item.key()), flag_text(item.value())));
+    }
     check(result.settings);
     return result;
   }
@@ -182,7 +194,7 @@ class Localization final : public ProgramOf<LocalizationSettings> {
   // finite, as earlier versions left them: whatever they say they have localized does not count.
   Json summarized(const LocalizationSettings& /*settings*/, const fs::path& folder) const override {
     Json summary = read_summary(folder);
-    SC_CHECK(summary.value("final_loss", Json()).is_number(), "{}: its predictions are not finite",
+    SC_CHECK(summary.value("final_loss", Json()).is_number(), "{}: its predictions are not finite; without its folder `sweep run` makes it again",
              (folder / kSummary).string());
     for (const char* name : {"layers", "localization_distances", "unbroken_distances"}) {
       summary.erase(name);

@@ -158,6 +158,12 @@ TEST(SweepPlan, CellsThatMakeNoSenseAreNamedAllOfThem) {
   EXPECT_EQ(refusal({"norm=none,group"}, {"groups=4"}), "");
   EXPECT_EQ(refusal({"norm=none,instance"}, {"groups=4"}),
             "--groups 4: has no effect without --norm group or group_population");
+  EXPECT_EQ(refusal({"probe_width=16"}, {"probes=none"}),
+            "--probe-width 16: has no effect without --probes all or last");
+  EXPECT_EQ(refusal({"probe-lr=1e-3,1e-2"}, {"probes=last"}), "");
+  // Of many, some.
+  EXPECT_TRUE(refusal({"seed=0..19", "norm=group,none"}, {"groups=5"})
+                  .ends_with("norm=group) and 12 more)"));
 }
 
 TEST(SweepPlan, WhatMakesNoSenseIsRefusedInWords) {
@@ -220,6 +226,11 @@ TEST(SweepPlan, APresetOfOnesOwn) {
             "--over depth 1: expected a whole number from 2 to 1000");
   EXPECT_EQ(refusal(R"({"program": "overlap", "over": ["seed=0"], "device": "cpu"})"),
             "device is not for a sweep to set");
+  EXPECT_EQ(refusal(R"({"program": "localization", "over": ["seed=0"],
+                        "for_norm": {"none": {"threads": 1}}})"),
+            "threads is not for a sweep to set");
+  EXPECT_EQ(refusal(R"({"program": "fly", "over": ["seed=0"]})"),
+            "--program fly: expected localization, overlap or diffusion");
   EXPECT_EQ(refusal(R"({"program": "overlap", "over": ["seed=0"], "lenght": 3})"),
             "there is no setting lenght");
   EXPECT_EQ(refusal(R"({"program": "overlap", "over": ["seed=0"], "choose": "best"})"),
@@ -227,13 +238,19 @@ TEST(SweepPlan, APresetOfOnesOwn) {
 }
 
 TEST(SweepChoice, AxesMeasuresAndWhichWay) {
-  const Choice choice = parse_choice("learning-rate=max:a,min:b.c", {"seed", "learning_rate"});
+  const auto program = swept_program("localization", false);
+  const auto choice_of = [&](const std::string& text, const std::vector<std::string>& axes) {
+    return parse_choice(*program, text, axes);
+  };
+  const Choice choice = choice_of("learning-rate=max:a,min:b.c", {"seed", "learning_rate"});
   EXPECT_EQ(choice.axis, "learning_rate");
+  EXPECT_EQ(choice.text, "learning_rate=max:a,min:b.c");
+  EXPECT_EQ(choice_of("lr=max:a", {"learning_rate"}).text, "learning_rate=max:a");
   ASSERT_EQ(choice.by.size(), 2u);
   EXPECT_TRUE(choice.by[0].most && choice.by[0].name == "a");
   EXPECT_TRUE(!choice.by[1].most && choice.by[1].name == "b.c");
-  const auto refusal = [](const std::string& text) {
-    return usage_error([&] { parse_choice(text, {"seed", "depth"}); });
+  const auto refusal = [&](const std::string& text) {
+    return usage_error([&] { choice_of(text, {"seed", "depth"}); });
   };
   EXPECT_EQ(refusal("norm=max:x"), "--choose norm=max:x: the sweep is over seed, depth");
   for (const std::string text : {"seed=", "seed=x", "seed=max:", "seed=max:x,", "seed=most:x"}) {
@@ -374,18 +391,20 @@ TEST(DamagedPlan, EveryFieldIsCheckedInItsOwnWords) {
       {"/over", 3, R"("over" is 3, expected a list)"},
       {"/over/0", 3, R"("over" is 3, expected a text)"},
       {"/over/0", "depth", R"(cell 0: has no "depth")"},
+      {"/over/0", "seed", R"("over" names seed twice)"},
+      {"/settings/threads", 1, "cell 0: threads: is not for a sweep to set"},
       {"/choose", "depth=max:x",
        R"(--choose depth=max:x: the sweep is over groups, learning_rate, seed)"},
       {"/cells", Json::array(), R"("cells" is an empty list, expected at least one cell)"},
       {"/cells", nullptr, R"("cells" is null, expected a list)"},
       {"/cells", 3, R"("cells" is 3, expected a list)"},
       {"/settings", 3, R"("settings" is 3, expected an object)"},
-      {"/settings/depth", 1, "cell 0: plan.json: depth 1: expected a whole number from 2 to 1000"},
+      {"/settings/depth", 1, "cell 0: --depth 1: expected a whole number from 2 to 1000"},
       {"/preset", nullptr, R"("preset" is null, expected a text)"},
       {"/cells/1", 7, "cell 1 is 7, expected an object"},
       {"/cells/1/settings", 7, R"(cell 1: "settings" is 7, expected an object)"},
       {"/cells/1/settings/groups", nullptr,
-       "cell 1: plan.json: groups null: expected a whole number from 1 to 16384"},
+       "cell 1: --groups null: expected a whole number from 1 to 16384"},
       {"/cells/0/settings/groups", 5, "cell 0: --groups 5: expected a divisor of --channels 32"},
       {"/cells/1/id", whole["cells"][0]["id"],
        "cell 1: there are two of the id \"groups=1,learning_rate=0.001,seed=0\""},

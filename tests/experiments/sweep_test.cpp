@@ -518,7 +518,15 @@ TEST_F(SweepCommandLine, BadInputIsOneLine) {
                       out_, plan["settings"]["iterations"].dump()));
   refused("collect --choose seed=most:x", 2,
           "--choose seed=most:x: expected AXIS=max:MEASURE,min:MEASURE,...");
-  refused("collect --output x --csv x", 2, "--csv x: is that of --output, too");
+  refused("collect --output x --csv ./x", 2, "--csv ./x: is that of --output, too");
+  const std::string written = content_of(out_ + "/plan.json");
+  for (const char* flag : {"--output", "--csv"}) {
+    refused(fmt::format("collect {} {}/plan.json", flag, out_), 2,
+            fmt::format("{} {}/plan.json: is a file of the run or sweep in that folder", flag, out_));
+  }
+  EXPECT_EQ(content_of(out_ + "/plan.json"), written);
+  refused("status --program overlap", 2,
+          "--out: names the sweep, where neither --program nor --preset has an effect");
 }
 
 }  // namespace

@@ -71,6 +71,14 @@ TEST_F(TrainingNotice, ALossOfAnyMagnitudeIsAFewDigits) {
             std::string::npos);
 }
 
+// As a state keeps the slope that there is none of.
+TEST_F(TrainingNotice, WithoutAnInteriorNoSlopeIsAskedFor) {
+  settings_.length = 33;
+  EXPECT_EQ(of(0.02, 0), "");
+  settings_.length = 34;
+  EXPECT_NE(of(0.02, 0), "");
+}
+
 TEST_F(TrainingNotice, EveryShapeOfFailureIsTold) {
   for (const char* norm : {"instance", "group", "group_population", "layer", "batch"}) {
     settings_.norm = norm;

@@ -105,7 +105,28 @@ class PlotSweepTest(FigureTest):
         out, summary = self.plots("--x", "depth", "--y", "slope")
         self.assertEqual([(point["depth"], point["cells"]) for point in summary["points"]],
                          [(12, 2), (16, 8)])
-        self.assertIn("2 to 8 cells each", out[0])
+        self.assertIn("2 to 8 cells each. It is not defined in 6 more.", out[0])
+        self.sweep(measures=measures, planned=24, finished=16)
+        out, _ = self.plots("--x", "depth", "--y", "slope")
+        self.assertTrue(out[0].endswith(" Of 24 cells 8 are not finished."), out[0])
+
+    def test_ticks_tell_values_apart_and_have_room(self):
+        def ticks_of(values, measure=lambda value: value):
+            self.sweep({"x": values}, lambda cell: {"slope": measure(cell["x"])})
+            _, summary = self.plots("--x", "x", "--y", "slope")
+            with style.looks():
+                figure = plot_sweep.draw(summary["points"], "x", "slope", None, "words")
+                self.assert_texts_apart(figure)
+                return [[tick.get_text() for tick in axis.get_ticklabels()]
+                        for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis)]
+
+        self.assertEqual(ticks_of([1000000, 1000001, 1000002])[0], ["1000000", "1000001", "1000002"])
+        self.assertEqual(ticks_of([10, 11, 12, 200])[0], ["10", "20", "50", "100", "200"])
+        ticks_of([0, 10, 100, 1000])
+        for near in (1e5, 1e-14):
+            texts = ticks_of([1, 2], lambda x: near * (1 + 1e-9 * x))[1]
+            self.assertGreater(len(set(texts)), 1)
+            self.assertEqual(len(set(texts)), len(texts))
 
     def test_where_a_sweep_chooses_only_the_best_count(self):
         make_sweep(self.folder / "sweep", "groups", {1: (0.1, 0.2), 4: (0.5, 0.6)})
@@ -115,7 +136,7 @@ class PlotSweepTest(FigureTest):
         file.write_text(json.dumps({**results, "choose": "learning_rate=max:interior_slope"}))
         out, summary = self.plots("--x", "groups", "--y", "interior_slope")
         self.assertEqual(out[0], "interior_slope by groups: mean and range over seed, 2 cells each, of "
-                         "the best learning_rate alone.")
+                         "the best learning_rate alone. Of 8 cells 4 are not finished.")
         self.assertAlmostEqual(summary["points"][0]["mean"], 0.15)
 
     def test_text_lies_within_the_page_and_apart(self):
@@ -123,7 +144,9 @@ class PlotSweepTest(FigureTest):
         for over, x, by, title in (
                 (OVER, "depth", "norm", None), (OVER, "norm", None, "A title"),
                 ({"norm": norms, "seed": [0, 1]}, "norm", None, None),
-                ({"norm": norms, "seed": list(range(50))}, "seed", "norm", "Many lines")):
+                ({"norm": norms, "seed": list(range(50))}, "seed", "norm", "Many lines"),
+                ({"norm": norms[:2], "multipliers": ["1,2,4,8,16,32", "1,4,8,4,2,1"]}, "norm",
+                 "multipliers", None)):
             cells, *_ = plot_sweep.load(self.sweep(over, lambda cell: {"slope": 0.5}))
             points = plot_sweep.points_of(cells, x, "slope", by)
             with self.subTest(x=x, by=by), style.looks():
@@ -169,6 +192,9 @@ class PlotSweepTest(FigureTest):
         self.refuses(2, "--y depth: expected one of slope, loss", sweep, "--x", "norm", "--y", "depth")
         self.refuses(2, "--by norm: expected one of depth, seed", sweep, "--x", "norm", "--y", "slope",
                      "--by", "norm")
+        (sweep / "plan.json").touch()
+        self.refuses(2, "plan.json: is a file of the run or sweep in that folder", sweep, "--x", "norm",
+                     "--y", "slope", "--summary", sweep / "plan.json")
         self.refuses(1, "loss is not defined in any cell", sweep, "--x", "norm", "--y", "loss")
         asked = (sweep, "--x", "norm", "--y", "slope")
         file = sweep / "results.json"
