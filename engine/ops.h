@@ -105,7 +105,8 @@ Var reshape(const Var& x, Shape shape);
 Var windows(const Var& x, std::int64_t count, std::int64_t length, std::int64_t stride);
 
 // Mean squared error over all elements, one number; a target of one sequence serves the whole
-// batch. Weights, of a sequence too, multiply the squares.
+// batch: its elements repeat in those of y, whatever the shapes. Weights, of a sequence too,
+// multiply the squares.
 Var mse(const Var& y, const Tensor& target, const Tensor& weights = {});
 // The same of each y[i], [sets, ...] -> [sets].
 Var mse_of_each(const Var& y, const Tensor& target);

@@ -99,6 +99,15 @@ ParameterList::Flat ParameterList::flatten() {
   return flat;
 }
 
+bool ParameterList::lies_in(const Flat& flat) const {
+  return flat.values.size() == size() &&
+         (parameters_.empty() || parameters_.front().value.same_memory(flat.values));
+}
+
+void ParameterList::zero_grad() {
+  for (Parameter& parameter : parameters_) parameter.grad.fill(0);
+}
+
 void ParameterList::save(TensorMap& tensors) const {
   for (const Parameter& p : parameters_) tensors[p.name] = rearranged(p.value.to_host(), p.layout);
   for (const Constant& c : constants_) tensors[c.name] = c.value.to_host();

@@ -77,6 +77,11 @@ class ParameterList {
     Tensor grads;
   };
   Flat flatten();
+  // Whether that is where all of them lie.
+  bool lies_in(const Flat& flat) const;
+
+  // Gradients of 0: backward() overwrites those of the parameters that it comes to, alone.
+  void zero_grad();
 
   // All tensors by name, in PyTorch's layouts.
   void save(TensorMap& tensors) const;

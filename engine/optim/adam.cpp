@@ -33,6 +33,10 @@ void Adam::step(const Tensor& loss) {
   });
 }
 
+bool Adam::moves_all_of(const ParameterList& list) const {
+  return list.lies_in(flat_);
+}
+
 void Adam::save(TensorMap& tensors, const std::string& prefix) const {
   tensors[prefix + ".m"] = m_.to_host();
   tensors[prefix + ".v"] = v_.to_host();

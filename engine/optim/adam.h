@@ -39,6 +39,9 @@ class Adam {
   // Where the device keeps whether training has halted, for what must stop with it.
   const std::int64_t* halted_flag() const { return &state_.data()->halted; }
 
+  // Whether all parameters of the list are this one's to move: none was added since.
+  bool moves_all_of(const ParameterList& list) const;
+
   // State for exact resume: PREFIX.m, PREFIX.v (flat) and PREFIX.steps, `least` to `most` of them.
   void save(TensorMap& tensors, const std::string& prefix) const;
   void load(const TensorMap& tensors, const std::string& source, const std::string& prefix,

@@ -1,5 +1,7 @@
 #include "engine/optim/adam.h"
 
+#include <cmath>
+
 #include "engine/python/binding.h"
 
 namespace sidechannel::python {
@@ -19,7 +21,10 @@ AdamRule rule(double learning_rate, const std::string& schedule, std::int64_t wa
   const auto kind = one_of<LearningRate::Schedule>(
       "schedule", schedule,
       {{"constant", LearningRate::Schedule::kConstant}, {"tail", LearningRate::Schedule::kTail}});
-  require(learning_rate > 0, fmt::format("learning_rate {}: expected more than 0", learning_rate));
+  require(learning_rate > 0 && std::isfinite(learning_rate),
+          fmt::format("learning_rate {}: expected a number of more than 0", learning_rate));
+  require(epsilon >= 0 && std::isfinite(epsilon),
+          fmt::format("epsilon {}: expected a number of at least 0", epsilon));
   require(warmup >= 0, fmt::format("warmup {}: expected 0 steps or more", warmup));
   require(kind == LearningRate::Schedule::kConstant || steps >= 1,
           fmt::format("steps {}: expected those of the whole training, for schedule tail", steps));
@@ -30,6 +35,8 @@ AdamRule rule(double learning_rate, const std::string& schedule, std::int64_t wa
 }
 
 void step(PyAdam& self, const PyVar* loss) {
+  SC_CHECK(self.adam.moves_all_of(*self.list),
+           "adam: the parameters were added to since it was made; make another");
   if (loss == nullptr) return compute(self.list->device(), [&] { self.adam.step(); });
   check_together("adam", *self.list, *loss);
   compute(self.list->device(), [&] { self.adam.step(loss->var.value()); });

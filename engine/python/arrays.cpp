@@ -82,10 +82,24 @@ std::span<const std::int64_t> dims_of(const A& array) {
 // --- In
 // -------------------------------------------------------------------------------------------
 
+// PyTorch's own words for it begin with version 2.
+void refuse_gradient(const char* what, nb::handle object) {
+  if (!nb::hasattr(object, "requires_grad") || !nb::cast<bool>(object.attr("requires_grad")))
+    return;
+  throw nb::type_error(
+      fmt::format("{}: a tensor that asks for a gradient is not shared; give its detach()", what)
+          .c_str());
+}
+
 [[noreturn]] void refuse(const char* what, nb::handle object) {
-  if (nb::hasattr(object, "requires_grad") && nb::cast<bool>(object.attr("requires_grad"))) {
+  refuse_gradient(what, object);
+  if (nb::ndarray_check(object)) {
+    const std::string of = nb::hasattr(object, "dtype")
+                               ? fmt::format(", got {}", nb::str(object.attr("dtype")).c_str())
+                               : std::string();
     throw nb::type_error(
-        fmt::format("{}: a tensor that asks for a gradient is not shared; give its detach()", what)
+        fmt::format("{}: expected an array of numbers in this machine's memory and byte order{}",
+                    what, of)
             .c_str());
   }
   const std::string type = nb::cast<std::string>(nb::handle(object.type()).attr("__name__"));
@@ -180,6 +194,7 @@ Tensor tensor_of(nb::handle array, const Wanted& wanted) {
             .c_str());
   }
   if (!nb::ndarray_check(array)) refuse(wanted.what, array);
+  refuse_gradient(wanted.what, array);
   const nb::object given = given_for(array, wanted.device);
   WritableArray writable;
   if (nb::try_cast(given, writable, false)) return tensor_from(std::move(writable), wanted);
@@ -192,11 +207,7 @@ Tensor tensor_of(nb::handle array, const Wanted& wanted) {
 
 Tensor copy_of(const Tensor& tensor, const Device& device) {
   if (same_place(tensor.device(), device)) {
-    return compute(device, [&] {
-      const Tensor copy(device, tensor.dtype(), tensor.shape());
-      copy.copy_from(on_device(tensor, device));
-      return copy;
-    });
+    return copy_of_found(device, [&] { return tensor; });
   }
   const HostArray host = wait_for(tensor.device(), [&] { return tensor.to_host(); });
   return compute(device, [&] { return Tensor::from(device, host); });
@@ -241,6 +252,13 @@ nb::object numpy_from(HostArray array) {
   const nb::capsule owner(kept.get(), [](void* p) noexcept { delete static_cast<HostArray*>(p); });
   static_cast<void>(kept.release());
   return numpy_over(held.bytes.data(), held.dtype, held.shape, owner);
+}
+
+void check_replaceable(const std::filesystem::path& path) {
+  std::error_code unknown;
+  SC_CHECK(
+      !std::filesystem::exists(path, unknown) || std::filesystem::is_regular_file(path, unknown),
+      "cannot write {}: is no file", path.string());
 }
 
 void check_shares(const Tensor& tensor) {

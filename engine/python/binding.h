@@ -58,6 +58,20 @@ void bind_leak(nb::module_& m);
 // --- Calls into the engine
 // ------------------------------------------------------------------------
 
+// While one lives other threads may run Python. In an interpreter that is ending, its end waits for
+// ever: to go back into Python would end the process, and before that what its main thread has to
+// do.
+class WithoutGil {
+ public:
+  WithoutGil() : state_(PyEval_SaveThread()) {}
+  ~WithoutGil();
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
 // While one lives the engine may be called, for what lies on `device`, by one thread at a time. On
 // the CPU that is without the GIL. On a GPU operations are launched and return, so they keep it,
 // and other threads give no memory back meanwhile; what waits for the GPU does so without it.
@@ -67,7 +81,7 @@ class Entry {
   explicit Entry(const Device& device, Waits waits = Waits::kNo);
 
  private:
-  std::optional<nb::gil_scoped_release> released_;  // until the lock is given back
+  std::optional<WithoutGil> released_;  // until the lock is given back
   std::unique_lock<std::recursive_mutex> alone_;
 };
 
@@ -157,6 +171,16 @@ Tensor tensor_of(nb::handle array, const Wanted& wanted);
 Tensor on_device(const Tensor& tensor, const Device& device);
 // With memory of its own, there.
 Tensor copy_of(const Tensor& tensor, const Device& device);
+// The same of what f() finds on the device, while nobody else works there.
+template <class F>
+Tensor copy_of_found(const Device& device, const F& f) {
+  return compute(device, [&] {
+    const Tensor found = f();
+    const Tensor copy(device, found.dtype(), found.shape());
+    copy.copy_from(on_device(found, device));
+    return copy;
+  });
+}
 
 // Where its elements are.
 const void* memory_of(const Tensor& tensor);
@@ -172,6 +196,9 @@ nb::object dlpack_over(const Tensor& tensor, nb::handle owner);
 void check_shares(const Tensor& tensor);
 // The elements of an array of NumPy's or anybody's in host memory, of a type that files have.
 HostArray host_array_from(const std::string& what, nb::handle array);
+
+// Error for a name under which there is something else than a file: a device, a folder.
+void check_replaceable(const std::filesystem::path& path);
 
 // As the json module reads it.
 nb::object python_from(const Json& json);

@@ -1,5 +1,9 @@
+#include <unistd.h>
+
 #include <array>
+#include <chrono>
 #include <cstddef>
+#include <thread>
 
 #include "engine/python/binding.h"
 
@@ -15,12 +19,38 @@ std::recursive_mutex& mutex_of(const Device& device) {
   return mutexes[address / alignof(std::max_align_t) % mutexes.size()];
 }
 
+// Where Python is ending, stays, but in the thread that ends it.
+void stay_at_the_end() {
+#if PY_VERSION_HEX >= 0x030D0000
+  const auto is_ending = [] { return Py_IsFinalizing() != 0; };
+#else
+  const auto is_ending = [] { return _Py_IsFinalizing() != 0; };
+#endif
+  const auto is_main = [] { return ::gettid() == ::getpid(); };
+  while (is_ending() && !is_main()) {
+    std::this_thread::sleep_for(std::chrono::hours(1));
+  }
+}
+
+// What makes an equal one.
+std::string named(const Device& device) {
+  return device.is_cuda()
+             ? fmt::format("Device(\"{}\", precision=\"{}\")", device.name(),
+                           sidechannel::name_of(device.cuda_queue().precision()))
+             : fmt::format("Device(\"cpu\", threads={})", device.cpu_queue().threads());
+}
+
 Device opened(const std::string& name, int threads, const std::string& precision) {
   require(threads >= 0, fmt::format("threads {}: expected 0, for every core, or more", threads));
   return Device::from_name(name, threads, precision_from(precision));
 }
 
 }  // namespace
+
+WithoutGil::~WithoutGil() {
+  stay_at_the_end();
+  PyEval_RestoreThread(state_);
+}
 
 Entry::Entry(const Device& device, Waits waits) : alone_(mutex_of(device), std::defer_lock) {
   const bool launches = device.is_cuda() && waits == Waits::kNo;
@@ -32,9 +62,10 @@ Entry::Entry(const Device& device, Waits waits) : alone_(mutex_of(device), std::
 
 void SignalCheck::operator()() {
   if (!due()) return;
+  stay_at_the_end();
   const nb::gil_scoped_acquire python;
   if (PyErr_CheckSignals() != 0) throw nb::python_error();
-  const nb::gil_scoped_release others;
+  const WithoutGil others;
   next_ = Clock::now() + std::chrono::milliseconds(50);
 }
 
@@ -77,17 +108,13 @@ is not, it is the CPU with all of its cores.)")
           "synchronize", [](const Device& self) { wait_for(self, [&] { self.synchronize(); }); },
           "Waits for every operation so far. What went wrong in one shows here, or where numbers "
           "come back.")
-      .def("__eq__", [](const Device& self, const Device& other) { return self == other; })
-      .def("__hash__",
-           [](const Device& self) {
-             return self.is_cuda() ? reinterpret_cast<std::uintptr_t>(&self.cuda_queue())
-                                   : reinterpret_cast<std::uintptr_t>(&self.cpu_queue());
-           })
-      .def("__repr__", [](const Device& self) {
-        return self.is_cuda()
-                   ? fmt::format("Device(\"{}\")", self.name())
-                   : fmt::format("Device(\"cpu\", threads={})", self.cpu_queue().threads());
-      });
+      .def(
+          "__eq__",
+          [](const Device& self, const Device& other) { return named(self) == named(other); },
+          nb::is_operator())
+      .def("__hash__", [](const Device& self) { return std::hash<std::string>()(named(self)); })
+      .def("__repr__", &named);
+  nb::implicitly_convertible<const char*, Device>();
 }
 
 }  // namespace sidechannel::python

@@ -26,6 +26,9 @@ nb::object called(const PyNetwork& self, const PyVar& x, bool hidden, const Comp
   return nb::make_tuple(y, layers);
 }
 
+// More of anything is a mistake, and would be found out by the memory.
+constexpr std::int64_t kMostLayers = 1000;
+
 nb::object call(const PyNetwork& self, const PyVar& x, const std::string& statistics, bool hidden) {
   const Statistics from = statistics_from(statistics);
   return called(self, x, hidden,
@@ -73,6 +76,7 @@ nb::object predict(const PyNetwork& self, nb::handle input, const std::string& s
 
 std::vector<std::pair<std::int64_t, std::int64_t>> field(const PyNetwork& self,
                                                          std::int64_t length) {
+  require(length >= 0, fmt::format("length {}: expected 0 or more", length));
   const ReceptiveField heard = self.network->receptive_field(length);
   std::vector<std::pair<std::int64_t, std::int64_t>> intervals;
   for (std::int64_t i = 0; i < heard.length(); ++i) {
@@ -120,6 +124,7 @@ nb::dict config_of_unet(const PyTemporalUnet& self) {
 // ----------------------------------------------------------------------------------------
 
 void save(const PyNetwork& self, const std::filesystem::path& path) {
+  check_replaceable(path);
   wait_for(self.device(), [&] { save_model(path, *self.network); });
 }
 
@@ -155,6 +160,8 @@ the same seed, to the bit.)")
              const std::string& norm, std::int64_t groups, std::int64_t samples_per_set,
              const std::string& padding, const std::string& biases, std::uint64_t seed,
              const Device* device, nb::object dtype) {
+            require(depth <= kMostLayers,
+                    fmt::format("depth {}: expected at most {}", depth, kMostLayers));
             LocalizerConfig config;
             config.depth = depth;
             config.channels = channels;
@@ -213,8 +220,15 @@ names of jannerm/diffuser.)")
           "transition"_a = 6, "dim"_a = 32, "multipliers"_a = std::vector<std::int64_t>{1, 4, 8},
           "kernel_size"_a = 5, "steps"_a = 256, nb::kw_only(), "norm"_a = "group", "groups"_a = 8,
           "samples_per_set"_a = 1, "seed"_a = 0, "device"_a = nb::none(), "dtype"_a = "f32")
+      .def(
+          "__call__",
+          [](const PyTemporalUnet& self, const PyVar& x, nb::handle steps,
+             const std::string& statistics) {
+            return nb::cast<PyVar>(call_unet(self, x, steps, statistics, false));
+          },
+          "x"_a, "steps"_a = nb::none(), nb::kw_only(), "statistics"_a = "training")
       .def("__call__", &call_unet, "x"_a, "steps"_a = nb::none(), nb::kw_only(),
-           "statistics"_a = "training", "hidden"_a = false,
+           "statistics"_a = "training", "hidden"_a,
            "`steps` [N], whole numbers from 0, as an array or a variable; at `step` without.")
       .def_prop_ro("config", &config_of_unet, "What it was made with.")
       .def_prop_rw(
@@ -245,14 +259,22 @@ std::unique_ptr<Network> copied(const Network& network, const Device& device, DT
 
 void bind_networks(nb::module_& m) {
   nb::class_<PyNetwork>(m, "Network", "A network of sequences: a Localizer or a TemporalUnet.")
-      .def("__call__", &call, "x"_a, nb::kw_only(), "statistics"_a = "training", "hidden"_a = false,
+      .def(
+          "__call__",
+          [](const PyNetwork& self, const PyVar& x, const std::string& statistics) {
+            return nb::cast<PyVar>(call(self, x, statistics, false));
+          },
+          "x"_a, nb::kw_only(), "statistics"_a = "training")
+      .def("__call__", &call, "x"_a, nb::kw_only(), "statistics"_a = "training", "hidden"_a,
            "x [N, L, channels_in] -> [N, L', C']. `statistics` of its norms: training (the "
            "batch's; running ones follow), minibatch (the batch's; nothing changes) or population "
            "(the running ones). With `hidden` a pair: the answer, and a list of what the layers "
            "give.")
       .def("predict", &predict, "x"_a, "statistics"_a = "minibatch",
            "Its answers to sequences [n, l, channels_in] (or [n, l] where that is 1) of any "
-           "numbers, as an array of NumPy's; nothing is recorded.")
+           "numbers, as an array of NumPy's; nothing is recorded. (A subclass's __call__ is not "
+           "asked.)",
+           nb::sig("def predict(self, x: object, statistics: str = 'minibatch') -> numpy.ndarray"))
       .def_prop_ro("parameters", &PyNetwork::parameters)
       .def_prop_ro("device", &PyNetwork::device, nb::rv_policy::copy)
       .def_prop_ro("dtype", [](const PyNetwork& self) { return text_of(self.list().dtype()); })
@@ -281,7 +303,10 @@ void bind_networks(nb::module_& m) {
         "norm"_a = "", "groups"_a = 0, "samples_per_set"_a = 1, "padding"_a = "zeros",
         "The network in a file that a program or save() wrote, or PyTorch with the same names: "
         "a Localizer, packed or not, or a TemporalUnet. `norm` and what follows are for a file of "
-        "PyTorch's, which does not say them.");
+        "PyTorch's, which does not say them.",
+        nb::sig("def load_model(path: str | os.PathLike, device: Device | None = None, *, "
+                "dtype: object = 'f32', norm: str = '', groups: int = 0, samples_per_set: int = 1, "
+                "padding: str = 'zeros') -> Network"));
 }
 
 }  // namespace sidechannel::python

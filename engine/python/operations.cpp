@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <iterator>
+
 #include "engine/ops.h"
 #include "engine/python/binding.h"
 
@@ -155,10 +158,31 @@ PyVar windows_of(const PyVar& x, std::int64_t count, std::int64_t length, std::i
 // --- Losses
 // ---------------------------------------------------------------------------------------
 
+// The engine lets numbers repeat whatever the shapes; here a mistake would be no error. `part` is
+// the last axes of y, or all of them; axes of one aside.
+void check_end_of(const PyVar& y, const char* what, const Tensor& part) {
+  const auto squeezed = [](const Shape& shape) {
+    std::vector<std::int64_t> dims;
+    std::ranges::copy_if(shape, std::back_inserter(dims),
+                         [](std::int64_t dim) { return dim != 1; });
+    return dims;
+  };
+  static_cast<void>(y.var.tape());  // or its Error
+  const std::vector<std::int64_t> end = squeezed(part.shape());
+  const std::vector<std::int64_t> dims = squeezed(y.var.shape());
+  SC_CHECK(end.size() <= dims.size() && std::equal(end.rbegin(), end.rend(), dims.rbegin()),
+           "mse: {} of {}, expected the shape of the prediction, {}, or of its last axes", what,
+           part.shape().str(), y.var.shape().str());
+}
+
 PyVar mse_of(const PyVar& y, nb::handle target, nb::handle weights) {
   const Tensor wanted = tensor_of(target, wanted_by("mse", y));
+  check_end_of(y, "a target", wanted);
   Tensor weighted;
-  if (!weights.is_none()) weighted = tensor_of(weights, wanted_by("mse", y));
+  if (!weights.is_none()) {
+    weighted = tensor_of(weights, wanted_by("mse", y));
+    check_end_of(y, "weights", weighted);
+  }
   return operation("mse", {&y}, [&] { return mse(y.var, wanted, weighted); });
 }
 
@@ -212,7 +236,8 @@ void bind_operations(nb::module_& m) {
         "Samples mixed with weights of their own, of one to three terms (w [N], x [N, L, C]): the "
         "sum of w[n] x[n, l, c]; held[n, l, c] wherever where[l, c] is not 0.");
   m.def("gather", &gather_of, "x"_a, "index"_a,
-        "Rows of a table, x [rows, ...], index [N] of whole numbers -> [N, ...].");
+        "Rows of a table, x [rows, ...], index [N] of whole numbers -> [N, ...]. What lies beyond "
+        "the table takes its nearest row.");
   m.def("gather_windows", &gather_windows_of, "x"_a, "index"_a, "length"_a,
         "Windows into sequences: x [sequences, L, C] -> [N, length, C]. With S = L - length + 1, "
         "window i begins at position i % S of sequence i / S.");
@@ -220,11 +245,14 @@ void bind_operations(nb::module_& m) {
   m.def("windows", &windows_of, "x"_a, "count"_a, "length"_a, "stride"_a,
         "Windows into sequences, `stride` apart: x [N, (count - 1) stride + length] -> "
         "[N count, length].");
-  m.def("mse", &mse_of, "y"_a, "target"_a, "weights"_a = nb::none(),
-        "Mean squared error over all elements, one number; a target of one sequence serves the "
-        "whole batch. Weights, of a sequence too, multiply the squares.");
-  m.def("mse_of_each", &mse_of_each_of, "y"_a, "target"_a,
-        "The same of each y[i], [sets, ...] -> [sets].");
+  m.def(
+      "mse", &mse_of, "y"_a, "target"_a, "weights"_a = nb::none(),
+      "Mean squared error over all elements, one number. The target has y's shape, or that of its "
+      "last axes (axes of one aside), as [L] for y [N, L, 1], and then serves all of the batch. "
+      "Weights, likewise, multiply the squares.");
+  m.def(
+      "mse_of_each", &mse_of_each_of, "y"_a, "target"_a,
+      "The same of each y[i], [sets, ...] -> [sets], which is flat here: a target repeats in it.");
 }
 
 }  // namespace sidechannel::python

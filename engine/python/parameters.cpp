@@ -74,6 +74,9 @@ void take(const PyParameters& self, const TensorMap& tensors, const std::string&
 void load_state_dict(const PyParameters& self, const nb::dict& state) {
   TensorMap tensors;
   for (const auto& [key, value] : state) {
+    if (!nb::isinstance<nb::str>(key)) {
+      throw nb::type_error("load_state_dict: expected names of tensors for keys");
+    }
     const auto name = nb::cast<std::string>(key);
     tensors[name] = host_array_from("load_state_dict: " + name, value);
   }
@@ -84,14 +87,15 @@ void save(const PyParameters& self, const std::filesystem::path& path) {
   SafetensorsFile file;
   file.tensors = tensors_of(self);
   file.metadata = {{"format", "pt"}};
-  const nb::gil_scoped_release others;
+  const WithoutGil others;
+  check_replaceable(path);
   write_safetensors(path, file);
 }
 
 void load(const PyParameters& self, const std::filesystem::path& path) {
   SafetensorsFile file;
   {
-    const nb::gil_scoped_release others;
+    const WithoutGil others;
     file = read_safetensors(path);
   }
   take(self, file.tensors, path.string());
@@ -150,8 +154,16 @@ order in which parameters are added. In state dicts and files tensors have PyTor
       .def("__getitem__", &get, "name"_a)
       .def("__contains__", [](const PyParameters& self,
                               const std::string& name) { return find(self, name) != nullptr; })
+      .def(
+          "zero_grad",
+          [](const PyParameters& self) {
+            compute(self.list->device(), [&] { self.list->zero_grad(); });
+          },
+          "Sets all gradients to 0. backward() overwrites those of the parameters that its output "
+          "depends on, and leaves the others as they are: for steps that leave some out.")
       .def("state_dict", &state_dict,
-           "Arrays of NumPy's by name, running statistics too: copies, as PyTorch has them.")
+           "Arrays of NumPy's by name, running statistics too: copies, as PyTorch has them.",
+           nb::sig("def state_dict(self) -> dict[str, numpy.ndarray]"))
       .def("load_state_dict", &load_state_dict, "state"_a,
            "Takes what state_dict() gives, or a PyTorch module's. Error where a tensor is missing, "
            "too many, of another shape or type, or not finite; then nothing is taken.")

@@ -118,15 +118,14 @@ void backward(const PyTape& self, const PyVar& output, nb::handle cotangent, boo
 }
 
 Tensor gradient(const PyTape& self, const PyVar& leaf) {
-  const Tensor found = self.tape->gradient(leaf.var);
-  return copy_of(found, found.device());
+  return copy_of_found(self.tape->device(), [&] { return self.tape->gradient(leaf.var); });
 }
 
 // --- Variables
 // ------------------------------------------------------------------------------------
 
 Tensor value_of(const PyVar& self) {
-  return copy_of(self.var.value(), self.device());
+  return copy_of_found(self.device(), [&] { return self.var.value(); });
 }
 
 nb::object numpy_of(const PyVar& self) {
@@ -193,7 +192,8 @@ so that numpy(), value and item() are copies.)")
           "Whether backward() computes a gradient for it.")
       .def_prop_ro("tape", [](const PyVar& self) { return PyTape{self.tape}; })
       .def_prop_ro("value", &value_of, "A Tensor with a copy of the numbers, on the device.")
-      .def("numpy", &numpy_of, "An array of NumPy's with a copy of the numbers.")
+      .def("numpy", &numpy_of, "An array of NumPy's with a copy of the numbers.",
+           nb::sig("def numpy(self) -> numpy.ndarray"))
       .def("__array__", &array_of, "dtype"_a = nb::none(), "copy"_a = nb::none())
       .def("item", &item_of, "The only element of a variable of size one.")
       .def("__float__", &item_of)
@@ -210,7 +210,9 @@ so that numpy(), value and item() are copies.)")
             return operation("add", {&a, &b}, [&] { return add(a.var, b.var); });
           },
           nb::is_operator())
-      .def("__repr__", &words_of);
+      .def("__repr__", &words_of)
+      // Or NumPy would take it for an array: array + variable, the other way round, is an error.
+      .attr("__array_ufunc__") = nb::none();
 }
 
 }  // namespace
@@ -284,6 +286,10 @@ recorded (networks, parameters, arrays) lives until reset(), too.)")
             return Switched(self, &Tape::holds_parameters, &Tape::set_holds_parameters, true);
           },
           "with tape.hold_parameters(): parameters come onto the tape as constants.")
+      .def(
+          "__eq__", [](const PyTape& self, const PyTape& other) { return self.tape == other.tape; },
+          nb::is_operator())
+      .def("__hash__", [](const PyTape& self) { return std::hash<const void*>()(self.tape.get()); })
       .def("__repr__", [](const PyTape& self) {
         return fmt::format("Tape({}, {})", self.tape->device().name(), text_of(self.tape->dtype()));
       });

@@ -1,5 +1,6 @@
 // Section 3.1's training, step by step: the program `localization train` without its folder.
 
+#include <algorithm>
 #include <cmath>
 
 #include "engine/python/network.h"
@@ -16,10 +17,21 @@ using namespace experiments;
 LocalizationSettings resolved(const std::string& preset, const nb::kwargs& given) {
   RunFlags flags;
   flags.preset = preset;
-  flags.given = json_from(given, "settings");
-  for (const char* name : {"device", "threads", "precision", "checkpoint_every", "stop_after"}) {
-    require(!flags.given.contains(name),
-            fmt::format("{}: no setting of a training in Python (give a Device)", name));
+  const Json named = json_from(given, "settings");
+  const std::vector<Setting>& all = all_settings<LocalizationSettings>();
+  std::vector<std::string> names;
+  for (const Setting& setting : all) names.emplace_back(setting.name);
+  for (const auto& [name, value] : named.items()) {
+    const auto found = std::ranges::find_if(all, [&](const Setting& setting) {
+      const std::vector<std::string> flags_of_it = flags_of(setting);
+      return std::ranges::find(flags_of_it, flag_of(name)) != flags_of_it.end();
+    });
+    require(found != all.end(),
+            fmt::format("{}: there is no such setting{}", shown(name), suggestion(name, names)));
+    const bool of_programs = found->how || found->name == std::string("precision");
+    require(!of_programs,
+            fmt::format("{}: no setting of a training in Python (give a Device)", found->name));
+    flags.given[found->name] = value;
   }
   return resolve<LocalizationSettings>(flags);
 }
@@ -46,6 +58,9 @@ class PyTraining {
   // behind the step that led to it.
   void run(std::optional<std::int64_t> steps, nb::handle callback) {
     SC_CHECK(!running_, "training: is running already");
+    if (!callback.is_none() && PyCallable_Check(callback.ptr()) == 0) {
+      throw nb::type_error("callback: expected something that can be called");
+    }
     require(!steps || (*steps >= 0 && *steps <= total() - done_),
             fmt::format("steps {}: expected 0 to the {} that are left", steps.value_or(0),
                         total() - done_));
@@ -137,7 +152,7 @@ written.)")
            "So many steps, or all that are left. After every log_every steps and the last, "
            "callback(done, line) is given what metrics.jsonl would hold. Ctrl-C, and what a "
            "callback raises, end it between two steps: run() goes on from there.")
-      .def_prop_ro("network", &PyTraining::network,
+      .def_prop_ro("network", &PyTraining::network, nb::sig("def network(self) -> Network"),
                    "The network that is trained, with the weights of the last step.")
       .def_prop_ro("settings",
                    [](const PyTraining& self) { return python_from(to_json(self.settings())); })

@@ -94,7 +94,9 @@ def reading(points, x, y, by, rest, chosen, undefined=0, unfinished=(0, 0)):
         f"{f', of the best {chosen} alone' if chosen else ''}."
     if undefined:
         text += f" It is not defined in {undefined} more."
-    return text + (f" Of {unfinished[0]} cells {unfinished[1]} are not finished." if unfinished[1] else "")
+    if unfinished[1]:
+        text += f" Of {unfinished[0]} cells {unfinished[1]} are not finished."
+    return text
 
 
 # --- The picture ----------------------------------------------------------------------------------

@@ -166,7 +166,10 @@ int collect_results(const Arguments& arguments) {
   require(json != "-", "--output -: expected the name of a file; for standard output, --json");
   require_apart("--output", json, {});
   require_apart("--csv", csv == "-" ? "" : csv, {});
-  require(json.empty() || csv.empty() || fs::weakly_canonical(json) != fs::weakly_canonical(csv),
+  const auto place = [](const std::string& name) {
+    return fs::weakly_canonical(fs::absolute(name));
+  };
+  require(json.empty() || csv.empty() || place(json) != place(csv),
           fmt::format("--csv {}: is that of --output, too", csv));
   require(csv != "-" || !answers_in_json, "--json: standard output is that of --csv -");
   std::string where = fmt::format("{}{}{}", json, json.empty() || csv.empty() ? "" : ", ", csv);

@@ -163,7 +163,7 @@ TEST(SweepPlan, CellsThatMakeNoSenseAreNamedAllOfThem) {
   EXPECT_EQ(refusal({"probe-lr=1e-3,1e-2"}, {"probes=last"}), "");
   // Of many, some.
   EXPECT_TRUE(refusal({"seed=0..19", "norm=group,none"}, {"groups=5"})
-                  .ends_with("norm=group) and 12 more)"));
+                  .ends_with("norm=group and 12 more)"));
 }
 
 TEST(SweepPlan, WhatMakesNoSenseIsRefusedInWords) {

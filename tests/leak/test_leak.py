@@ -382,6 +382,14 @@ class Whole(LeakTest):
         self.assertEqual((report["receptive_field"]["left"], report["frozen"]), ([2], NOTHING))
         self.assertEqual((report["layers"][0]["kind"], report.leaks), ("Whiten", True))
 
+    def test_a_norm_that_is_named_and_computes_elsewhere_is_refused(self):
+        class Extension(GlobalLayerNorm):
+            def forward(self, x):
+                return torch.from_numpy(x.detach().numpy() - x.detach().numpy().mean())
+        net, x = nn.Sequential(nn.Conv1d(2, 2, 3), Extension(2)), noise(1, 2, 16)
+        with self.assertRaisesRegex(ValueError, "Extension takes its statistics where they are not seen"):
+            measure(net.double(), x, norms=[Extension])
+
     def test_statistics_that_are_changed_in_place(self):
         class InPlaceNorm(nn.Module):
             def forward(self, x):

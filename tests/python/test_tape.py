@@ -1,6 +1,7 @@
 """Variables: how long they are valid, and the gradients of every operation against differences."""
 
 import gc
+import os
 import unittest
 
 from support import Case, noise, np, sc
@@ -81,6 +82,72 @@ class Stale(Case):
             self.tape.backward(sc.relu(self.x))
         with self.assertRaisesRegex(sc.Error, "needs a cotangent of that shape"):
             self.tape.backward(sc.relu(self.x), np.ones(3, dtype=np.float32))
+
+
+class Silence(Case):
+    """What would go wrong without a word."""
+
+    def test_an_array_is_no_variable(self):
+        x = sc.Tape(dtype="f64").leaf(np.ones(3))
+        for f in (lambda: x + np.ones(3), lambda: np.ones(3) + x, lambda: np.float32(2) * x):
+            self.assertRaises(TypeError, f)
+        np.testing.assert_equal(np.asarray(x), np.ones(3))
+
+    def test_gradients_of_what_a_step_leaves_out(self):
+        parameters = sc.ParameterList(dtype="f64")
+        for name in "ab":
+            parameters.add_filled(name, [2], 1)
+        adam = sc.Adam(parameters, .1, beta1=0, beta2=0)
+        tape = sc.Tape(dtype="f64")
+        for name in "ab":
+            tape.reset()
+            parameters.zero_grad()
+            loss = sc.mse(tape.parameter(parameters[name]), np.zeros(2))
+            tape.backward(loss)
+            adam.step(loss)
+        np.testing.assert_equal(parameters["a"].grad.numpy(), [0, 0])
+        np.testing.assert_allclose(parameters["a"].value.numpy(), [.9, .9])
+
+    def test_an_adam_of_fewer_parameters(self):
+        parameters = sc.ParameterList()
+        parameters.add_filled("a", [2], 1)
+        first = sc.Adam(parameters)
+        sc.Adam(parameters).step()
+        first.step()
+        parameters.add_filled("b", [2], 1)
+        self.assertSays(sc.Error, "adam: the parameters were added to since it was made; make another",
+                        first.step)
+        sc.Adam(parameters).step()
+        self.assertRaises(sc.Error, first.step)
+        for wrong in ({"epsilon": -1}, {"learning_rate": float("inf")}):
+            self.assertRaises(sc.UsageError, sc.Adam, parameters, **wrong)
+
+    def test_a_target_of_another_shape(self):
+        tape = sc.Tape(dtype="f64")
+        y = tape.leaf(np.zeros((4, 6, 1)))
+        for shape in ((6,), (6, 1), (4, 6), (4, 6, 1), (1, 6, 1)):
+            sc.mse(y, np.zeros(shape))
+        for shape in ((2, 1, 1), (3,), (8,), (12,), (6, 4, 1), (4,)):
+            with self.assertRaisesRegex(sc.Error, "a target of .*, expected the shape of the prediction"):
+                sc.mse(y, np.zeros(shape))
+            with self.assertRaisesRegex(sc.Error, "weights of .*, expected the shape of"):
+                sc.mse(y, np.zeros(6), weights=np.zeros(shape))
+
+    def test_equal_devices_and_tapes(self):
+        self.assertEqual(sc.Device(), sc.Device())
+        self.assertEqual(hash(sc.Device()), hash(sc.Device()))
+        self.assertNotEqual(sc.Device(threads=1), sc.Device(threads=2))
+        self.assertFalse(sc.Device() == 3 or sc.Device() == None or sc.Device() in [3, None])
+        tape = sc.Tape("cpu")  # by its name
+        self.assertEqual(tape.leaf(np.ones(1, dtype=np.float32)).tape, tape)
+        self.assertNotEqual(tape, sc.Tape())
+
+    def test_a_device_is_no_file(self):
+        pipe = self.folder() / "pipe"
+        os.mkfifo(pipe)
+        for save in (sc.Localizer(2, 4).save, sc.Localizer(2, 4).parameters.save):
+            self.assertSays(sc.Error, f"cannot write {pipe}: is no file", save, pipe)
+        self.assertTrue(pipe.is_fifo())
 
 
 class Gradients(Case):

@@ -39,6 +39,22 @@ def others_ran_while(f):
         sys.setswitchinterval(before)
 
 
+class Ends(Case):
+    def test_with_threads_that_go_on(self):
+        """A thread that comes back from the engine when Python has ended must not end the process."""
+        work = {"a training": "t = sc.LocalizationTraining(iterations=10**6); f = t.run",
+                "passes": "n = sc.Localizer()\n"
+                          "def f():\n"
+                          " while True: n.predict(np.zeros((64, 64)))"}
+        for what, lines in work.items():
+            for _ in range(3):
+                child = subprocess.run([sys.executable, "-c", "import threading, time\n"
+                                        f"import numpy as np, sidechannel as sc\n{lines}\n"
+                                        "threading.Thread(target=f, daemon=True).start()\n"
+                                        "time.sleep(.2)"], capture_output=True, text=True, timeout=120)
+                self.assertEqual((child.returncode, child.stderr), (0, ""), what)
+
+
 class Gil(Case):
     def test_is_free_while_a_kernel_runs(self):
         device = sc.Device("cpu", threads=1)
@@ -57,6 +73,25 @@ class Gil(Case):
     def test_is_free_while_a_training_runs(self):
         training = sc.LocalizationTraining("demo", norm="none", iterations=10000)
         self.assertTrue(any(others_ran_while(lambda: training.run(20)) for _ in range(200)))
+
+    def test_a_tape_that_another_thread_resets(self):
+        tape, x = sc.Tape(), np.ones(64, dtype=np.float32)
+        leaves, stop = [tape.leaf(x)], time.monotonic() + 1
+
+        def reset():
+            while time.monotonic() < stop:
+                tape.reset()
+                leaves[0] = tape.leaf(x)
+
+        thread = threading.Thread(target=reset)
+        thread.start()
+        while time.monotonic() < stop:
+            for ask in (tape.gradient, lambda leaf: leaf.value):
+                try:
+                    ask(leaves[0])
+                except sc.Error:
+                    pass
+        thread.join()
 
     def test_threads_take_turns_on_a_device(self):
         """Which a queue that works on one kernel at a time does not do by itself."""

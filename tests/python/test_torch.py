@@ -176,9 +176,26 @@ class Refused(Case):
     def test_gradients_of_gradients(self):
         x = random(1, 2, 9).requires_grad_()
         y = sct.conv1d(x, random(3, 2, 3)).square().sum()
-        gradient, = torch.autograd.grad(y, x, create_graph=True)
-        with self.assertRaisesRegex(RuntimeError, "once_differentiable"):
-            gradient.sum().backward()
+        # What follows would leave out what the first way back depends on.
+        with self.assertRaisesRegex(RuntimeError, "no gradients of gradients"):
+            torch.autograd.grad(y, x, create_graph=True)
+        norm = sct.GroupNormAct(1, 2, activation="none", dtype=torch.float64)
+        with self.assertRaisesRegex(RuntimeError, "no gradients of gradients"):
+            torch.autograd.functional.hessian(lambda z: (norm(z) * x.detach()).sum(), x.detach())
+
+    def test_arguments_are_those_of_pytorch(self):
+        self.assertEqual(sct.Conv1d(2, 4, 5, 1, 2, 1, 1, False).bias, None)
+        for of in ((3, 4, 5, 1, 2, 2), (4, 4, 5, 1, 2, 1, 2)):
+            with self.assertRaisesRegex(sc.UsageError, "expected 1 and 1"):
+                sct.Conv1d(*of)
+        gamma, beta = torch.ones(2), torch.zeros(2)
+        with self.assertRaisesRegex(sc.UsageError, "activation: say it in the options"):
+            sct.norm_act(torch.ones(1, 2, 3), gamma, beta, sc.NormOptions(), activation="none")
+
+    def test_a_tensor_with_a_gradient_is_not_shared(self):
+        for take in (sc.from_dlpack, sc.Tape(dtype="f64").leaf):
+            with self.assertRaisesRegex(TypeError, "give its detach"):
+                take(random(3).requires_grad_())
 
 
 if __name__ == "__main__":

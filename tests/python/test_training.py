@@ -97,10 +97,18 @@ class Settings(Case):
         settings = sc.localization_settings("demo", norm="group", seed=7)
         self.assertEqual((settings["groups"], settings["seed"], settings["length"]), (8, 7, 64))
         for words, given in (("--iterations 0: expected", {"iterations": 0}),
-                             (": there is no setting rate", {"rate": 1}),
+                             ("rate: there is no such setting", {"rate": 1}),
+                             ("itrations: there is no such setting, did you mean iterations?",
+                              {"itrations": 1}),
                              ("device: no setting of a training in Python", {"device": "cpu"})):
-            with self.assertRaisesRegex(sc.UsageError, words):
+            with self.assertRaises(sc.UsageError) as caught:
                 sc.localization_settings("demo", **given)
+            self.assertIn(words, str(caught.exception))
+        settings = sc.localization_settings("demo", lr=.5, batch_size=3, steps=7)
+        self.assertEqual([settings[name] for name in ("learning_rate", "batch", "iterations")],
+                         [.5, 3, 7])
+        with self.assertRaisesRegex(TypeError, "callback: expected something that can be called"):
+            sc.LocalizationTraining("demo").run(1, callback="x")
 
     def test_the_target(self):
         target = sc.target_positions(64)

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,13 +29,13 @@ class Run:
         run.figure().savefig("run.png")
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         if not (self.path / "config.json").is_file():
             kind = "no such folder" if not self.path.is_dir() else "holds no run (no config.json)"
             raise _core.Error(f"{self.path}: {kind}")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
     # --- JSON -------------------------------------------------------------------------------------
@@ -51,12 +53,12 @@ class Run:
         return value
 
     @property
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """Everything that config.json says: the settings, the commit, the machine."""
         return self._json("config.json")
 
     @property
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """All settings by name."""
         settings = self.config.get("settings")
         if not isinstance(settings, dict):
@@ -64,12 +66,12 @@ class Run:
         return settings
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
         """Whether there is a summary."""
         return (self.path / "summary.json").is_file()
 
     @property
-    def summary(self):
+    def summary(self) -> dict[str, Any]:
         """What summary.json says; an Error before it is there."""
         return self._json("summary.json")
 
@@ -96,7 +98,7 @@ class Run:
         return lines
 
     @property
-    def metrics(self):
+    def metrics(self) -> dict[str, dict[str, np.ndarray]]:
         """By phase ("train", "probe"), by name ("step", "loss", ...): an array over the lines of
         metrics.jsonl, with a further axis where a line has a list. What is undefined is NaN."""
         phases = {}
@@ -105,7 +107,7 @@ class Run:
         return {phase: {name: _column(lines, name) for name in _names(lines) if name != "phase"}
                 for phase, lines in phases.items()}
 
-    def frame(self, phase="train"):
+    def frame(self, phase: str = "train") -> Any:
         """The lines of a phase as a pandas DataFrame, a row each, by step; lists become columns
         losses.0, losses.1, ..."""
         try:
@@ -125,11 +127,11 @@ class Run:
     # --- Arrays and networks ----------------------------------------------------------------------
 
     @property
-    def arrays(self):
+    def arrays(self) -> list[str]:
         """The names of the arrays that are there: "localized", "predictions_mean", ..."""
         return sorted(path.stem for path in self.path.glob("*.npy"))
 
-    def array(self, name):
+    def array(self, name: str) -> np.ndarray:
         """One of them. Of a localization run: """
         path = self.path / f"{name}.npy"
         try:
@@ -143,16 +145,16 @@ class Run:
     array.__doc__ += "; ".join(f"{name} {words}" for name, words in _ARRAYS.items()) + "."
 
     @property
-    def maps(self):
+    def maps(self) -> dict[str, np.ndarray]:
         """Those of a localization run that are there, by name; see array()."""
         return {name: self.array(name) for name in _ARRAYS if (self.path / f"{name}.npy").is_file()}
 
     @property
-    def predictions(self):
+    def predictions(self) -> np.ndarray:
         """The network's mean answer by position, an array [position]."""
         return self.array("predictions_mean")
 
-    def model(self, device=None, dtype="f32"):
+    def model(self, device: _core.Device | None = None, dtype: str = "f32") -> _core.Network:
         """The trained network, from model.safetensors."""
         path = self.path / "model.safetensors"
         if not path.is_file():
@@ -161,7 +163,7 @@ class Run:
 
     # --- A picture --------------------------------------------------------------------------------
 
-    def figure(self):
+    def figure(self) -> Any:
         """A figure of matplotlib's with what there is of a localization run: the loss, the predictions
         beside the truth, the localized positions by layer. Of other runs, the loss."""
         try:

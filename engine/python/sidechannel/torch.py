@@ -10,8 +10,9 @@ in f32 and, on the CPU, f64. The engine has channels last: with channels_last=Tr
 nothing is copied; otherwise x is [N, C, L], as PyTorch has it, and is arranged anew, as weights are.
 """
 
+from typing import Any
+
 import torch
-from torch.autograd.function import once_differentiable
 
 from . import _core
 
@@ -54,8 +55,10 @@ class _Operation(torch.autograd.Function):
         return _given(ctx.call.output, inputs[0])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, cotangent):
+        # A second way back would leave out what the first depends on, and nobody would be told.
+        if torch.is_grad_enabled():
+            raise _core.Error("sidechannel.torch has no gradients of gradients (create_graph=True)")
         inputs = ctx.saved_tensors  # or PyTorch's words for one that was changed, or a second way back
         gradients = ctx.call.backward(_shared(cotangent))
         return None, *(None if gradient is None else _given(gradient, x)
@@ -72,8 +75,9 @@ def _check_sequences(name, x, channels_last):
         raise _core.Error(f"{name}: expected x of shape {shape}, got {list(x.shape)}")
 
 
-def conv1d(x, weight, bias=None, *, padding=0, stride=1, padding_mode="zeros", channels_last=False,
-           device=None):
+def conv1d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *, padding: int = 0,
+           stride: int = 1, padding_mode: str = "zeros", channels_last: bool = False,
+           device: _core.Device | None = None) -> torch.Tensor:
     """torch.nn.functional.conv1d by the engine: x [N, C_in, L], weight [C_out, C_in, k], bias [C_out]
     -> [N, C_out, L']; with channels_last x and the answer are [N, L, C]. padding is 0 to k - 1, zeros
     or "circular". `device`: a sidechannel.Device to compute on, where it is not the one x implies."""
@@ -93,11 +97,15 @@ def conv1d(x, weight, bias=None, *, padding=0, stride=1, padding_mode="zeros", c
     return _last(y, channels_last)
 
 
-def norm_act(x, gamma, beta, options=None, *, channels_last=False, device=None, **settings):
+def norm_act(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor,
+             options: _core.NormOptions | None = None, *, channels_last: bool = False,
+             device: _core.Device | None = None, **settings: Any) -> torch.Tensor:
     """The engine's normalization with an activation: x [N, C, L], gamma and beta [C] -> the same;
     with channels_last [N, L, C]. `options`: NormOptions, or their names as keywords, such as
     channels_per_set=4, activation="mish"."""
     _check_sequences("norm_act", x, channels_last)
+    if options is not None and settings:
+        raise _core.UsageError(f"norm_act: {', '.join(settings)}: say it in the options")
     options = options or _core.NormOptions(**settings)
     where = _device_of(x, device)
 
@@ -109,10 +117,14 @@ def norm_act(x, gamma, beta, options=None, *, channels_last=False, device=None, 
 
 class Conv1d(torch.nn.Conv1d):
     """torch.nn.Conv1d, computed by the engine: the same parameters, state dict and initial values.
-    Without dilation and groups; padding is a number from 0 to k - 1."""
+    dilation and groups are 1, padding is a number from 0 to k - 1."""
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True,
-                 padding_mode="zeros", channels_last=False, device=None, dtype=None):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
+                 padding: int = 0, dilation: int = 1, groups: int = 1, bias: bool = True,
+                 padding_mode: str = "zeros", device: Any = None, dtype: Any = None, *,
+                 channels_last: bool = False) -> None:
+        if dilation not in (1, (1,), [1]) or groups != 1:
+            raise _core.UsageError(f"Conv1d: dilation {dilation}, groups {groups}: expected 1 and 1")
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias,
                          padding_mode=padding_mode, device=device, dtype=dtype)
         if not isinstance(padding, int) or padding_mode not in ("zeros", "circular"):
@@ -120,7 +132,7 @@ class Conv1d(torch.nn.Conv1d):
                                    "positions, zeros or circular")
         self.channels_last = channels_last
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return conv1d(x, self.weight, self.bias, padding=self.padding[0], stride=self.stride[0],
                       padding_mode=self.padding_mode, channels_last=self.channels_last)
 
@@ -129,8 +141,8 @@ class GroupNormAct(torch.nn.Module):
     """GroupNorm with an activation ("none", "relu" or "mish") behind it, in one pass. num_groups =
     num_channels is InstanceNorm, 1 is LayerNorm over channels and positions."""
 
-    def __init__(self, num_groups, num_channels, activation="relu", eps=1e-5, channels_last=False,
-                 device=None, dtype=None):
+    def __init__(self, num_groups: int, num_channels: int, activation: str = "relu", eps: float = 1e-5,
+                 channels_last: bool = False, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         if num_groups < 1 or num_channels % num_groups != 0:
             raise _core.UsageError(f"GroupNormAct: {num_groups} groups do not divide {num_channels} "
@@ -142,7 +154,7 @@ class GroupNormAct(torch.nn.Module):
         _core.NormOptions(**self.settings)  # or its Error
         self.channels_last = channels_last
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return norm_act(x, self.weight, self.bias, channels_last=self.channels_last, **self.settings)
 
     def extra_repr(self):

@@ -173,6 +173,7 @@ class _Run(TorchFunctionMode):
         super().__init__()
         self.net, self.x, self.args, self.norms = net, x, args, tuple(norms)
         self.known, self.layers, self.largest = [], [], x.numel()
+        self.with_statistics = set()  # the classes of modules, and of those around them
         for path, module in net.named_modules():
             module.register_forward_pre_hook(functools.partial(self._enter, path))
             module.register_forward_hook(self._leave)
@@ -264,6 +265,7 @@ class _Run(TorchFunctionMode):
         return len(self.layers) - 1
 
     def statistic(self, function, x, layer, kind=None, token=False):
+        self.with_statistics.update(type(frame.module) for frame in self.frames)
         number, self.number = self.number, self.number + 1
         live = function(x)
         if self.how == "hold":
@@ -366,6 +368,11 @@ def _measure(run, outputs, causal, axis, tile, halo, pad, layers):
     if not _apart(y, run("hold", x.clone().requires_grad_()).detach()) <= tolerance:
         raise RuntimeError("leak: with its norms put together by hand the output is another: one was "
                            "misunderstood")
+    for norm in run.norms:
+        is_there = any(isinstance(module, norm) for module in run.net.modules())
+        if is_there and not any(issubclass(found, norm) for found in run.with_statistics):
+            raise ValueError(f"leak: {norm.__name__} takes its statistics where they are not seen (in an "
+                             "extension, not in PyTorch): measure with PyTorch's norm in its place")
     chunk = 64 if x.dtype == torch.float64 else 15  # from 16 on, NNPACK convolves by other means
     chunk, tick = max(1, min(chunk, (1 << 24) // run.largest)), _progress()
     places, out_places = _places(x.shape[2:]), _places(y.shape[2:])
