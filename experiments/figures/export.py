@@ -19,7 +19,9 @@ def numbers_of(run):
         step = line.get("step") if is_number(line.get("step")) else None
         for name, value in flat({key: value for key, value in line.items() if key != "step"}):
             yield str(line.get("phase", "")), step, name, value
-    results = {key: value for key, value in (run.results or {}).items() if key != "notice"}
+    # Summaries repeat some settings, for those who have nothing else; as measures they mislead.
+    results = {key: value for key, value in (run.results or {}).items()
+               if key not in ("notice", "layers") and key not in run.settings}
     for name, value in flat(results):
         yield "result", None, name, value
 
