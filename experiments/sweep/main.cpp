@@ -280,7 +280,7 @@ int main_program(int argc, char** argv) {
                 "sweep run --program overlap --over overlap=0..33:3 --over channels=16,32 --jobs 2",
                 "sweep run --program diffusion --over norm=group,position --over seed=0..2 "
                 "--set iterations=2000 --out runs/planners",
-                "sweep run --out /shared/groups --cell 0"});
+                "sweep run --preset groups/small --out /shared/groups --cell 0"});
   add_examples(*status_command,
                {"sweep status --out runs/groups", "sweep status --out runs/groups --json"});
   add_examples(*collect_command, {"sweep collect --out runs/groups",

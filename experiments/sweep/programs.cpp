@@ -125,8 +125,9 @@ class Localization final : public ProgramOf<LocalizationSettings> {
     return result;
   }
   void check(const Json& json) const override {
-    const LocalizationSettings settings = of(json, Json::object());
+    ProgramOf::check(json);
     if (!population_) return;
+    const LocalizationSettings settings = of(json, Json::object());
     require(settings.eval_statistics == "minibatch",
             "--eval-statistics population: has no effect with --population");
     with_population(settings).check();
