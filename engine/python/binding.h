@@ -58,9 +58,8 @@ void bind_leak(nb::module_& m);
 // --- Calls into the engine
 // ------------------------------------------------------------------------
 
-// While one lives other threads may run Python. In an interpreter that is ending, its end waits for
-// ever: to go back into Python would end the process, and before that what its main thread has to
-// do.
+// While one lives other threads may run Python. Where Python is about to end, the end of one waits
+// for ever, but in the main thread: to go back into it would end the process before its time.
 class WithoutGil {
  public:
   WithoutGil() : state_(PyEval_SaveThread()) {}
@@ -176,7 +175,7 @@ template <class F>
 Tensor copy_of_found(const Device& device, const F& f) {
   return compute(device, [&] {
     const Tensor found = f();
-    const Tensor copy(device, found.dtype(), found.shape());
+    Tensor copy(device, found.dtype(), found.shape());
     copy.copy_from(on_device(found, device));
     return copy;
   });

@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <thread>
@@ -19,17 +20,31 @@ std::recursive_mutex& mutex_of(const Device& device) {
   return mutexes[address / alignof(std::max_align_t) % mutexes.size()];
 }
 
-// Where Python is ending, stays, but in the thread that ends it.
-void stay_at_the_end() {
-#if PY_VERSION_HEX >= 0x030D0000
-  const auto is_ending = [] { return Py_IsFinalizing() != 0; };
-#else
-  const auto is_ending = [] { return _Py_IsFinalizing() != 0; };
-#endif
-  const auto is_main = [] { return ::gettid() == ::getpid(); };
-  while (is_ending() && !is_main()) {
-    std::this_thread::sleep_for(std::chrono::hours(1));
+// Whether Python is about to end, and how many threads wait for the GIL to go back into it.
+std::atomic<bool> ending = false;
+std::atomic<int> waiting = 0;
+
+// While one lives its thread waits for the GIL. Where Python is about to end, it never begins to.
+class WaitsForGil {
+ public:
+  WaitsForGil() {
+    const bool is_main = ::gettid() == ::getpid();
+    ++waiting;  // before the look: end() does it the other way round
+    if (!ending || is_main) return;
+    --waiting;
+    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
   }
+  ~WaitsForGil() { --waiting; }
+  WaitsForGil(const WaitsForGil&) = delete;
+  WaitsForGil& operator=(const WaitsForGil&) = delete;
+};
+
+// Lets those through that wait already, in whose frames Python would end the process.
+void end() {
+  ending = true;
+  PyThreadState* const state = PyEval_SaveThread();
+  while (waiting > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  PyEval_RestoreThread(state);
 }
 
 // What makes an equal one.
@@ -48,7 +63,7 @@ Device opened(const std::string& name, int threads, const std::string& precision
 }  // namespace
 
 WithoutGil::~WithoutGil() {
-  stay_at_the_end();
+  const WaitsForGil waits;
   PyEval_RestoreThread(state_);
 }
 
@@ -62,8 +77,10 @@ Entry::Entry(const Device& device, Waits waits) : alone_(mutex_of(device), std::
 
 void SignalCheck::operator()() {
   if (!due()) return;
-  stay_at_the_end();
+  std::optional<WaitsForGil> waits;
+  if (PyGILState_Check() == 0) waits.emplace();
   const nb::gil_scoped_acquire python;
+  waits.reset();
   if (PyErr_CheckSignals() != 0) throw nb::python_error();
   const WithoutGil others;
   next_ = Clock::now() + std::chrono::milliseconds(50);
@@ -83,6 +100,7 @@ bool is_emulated(const Device& device) {
 }
 
 void bind_device(nb::module_& m) {
+  nb::module_::import_("atexit").attr("register")(nb::cpp_function(&end));
   nb::class_<Device>(m, "Device", R"(Where tensors live and operations run.
 
 Device("cpu", threads=2), Device("cuda:0", precision="fp32"), or Device("auto"): a GPU where one is

@@ -21,7 +21,8 @@ LocalizationSettings resolved(const std::string& preset, const nb::kwargs& given
   const std::vector<Setting>& all = all_settings<LocalizationSettings>();
   std::vector<std::string> names;
   for (const Setting& setting : all) names.emplace_back(setting.name);
-  for (const auto& [name, value] : named.items()) {
+  for (const auto& item : named.items()) {
+    const std::string& name = item.key();
     const auto found = std::ranges::find_if(all, [&](const Setting& setting) {
       const std::vector<std::string> flags_of_it = flags_of(setting);
       return std::ranges::find(flags_of_it, flag_of(name)) != flags_of_it.end();
@@ -31,7 +32,7 @@ LocalizationSettings resolved(const std::string& preset, const nb::kwargs& given
     const bool of_programs = found->how || found->name == std::string("precision");
     require(!of_programs,
             fmt::format("{}: no setting of a training in Python (give a Device)", found->name));
-    flags.given[found->name] = value;
+    flags.given[found->name] = item.value();
   }
   return resolve<LocalizationSettings>(flags);
 }

@@ -158,7 +158,7 @@ void note_what_does_not_count(const SweepPlan& plan, const Sweep& sweep, std::si
 // A field of a CSV file (RFC 4180).
 std::string field_of(const Json& value) {
   if (value.is_null()) return {};
-  const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+  std::string text = value.is_string() ? value.get<std::string>() : value.dump();
   if (text.find_first_of(",\"\n\r") == std::string::npos) return text;
   std::string quoted = "\"";
   for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);

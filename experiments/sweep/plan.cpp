@@ -80,13 +80,13 @@ template <class T>
 T taken(Json& from, const char* name, const std::string& source, const Json& otherwise = Json()) {
   Json object = from;
   if (!otherwise.is_null() && !from.contains(name)) object[name] = otherwise;
-  const T value = asked_for([&] { return field<T>(object, name, source); });
+  T value = asked_for([&] { return field<T>(object, name, source); });
   from.erase(name);
   return value;
 }
 
 std::vector<std::string> taken_list(Json& from, const char* name, const std::string& source) {
-  const std::vector<std::string> texts = asked_for([&] {
+  std::vector<std::string> texts = asked_for([&] {
     std::vector<std::string> all;
     for (const Json& text : list_member(from, name, source)) {
       all.push_back(json_as<std::string>(text, fmt::format("{}: {}", source, name)));
@@ -129,8 +129,9 @@ std::string refusal(const std::vector<std::pair<std::string, std::vector<std::st
     constexpr std::size_t kNamed = 8;
     std::vector<std::string> first = ids;
     first.resize(std::min(ids.size(), kNamed));
-    text += fmt::format("{}{} ({}{})", text.empty() ? "" : "; ", why, fmt::join(first, " "),
-                        ids.size() > kNamed ? fmt::format(" and {} more", ids.size() - kNamed) : "");
+    text +=
+        fmt::format("{}{} ({}{})", text.empty() ? "" : "; ", why, fmt::join(first, " "),
+                    ids.size() > kNamed ? fmt::format(" and {} more", ids.size() - kNamed) : "");
   }
   // What is so in every cell is no matter of theirs.
   if (reasons.size() == 1 && refused == cells) return reasons.front().first;
@@ -255,8 +256,9 @@ SweepPlan plan_sweep(const SweepRequest& request) {
     over = taken_list(base, "over", plan.preset);
     plan.choose = taken<std::string>(base, "choose", plan.preset, "");
     plan.population = taken<bool>(base, "population", plan.preset, false) || request.population;
-    plan.program = asked_for(
-        [&] { return in_context(plan.preset, [&] { return swept_program(program, plan.population); }); });
+    plan.program = asked_for([&] {
+      return in_context(plan.preset, [&] { return swept_program(program, plan.population); });
+    });
     const auto require_settings = [&](const Json& of) {
       for (const std::string& name : do_not_matter()) {
         require(!of.is_object() || !of.contains(name),
@@ -283,9 +285,8 @@ SweepPlan plan_sweep(const SweepRequest& request) {
   for (const Axis& axis : axes) plan.axes.push_back(axis.setting);
   if (!plan.choose.empty()) {
     asked_for([&] {
-      in_context(plan.preset, [&] {
-        plan.choose = parse_choice(*plan.program, plan.choose, plan.axes).text;
-      });
+      in_context(plan.preset,
+                 [&] { plan.choose = parse_choice(*plan.program, plan.choose, plan.axes).text; });
     });
   }
   Json set = Json::object();

@@ -195,7 +195,8 @@ class Localization final : public ProgramOf<LocalizationSettings> {
   // finite, as earlier versions left them: whatever they say they have localized does not count.
   Json summarized(const LocalizationSettings& /*settings*/, const fs::path& folder) const override {
     Json summary = read_summary(folder);
-    SC_CHECK(summary.value("final_loss", Json()).is_number(), "{}: its predictions are not finite; without its folder `sweep run` makes it again",
+    SC_CHECK(summary.value("final_loss", Json()).is_number(),
+             "{}: its predictions are not finite; without its folder `sweep run` makes it again",
              (folder / kSummary).string());
     for (const char* name : {"layers", "localization_distances", "unbroken_distances"}) {
       summary.erase(name);

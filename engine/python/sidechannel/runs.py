@@ -1,5 +1,7 @@
 """The runs that programs leave, as objects: settings, metrics, arrays, the network, a figure."""
 
+from __future__ import annotations
+
 import json
 import math
 import os

@@ -10,6 +10,8 @@ in f32 and, on the CPU, f64. The engine has channels last: with channels_last=Tr
 nothing is copied; otherwise x is [N, C, L], as PyTorch has it, and is arranged anew, as weights are.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import torch
