@@ -94,8 +94,7 @@ std::string training_notice(const LocalizationSettings& settings, double loss, d
   const bool carries = settings.norm != "none" && (settings.is_unet() || settings.depth > 2) &&
                        settings.localizer().norm_options().positions_per_set == 0;
   const bool has_interior = settings.length - 2 * radius >= 2;  // as a slope needs it
-  const bool hears =
-      carries && !ring && settings.input == "noise" && radius > 0 && has_interior;
+  const bool hears = carries && !ring && settings.input == "noise" && radius > 0 && has_interior;
   const HostArray target = target_positions(settings.length);
   double mean_answer = 0;  // the loss of the mean position everywhere
   double best = 0;
