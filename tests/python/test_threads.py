@@ -52,7 +52,8 @@ class Ends(Case):
                                         f"import numpy as np, sidechannel as sc\n{lines}\n"
                                         "threading.Thread(target=f, daemon=True).start()\n"
                                         "time.sleep(.2)"], capture_output=True, text=True, timeout=120)
-                self.assertEqual((child.returncode, child.stderr), (0, ""), what)
+                # A build for debugging counts on stderr what such a thread still holds.
+                self.assertEqual(child.returncode, 0, f"{what}: {child.stderr}")
 
 
 class Gil(Case):
