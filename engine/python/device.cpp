@@ -101,6 +101,9 @@ bool is_emulated(const Device& device) {
 
 void bind_device(nb::module_& m) {
   nb::module_::import_("atexit").attr("register")(nb::cpp_function(&end));
+  // The threads that waited are the parent's.
+  nb::module_::import_("os").attr("register_at_fork")("after_in_child"_a =
+                                                          nb::cpp_function([] { waiting = 0; }));
   nb::class_<Device>(m, "Device", R"(Where tensors live and operations run.
 
 Device("cpu", threads=2), Device("cuda:0", precision="fp32"), or Device("auto"): a GPU where one is

@@ -55,6 +55,21 @@ class Ends(Case):
                 # A build for debugging counts on stderr what such a thread still holds.
                 self.assertEqual(child.returncode, 0, f"{what}: {child.stderr}")
 
+    def test_a_fork_beside_threads_that_wait(self):
+        """The child has none of them, and its end waits for nobody."""
+        child = subprocess.run([sys.executable, "-c", "import os, sys, threading\n"
+                                "import numpy as np, sidechannel as sc\n"
+                                "n = sc.Localizer(2, 4)\n"
+                                "def f():\n"
+                                " while True: n.predict(np.zeros((1, 8)))\n"
+                                "for _ in range(4): threading.Thread(target=f, daemon=True).start()\n"
+                                "for _ in range(50):\n"
+                                " pid = os.fork()\n"
+                                " if pid == 0: sys.exit(0)\n"
+                                " assert os.waitpid(pid, 0)[1] == 0"],
+                               capture_output=True, text=True, timeout=120)
+        self.assertEqual(child.returncode, 0, child.stderr)
+
 
 class Gil(Case):
     def test_is_free_while_a_kernel_runs(self):
