@@ -28,7 +28,7 @@ void LocalizationSettings::check() const {
     require(length % unet().stride() == 0,
             fmt::format("--length {}: expected a multiple of {} for --multipliers {}", length,
                         unet().stride(), multipliers));
-    require(probes == "none", "--network unet: its layers take no probes; give --probes none");
+    require(!has_probes(), "--network unet: its layers take no probes; give --probes none");
     require(padding == "zeros" && initial_biases == "uniform",
             "--network unet: its convolutions have --padding zeros and --initial-biases uniform");
   } else if (has_groups()) {
@@ -42,7 +42,7 @@ void LocalizationSettings::check() const {
                           samples_per_set));
     };
     fits("--batch", batch);
-    if (probes != "none") fits("--probe-batch", probe_batch);
+    if (has_probes()) fits("--probe-batch", probe_batch);
     fits("--map-samples", map_samples);
   }
   evaluation_statistics();

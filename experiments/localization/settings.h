@@ -82,16 +82,16 @@ struct LocalizationSettings : RunSettings {
   SETTING(std::string, probes, "all", "which hidden layers get one and appear in the map",
           OneOf{{"all", "last", "none"}}, Section{"Probes"});
   SETTING(std::int64_t, probe_width, 256, "width of the probes' two hidden layers",
-          Whole{1, kMostChannels});
+          Whole{1, kMostChannels}, only_with_probes());
   SETTING(std::int64_t, probe_batch, 8, "sequences in a step of the probes' training",
-          Whole{1, kMostBatch}, Alias{"probe-batch-size"});
+          Whole{1, kMostBatch}, only_with_probes(), Alias{"probe-batch-size"});
   SETTING(std::int64_t, probe_iterations, 2000,
           "steps of the probes' training; it may be given more", Whole{1, kMostSteps},
-          Alias{"probe-steps"});
+          only_with_probes(), Alias{"probe-steps"});
   SETTING(double, probe_learning_rate, 1e-3, "Adam's base learning rate for the probes",
-          Real{kLowestRate, kHighestRate, true}, Alias{"probe-lr"});
+          Real{kLowestRate, kHighestRate, true}, only_with_probes(), Alias{"probe-lr"});
   SETTING(std::string, probe_schedule, "constant", "how the probes' learning rate moves",
-          OneOf{{"constant", "tail"}}, Alias{"probe-lr-schedule"});
+          OneOf{{"constant", "tail"}}, only_with_probes(), Alias{"probe-lr-schedule"});
 
   // The localization map.
   SETTING(std::int64_t, map_samples, 20000, "sequences behind the localization map",
@@ -102,8 +102,6 @@ struct LocalizationSettings : RunSettings {
           "of norm, for probes and map; population: the running ones of batch or group_population",
           OneOf{{"minibatch", "population"}}, kPredicts);
 
-  // Not asked of the settings of probes: scripts that have them switch probes off with one flag
-  // more.
   bool is_unet() const { return network == "unet"; }
   bool is_localizer() const { return !is_unet(); }
   bool has_groups() const { return info_of(norm_kind_from(norm)).has_groups; }
@@ -111,6 +109,10 @@ struct LocalizationSettings : RunSettings {
   bool has_period() const { return input == "periodic"; }
   bool has_rank() const { return input == "low-rank"; }
   bool has_curriculum() const { return curriculum_iterations > 0; }
+  bool has_probes() const { return probes != "none"; }
+  static OnlyWhen<Self> only_with_probes() {
+    return {.needs = "--probes all or last", .effective = &Self::has_probes, .may_idle = true};
+  }
 
   // UsageError for values that make no sense, alone or together.
   void check() const;

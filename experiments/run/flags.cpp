@@ -276,7 +276,7 @@ void require_apart(const char* flag, const std::string& written,
                    const std::vector<std::string>& read) {
   const std::filesystem::path path(written), name = path.filename(), folder = path.parent_path();
   const bool belongs = name == kConfigFile || name == kPlanFile || name == kSummary ||
-                       name == kResult || name == "metrics.jsonl" ||
+                       name == kResult || name == kMetricsFile ||
                        name.extension() == ".safetensors";
   const auto lies_beside = [&](const char* file) { return std::filesystem::exists(folder / file); };
   require(!belongs || !(lies_beside(kConfigFile) || lies_beside(kPlanFile)),

@@ -14,7 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kMetrics = "metrics.jsonl";
 constexpr const char* kMetricsBytes = "metrics_bytes";  // in a state's metadata
 constexpr const char* kSettings = "settings";           // likewise
 
@@ -193,7 +192,7 @@ RunFolder::RunFolder(fs::path path, const Json& settings, const Device& device, 
   const Json& theirs = config_["settings"];
   if (theirs.contains(kFrom)) matter_[kFrom] = theirs[kFrom];
   identity_ = json_text(matter_);
-  metrics_.emplace(file(kMetrics));
+  metrics_.emplace(file(kMetricsFile));
 }
 
 // config.json comes last: until it says that the run is longer, the shorter one is what is there,
@@ -223,7 +222,7 @@ void RunFolder::write_json(const std::string& name, const Json& json) const {
 }
 
 void RunFolder::log(const Json& line) {
-  check_finite(line, file(kMetrics).string());
+  check_finite(line, file(kMetricsFile).string());
   metrics_->append(json_text(line));
 }
 
@@ -267,7 +266,7 @@ Standing RunFolder::standing_of(const SafetensorsFile& state, const std::string&
   const std::int64_t bytes = metrics_bytes(state, source, standing);
   SC_CHECK(static_cast<std::uint64_t>(bytes) <= metrics_->size(),
            "{}: was saved after {} bytes of {}, which holds only {}", source, bytes,
-           file(kMetrics).string(), metrics_->size());
+           file(kMetricsFile).string(), metrics_->size());
   return standing;
 }
 
@@ -287,7 +286,7 @@ void RunFolder::rewind_log(const SafetensorsFile& state, const std::string& sour
 
 void RunFolder::drop_lines_of(const std::string& phase) {
   const std::string beginning = fmt::format(R"({{"phase":"{}",)", phase);
-  std::ifstream lines(file(kMetrics));
+  std::ifstream lines(file(kMetricsFile));
   std::uint64_t bytes = 0;
   for (std::string line; std::getline(lines, line) && !line.starts_with(beginning);) {
     bytes += line.size() + 1;
@@ -297,7 +296,7 @@ void RunFolder::drop_lines_of(const std::string& phase) {
 
 // A shorter run's lines are kept, not only those that are written again.
 void RunFolder::cut_log(std::uint64_t bytes, KeepPrevious keep) {
-  const fs::path path = file(kMetrics);
+  const fs::path path = file(kMetricsFile);
   if (keep == KeepPrevious::kYes && metrics_->size() > bytes) {
     write_file_durably(previous_of(path), read_file(path, UINT64_MAX));
   }

@@ -27,6 +27,7 @@ enum class Resume {
 void write_json(const std::filesystem::path& path, const Json& json);
 
 inline constexpr const char* kConfigFile = "config.json";  // of a run
+inline constexpr const char* kMetricsFile = "metrics.jsonl";
 inline constexpr const char* kModelFile = "model.safetensors";
 inline constexpr const char* kInitialModelFile = "model-initial.safetensors";
 inline constexpr const char* kCheckpointFile = "checkpoint.safetensors";  // of its training

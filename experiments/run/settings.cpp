@@ -97,10 +97,11 @@ void check_domains(const std::vector<Setting>& all, const RunSettings& settings)
   }
 }
 
-void check_effects(const std::vector<Setting>& all, const Json& given,
-                   const RunSettings& settings) {
+void check_effects(const std::vector<Setting>& all, const Json& given, const RunSettings& settings,
+                   GivenAs as) {
   for (const Setting& setting : all) {
     if (setting.needs == nullptr || !given.contains(setting.name)) continue;
+    if (setting.may_idle && as == GivenAs::kFlag) continue;
     require((settings.*setting.effective)(),
             fmt::format("{} {}: has no effect without {}", flag_of(setting.name),
                         flag_text(given[setting.name]), setting.needs));

@@ -33,6 +33,7 @@ struct Setting {
   // It does nothing but where this holds, which `needs` says as a flag and its value.
   const char* needs = nullptr;
   bool (RunSettings::*effective)() const = nullptr;
+  bool may_idle = false;     // as a flag, but not as an axis of a sweep
   const char* section = "";  // of --help
   const char* aliases = "";  // of its flag, with commas between
 
@@ -54,6 +55,7 @@ template <class S>
 struct OnlyWhen {
   const char* needs;
   bool (S::*effective)() const;
+  bool may_idle = false;  // scripts switch it off with one flag more: refused in sweeps' axes alone
 };
 template <class S>
 OnlyWhen(const char*, bool (S::*)() const) -> OnlyWhen<S>;  // which clang 14 does not see itself
@@ -74,6 +76,7 @@ template <class S>
 void add_to(Setting& setting, const OnlyWhen<S>& rule) {
   setting.needs = rule.needs;
   setting.effective = static_cast<bool (RunSettings::*)() const>(rule.effective);
+  setting.may_idle = rule.may_idle;
 }
 inline void add_to(Setting& setting, const Section& section) {
   setting.section = section.name;
@@ -194,10 +197,12 @@ void apply(const Json& json, const std::string& file, S& settings) {
 void check_domains(const std::vector<Setting>& all, const RunSettings& settings);
 
 // UsageError for a setting in `given` that does nothing as the others are.
-void check_effects(const std::vector<Setting>& all, const Json& given, const RunSettings& settings);
+enum class GivenAs { kFlag, kAxis };
+void check_effects(const std::vector<Setting>& all, const Json& given, const RunSettings& settings,
+                   GivenAs as);
 template <class S>
-void check_effects(const Json& given, const S& settings) {
-  check_effects(all_settings<S>(), given, settings);
+void check_effects(const Json& given, const S& settings, GivenAs as = GivenAs::kFlag) {
+  check_effects(all_settings<S>(), given, settings, as);
 }
 
 Json to_json(const std::vector<Setting>& all, const RunSettings& settings);

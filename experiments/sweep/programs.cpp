@@ -48,7 +48,7 @@ class ProgramOf : public SweptProgram {
     for (const std::string& name : do_not_matter<S>()) result.settings.erase(name);
     for (const auto& item : given.items()) {
       try {
-        check_effects(Json::object({{item.key(), item.value()}}), settings);
+        check_effects(Json::object({{item.key(), item.value()}}), settings, GivenAs::kAxis);
       } catch (const UsageError& error) {
         result.idle.emplace_back(item.key(), error.what());
       }
@@ -114,13 +114,6 @@ class Localization final : public ProgramOf<LocalizationSettings> {
 
   Resolved resolve(const Json& json, const std::string& preset, const Json& given) const override {
     Resolved result = ProgramOf::resolve(json, preset, given);
-    // Flags of probes are for scripts to append (see LocalizationSettings); axes of them are not.
-    for (const auto& item : given.items()) {
-      if (!item.key().starts_with("probe_") || result.settings["probes"] != "none") continue;
-      result.idle.emplace_back(item.key(),
-                               fmt::format("{} {}: has no effect without --probes all or last",
-                                           flag_of(item.key()), flag_text(item.value())));
-    }
     check(result.settings);
     return result;
   }

@@ -92,7 +92,7 @@ class Figure4Test(FigureTest):
 
         self.assertEqual(rho(0, 1, 10, 11), 1)
         self.assertEqual(rho(3, 2, 1, 0), -1)
-        # scipy.stats.spearmanr([1, 2, 4, 8, 16], [1, 3, 3, 2, 9]), as in sweep_plan_test.cpp
+        # scipy.stats.spearmanr([1, 2, 4, 8, 16], [1, 3, 3, 2, 9]), as in sweep_collect_test.cpp
         self.assertAlmostEqual(rho(1, 3, 3, 2, 9), 0.6668859288553503, 14)
         for values in ((1,), (), (5, 5)):
             self.assertIsNone(rho(*values))
