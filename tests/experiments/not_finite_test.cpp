@@ -256,10 +256,11 @@ TEST(NotFinite, ACellWhosePredictionsWereNotIsNotCollected) {
               "interior_localized_fraction": [1.0], "localization_distance": 32,
               "unbroken_distance": 32})";
   }
-  expect_failure(run_program("sweep", {"collect", "--out", out}),
-                 fmt::format("sweep: {}/cells/{}/summary.json: its predictions are not finite; without "
-                             "its folder `sweep run` makes it again", out,
-                             plan.cells[0].id));
+  expect_failure(
+      run_program("sweep", {"collect", "--out", out}),
+      fmt::format("sweep: {}/cells/{}/summary.json: its predictions are not finite; without "
+                  "its folder `sweep run` makes it again",
+                  out, plan.cells[0].id));
   EXPECT_FALSE(std::filesystem::exists(out + "/results.json"));
 }
 

@@ -521,8 +521,9 @@ TEST_F(SweepCommandLine, BadInputIsOneLine) {
   refused("collect --output x --csv ./x", 2, "--csv ./x: is that of --output, too");
   const std::string written = content_of(out_ + "/plan.json");
   for (const char* flag : {"--output", "--csv"}) {
-    refused(fmt::format("collect {} {}/plan.json", flag, out_), 2,
-            fmt::format("{} {}/plan.json: is a file of the run or sweep in that folder", flag, out_));
+    refused(
+        fmt::format("collect {} {}/plan.json", flag, out_), 2,
+        fmt::format("{} {}/plan.json: is a file of the run or sweep in that folder", flag, out_));
   }
   EXPECT_EQ(content_of(out_ + "/plan.json"), written);
   refused("status --program overlap", 2,
