@@ -494,7 +494,8 @@ class Cases {
     const GatherDims windows{n, sequence, 10 * n, 2 * sequence, length + 1, c};
     std::vector<float> places;
     for (std::int64_t i = 0; i < n; ++i) {
-      places.push_back(static_cast<float>(i * windows.places() / n));
+      const std::int64_t place = i * windows.places() / n;
+      places.push_back(static_cast<float>(place));
     }
     add("gather/" + name, {0, 2 * size + n}, [=](auto& m) {
       return Gather<float>{.dims = windows,

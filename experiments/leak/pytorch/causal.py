@@ -41,7 +41,7 @@ class LayerNormPerPosition(nn.LayerNorm):
 
 
 class CumulativeNorm(nn.Module):
-    """Over all channels of the positions so far (Luo & Mesgarani, Conv-TasNet, Section II-D)."""
+    """Over all channels of the positions so far: Conv-TasNet's (Luo & Mesgarani 2019)."""
 
     def __init__(self, channels):
         super().__init__()
@@ -105,7 +105,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=1500, help="of training (default 1500)")
     parser.add_argument("--length", type=int, default=64, help="of the sequences (default 64)")
-    parser.add_argument("--at", type=int, default=16, help="the position that is scored, from 0 (default 16)")
+    parser.add_argument("--at", type=int, default=16, help="the position scored, from 0 (default 16)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="the table as JSON")
     options = parser.parse_args()
@@ -116,16 +116,17 @@ def main():
         net, milliseconds = train(norm, options.steps, options.length, options.seed)
         whole, past = scores(net, options.at, options.length, options.seed)
         x, _ = sequences(1, options.length, torch.Generator().manual_seed(options.seed + 3))
-        heard = measure(net, x, causal=True)
-        rows[norm] = {"future": heard["future"]["live"]["l1"], "beyond": heard["live"]["l1"],
+        report = measure(net, x, causal=True)
+        rows[norm] = {"future": report["future"]["live"]["l1"], "beyond": report["live"]["l1"],
                       "error_whole": whole, "error_past": past, "milliseconds": milliseconds}
         print(f"{norm}: trained", file=sys.stderr)
-    best = {name: 1 / (n + 1) for name, n in (("receptive field", RECEPTIVE_FIELD), ("past", options.at + 1),
-                                              ("whole", options.length))}
+    heard = {"receptive field": RECEPTIVE_FIELD, "past": options.at + 1, "whole": options.length}
+    best = {name: 1 / (n + 1) for name, n in heard.items()}
     if options.json:
         print(json.dumps({"norms": rows, "best": best}, indent=1))
         return
-    print(f"{'norm':34}{'|J| ahead':>10}{'beyond':>8}{'error, whole':>14}{'past alone':>12}{'ms a step':>11}")
+    print(f"{'norm':34}{'|J| ahead':>10}{'beyond':>8}{'error, whole':>14}{'past alone':>12}"
+          f"{'ms a step':>11}")
     for norm, row in rows.items():
         print(f"{norm:34}{row['future']:10.3f}{row['beyond']:8.3f}{row['error_whole']:14.4f}"
               f"{row['error_past']:12.4f}{row['milliseconds']:11.2f}")
