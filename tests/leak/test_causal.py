@@ -55,7 +55,8 @@ class Causal(unittest.TestCase):
             torch.testing.assert_close(norm(x)[:, :, t], expected, rtol=1e-4, atol=1e-4)
 
     def test_positions_that_tell_nothing_are_refused(self):
-        for flags in (["--at", "8"], ["--at", "64"], ["--steps", "9"]):
+        for flags in (["--at", "8"], ["--at", "64"], ["--steps", "9"], ["--seed", "-1"],
+                      ["--seed", str(1 << 32)]):
             with self.assertRaises(SystemExit):
                 printed(*flags)
 

@@ -801,5 +801,60 @@ class Janner(LeakTest):
         self.assertEqual(reach, [[147], [144]])
 
 
+class AnAssertionThatCouldNotFail(LeakTest):
+    """Is refused: silence is no evidence."""
+
+    def test_where_no_derivative_arrives(self):
+        class Held(nn.Module):
+            def __init__(self, how):
+                super().__init__()
+                self.net, self.how = stack(lambda c: nn.GroupNorm(2, c), c_out=2), how
+
+            def forward(self, x):
+                with self.how():
+                    return self.net(x)
+
+        for how in (torch.no_grad, torch.inference_mode):
+            net = Held(how).double()
+            for claim in (assert_no_leak, assert_causal):
+                with self.assertRaisesRegex(ValueError, "Held: no derivative of the output reaches x"):
+                    claim(net, noise(1, 2, 24))
+            self.assertIn("no derivative", str(measure(net, noise(1, 2, 24))))
+
+    def test_under_inference_mode_a_leak_is_one(self):
+        net = stack(lambda c: nn.GroupNorm(2, c)).double()
+        with torch.inference_mode():
+            for x in (noise(1, 2, 24), torch.randn(1, 2, 24)):
+                with self.assertRaisesRegex(AssertionError, r"through 1 \(group\)|through 4 \(group\)"):
+                    assert_no_leak(net, x)
+
+    def test_where_the_field_is_all_of_the_input(self):
+        class Unseen(nn.Module):
+            def forward(self, x):
+                return x / x.std((1, 2), keepdim=True)
+
+        net = stack(lambda c: Unseen())
+        with self.assertRaisesRegex(ValueError, "all of x lies within the receptive field of Sequential"):
+            assert_no_leak(net.double(), noise(1, 2, 24))
+        with self.assertRaisesRegex(AssertionError, "hears from beyond"):
+            assert_no_leak(net, noise(1, 2, 24), norms=[Unseen])
+        with self.assertRaisesRegex(ValueError, "a longer x"):
+            assert_no_leak(stack(nn.InstanceNorm1d).double(), noise(1, 2, 3))
+
+    def test_sizes_that_make_no_sense(self):
+        for options in ({"tile": -4}, {"tile": 0}, {"tile": 8, "halo": -1}, {"pad": [0]}, {"pad": 1.5}):
+            with self.assertRaisesRegex(ValueError, "expected whole numbers of at least"):
+                measure(stack(nn.InstanceNorm1d).double(), noise(1, 2, 24), **options)
+
+
+class ComputedWeights(LeakTest):
+    def test_weight_norm_as_it_comes(self):
+        plain = nn.Conv1d(2, 2, 3, padding=1).double()
+        normed = nn.utils.weight_norm(copy.deepcopy(plain))
+        x = noise(1, 2, 24)
+        self.assertEqual(measure(normed, x)["receptive_field"], measure(plain, x)["receptive_field"])
+        self.assertFalse(normed.weight.is_leaf)  # as it was
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -8,7 +8,7 @@ hears the others, the future too where it can. Such a network is scored twice, a
 whole sequences, as it is trained and mostly tested, and on what there is at that position in use, the
 past. Norms that do not look ahead have one score.
 
-    python causal.py                    # a table; --json for a program
+    python causal.py                    # a table; --json for a program. leak.py lies beside it
 """
 
 import argparse
@@ -106,11 +106,13 @@ def main():
     parser.add_argument("--steps", type=int, default=1500, help="of training (default 1500)")
     parser.add_argument("--length", type=int, default=64, help="of the sequences (default 64)")
     parser.add_argument("--at", type=int, default=16, help="the position scored, from 0 (default 16)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of weights and data (default 0)")
     parser.add_argument("--json", action="store_true", help="the table as JSON")
     options = parser.parse_args()
     if options.steps < 10 or not RECEPTIVE_FIELD <= options.at < options.length:
         parser.error(f"expected --steps of at least 10, and --at from {RECEPTIVE_FIELD} to --length - 1")
+    if not 0 <= options.seed < 1 << 32:
+        parser.error("expected --seed from 0 to 2^32 - 1")
     rows = {}
     for norm in NORMS:
         net, milliseconds = train(norm, options.steps, options.length, options.seed)

@@ -72,6 +72,8 @@ MOST_BYTES = 8 << 30  # of derivatives
 class Report(dict):
     """The numbers, as they stand in the JSON; printed, a few lines."""
 
+    silent = False  # whether the Jacobian is 0 everywhere
+
     @property
     def leaks(self):
         return self["leaks"]
@@ -92,6 +94,9 @@ class Report(dict):
     @property
     def verdict(self):
         where = "in its future" if "future" in self else "from beyond its receptive field"
+        if self.silent:
+            return (f"{self['network']}: no derivative of the output reaches x (no_grad, inference_mode, "
+                    "detach or rounding in the network, or a ReLU that is off everywhere?)")
         if not self.leaks:
             return f"{self['network']} hears nothing {where}"
         live, held = (self.get("future", self)[key]["l1"] for key in ("live", "frozen"))
@@ -136,20 +141,36 @@ def measure(net, x, *args, outputs=16, causal=False, axis=-1, tile=None, halo=0,
     if not isinstance(net, torch.nn.Module) or isinstance(net, torch.jit.ScriptModule):
         raise TypeError("leak: net must be a torch.nn.Module (a function: call it in a module's "
                         "forward; a script: measure the module it was made of)")
-    net = copy.deepcopy(getattr(net, "_orig_mod", net)).to(dtype).requires_grad_(False)
+    net = getattr(net, "_orig_mod", net)
+    # weight_norm's weights and the like, which deepcopy refuses.
+    computed = {id(value): value.detach().clone() for module in net.modules()
+                for value in vars(module).values() if torch.is_tensor(value) and not value.is_leaf}
+    for name, value, least in (("tile", tile, 1), ("halo", halo, 0), ("pad", pad, 1)):
+        given = value if isinstance(value, (list, tuple)) else [value]
+        if value is not None and not all(isinstance(size, int) and size >= least for size in given):
+            raise ValueError(f"leak: {name}={value}: expected whole numbers of at least {least}")
     args = [a.detach().to(dtype) if torch.is_tensor(a) and a.is_floating_point() else a for a in args]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(performance drop|vmap|TF32)")
         with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False), \
-                torch.enable_grad():  # direct kernels, which read no more than the taps
-            run = _Run(net, x.detach().to(dtype), args, norms)
+                torch.inference_mode(False), torch.enable_grad():
+            # Without them kernels are direct, and read no more than the taps.
+            net = copy.deepcopy(net, computed).to(dtype).requires_grad_(False)
+            run = _Run(net, x.detach().to(dtype).clone(), args, norms)
             return _measure(run, outputs, causal, axis, tile, halo, pad, layers)
 
 
 def assert_no_leak(net, x, *args, **options):
-    """AssertionError, in one line, if an output hears from beyond its receptive field."""
-    if measure(net, x, *args, **options, layers=False).leaks:
+    """AssertionError, in one line, if an output hears from beyond its receptive field. ValueError where
+    this could not fail: the field is all of x, or no derivative reaches it."""
+    report = measure(net, x, *args, **options, layers=False)
+    if report.leaks:
         raise AssertionError(measure(net, x, *args, **options).verdict)
+    if report.silent:
+        raise ValueError(f"leak: {report.verdict}")
+    if "future" not in report and report["receptive_field"]["inside"] == 1:
+        raise ValueError(f"leak: all of x lies within the receptive field of {report['network']}: this "
+                         "could not fail: a longer x, or norms=[...] for a norm that was not seen")
 
 
 def assert_causal(net, x, *args, **options):
@@ -430,6 +451,7 @@ def _measure(run, outputs, causal, axis, tile, halo, pad, layers):
             own, wholes = (apply(run, how, y, *sizes.values()) for how in ("live", "replay"))
             report[key] = {**sizes, "total": _apart(y, own), "norm": _apart(wholes, own),
                            "padding": _apart(y, wholes)}
+    report.silent = not bool(jacobian.live.any())
     report["leaks"] = (report["future"]["live"] if causal else report["live"])["l1"] > 0
     return report
 

@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 
 #include "asan.h"
 #include "machine.h"
@@ -117,9 +116,7 @@ std::string source_line(const void* return_address) {
   const std::string lines = addr2line(static_cast<const char*>(return_address) - 1);
   const std::size_t newline = lines.find('\n');
   if (newline == std::string::npos) return format("%p", return_address);
-  // Of objects from a ccache with a base_dir the path begins at the build's folder.
-  std::string line =
-      std::filesystem::path(first_line(lines.substr(newline + 1))).lexically_normal();
+  std::string line = first_line(lines.substr(newline + 1));
   const std::string root = EMU_SOURCE_ROOT;
   if (line.compare(0, root.size(), root) == 0) line.erase(0, root.size());
   const std::size_t note = line.find(" (discriminator");
