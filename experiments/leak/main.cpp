@@ -133,19 +133,23 @@ LeakSize size_from(const Arguments& arguments, const LeakSettings& settings, con
   return size;
 }
 
-// Of a network that hears everything there is, --assert would say nothing.
+// Of a network that hears everything there is, or an input without a future, --assert would say
+// nothing.
 void check_beyond(const Arguments& arguments, const LeakSize& size, const Network& network,
                   const std::vector<std::int64_t>& asked) {
-  if (!arguments.insist || arguments.causal || size.samples > 1) return;
+  if (!arguments.insist) return;
+  const char* more = size.given_inputs ? "longer sequences" : "a larger --length";
+  require(!arguments.causal || size.length > 1,
+          fmt::format("--assert: one position has no future; give {}", more));
+  if (arguments.causal || size.samples > 1) return;
   const ReceptiveField field = network.receptive_field(size.length);
   const bool any = std::ranges::any_of(asked, [&](std::int64_t position) {
     const auto holds = [&](std::int64_t input) { return field.holds(position, input); };
     return !holds(0) || !holds(size.length - 1);
   });
-  require(any,
-          fmt::format("--assert: of {} positions all lie within the receptive field, nothing "
-                      "is beyond; give {}",
-                      size.length, size.given_inputs ? "longer sequences" : "a larger --length"));
+  require(any, fmt::format("--assert: of {} positions all lie within the receptive field, nothing "
+                           "is beyond; give {}",
+                           size.length, more));
 }
 
 // Of noise or of a file's numbers.
@@ -180,11 +184,14 @@ void say_report(const Json& report) {
   say("            variances alone    {}\n", shares(report["variance"]));
   say("|J - J held|^2 / |J|^2         {}\n", exact_text(report["difference"].get<double>()));
   if (!report["layers"].empty()) {
-    const auto most = std::ranges::max_element(report["layers"], {}, [](const Json& layer) {
-      return layer["alone"]["squared"].template get<double>();
-    });
+    // Of what comes from beyond; where nothing does, of all that goes through statistics.
+    const bool beyond = report["live"]["squared"].get<double>() > 0;
+    const auto carried = [&](const Json& layer) {
+      return (beyond ? layer["alone"]["squared"] : layer["difference"]).template get<double>();
+    };
+    const auto most = std::ranges::max_element(report["layers"], {}, carried);
     say("most through                   {}: {} alone\n", (*most)["name"].get<std::string>(),
-        shares((*most)["alone"]));
+        beyond ? shares((*most)["alone"]) : exact_text(carried(*most)) + " of |J|^2");
   }
   for (const char* what : {"tiles", "pads"}) {
     if (!report.contains(what)) continue;

@@ -130,6 +130,8 @@ TEST_F(LeakProgram, AnAssertionThatCannotFailIsRefused) {
           "--assert: of 4 positions all lie within the receptive field, nothing is beyond; give "
           "longer sequences");
   EXPECT_EQ(leak(std::string(kAnyModel) + "--length 10 --assert --model", {model}).code, 1);
+  refused(words(std::string(kAnyModel) + "--length 1 --causal --assert --model", {model}), 2,
+          "--assert: one position has no future; give a larger --length");
 }
 
 // --- What is said -------------------------------------------------------------------------------
@@ -160,6 +162,10 @@ TEST_F(LeakProgram, NothingIsCalledNothing) {
   const std::string model = save("m.safetensors", small_localizer(NormKind::kInstance));
   EXPECT_TRUE(has(leak(std::string(kAnyModel) + "--model", {model}).out,
                   "\nmost through                   blocks."));
+  const std::string whole = leak(std::string(kAnyModel) + "--length 4 --model", {model}).out;
+  EXPECT_TRUE(has(whole, "statistics live   nothing\n"));  // the field covers everything
+  EXPECT_TRUE(has(whole, "\nmost through                   blocks.")) << whole;
+  EXPECT_TRUE(has(whole, " of |J|^2 alone\n")) << whole;
 }
 
 TEST_F(LeakProgram, ChecksWithoutMeasuring) {
