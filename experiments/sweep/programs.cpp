@@ -46,6 +46,7 @@ class ProgramOf : public SweptProgram {
     settings.check();
     Resolved result{to_json(settings), {}};
     for (const std::string& name : do_not_matter<S>()) result.settings.erase(name);
+    check(result.settings);
     for (const auto& item : given.items()) {
       try {
         check_effects(Json::object({{item.key(), item.value()}}), settings, GivenAs::kAxis);
@@ -112,11 +113,6 @@ class Localization final : public ProgramOf<LocalizationSettings> {
   explicit Localization(bool population) : population_(population) {}
   const char* name() const override { return "localization"; }
 
-  Resolved resolve(const Json& json, const std::string& preset, const Json& given) const override {
-    Resolved result = ProgramOf::resolve(json, preset, given);
-    check(result.settings);
-    return result;
-  }
   void check(const Json& json) const override {
     ProgramOf::check(json);
     if (!population_) return;

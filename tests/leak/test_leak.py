@@ -24,6 +24,7 @@ torch.set_num_threads(1)  # small tensors
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments" / "leak" / "pytorch"))
 
 import leak  # noqa: E402
+from causal import CausalConv, CumulativeNorm  # noqa: E402
 from leak import assert_causal, assert_no_leak, measure  # noqa: E402
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -92,16 +93,6 @@ class GlobalLayerNorm(nn.Module):
         return self.gain * (x - mean) / (variance + 1e-8).sqrt()
 
 
-class CumulativeNorm(nn.Module):
-    """Statistics of all channels and of the positions so far."""
-
-    def forward(self, x):
-        count = x.shape[1] * torch.arange(1, x.shape[2] + 1, dtype=x.dtype)
-        mean = x.sum(1).cumsum(1) / count
-        second = x.pow(2).sum(1).cumsum(1) / count
-        return (x - mean[:, None]) / (second - mean ** 2 + 1e-5).sqrt()[:, None]
-
-
 class ChainedNorm(nn.Module):
     """Per position, in two steps; the second sees nothing but the first's result."""
 
@@ -114,17 +105,6 @@ class PositionNorm(nn.Module):
     def forward(self, x):
         variance, mean = torch.var_mean(x, dim=1, keepdim=True)
         return (x - mean) / (variance + 1e-5).sqrt()
-
-
-class Causal(nn.Module):
-    """A convolution that hears the past alone."""
-
-    def __init__(self, c_in, c_out, k):
-        super().__init__()
-        self.conv, self.k = nn.Conv1d(c_in, c_out, k), k
-
-    def forward(self, x):
-        return self.conv(F.pad(x, (self.k - 1, 0)))
 
 
 class Functional(nn.Module):
@@ -524,7 +504,7 @@ class Field(LeakTest):
 
 class Causality(LeakTest):
     def net(self, norm):
-        return nn.Sequential(Causal(2, 4, 3), norm, nn.Tanh(), Causal(4, 2, 3)).double()
+        return nn.Sequential(CausalConv(2, 4, 3), norm, nn.Tanh(), CausalConv(4, 2, 3)).double()
 
     def test_group_norm_looks_ahead_and_a_cumulative_norm_does_not(self):
         x = noise(1, 2, 20)
@@ -539,7 +519,7 @@ class Causality(LeakTest):
                                     r"^Sequential hears in its future: .* through 1 \(group\)"):
             assert_causal(net, x)
 
-        net = self.net(CumulativeNorm())
+        net = self.net(CumulativeNorm(4))
         report = measure(net, x, causal=True)
         self.assertEqual(report["future"], {"live": NOTHING, "frozen": NOTHING})
         self.assertFalse(report.leaks)
@@ -643,7 +623,7 @@ class TilesAndPads(LeakTest):
             measure(nn.Conv1d(2, 2, 2, 2), noise(1, 2, 8), tile=3)
 
     def test_statistics_by_position_cannot_be_held_elsewhere(self):
-        net = nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), CumulativeNorm())
+        net = nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), CumulativeNorm(4))
         with self.assertRaisesRegex(ValueError, r"1 \(CumulativeNorm\) has a statistic of shape"):
             measure(net, noise(1, 2, 16), pad=4)
 
